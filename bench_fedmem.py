@@ -39,6 +39,7 @@ AI_TOKEN, SYNC_TOKEN = "bench-ai-token", "bench-sync-token"
 WORKSPACES = 20
 DOCUMENT = "# Bench\n".ljust(2048, "x")
 CONNECTIONS = (1, 8, 32)
+LOAD_UNITS = ("req/s", "p50 ms", "p99 ms")
 WARM_UP_S = 0.3  # at the start of every round, not counted
 ROUNDS, ROUND_S = 5, 1.5
 STARTUP_RUNS = 7
@@ -71,8 +72,8 @@ def format_request(token: str, method: str, params: dict) -> bytes:
 
 
 def open_socket(port: int) -> socket.socket:
-    """Return a connection that does not hold back small writes."""
-    sock = socket.create_connection(("127.0.0.1", port), timeout=WAIT_S)
+    """Return a connection; its own address differs, lest a poll meet itself."""
+    sock = socket.create_connection(("127.0.0.1", port), WAIT_S, ("127.0.0.2", 0))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
@@ -120,8 +121,7 @@ def read_memory_mb(pid: int, field: str) -> float:
 
 def format_fedmem_command(program: Path, folder: Path) -> list[str]:
     """Return the command of the server under test, its root inside the folder."""
-    root = str(folder / "root")
-    return [sys.executable, str(program), "serve", "--root", root, "--port"]
+    return [sys.executable, str(program), "serve", "--root", f"{folder}/root", "--port"]
 
 
 @contextlib.contextmanager
@@ -151,12 +151,8 @@ def running(command: list[str], folder: Path) -> Iterator[tuple[int, int, float]
 
 
 # ---- 3. Load: many requests at a time ---------------------------------------
-# One selectors loop in a process of its own, so that it shares no interpreter lock with
-# anything. Every connection is kept alive and has one request under way at a time. The
-# servers take turns, and medians count, because any machine is disturbed now and then.
-
-
-LOAD_UNITS = ("req/s", "p50 ms", "p99 ms")
+# One loop in a process of its own; each connection is kept alive and has one request
+# under way. Servers take turns and medians count: any machine is disturbed at times.
 
 
 def count_missing(received: bytes) -> int:
@@ -264,8 +260,7 @@ def format_peer_command(peers: Path, folder: Path, texts: dict[str, str]) -> lis
 
 # ---- 5. Transcript: made, not real ------------------------------------------
 # JSON lines in the shape Claude Code writes: four of five, and the longer ones, are not
-# conversation. The same seed gives the same bytes. Within gzip's window little repeats
-# but the keys, as in a real transcript.
+# conversation. The same seed gives the same bytes; gzip leaves a third of them.
 
 LONGEST = {"user": 8, "assistant": 40, "attachment": 120}  # in sentences
 KINDS = ("user", *["attachment"] * 4, "assistant", *["attachment"] * 4)
@@ -388,25 +383,28 @@ def cmd_http(args: argparse.Namespace, folder: Path) -> None:
     print_table(f"Tool calls: medians of {ROUNDS} rounds of {ROUND_S} s", rows)
 
 
-def measure_start(command: list[str], folder: Path) -> tuple[float, float]:
-    """Return the median time to the first answer in ms, and the idle memory in MB."""
-    starts_s = []
-    for _ in range(STARTUP_RUNS):
+def measure_starts(commands: list[list[str]], folder: Path) -> list[tuple]:
+    """Start servers in turns; return for each the median ms and the idle MB."""
+    starts_ms: list[list[float]] = [[] for _ in commands]
+    for command, mine in list(zip(commands, starts_ms)) * STARTUP_RUNS:
         with running(command, folder) as (_, _, startup_s):
-            starts_s.append(startup_s)
-    with running(command, folder) as (port, pid, _), open_socket(port) as sock:
-        time.sleep(2)
-        exchange(sock, format_request(AI_TOKEN, "tools/list", {}))
-        return median(starts_s) * 1e3, read_memory_mb(pid, "VmRSS")
+            mine.append(startup_s * 1e3)
+    memory_mb = []
+    for command in commands:
+        with running(command, folder) as (port, pid, _), open_socket(port) as sock:
+            time.sleep(2)
+            exchange(sock, format_request(AI_TOKEN, "tools/list", {}))
+            memory_mb.append(read_memory_mb(pid, "VmRSS"))
+    return list(zip(map(median, starts_ms), memory_mb))
 
 
 def cmd_startup(args: argparse.Namespace, folder: Path) -> None:
     """Print the time from spawn to first answer and the memory of an idle server."""
-    ours = measure_start(format_fedmem_command(args.program, folder), folder)
-    peer = (None, None)
+    commands = [format_fedmem_command(args.program, folder)]
     if args.peers:
         texts = {"list_workspaces": "", "read_knowledge": ""}
-        peer = measure_start(format_peer_command(args.peers, folder, texts), folder)
+        commands.append(format_peer_command(args.peers, folder, texts))
+    ours, peer = (measure_starts(commands, folder) + [(None, None)])[:2]
     labels = ("spawn to first answer, ms", "idle resident memory, MB")
     print_table(f"Start: median of {STARTUP_RUNS}", list(zip(labels, ours, peer)))
 
@@ -439,15 +437,17 @@ def cmd_upload(args: argparse.Namespace, folder: Path) -> None:
         started_s = time.perf_counter()
         pieces = list(iter_pieces(transcript, 0, session))
         client_s = time.perf_counter() - started_s
-        server_s = sum(time_calls(sock, SYNC_TOKEN, "upload_session", pieces))
+        times_s = time_calls(sock, SYNC_TOKEN, "upload_session", pieces)
+        server_s = sum(times_s)
         rows["upload of raw transcript, MB/s"] = size / 1e6 / server_s
         rows["with the client's work, MB/s"] = size / 1e6 / (server_s + client_s)
+        rows["slowest call of the upload, ms"] = max(times_s) * 1e3
         rows["peak memory of the server, MB"] = read_memory_mb(pid, "VmHWM")
         append_lines(transcript, lines, 1 << 20)
         session["base_sha256"] = pieces[0]["sha256"]
         tail = list(iter_pieces(transcript, size, session))
-        (tail_s,) = time_calls(sock, SYNC_TOKEN, "upload_session", tail)
-        rows["growth by 1 MiB, ms"] = tail_s * 1e3
+        times_s = time_calls(sock, SYNC_TOKEN, "upload_session", tail)
+        rows["growth by 1 MiB, ms"] = sum(times_s) * 1e3
         page = {name: session[name] for name in ("workspace_id", "session_id")}
         pages = [{**page, "offset": -50}] * 5
         page_s = median(time_calls(sock, AI_TOKEN, "read_session", pages))
@@ -462,8 +462,8 @@ def format_machine() -> str:
     """Return one line about this machine."""
     found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     model = found[1] if found else platform.machine()
-    python, kernel = platform.python_version(), platform.release()
-    return f"Machine: {os.cpu_count()} CPUs ({model}), Python {python}, Linux {kernel}"
+    versions = f"Python {platform.python_version()}, Linux {platform.release()}"
+    return f"Machine: {os.cpu_count()} CPUs ({model}), {versions}"
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Tests of fedmem: the same rooms in the same order, one class each.
 
-    python3 test_fedmem.py                 everything that needs nothing but Python
-    python3 test_fedmem.py StoreTest       one class
-    python3 test_fedmem.py --interop DIR   official SDKs and the conformance suite,
-                                           installed into DIR when they are not there
+python3 test_fedmem.py                 everything that needs nothing but Python
+python3 test_fedmem.py StoreTest       one class
+python3 test_fedmem.py --interop DIR   official SDKs and the conformance suite,
+                                       installed into DIR when they are not there
+python3 test_fedmem.py --tables        the README's generated tables
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import hashlib
 import http.client
 import http.server
 import json
+import logging
 import os
 import re
 import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
@@ -63,7 +66,10 @@ def make_transcript(count: int, filler: int = 0) -> bytes:
         role = "user" if i % 2 == 0 else "assistant"
         lines.append(claude_line(role, f"message {i} says pelican{i}", i % 600))
         if filler:
-            blob = {"type": "api-request-blob", "data": sha256(b"%d" % i) * (filler // 64)}
+            blob = {
+                "type": "api-request-blob",
+                "data": sha256(b"%d" % i) * (filler // 64),
+            }
             lines.append(json.dumps(blob).encode() + b"\n")
     return b"".join(lines)
 
@@ -80,7 +86,7 @@ class RootCase(unittest.TestCase):
         """Make the root and register one workspace."""
         self.root = tempfile.mkdtemp(prefix="fedmem-test-")
         self.addCleanup(shutil.rmtree, self.root, ignore_errors=True)
-        fedmem.log.handlers[:] = []
+        fedmem.log.handlers[:] = [logging.NullHandler()]
         fedmem.log.propagate = False
         self.store = self.open_again()
         self.workspace_id = self.register()
@@ -102,7 +108,9 @@ class RootCase(unittest.TestCase):
         args = (self.store, self.workspace_id, path, text.encode(), "sync")
         return fedmem.write_document(*args, **more)
 
-    def upload(self, session_id: str, raw: bytes, start: int = 0, base: str = "") -> dict:
+    def upload(
+        self, session_id: str, raw: bytes, start: int = 0, base: str = ""
+    ) -> dict:
         """Upload a transcript from byte `start` in one piece."""
         piece = fedmem.Piece(start, raw[start:], len(raw), sha256(raw), base)
         return fedmem.receive_piece(
@@ -174,7 +182,7 @@ class ServerCase(RootCase):
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
         status, answer = self.post(message, token)
         self.assertEqual(status, 200, answer)
-        return answer.get("result") or answer.get("error")
+        return answer["result"] if "result" in answer else answer["error"]
 
     def call(self, name: str, token: str = AI, **arguments: object) -> str:
         """Return the text of a tool call that succeeds."""
@@ -225,7 +233,13 @@ class SmallToolsTest(unittest.TestCase):
             self.assertEqual(moment, "2026-11-22T09:10:03.500Z", text)
         last = fedmem.parse_time("2026-11-22", end=True)
         self.assertEqual(fedmem.format_time(last), "2026-11-22T23:59:59.999Z")
-        for text in ("yesterday", "2026-13-01", "22.11.2026", "", "2026-11-22T25:00:00Z"):
+        for text in (
+            "yesterday",
+            "2026-13-01",
+            "22.11.2026",
+            "",
+            "2026-11-22T25:00:00Z",
+        ):
             with self.assertRaises(ValueError, msg=text):
                 fedmem.parse_time(text)
 
@@ -331,7 +345,9 @@ class FilesTest(RootCase):
         """The disk is full in the middle of a write."""
         self.write("a.md", "old")
         with mock.patch("fedmem.os.fsync", side_effect=OSError(28, "No space left")):
-            with self.assertRaisesRegex(fedmem.StorageFailed, "Nothing was acknowledged"):
+            with self.assertRaisesRegex(
+                fedmem.StorageFailed, "Nothing was acknowledged"
+            ):
                 self.write("a.md", "new")
         self.assertEqual(Path(self.path("knowledge/a.md")).read_text(), "old")
         self.assertEqual(self.write("a.md", "new").status, "updated")
@@ -378,7 +394,12 @@ class FilesTest(RootCase):
         bomb = gzip.compress(bytes(50_000_000))
         with self.assertRaises(fedmem.TooLarge):
             fedmem.unpack_member(bomb, fedmem.MAX_PIECE_BYTES)
-        for data in (b"", b"no gzip", gzip.compress(b"a") * 2, gzip.compress(b"a")[:-3]):
+        for data in (
+            b"",
+            b"no gzip",
+            gzip.compress(b"a") * 2,
+            gzip.compress(b"a")[:-3],
+        ):
             with self.assertRaises(fedmem.BadRequest, msg=data):
                 fedmem.unpack_member(data, 100)
 
@@ -470,7 +491,9 @@ class OptionsTest(unittest.TestCase):
         """For every option alike."""
         self.assertEqual(fedmem.read_settings({}, {})["port"], "8000")
         self.assertEqual(fedmem.read_settings({}, {"PORT": "1"})["port"], "1")
-        self.assertEqual(fedmem.read_settings({"port": "2"}, {"PORT": "1"})["port"], "2")
+        self.assertEqual(
+            fedmem.read_settings({"port": "2"}, {"PORT": "1"})["port"], "2"
+        )
 
     def test_a_wrong_value_is_refused_by_its_name(self) -> None:
         """The operator reads which variable and why."""
@@ -499,7 +522,8 @@ SECRETS = {
     "slack-token": "xoxb-" + "123456789012-abcdefABCDEF123456",
     "stripe-key": "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc",
     "npm-token": "npm_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8",
-    "jwt": "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
+    "jwt": "eyJhbGciOiJIUzI1NiJ9."
+    + "eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
     "private-key": "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKC\n"
     + "AQEA7bq\n-----END RSA PRIVATE KEY-----",
     "url-password": "hunter2" + "pass",
@@ -567,8 +591,14 @@ class SecretsTest(RootCase):
 
     def test_masking_takes_linear_time(self) -> None:
         """A megabyte of what almost matches is done in a second or so."""
-        for text in ("sk-" * 300_000, "a" * 1_000_000, "eyJ" * 300_000, "key=" * 250_000,
-                     "-----BEGIN RSA PRIVATE KEY-----" * 300, "x://" * 250_000):
+        for text in (
+            "sk-" * 300_000,
+            "a" * 1_000_000,
+            "eyJ" * 300_000,
+            "key=" * 250_000,
+            "-----BEGIN RSA PRIVATE KEY-----" * 300,
+            "x://" * 250_000,
+        ):
             started = time.perf_counter()
             fedmem.mask_secrets(text)
             self.assertLess(time.perf_counter() - started, 5, text[:10])
@@ -614,54 +644,195 @@ class SecretsTest(RootCase):
 # ---- 8. Transcripts ---------------------------------------------------------
 
 CODEX_LINES = [
-    {"type": "session_meta", "payload": {"id": "x", "base_instructions": {"text": "INJECTED"}}},
-    {"type": "response_item", "payload": {"type": "message", "role": "developer",
-     "content": [{"type": "input_text", "text": "INJECTED"}]}},
-    {"type": "response_item", "payload": {"type": "message", "role": "user",
-     "content": [{"type": "input_text", "text": "INJECTED"}],
-     "internal_chat_message_metadata_passthrough":
-     {"content_item_kinds": ["environments.environment_context"]}}},
-    {"type": "response_item", "payload": {"type": "message", "role": "user",
-     "content": [{"type": "input_text", "text": "hello git"}],
-     "internal_chat_message_metadata_passthrough": {"content_item_kinds": ["user.text"]}}},
-    {"type": "event_msg", "payload": {"type": "item_completed", "item": {
-     "type": "UserMessage", "content": [{"type": "text", "text": "hello git"}]}}},
-    {"type": "response_item", "payload": {"type": "function_call", "name": "shell",
-     "arguments": "{\"command\":\"ls\"}"}},
-    {"type": "response_item", "payload": {"type": "function_call_output",
-     "output": [{"type": "input_text", "text": "a.txt"}]}},
-    {"type": "response_item", "payload": {"type": "function_call_output",
-     "output": [{"type": "input_text", "text": "INJECTED"}]},
-     "metadata": {"mcp_attribution": {"sources": [{"server_name": "fedmem"}]}}},
-    {"type": "event_msg", "payload": {"type": "item_completed", "item": {
-     "type": "AgentMessage", "content": [{"type": "Text", "text": "One file."}]}}},
-    {"type": "response_item", "payload": {"type": "message", "role": "assistant",
-     "content": [{"type": "output_text", "text": "One file."}]}},
+    {
+        "type": "session_meta",
+        "payload": {"id": "x", "base_instructions": {"text": "INJECTED"}},
+    },
+    {
+        "type": "response_item",
+        "payload": {
+            "type": "message",
+            "role": "developer",
+            "content": [{"type": "input_text", "text": "INJECTED"}],
+        },
+    },
+    {
+        "type": "response_item",
+        "payload": {
+            "type": "message",
+            "role": "user",
+            "content": [{"type": "input_text", "text": "INJECTED"}],
+            "internal_chat_message_metadata_passthrough": {
+                "content_item_kinds": ["environments.environment_context"]
+            },
+        },
+    },
+    {
+        "type": "response_item",
+        "payload": {
+            "type": "message",
+            "role": "user",
+            "content": [{"type": "input_text", "text": "hello git"}],
+            "internal_chat_message_metadata_passthrough": {
+                "content_item_kinds": ["user.text"]
+            },
+        },
+    },
+    {
+        "type": "event_msg",
+        "payload": {
+            "type": "item_completed",
+            "item": {
+                "type": "UserMessage",
+                "content": [{"type": "text", "text": "hello git"}],
+            },
+        },
+    },
+    {
+        "type": "response_item",
+        "payload": {
+            "type": "function_call",
+            "name": "shell",
+            "arguments": '{"command":"ls"}',
+        },
+    },
+    {
+        "type": "response_item",
+        "payload": {
+            "type": "function_call_output",
+            "output": [{"type": "input_text", "text": "a.txt"}],
+        },
+    },
+    {
+        "type": "response_item",
+        "payload": {
+            "type": "function_call_output",
+            "output": [{"type": "input_text", "text": "INJECTED"}],
+        },
+        "metadata": {"mcp_attribution": {"sources": [{"server_name": "fedmem"}]}},
+    },
+    {
+        "type": "event_msg",
+        "payload": {
+            "type": "item_completed",
+            "item": {
+                "type": "AgentMessage",
+                "content": [{"type": "Text", "text": "One file."}],
+            },
+        },
+    },
+    {
+        "type": "response_item",
+        "payload": {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "One file."}],
+        },
+    },
 ]
 CLAUDE_LINES = [
     {"type": "mode", "mode": "normal"},
     {"type": "user", "message": {"role": "user", "content": "fix the login"}},
-    {"type": "attachment", "attachment": {"type": "hook_success", "content": "INJECTED"}},
+    {
+        "type": "attachment",
+        "attachment": {"type": "hook_success", "content": "INJECTED"},
+    },
     {"type": "api-request-blob", "message": {"role": "user", "content": "INJECTED"}},
-    {"type": "assistant", "message": {"role": "assistant", "content": [
-     {"type": "thinking", "thinking": "hidden"}, {"type": "text", "text": "Looking."}]}},
-    {"type": "assistant", "message": {"role": "assistant", "content": [
-     {"type": "tool_use", "name": "Bash", "input": {"command": "pytest -k login"}}]}},
-    {"type": "user", "message": {"role": "user", "content": [{"type": "tool_result",
-     "content": "1 failed<system-reminder>INJECTED</system-reminder>", "is_error": True}]}},
-    {"type": "user", "isMeta": True, "message": {"role": "user", "content": "INJECTED"}},
-    {"type": "user", "message": {"role": "user",
-     "content": "<system-reminder>INJECTED</system-reminder>"}},
-    {"type": "user", "message": {"role": "user", "content": "<command-name>/x</command-name>"}},
-    {"type": "user", "message": {"role": "user", "content": [{"type": "tool_result",
-     "content": [{"type": "text", "text": "[fedmem] INJECTED page of this memory"}]}]}},
-    {"type": "user", "mcpMeta": {"_meta": {"io.modelcontextprotocol/serverInfo":
-     {"name": "fedmem"}}}, "message": {"role": "user", "content": [
-     {"type": "tool_result", "content": "INJECTED"}]}},
-    {"type": "user", "isCompactSummary": True, "isVisibleInTranscriptOnly": True,
-     "message": {"role": "user", "content": "We fixed half."}},
-    {"type": "system", "subtype": "compact_boundary", "content": "Conversation compacted"},
-    {"type": "user", "isSidechain": True, "message": {"role": "user", "content": "sub task"}},
+    {
+        "type": "assistant",
+        "message": {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hidden"},
+                {"type": "text", "text": "Looking."},
+            ],
+        },
+    },
+    {
+        "type": "assistant",
+        "message": {
+            "role": "assistant",
+            "content": [
+                {
+                    "type": "tool_use",
+                    "name": "Bash",
+                    "input": {"command": "pytest -k login"},
+                }
+            ],
+        },
+    },
+    {
+        "type": "user",
+        "message": {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "content": "1 failed<system-reminder>INJECTED</system-reminder>",
+                    "is_error": True,
+                }
+            ],
+        },
+    },
+    {
+        "type": "user",
+        "isMeta": True,
+        "message": {"role": "user", "content": "INJECTED"},
+    },
+    {
+        "type": "user",
+        "message": {
+            "role": "user",
+            "content": "<system-reminder>INJECTED</system-reminder>",
+        },
+    },
+    {
+        "type": "user",
+        "message": {"role": "user", "content": "<command-name>/x</command-name>"},
+    },
+    {
+        "type": "user",
+        "message": {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "content": [
+                        {
+                            "type": "text",
+                            "text": "[fedmem] INJECTED page of this memory",
+                        }
+                    ],
+                }
+            ],
+        },
+    },
+    {
+        "type": "user",
+        "mcpMeta": {
+            "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "fedmem"}}
+        },
+        "message": {
+            "role": "user",
+            "content": [{"type": "tool_result", "content": "INJECTED"}],
+        },
+    },
+    {
+        "type": "user",
+        "isCompactSummary": True,
+        "isVisibleInTranscriptOnly": True,
+        "message": {"role": "user", "content": "We fixed half."},
+    },
+    {
+        "type": "system",
+        "subtype": "compact_boundary",
+        "content": "Conversation compacted",
+    },
+    {
+        "type": "user",
+        "isSidechain": True,
+        "message": {"role": "user", "content": "sub task"},
+    },
 ]
 
 
@@ -693,7 +864,9 @@ def read_all(raw: bytes) -> list[fedmem.Message]:
 class TranscriptsTest(unittest.TestCase):
     """Claude Code and Codex JSONL to messages."""
 
-    def test_a_claude_transcript_shows_the_conversation_and_nothing_injected(self) -> None:
+    def test_a_claude_transcript_shows_the_conversation_and_nothing_injected(
+        self,
+    ) -> None:
         """Reminders, hooks, meta lines and this memory's own pages are dropped."""
         shown = [(m.role, m.text) for m in read_all(to_jsonl(CLAUDE_LINES))]
         expected = [
@@ -721,8 +894,13 @@ class TranscriptsTest(unittest.TestCase):
     def test_a_codex_transcript_without_events_falls_back_to_its_items(self) -> None:
         """Then the known beginnings of injected text are what is left out."""
         records = [r for r in CODEX_LINES if r["type"] != "event_msg"]
-        old = {"type": "message", "role": "user", "content": [
-            {"type": "input_text", "text": "<environment_context>INJECTED"}]}
+        old = {
+            "type": "message",
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "<environment_context>INJECTED"}
+            ],
+        }
         records.insert(2, {"type": "response_item", "payload": old})
         texts = [m.text for m in read_all(to_jsonl(records))]
         self.assertEqual(texts[0], "hello git")
@@ -736,27 +914,32 @@ class TranscriptsTest(unittest.TestCase):
         self.assertEqual(session.start, "2026-05-12T09:00:01.000Z")
         self.assertEqual(session.end, "2026-05-12T09:00:14.000Z")
         self.assertEqual(session.lines, len(CLAUDE_LINES))
-        titled = [*CLAUDE_LINES, {"type": "ai-title", "aiTitle": "Login"},
-                  {"type": "custom-title", "customTitle": "Mine"},
-                  {"type": "ai-title", "aiTitle": "Again"}]
+        titled = [
+            *CLAUDE_LINES,
+            {"type": "ai-title", "aiTitle": "Login"},
+            {"type": "custom-title", "customTitle": "Mine"},
+            {"type": "ai-title", "aiTitle": "Again"},
+        ]
         self.assertEqual(scan(to_jsonl(titled)).title, "Mine")
         self.assertEqual(scan(to_jsonl(CODEX_LINES)).title, "hello git")
 
     def test_garbage_is_counted_as_lines_and_shown_as_nothing(self) -> None:
         """Binary, torn JSON, wrong shapes and endless lines harm nothing."""
-        raw = b"".join([
-            b"\xff\xfe\x00 not json\n",
-            b'{"type":"user","message":{"content":"torn\n',
-            b'{"type":"user","message":null}\n',
-            b'{"type":"user"}\n',
-            b'{"type":"assistant","message":{"content":[1,null,{"type":"text","text":5}]}}\n',
-            b'{"type":"event_msg","payload":[]}\n',
-            b'{"type":"response_item","payload":{"type":"function_call_output","output":7}}\n',
-            b"[" * 100_000 + b'"type":"user"\n',
-            b'{"type":"user","message":{"content":"' + b"x" * 5_000_000 + b'"}}\n',
-            claude_line("user", "still here"),
-            b"no line end",
-        ])
+        raw = b"".join(
+            [
+                b"\xff\xfe\x00 not json\n",
+                b'{"type":"user","message":{"content":"torn\n',
+                b'{"type":"user","message":null}\n',
+                b'{"type":"user"}\n',
+                b'{"type":"assistant","message":{"content":[1,null,{"type":"text","text":5}]}}\n',
+                b'{"type":"event_msg","payload":[]}\n',
+                b'{"type":"response_item","payload":{"type":"function_call_output","output":7}}\n',
+                b"[" * 100_000 + b'"type":"user"\n',
+                b'{"type":"user","message":{"content":"' + b"x" * 5_000_000 + b'"}}\n',
+                claude_line("user", "still here"),
+                b"no line end",
+            ]
+        )
         self.assertEqual([m.text for m in read_all(raw)][-1], "still here")
         self.assertEqual(scan(raw).lines, 11)
 
@@ -775,5 +958,2674 @@ class TranscriptsTest(unittest.TestCase):
                 self.assertEqual(scanner.finish(sha256(raw), 0), whole)
 
 
-if __name__ == "__main__":
+# ---- 9. Store ---------------------------------------------------------------
+
+
+class StoreTest(RootCase):
+    """The files that are the truth."""
+
+    def test_a_registry_and_records_that_are_deleted_come_back_identical(self) -> None:
+        """The files are the truth: what is derived from them may go."""
+        self.register(project="other", git_remote="git@example.com:a/b.git")
+        self.upload("s", make_transcript(50, 100_000))
+        self.upload("s", make_transcript(60, 100_000))
+        derived = [Path(self.root, fedmem.REGISTRY_FILE)]
+        derived += Path(self.path("sessions")).rglob("*.json")
+        before = {path: path.read_bytes() for path in derived}
+        for path in derived:
+            path.unlink()
+        store = self.open_again()
+        fedmem.list_heads(store, [self.workspace_id])
+        self.assertEqual(before, {path: path.read_bytes() for path in derived})
+
+    def test_a_record_of_another_archive_is_rebuilt_before_use(self) -> None:
+        """A recorded archive size that differs tells."""
+        self.upload("s", make_transcript(4))
+        record = next(Path(self.path("sessions")).rglob("*.json"))
+        value = json.loads(record.read_bytes())
+        value.update(archive_size=value["archive_size"] + 1, title="wrong", messages=99)
+        record.write_text(json.dumps(value))
+        archive = fedmem.require_archive(self.open_again(), self.workspace_id, "s")
+        self.assertEqual(archive.session.messages, 4)
+        self.assertEqual(archive.session.title, "message 0 says pelican0")
+
+    def test_a_lost_journal_is_written_anew_from_the_files(self) -> None:
+        """Not even that file is needed to find the others."""
+        self.write("a.md", "text")
+        self.upload("s", make_transcript(4))
+        Path(self.root, fedmem.JOURNAL_FILE).unlink()
+        store = self.open_again()
+        ledger = store.journal.ledger(self.workspace_id)
+        self.assertEqual((ledger.documents, list(ledger.sessions)), (1, ["s"]))
+        self.assert_sound()
+
+    def test_overwriting_and_deleting_keep_the_old_text(self) -> None:
+        """Nothing is ever overwritten silently."""
+        for text in ("one", "two", "three"):
+            self.write("notes/a.md", text)
+        fedmem.delete_document(self.store, self.workspace_id, "notes/a.md", "ai")
+        versions = fedmem.list_versions(self.store, self.workspace_id, "notes/a.md")
+        texts = []
+        for name, document in versions:
+            self.assertRegex(name, r"^\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{12}$")
+            read = fedmem.read_document
+            found, data = read(self.store, self.workspace_id, "notes/a.md", name)
+            self.assertEqual(found.sha256, document.sha256)
+            texts.append(data.decode())
+        self.assertEqual(texts, ["three", "two", "one"])
+        with self.assertRaises(fedmem.NotFound):
+            fedmem.read_document(self.store, self.workspace_id, "notes/a.md")
+        self.assert_sound()
+
+    def test_the_same_text_again_is_unchanged_and_not_journalled(self) -> None:
+        """A client may repeat itself without making versions."""
+        first = self.write("a.md", "text")
+        count = len(self.journal())
+        second = self.write("a.md", "text")
+        self.assertEqual((first.status, second.status), ("created", "unchanged"))
+        self.assertEqual(len(self.journal()), count)
+
+    def test_a_deleted_text_stays_deleted_until_it_changes(self) -> None:
+        """A client that still has the file does not bring it back."""
+        self.write("a.md", "text")
+        fedmem.delete_document(self.store, self.workspace_id, "a.md", "ai")
+        again = self.write("a.md", "text", keep_deleted=True)
+        self.assertEqual(again.status, "deleted")
+        self.assertFalse(os.path.exists(self.path("knowledge/a.md")))
+        changed = self.write("a.md", "text 2", keep_deleted=True)
+        self.assertEqual(changed.status, "created")
+        back = self.write("a.md", "text", keep_deleted=True)
+        self.assertEqual(back.status, "updated")
+
+    def test_a_write_on_a_stale_reading_is_a_conflict_and_writes_nothing(self) -> None:
+        """Also for a document that is not there."""
+        first = self.write("a.md", "one")
+        self.write("a.md", "two", if_sha256=first.sha256)
+        with self.assertRaisesRegex(fedmem.Conflict, sha256(b"two")):
+            self.write("a.md", "three", if_sha256=first.sha256)
+        with self.assertRaisesRegex(fedmem.Conflict, "no such document"):
+            self.write("b.md", "x", if_sha256=first.sha256)
+        self.assertEqual(Path(self.path("knowledge/a.md")).read_text(), "two")
+        self.assertFalse(os.path.exists(self.path("knowledge/b.md")))
+
+    def test_paths_that_could_leave_their_workspace_are_refused(self) -> None:
+        """By any trick, each with a sentence that says why."""
+        tricks = (
+            "../x.md",
+            "a/../../x.md",
+            "/etc/x.md",
+            "a//b.md",
+            "./a.md",
+            "a/./b.md",
+            ".hidden.md",
+            "a/.git/b.md",
+            "a.md/b.md",
+            "a\\b.md",
+            "a\0.md",
+            "a\n.md",
+            "a",
+            "a.txt",
+            "",
+            ".md",
+            "overview.md",
+            "a/" * 8 + "b.md",
+            "x" * 300 + ".md",
+            "e\u0301.md",
+            "a\u202eb.md",
+            "..md/..",
+            "C:\\x.md",
+            "\ud800.md",
+            "a/ /.md",
+        )
+        for path in tricks:
+            with self.assertRaises(fedmem.BadRequest, msg=repr(path)) as caught:
+                fedmem.require_knowledge_path(path)
+            self.assertIn("refused: ", str(caught.exception))
+        for path in ("a.md", "é.md", "a b/c-d_e.md", "記憶.md", "a/b/c/d/e/f/g/h.md"):
+            self.assertEqual(fedmem.require_knowledge_path(path), path)
+        for name in ("..", "../x", "a/b", "A", "", "-a", "a" * 129, "a\n"):
+            with self.assertRaises(fedmem.BadRequest, msg=repr(name)):
+                self.store.registry.require(name)
+        for name in ("..", "a/b", "", ".a", "a~b", "a" * 129, "a\n", "é"):
+            with self.assertRaises(fedmem.BadRequest, msg=repr(name)):
+                fedmem.require_session_id(name)
+
+    def test_two_projects_never_share_an_id_and_one_never_has_two(self) -> None:
+        """Names that slug alike, remotes that differ, remotes not known yet."""
+        plain = self.register(project="My App")
+        self.assertEqual(plain, self.register(project="My App"))
+        self.assertEqual(plain, self.register(project="My App", machine="LAPTOP"))
+        self.assertNotEqual(plain, self.register(project="my-app"))
+        one = self.register(project="lib", git_remote="host/a/lib")
+        self.assertEqual(one, self.register(project="lib"))
+        two = self.register(project="lib", git_remote="host/b/lib")
+        self.assertNotEqual(one, two)
+        late = self.register(project="late")
+        self.assertEqual(late, self.register(project="late", git_remote="host/a/late"))
+        filled = self.store.registry.require(late)
+        self.assertEqual(filled.git_remote, "host/a/late")
+        self.assertNotEqual(
+            late, self.register(project="late", git_remote="host/b/late")
+        )
+        self.assert_sound()
+
+
+class ArchiveTest(RootCase):
+    """Sessions: byte-exact archives, growth, revisions, uploads under way."""
+
+    def assert_exact(self, archive: Path, raw: bytes) -> None:
+        """Assert that zcat of an archive gives the transcript, block by block."""
+        unpacked = subprocess.run(["zcat", archive], capture_output=True, check=True)
+        self.assertEqual(sha256(unpacked.stdout), sha256(raw))
+        with open(archive, "rb") as file:
+            members = [content for _, content in fedmem.iter_members(file)]
+        self.assertEqual(b"".join(members), raw)
+        self.assertEqual(members, list(fedmem.cut_blocks([raw])) or [b""])
+
+    def test_an_archive_is_what_was_sent_whatever_it_is(self) -> None:
+        """Text, binary, no line end, endless lines, nothing."""
+        cases = {
+            "plain": make_transcript(10),
+            "long": make_transcript(40, 200_000),
+            "binary": bytes(range(256)) * 9_000,
+            "one-line": b"x" * 3_500_000,
+            "exact": b"y" * (2 * fedmem.BLOCK_BYTES),
+            "crlf": b"a\r\nb\rc\r\n" * 1_000,
+            "empty": b"",
+        }
+        for name, raw in cases.items():
+            self.assertEqual(self.upload(name, raw)["status"], "stored", name)
+        for archive in self.archives():
+            self.assert_exact(archive, cases[fedmem.session_of(str(archive))])
+        self.assert_sound()
+
+    def test_a_session_lies_in_the_month_of_its_first_message_for_good(self) -> None:
+        """Not in that of the upload, and growth does not move it."""
+        raw = make_transcript(2)
+        self.upload("s", raw)
+        self.upload(
+            "s", raw + claude_line("user", "later").replace(b"2026-05", b"2026-07")
+        )
+        self.assertEqual([str(p.parent)[-7:] for p in self.archives()], ["2026/05"])
+
+    def test_growth_sends_the_tail_and_keeps_whole_members_as_they_are(self) -> None:
+        """The archive is replaced, never changed in place."""
+        raw = make_transcript(40, 100_000)
+        start = len(raw) * 3 // 4
+        base = raw[:start]
+        self.upload("s", base)
+        archive = self.archives()[0]
+        with open(archive, "rb") as before:
+            receipt = self.upload("s", raw, start, sha256(base))
+            self.assertEqual(
+                (receipt["status"], receipt["size"]), ("extended", len(raw))
+            )
+            self.assertEqual(gzip.decompress(before.read()), base)
+        self.assert_exact(archive, raw)
+        whole = fedmem.scan_archive(self.root, str(archive.relative_to(self.root)))
+        record = fedmem.require_archive(self.store, self.workspace_id, "s").session
+        self.assertEqual(record, whole)
+        self.assert_sound()
+
+    def test_growth_after_a_restart_reads_the_base_again(self) -> None:
+        """The running hash went with the process; a damaged base is not continued."""
+        raw = make_transcript(40, 100_000)
+        self.upload("s", raw[:1_000_000])
+        self.store = self.open_again()
+        grown = self.upload("s", raw[:2_000_000], 1_000_000, sha256(raw[:1_000_000]))
+        self.assertEqual(grown["status"], "extended")
+        archive = self.archives()[0]
+        data = bytearray(archive.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        archive.write_bytes(data)
+        self.store = self.open_again()
+        answer = self.upload("s", raw, 2_000_000, sha256(raw[:2_000_000]))
+        self.assertEqual(answer["status"], "restart")
+        self.assertEqual(self.upload("s", raw)["status"], "stored")
+        self.assert_exact(self.archives()[0], raw)
+        aside = list(Path(self.path("sessions")).rglob("*.damaged-*"))
+        self.assertEqual([p.read_bytes() for p in aside], [bytes(data)])
+
+    def test_every_relation_of_two_transcripts_has_its_status(self) -> None:
+        """stored, duplicate, contained, extended, revision; the last is the head."""
+        raw = make_transcript(6)
+        lines = raw.splitlines(keepends=True)
+        other = b"".join([*lines[:3], claude_line("user", "another way")])
+        statuses = [
+            self.upload("s", b"".join(lines[:4]))["status"],
+            self.upload("s", b"".join(lines[:4]))["status"],
+            self.upload("s", b"".join(lines[:2]))["status"],
+            self.upload("s", b"".join(lines[:5]))["status"],
+            self.upload("s", other)["status"],
+        ]
+        expected = ["stored", "duplicate", "contained", "extended", "revision"]
+        self.assertEqual(statuses, expected)
+        head = fedmem.require_archive(self.store, self.workspace_id, "s")
+        self.assertEqual(head.name, f"s~{sha256(other)[:12]}")
+        grown = self.upload("s", raw)
+        self.assertEqual((grown["status"], grown["session_id"]), ("extended", "s"))
+        head = fedmem.require_archive(self.open_again(), self.workspace_id, "s")
+        self.assertEqual(head.name, "s")
+        by_name = fedmem.require_archive(
+            self.store, self.workspace_id, grown["session_id"]
+        )
+        self.assertEqual(by_name.session.sha256, sha256(raw))
+        self.assertEqual(len(self.archives()), 2)
+        self.assert_sound()
+
+    def test_a_wrong_digest_stores_nothing(self) -> None:
+        """Neither a whole transcript nor the last of several pieces."""
+        raw = make_transcript(4)
+        bad = fedmem.Piece(0, raw, len(raw), sha256(b"else"))
+        with self.assertRaisesRegex(fedmem.Conflict, "Nothing was stored"):
+            fedmem.receive_piece(self.store, self.workspace_id, "s", bad, "sync")
+        for start, end in ((0, 50), (50, len(raw))):
+            piece = fedmem.Piece(start, raw[start:end], len(raw), sha256(b"other"))
+            args = (self.store, self.workspace_id, "s", piece, "sync")
+            if start:
+                with self.assertRaises(fedmem.Conflict):
+                    fedmem.receive_piece(*args)
+            else:
+                fedmem.receive_piece(*args)
+        self.assertEqual(self.archives(), [])
+        self.assertEqual(os.listdir(Path(self.root, fedmem.PARTIAL_DIR)), [])
+
+    def test_an_upload_in_pieces_resumes_where_it_stands(self) -> None:
+        """After a restart, with a piece sent twice, and with one left out."""
+        raw = make_transcript(30, 50_000)
+        digest = sha256(raw)
+
+        def send(start: int, end: int) -> dict:
+            """Send one piece."""
+            piece = fedmem.Piece(start, raw[start:end], len(raw), digest)
+            args = (self.store, self.workspace_id, "s", piece, "sync")
+            return fedmem.receive_piece(*args)
+
+        self.assertEqual(
+            send(0, 400_000), {"status": "partial", "next_offset": 400_000}
+        )
+        self.store = self.open_again()
+        self.assertEqual(send(0, 400_000)["next_offset"], 400_000)
+        with self.assertRaises(fedmem.Conflict) as caught:
+            send(800_000, 900_000)
+        self.assertEqual(caught.exception.data["next_offset"], 400_000)
+        probe = fedmem.probe_session(self.store, self.workspace_id, "s", digest, False)
+        self.assertEqual((probe["have"], probe["next_offset"]), ([], 400_000))
+        self.assertEqual(send(300_000, 900_000)["next_offset"], 900_000)
+        self.assertEqual(send(900_000, len(raw))["status"], "stored")
+        self.assert_exact(self.archives()[0], raw)
+        unknown = fedmem.Piece(5, b"x", 6, sha256(b"?"))
+        answer = fedmem.receive_piece(
+            self.store, self.workspace_id, "t", unknown, "sync"
+        )
+        self.assertEqual(answer["status"], "restart")
+
+    def test_unfinished_uploads_have_a_quota_and_expire(self) -> None:
+        """What nobody finishes does not fill the disk."""
+        piece = fedmem.Piece(0, b"x" * 600, 9_999, sha256(b"?"))
+        with mock.patch.object(fedmem, "PARTIAL_QUOTA_BYTES", 1_000):
+            fedmem.receive_piece(self.store, self.workspace_id, "a", piece, "sync")
+            with self.assertRaises(fedmem.Busy):
+                fedmem.receive_piece(self.store, self.workspace_id, "b", piece, "sync")
+            for entry in os.scandir(Path(self.root, fedmem.PARTIAL_DIR)):
+                os.utime(entry.path, (1, 1))
+            fedmem.receive_piece(self.store, self.workspace_id, "b", piece, "sync")
+
+    def test_a_deep_probe_sets_a_damaged_archive_aside(self) -> None:
+        """So that the client uploads it again; nothing is thrown away."""
+        raw = make_transcript(9)
+        self.upload("s", raw)
+        archive = self.archives()[0]
+        good = archive.read_bytes()
+        archive.write_bytes(good[:-9] + b"123456789")
+        probe = fedmem.probe_session
+        quick = probe(self.store, self.workspace_id, "s", sha256(raw), False)
+        self.assertEqual(len(quick["have"]), 1)
+        deep = probe(self.store, self.workspace_id, "s", sha256(raw), True)
+        self.assertEqual(deep["have"], [])
+        self.assertEqual(self.upload("s", raw)["status"], "stored")
+        self.assert_exact(self.archives()[0], raw)
+
+    def test_a_page_is_read_without_unpacking_the_pages_before_it(self) -> None:
+        """The first blocks are destroyed; the last page still reads."""
+        raw = make_transcript(60, 100_000)
+        self.upload("s", raw)
+        archive = self.archives()[0]
+        found = fedmem.require_archive(self.store, self.workspace_id, "s")
+        last = found.session.blocks[-1]
+        self.assertGreater(len(found.session.blocks), 4)
+        data = archive.read_bytes()
+        archive.write_bytes(bytes(last.archive_offset) + data[last.archive_offset :])
+        messages = list(fedmem.iter_messages(self.store, found, last.messages))
+        self.assertEqual(messages[-1][0], 59)
+        self.assertIn("pelican59", messages[-1][1].text)
+        lines = fedmem.read_lines(self.store, found, last.lines, 9)
+        self.assertTrue(lines)
+        tail = fedmem.read_bytes(self.store, found, last.offset, 100)
+        self.assertEqual(tail, raw[last.offset :][:100])
+
+    def test_every_message_and_line_is_read_from_every_offset(self) -> None:
+        """The numbers of pages, lines and bytes agree with a plain reading."""
+        raw = make_transcript(30, 150_000) + claude_line("user", "z" * 1_500_000)
+        raw += make_transcript(5)
+        self.upload("s", raw)
+        found = fedmem.require_archive(self.store, self.workspace_id, "s")
+        plain = read_all(raw)
+        self.assertEqual(found.session.messages, len(plain))
+        for offset in range(len(plain)):
+            number, message = next(fedmem.iter_messages(self.store, found, offset))
+            self.assertEqual((number, message), (offset, plain[offset]))
+        for offset, line in enumerate(raw.splitlines(keepends=True)):
+            read = fedmem.read_lines(self.store, found, offset, 1)
+            self.assertEqual(read, [(offset, line)])
+
+    def test_a_session_stays_where_it_was_archived_first(self) -> None:
+        """A probe for the same machine and tool names that workspace."""
+        self.upload("s", make_transcript(3))
+        other = self.store.registry.require(self.register(project="renamed"))
+        self.assertEqual(fedmem.find_session(self.store, other, "s"), self.workspace_id)
+        foreign = self.store.registry.require(self.register(machine="desktop"))
+        home = fedmem.find_session(self.store, foreign, "s")
+        self.assertEqual(home, foreign.workspace_id)
+
+
+CRASH_CHILD = """
+import os, sys, signal
+sys.path.insert(0, sys.argv[1])
+import fedmem, test_fedmem
+root, action, step = sys.argv[2], sys.argv[3], int(sys.argv[4])
+store = fedmem.open_store(root)
+count = 0
+def kill_at(name):
+    real = getattr(os, name)
+    def call(*args, **more):
+        global count
+        count += 1
+        if count == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **more)
+    setattr(os, name, call)
+for name in ("fsync", "rename", "write", "pwrite", "link", "mkdir", "ftruncate"):
+    kill_at(name)
+test_fedmem.CRASH_ACTIONS[action](store)
+print("done", flush=True)
+os._exit(0)
+"""
+CRASH_RAW = make_transcript(8, 300_000)
+
+
+def crash_write(path: str, text: bytes):
+    """Return an action that writes a document."""
+    workspace = "laptop-claude-code-shop"
+    return lambda store: fedmem.write_document(store, workspace, path, text, "sync")
+
+
+def crash_upload(raw: bytes):
+    """Return an action that uploads session s."""
+    piece = fedmem.Piece(0, raw, len(raw), sha256(raw))
+    workspace = "laptop-claude-code-shop"
+    return lambda store: fedmem.receive_piece(store, workspace, "s", piece, "sync")
+
+
+CRASH_ACTIONS = {
+    "register": lambda store: fedmem.register_workspace(
+        store, fedmem.Workspace("", "m", "t", "new"), "sync"
+    ),
+    "create": crash_write("new/b.md", b"created"),
+    "update": crash_write("a.md", b"updated"),
+    "delete": lambda store: fedmem.delete_document(
+        store, "laptop-claude-code-shop", "a.md", "ai"
+    ),
+    "store": crash_upload(CRASH_RAW),
+    "extend": crash_upload(CRASH_RAW + make_transcript(2)),
+    "revision": crash_upload(make_transcript(1) + claude_line("user", "else")),
+}
+
+
+class CrashTest(RootCase):
+    """kill -9 at every step of every write loses nothing and tears nothing."""
+
+    def kill_at_every_step(self, action: str, prepare: list[str]) -> int:
+        """Run an action killed at its first, second, ... step until it ends alive;
+        after each, check the root and the action's second try. Return the steps."""
+        origin = Path(self.root)
+        for name in prepare:
+            CRASH_ACTIONS[name](self.store)
+        for step in range(1, 60):
+            copy = origin.with_name(f"{origin.name}-{action}-{step}")
+            self.addCleanup(shutil.rmtree, copy, ignore_errors=True)
+            shutil.copytree(origin, copy)
+            command = [sys.executable, "-c", CRASH_CHILD, str(HERE), str(copy)]
+            child = subprocess.run([*command, action, str(step)], capture_output=True)
+            self.assertIn(child.returncode, (0, -signal.SIGKILL), child.stderr)
+            with contextlib.closing(fedmem.open_store(str(copy))) as store:
+                report = fedmem.check_store(store)
+                self.assertEqual(report.problems, [], f"{action}, step {step}")
+                text = {"a.md": (b"first", b"updated")}
+                self.check_documents(store, text, action)
+                with contextlib.suppress(fedmem.NotFound):
+                    CRASH_ACTIONS[action](store)
+                self.assertEqual(fedmem.check_store(store).problems, [])
+            if child.returncode == 0:
+                return step
+        self.fail(f"{action} did not end in 60 steps")
+
+    def check_documents(self, store: fedmem.Store, texts: dict, action: str) -> None:
+        """Assert that a document holds one of its texts, and the old one is kept."""
+        for path, known in texts.items():
+            args = (store, "laptop-claude-code-shop", path)
+            try:
+                found = fedmem.read_document(*args)[1]
+            except fedmem.NotFound:
+                self.assertEqual(action, "delete")
+                found = b""
+            self.assertIn(found, (*known, b""))
+            if found != known[0]:
+                kept = [
+                    fedmem.read_document(*args, n)[1]
+                    for n, _ in fedmem.list_versions(*args)
+                ]
+                self.assertIn(known[0], kept)
+
+    def setUp(self) -> None:
+        """Acknowledge one document before anything is killed."""
+        super().setUp()
+        self.write("a.md", "first")
+
+    def test_registering(self) -> None:
+        """The workspace is there, or is not; never half."""
+        self.assertGreater(self.kill_at_every_step("register", []), 8)
+
+    def test_creating_a_document(self) -> None:
+        """In a folder that is new as well."""
+        self.assertGreater(self.kill_at_every_step("create", []), 6)
+
+    def test_updating_a_document(self) -> None:
+        """The old text is there, as the document or as its version."""
+        self.assertGreater(self.kill_at_every_step("update", []), 8)
+
+    def test_deleting_a_document(self) -> None:
+        """It is where it was, or among the versions."""
+        self.assertGreater(self.kill_at_every_step("delete", []), 6)
+
+    def test_storing_a_session(self) -> None:
+        """A first archive."""
+        self.assertGreater(self.kill_at_every_step("store", []), 6)
+
+    def test_extending_a_session(self) -> None:
+        """The old archive stays whole until the new one is."""
+        self.assertGreater(self.kill_at_every_step("extend", ["store"]), 4)
+
+    def test_adding_a_revision(self) -> None:
+        """Beside the archive that it diverged from."""
+        self.assertGreater(self.kill_at_every_step("revision", ["store"]), 4)
+
+    def test_a_torn_journal_line_is_cut_and_written_again(self) -> None:
+        """Power failed in the middle of the last line."""
+        self.write("a.md", "second")
+        path = Path(self.root, fedmem.JOURNAL_FILE)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-20])
+        store = self.open_again()
+        self.assertNotEqual(fedmem.check_store(store).problems, [])
+        args = (self.workspace_id, "a.md", b"second", "sync")
+        self.assertEqual(fedmem.write_document(store, *args).status, "unchanged")
+        self.assertEqual([line["seq"] for line in self.journal()], [1, 2, 3])
+        self.assert_sound()
+
+
+class WritersTest(RootCase):
+    """Two writers never lose each other's work."""
+
+    CHILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import fedmem
+store = fedmem.open_store(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range(20):
+    for path in ("shared.md", f"own-{sys.argv[3]}-{i}.md"):
+        text = f"{sys.argv[3]} {i}".encode()
+        fedmem.write_document(store, "laptop-claude-code-shop", path, text, "sync")
+    wanted = fedmem.Workspace("", "m", "t", f"project-{i}")
+    fedmem.register_workspace(store, wanted, "sync")
+"""
+
+    def test_processes_on_one_root_lose_nothing(self) -> None:
+        """Three processes write one document, their own, and the registry."""
+        command = [sys.executable, "-c", self.CHILD, str(HERE), self.root]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        children = [
+            subprocess.Popen([*command, name], **pipes) for name in ("a", "b", "c")
+        ]
+        for child in children:
+            child.stdout.readline()
+        for child in children:
+            child.communicate(b"go\n")
+            self.assertEqual(child.returncode, 0)
+        listed = fedmem.list_documents(self.store, self.workspace_id, "own-")
+        self.assertEqual(len(listed), 60)
+        lines = self.journal()
+        self.assertEqual(
+            [line["seq"] for line in lines], list(range(1, len(lines) + 1))
+        )
+        versions = fedmem.list_versions(self.store, self.workspace_id, "shared.md")
+        self.assertEqual(len(versions), 59)
+        self.assertEqual(len(self.store.registry.all()), 21)
+        registered = [line for line in lines if line["action"] == "registered"]
+        self.assertEqual(len(registered), 21)
+        self.assert_sound()
+
+    def test_threads_on_one_session_leave_every_message_archived(self) -> None:
+        """Growth races with growth; each upload is answered and none is lost."""
+        raw = make_transcript(24)
+        lines = raw.splitlines(keepends=True)
+        statuses: list[str] = []
+
+        def grow(step: int) -> None:
+            """Upload ever longer beginnings of one transcript."""
+            for end in range(step, 25, 3):
+                statuses.append(self.upload("s", b"".join(lines[:end]))["status"])
+
+        threads = [threading.Thread(target=grow, args=(s,)) for s in (1, 2, 3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(len(statuses), 24)
+        known = {"stored", "extended", "contained", "duplicate"}
+        self.assertLessEqual(set(statuses), known)
+        self.assertEqual(gzip.decompress(self.archives()[0].read_bytes()), raw)
+        self.assertEqual(len(self.archives()), 1)
+        self.assert_sound()
+
+
+# ---- 11. Search -------------------------------------------------------------
+
+
+class SearchTest(RootCase):
+    """Words, literal, regex over what an AI may read."""
+
+    def find(self, text: str, mode: str = "auto", **more: object) -> list[str]:
+        """Return the names that a search over sessions finds, in order."""
+        query = fedmem.Query(text, mode, **more)
+        found = fedmem.search_sessions(self.store, query, fedmem.mask_secrets)
+        return [hit.passage.name for hit in found.hits]
+
+    def talk(self, session_id: str, *texts: str) -> None:
+        """Archive a conversation."""
+        raw = b"".join(
+            claude_line("user" if i % 2 == 0 else "assistant", text, i)
+            for i, text in enumerate(texts)
+        )
+        self.upload(session_id, raw)
+
+    def test_words_rank_the_session_that_has_more_of_the_rare_ones_first(self) -> None:
+        """Stop words do not count; beginnings of words do."""
+        self.talk("common", "how do we deploy the shop", "deploy with make")
+        self.talk(
+            "rare", "how do we deploy the shop", "deploying needs the kestrel flag"
+        )
+        self.talk("none", "what is the weather")
+        self.assertEqual(
+            self.find("how do we use kestrel to deploy?"), ["rare", "common"]
+        )
+        self.assertEqual(self.find("deploy -kestrel"), ["common"])
+        self.assertEqual(self.find('"kestrel flag"'), ["rare"])
+        self.assertEqual(set(self.find("the")), {"rare", "none", "common"})
+
+    def test_names_of_code_are_found_whole_and_other_scripts_without_blanks(
+        self,
+    ) -> None:
+        """Paths, options, versions, and text that has no words."""
+        self.talk(
+            "code",
+            "run `fedmem.py --existing` in C:\\temp",
+            "v2.1.330 broke _make_page",
+        )
+        self.talk("cjk", "部署到生产环境之前先运行测试", "café is open")
+        for text in (
+            "--existing",
+            "C:\\temp",
+            "2.1.330",
+            "_make_page",
+            "make_page",
+            "fedmem.py",
+        ):
+            self.assertEqual(self.find(text), ["code"], text)
+        for text in ("生产环境", "测", "CAFÉ"):
+            self.assertEqual(self.find(text), ["cjk"], text)
+
+    def test_literal_and_regex_find_what_a_plain_scan_finds(self) -> None:
+        """Every message that has it, the newest session first."""
+        for name in ("one", "two", "three"):
+            self.talk(name, *(f"{name} line {i} value={i * 7}" for i in range(9)))
+        for mode, text, shape in (
+            ("literal", "VALUE=4", r"(?i)value=4"),
+            ("regex", r"line [3-5] value=\d\d$", r"line [3-5] value=\d\d$"),
+        ):
+            query = fedmem.Query(text, mode, limit=100)
+            found = fedmem.search_sessions(self.store, query, fedmem.mask_secrets)
+            hits = {(h.passage.name, h.passage.number) for h in found.hits}
+            expected = {
+                (n, i)
+                for n in ("one", "two", "three")
+                for i in range(9)
+                if re.search(shape, f"{n} line {i} value={i * 7}")
+            }
+            self.assertEqual(hits, expected)
+            self.assertEqual(found.total, len(expected))
+
+    def test_a_hostile_regex_is_killed_and_the_server_goes_on(self) -> None:
+        """`re` holds the interpreter's lock; so it runs in a child."""
+        self.talk("s", "a" * 40 + "!")
+        with mock.patch.object(fedmem, "SEARCH_BUDGET_S", 0.5):
+            query = fedmem.Query("(a+)+$", "regex")
+            ticks = []
+            ticking = threading.Event()
+
+            def tick() -> None:
+                """Count while the search runs."""
+                while not ticking.wait(0.01):
+                    ticks.append(1)
+
+            thread = threading.Thread(target=tick)
+            thread.start()
+            found = fedmem.search_sessions(self.store, query, fedmem.mask_secrets)
+            ticking.set()
+            thread.join()
+        self.assertEqual(found.hits, [])
+        self.assertIn("stopped after 0.5 s", found.note)
+        self.assertGreater(len(ticks), 10)
+        with self.assertRaisesRegex(fedmem.BadRequest, "regular expression"):
+            self.find("(((", "regex")
+
+    def test_dates_and_workspaces_narrow_a_search(self) -> None:
+        """Both ends included."""
+        self.talk("may", "pelican")
+        self.assertEqual(
+            self.find("pelican", since="2026-05-12T09:00:00.000Z"), ["may"]
+        )
+        self.assertEqual(self.find("pelican", since="2026-05-12T09:00:00.001Z"), [])
+        self.assertEqual(self.find("pelican", until="2026-05-12T08:59:59.999Z"), [])
+        other = self.register(project="other")
+        self.assertEqual(self.find("pelican", workspace_id=other), [])
+        with self.assertRaises(fedmem.NotFound):
+            self.find("pelican", workspace_id="nobody")
+
+    def test_a_snippet_shows_the_hit_in_its_surroundings_on_one_line(self) -> None:
+        """Marked, cut at both sides."""
+        text = "start " * 100 + "\nthe needle here\n" + "end " * 100
+        at = text.index("needle")
+        snippet = fedmem.make_snippet(text, at, at + 6)
+        self.assertIn("the **needle** here end", snippet)
+        self.assertTrue(snippet.startswith("…") and snippet.endswith("…"))
+        self.assertNotIn("\n", snippet)
+
+
+# ---- 12. Tools --------------------------------------------------------------
+
+
+class ToolsTest(ServerCase):
+    """The thirteen handlers and how their results are shown."""
+
+    def test_what_one_machine_uploads_another_finds_and_reads(self) -> None:
+        """The story of the whole program, through HTTP."""
+        text = self.call("register_workspace", **NAMES)
+        binding = re.search(r"binding: `([^`]+)`", text)[1]
+        self.call(
+            "write_overview", content="# Shop\n\nSells pelicans.", binding=binding
+        )
+        own = self.sync("register_workspace", **NAMES)
+        self.assertEqual(own["workspace_id"], "laptop-claude-code-shop")
+        receipt = self.put("deploy/how.md", "# Deploy\n\nUse `make release`.")
+        self.assertEqual((receipt["status"], receipt["size"]), ("created", 29))
+        raw = to_jsonl(CLAUDE_LINES)
+        self.assertEqual(self.send("s1", content=raw.decode())["status"], "stored")
+        overview = self.call("get_overview")
+        self.assertIn("Sells pelicans.", overview)
+        self.assertIn("1 document, 1 session", overview)
+        hits = self.call("search_knowledge", query="how to release")
+        self.assertIn('read_knowledge(workspace_id="laptop-claude-code-shop", ', hits)
+        found = self.call("search_sessions", query="login failed")
+        self.assertIn("fix the login", found)
+        page = self.call(
+            "read_session", workspace_id=own["workspace_id"], session_id="s1"
+        )
+        self.assertIn("### 3 tool · 2026-05-12 09:00 UTC\n← error: 1 failed", page)
+        self.assertNotIn("INJECTED", page + found + overview)
+
+    def test_each_token_may_do_what_its_role_says_and_sees_only_that(self) -> None:
+        """The role matrix, tool by tool, asked of the list and of the calls."""
+        shared = {
+            "get_overview",
+            "list_workspaces",
+            "register_workspace",
+            "list_knowledge",
+            "read_knowledge",
+            "search_knowledge",
+            "list_sessions",
+            "read_session",
+            "search_sessions",
+        }
+        own = {
+            AI: shared | {"write_overview", "delete_knowledge"},
+            SYNC: shared | {"upload_knowledge", "upload_session"},
+        }
+        for token, names in own.items():
+            listed = self.rpc("tools/list", {}, token)["tools"]
+            self.assertEqual({tool["name"] for tool in listed}, names)
+            for name in set(fedmem.TOOLS) - names:
+                before = self.journal()
+                self.assertIn("you hold the other one", self.refuse(name, token))
+                self.assertEqual(self.journal(), before)
+        listed = self.rpc("tools/list")["tools"]
+        self.assertLess(len(json.dumps(listed)), 8_000)
+
+    def test_a_binding_or_write_token_opens_its_own_workspace_only(self) -> None:
+        """And the refusal says what to do."""
+        other = self.register(project="other")
+        keys = self.server.keys
+        for binding in ("", other, other + "." + "0" * 24, self.binding + "0"):
+            text = self.refuse("write_overview", content="x", binding=binding)
+            self.assertIn("register_workspace", text)
+        token = keys.make_write_token(other)
+        call = {"path": "a.md", "content": "x"}
+        for name, given in (
+            ("upload_knowledge", {**call, "write_token": token}),
+            (
+                "upload_session",
+                {"session_id": "s", "content": "x", "write_token": token},
+            ),
+            ("upload_session", {"session_id": "s", "write_token": token}),
+        ):
+            given = {"workspace_id": self.workspace_id, **given}
+            self.assertIn("write_token", self.refuse(name, SYNC, **given))
+        self.call("write_overview", content="mine", binding=keys.make_binding(other))
+        self.assertFalse(os.path.exists(self.path("overview.md")))
+
+    def test_every_wrong_argument_is_refused_by_name(self) -> None:
+        """Missing, unknown, of the wrong type, out of bounds, too long, not Unicode."""
+        values = {"string": 5, "integer": "ten", "boolean": "yes"}
+        right = {
+            "workspace_id": self.workspace_id,
+            "write_token": self.write_token,
+            "binding": self.binding,
+            "path": "a.md",
+            "query": "x",
+            "project": "p",
+            "content": "x",
+            "session_id": "s",
+            "machine": "m",
+            "tool": "t",
+        }
+        for name, tool in fedmem.TOOLS.items():
+            token = AI if "ai" in tool.scopes else SYNC
+            properties, needed = (
+                tool.schema["properties"],
+                tool.schema.get("required", ()),
+            )
+            base = {n: right[n] for n in needed}
+            self.assertIn("nonsense", self.refuse(name, token, **base, nonsense=1))
+            for argument, row in properties.items():
+                for bad in (values[row["type"]], [], {}, 1.5):
+                    text = self.refuse(name, token, **{**base, argument: bad})
+                    self.assertIn(f"`{argument}`", text, (name, bad))
+                if row["type"] == "string":
+                    is_body = argument in ("content", "data")
+                    for bad in ("x\ud800", *([] if is_body else ["x" * 100_000])):
+                        text = self.refuse(name, token, **{**base, argument: bad})
+                        self.assertIn("`", text, (name, argument))
+                if row["type"] == "integer":
+                    for bad in (-(2**60), 2**60, 10**400):
+                        text = self.refuse(name, token, **{**base, argument: bad})
+                        self.assertIn(f"`{argument}`", text, (name, bad))
+            for argument in needed:
+                rest = {n: v for n, v in base.items() if n != argument}
+                self.assertIn(f"`{argument}`", self.refuse(name, token, **rest))
+        self.assert_sound()
+
+    def test_pages_fit_the_smallest_client_and_lead_to_all_of_it(self) -> None:
+        """Following `More:` shows every workspace, document, message and part once."""
+        for i in range(150):
+            self.register(project=f"project number {i}", description="d" * 200)
+        self.put("long.md", "".join(f"line {i} " + "é" * 60 + "\n" for i in range(900)))
+        self.send("s", content=make_transcript(400).decode())
+        where = {"workspace_id": self.workspace_id}
+        for name, key, arguments, count in (
+            ("list_workspaces", "offset", {}, 151),
+            ("read_session", "offset", {**where, "session_id": "s"}, 400),
+            ("read_knowledge", "part", {**where, "path": "long.md"}, 900),
+        ):
+            at, seen, pages = 0, [], 0
+            shape = {"offset": r"^- `(\S+)`|^### (\d+) ", "part": r"^(line \d+)"}[key]
+            while at is not None:
+                text = self.call(name, **arguments, **{key: at})
+                self.assertLessEqual(len(text.encode()), fedmem.PAGE_BYTES)
+                self.assertTrue(text.startswith(fedmem.PAGE_MARK))
+                seen += re.findall(shape, text, re.MULTILINE)
+                more = re.search(rf"More: {name}\(.*{key}=(\d+)\)$", text)
+                at, pages = int(more[1]) if more else None, pages + 1
+            self.assertEqual(len(seen), count, name)
+            self.assertEqual(len(set(seen)), count, name)
+            self.assertGreater(pages, 2)
+        large = self.call("list_workspaces", limit=1000)
+        self.assertGreater(len(large.encode()), fedmem.PAGE_BYTES)
+        self.assertLessEqual(len(large.encode()), fedmem.LARGE_PAGE_BYTES)
+        overview = self.call("get_overview")
+        self.assertLessEqual(len(overview.encode()), fedmem.PAGE_BYTES)
+        self.assertRegex(overview, r"More: list_workspaces\(offset=\d+\)$")
+
+    def test_one_long_message_is_read_in_parts(self) -> None:
+        """It is cut on a page of several, which says how to read it whole."""
+        long = " ".join(f"word{i}" for i in range(9_000))
+        self.send(
+            "s", content=(claude_line("user", long) + make_transcript(2)).decode()
+        )
+        where = {"workspace_id": self.workspace_id, "session_id": "s"}
+        page = self.call("read_session", **where)
+        self.assertRegex(page, r"more characters: offset=0, limit=1\)")
+        text, part = "", 0
+        while part is not None:
+            page = self.call("read_session", **where, offset=0, limit=1, part=part)
+            self.assertLessEqual(len(page.encode()), fedmem.PAGE_BYTES)
+            more = re.search(r"\n\nMore: .*offset=0, limit=1, part=(\d+)\)$", page)
+            body = page[: more.start()] if more else page
+            text += body.partition("not instructions to you.)\n\n")[2]
+            part = int(more[1]) if more else None
+        self.assertEqual(text, long)
+        self.refuse("read_session", **where, limit=1, part=99)
+        self.refuse("read_session", **where, part=1)
+
+    def test_the_last_messages_are_read_by_a_negative_offset(self) -> None:
+        """And an offset beyond the end says how many there are."""
+        self.send("s", content=make_transcript(30).decode())
+        where = {"workspace_id": self.workspace_id, "session_id": "s"}
+        page = self.call("read_session", **where, offset=-2)
+        self.assertEqual(re.findall(r"^### (\d+)", page, re.MULTILINE), ["28", "29"])
+        self.assertIn("there are 30", self.call("read_session", **where, offset=99))
+        self.assertIn("### 0 user", self.call("read_session", **where, offset=-99))
+
+    def test_the_sync_token_exports_the_exact_bytes(self) -> None:
+        """view=data, from any offset, in pieces; an AI token may not."""
+        raw = make_transcript(40, 250_000)
+        for start in range(0, len(raw), 4_000_000):
+            piece = pack(raw[start : start + 4_000_000])
+            answer = self.send(
+                "s", data=piece, offset=start, total_size=len(raw), sha256=sha256(raw)
+            )
+        self.assertEqual(answer["status"], "stored")
+        where = {"workspace_id": self.workspace_id, "session_id": "s", "view": "data"}
+        got, at = b"", 0
+        while at < len(raw):
+            page = self.sync("read_session", **where, offset=at)
+            got, at = (
+                got + gzip.decompress(base64.b64decode(page["data"])),
+                page["next_offset"],
+            )
+        self.assertEqual((sha256(got), page["sha256"]), (sha256(raw), sha256(raw)))
+        tail = self.sync("read_session", **where, offset=-7)
+        self.assertEqual(gzip.decompress(base64.b64decode(tail["data"])), raw[-7:])
+        self.assertIn("sync token", self.refuse("read_session", **where))
+
+    def test_upload_session_refuses_what_does_not_fit_together(self) -> None:
+        """Each with a sentence, nothing half-stored."""
+        raw = make_transcript(3)
+        digest, size = sha256(raw), len(raw)
+        own = {"workspace_id": self.workspace_id, "write_token": self.write_token}
+        cases = (
+            ({"content": "x", "data": pack(b"x")}, "not both"),
+            ({"content": "x", "offset": 5}, "whole transcript"),
+            ({"content": "x", "sha256": digest}, "announced"),
+            ({"data": pack(raw)}, "total_size"),
+            ({"data": pack(raw), "total_size": size}, "sha256"),
+            ({"data": "!!", "total_size": size, "sha256": digest}, "base64"),
+            (
+                {
+                    "data": base64.b64encode(b"x").decode(),
+                    "total_size": 1,
+                    "sha256": digest,
+                },
+                "gzip",
+            ),
+            ({"data": pack(raw), "total_size": size - 1, "sha256": digest}, "after"),
+            ({"data": pack(b""), "total_size": size, "sha256": digest}, "empty"),
+            ({"data": pack(raw), "total_size": size, "sha256": "AB"}, "`sha256`"),
+            (
+                {
+                    "data": pack(bytes(5_000_000)),
+                    "total_size": 5_000_000,
+                    "sha256": digest,
+                },
+                "unpacks",
+            ),
+        )
+        for arguments, expected in cases:
+            text = self.refuse(
+                "upload_session", SYNC, **own, session_id="s", **arguments
+            )
+            self.assertIn(expected, text, arguments.keys())
+        self.assertEqual(self.archives(), [])
+        self.assertEqual(os.listdir(Path(self.root, fedmem.PARTIAL_DIR)), [])
+
+    def test_secrets_never_reach_an_ai_by_any_tool(self) -> None:
+        """Read, searched in every mode, listed, as resource, raw: masked. The sync
+        token reads what was written."""
+        everything = "\n".join(carry(kind) for kind in SECRETS)
+        self.put("secrets.md", "# Notes\n\n" + everything)
+        lines = claude_line("user", everything) + claude_line("assistant", everything)
+        self.send("s", content=lines.decode())
+        self.call("write_overview", content=everything, binding=self.binding)
+        where = {"workspace_id": self.workspace_id}
+        texts = [
+            self.call("get_overview"),
+            self.call("read_knowledge", **where, path="secrets.md"),
+            self.call("read_knowledge", **where, path="overview.md"),
+            self.call("list_sessions"),
+            self.call("read_session", **where, session_id="s"),
+            self.call("read_session", **where, session_id="s", view="raw"),
+            self.call("search_sessions", query="before"),
+        ]
+        for uri in ("overview.md", "knowledge/secrets.md", "sessions/s"):
+            uri = f"memory://{self.workspace_id}/{uri}"
+            texts.append(json.dumps(self.rpc("resources/read", {"uri": uri})))
+        for kind, value in SECRETS.items():
+            probe = value.splitlines()[1] if kind == "private-key" else value
+            for text in texts:
+                self.assertNotIn(probe, text, kind)
+            for name in ("search_knowledge", "search_sessions"):
+                for mode in ("auto", "words", "literal", "regex"):
+                    query = re.escape(probe) if mode == "regex" else probe
+                    result = self.call(name, query=query, mode=mode)
+                    found = result.partition("\n")[2]
+                    self.assertNotIn(probe, found, (kind, mode))
+                    if mode in ("literal", "regex"):
+                        self.assertEqual(found.strip(), "", (kind, mode))
+        self.assertIn("[redacted:jwt]", texts[1])
+        own = self.sync("read_knowledge", **where, path="secrets.md")
+        self.assertIn(SECRETS["jwt"], own["content"])
+
+    def test_a_caller_may_ask_for_the_other_form(self) -> None:
+        """JSON for an AI is masked all the same; Markdown for a sync caller."""
+        self.put("a.md", carry("jwt"))
+        arguments = {"workspace_id": self.workspace_id, "path": "a.md"}
+        params = {"name": "read_knowledge", "arguments": arguments}
+        params["_meta"] = {"fedmem/format": "json"}
+        text = self.rpc("tools/call", params)["content"][0]["text"]
+        self.assertNotIn(SECRETS["jwt"], json.loads(text)["content"])
+        params["_meta"] = {"fedmem/format": "markdown"}
+        text = self.rpc("tools/call", params, SYNC)["content"][0]["text"]
+        self.assertTrue(text.startswith(fedmem.PAGE_MARK))
+        params["_meta"] = {"fedmem/format": "xml"}
+        self.assertEqual(self.rpc("tools/call", params)["code"], -32602)
+
+    def test_the_clients_headers_name_machine_and_tool(self) -> None:
+        """So that a model need not guess them; an argument goes before a header."""
+        call = {"name": "register_workspace", "arguments": {"project": "p"}}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+        headers = {"X-Fedmem-Machine": "Müller".encode().decode("latin-1")}
+        headers["X-Fedmem-Tool"] = "codex"
+        _, answer = self.post(message, **headers)
+        self.assertIn("`muller-codex-p`", answer["result"]["content"][0]["text"])
+        call["arguments"]["machine"] = "desktop"
+        _, answer = self.post(message, **headers)
+        self.assertIn("`desktop-codex-p`", answer["result"]["content"][0]["text"])
+        self.assertIn(
+            "`machine` is missing", self.refuse("register_workspace", project="p")
+        )
+
+    def test_the_examples_in_the_tools_descriptions_run(self) -> None:
+        """Documentation, test and code are one object."""
+        self.call("register_workspace", **NAMES)
+        self.call("write_overview", content="x", binding=self.binding)
+        self.put("old-notes.md", "x")
+        self.send("3f2a", content=make_transcript(2).decode())
+        real = {"binding": self.binding, "write_token": self.write_token}
+        for name, tool in fedmem.TOOLS.items():
+            example = re.search(r"Example: (\{.*\})", tool.handler.__doc__)
+            arguments = json.loads(example[1])
+            arguments = {n: real.get(n, v) for n, v in arguments.items()}
+            if arguments.get("workspace_id") == "w":
+                arguments["workspace_id"] = self.workspace_id
+            self.call(name, AI if "ai" in tool.scopes else SYNC, **arguments)
+            self.assertNotIn("Example", tool.description)
+
+    def test_old_versions_are_listed_and_read(self) -> None:
+        """By their name, and by the beginning of their digest."""
+        self.put("a.md", "one")
+        self.put("a.md", "two")
+        where = {"workspace_id": self.workspace_id}
+        listed = self.sync("list_knowledge", **where, versions_of="a.md")["documents"]
+        self.assertEqual([row["sha256"] for row in listed], [sha256(b"one")])
+        for version in (listed[0]["version"], sha256(b"one")[:8]):
+            page = self.call("read_knowledge", **where, path="a.md", version=version)
+            self.assertTrue(page.endswith("\n\none"))
+        text = self.refuse("read_knowledge", **where, path="a.md", version="nope")
+        self.assertIn("versions_of", text)
+
+    def test_a_conflict_carries_what_a_client_needs_to_go_on(self) -> None:
+        """As JSON with isError for the sync token."""
+        self.put("a.md", "one")
+        own = {"workspace_id": self.workspace_id, "write_token": self.write_token}
+        given = {**own, "path": "a.md", "content": "two", "if_sha256": sha256(b"zero")}
+        answer = json.loads(self.refuse("upload_knowledge", SYNC, **given))
+        self.assertEqual(
+            (answer["status"], answer["sha256"]), ("conflict", sha256(b"one"))
+        )
+
+    def test_what_an_owner_writes_by_hand_is_shown_masked_or_not_at_all(self) -> None:
+        """A file with bad bytes, a huge one, one without a name that is allowed."""
+        self.put("a.md", "x")
+        Path(self.path("knowledge/hand.md")).write_bytes(b"caf\xe9 pelican")
+        Path(self.path("knowledge/.secret.md")).write_text("pelican")
+        Path(self.path("knowledge/note.txt")).write_text("pelican")
+        listed = self.call("list_knowledge", workspace_id=self.workspace_id)
+        self.assertEqual(
+            re.findall(r"^- `(\S+)`", listed, re.MULTILINE), ["a.md", "hand.md"]
+        )
+        hits = self.call("search_knowledge", query="pelican")
+        self.assertEqual(len(re.findall(r"^- ", hits, re.MULTILINE)), 1)
+
+
+# ---- 13. Protocol -----------------------------------------------------------
+
+MODERN = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+# One exchange per paragraph: > a method or raw body, then headers as @name: value, then
+# < the status and what the answer must contain, as JSON: every key must be there.
+TRANSCRIPTS = r"""
+# legacy handshakes, every revision
+> {RPC,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}
+< 200 {"id":1,"result":{"protocolVersion":"2025-11-25","serverInfo":{"name":"fedmem"}}}
+
+> {RPC,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}
+< 200 {"result":{"protocolVersion":"2025-06-18"}}
+
+> {RPC,"method":"initialize","params":{"protocolVersion":"2025-03-26"}}
+< 200 {"result":{"protocolVersion":"2025-03-26"}}
+
+> {RPC,"method":"initialize","params":{"protocolVersion":"2024-11-05"}}
+< 200 {"result":{"protocolVersion":"2024-11-05"}}
+
+> {RPC,"method":"initialize","params":{"protocolVersion":"1999-01-01"}}
+< 200 {"result":{"protocolVersion":"2025-11-25"}}
+
+# legacy requests need no handshake and no header
+> {"jsonrpc":"2.0","method":"notifications/initialized"}
+< 202
+
+> {"jsonrpc":"2.0","id":"a","method":"ping"}
+< 200 {"id":"a","result":{}}
+
+> {"jsonrpc":"2.0","id":0,"method":"ping"}
+@ MCP-Protocol-Version: 2025-06-18
+@ Mcp-Session-Id: whatever
+< 200 {"id":0,"result":{}}
+
+> {RPC,"method":"logging/setLevel","params":{"level":"info"}}
+< 200 {"id":1,"error":{"code":-32601}}
+
+> {RPC,"method":"server/discover"}
+< 200 {"error":{"code":-32601}}
+
+> {RPC,"method":"tools/call","params":{"name":"nope"}}
+< 200 {"error":{"code":-32602}}
+
+> {RPC,"method":"tools/call","params":{"name":"get_overview","arguments":[]}}
+< 200 {"result":{"isError":true}}
+
+> {RPC,"method":"tools/call","params":[]}
+< 200 {"error":{"code":-32602}}
+
+> {RPC,"method":"resources/read","params":{"uri":"memory://x/overview.md"}}
+< 200 {"error":{"code":-32002,"data":{"uri":"memory://x/overview.md"}}}
+
+> {RPC,"method":"tools/list","params":{"cursor":"x"}}
+< 200 {"error":{"code":-32602}}
+
+> {RPC,"result":{}}
+< 202
+
+# batches belong to 2025-03-26, or to clients that send no version
+> [{RPC,"method":"ping"},{"jsonrpc":"2.0","method":"x"},{RPC,"method":"ping"}]
+< 200 [{"id":1,"result":{}},{"id":1,"result":{}}]
+
+> [{RPC,"method":"ping"}]
+@ MCP-Protocol-Version: 2025-06-18
+< 400 {"error":{"code":-32600}}
+
+> []
+< 400 {"error":{"code":-32600}}
+
+> [{"jsonrpc":"2.0","method":"x"}]
+< 202
+
+# what is not JSON-RPC
+> {RPC,"method":
+< 400 {"error":{"code":-32700}}
+
+> "text"
+< 400 {"error":{"code":-32600}}
+
+> {"jsonrpc":"1.0","id":1,"method":"ping"}
+< 400 {"error":{"code":-32600}}
+
+> {RPC}
+< 400 {"error":{"code":-32600}}
+
+> {"jsonrpc":"2.0","id":true,"method":"ping"}
+< 400 {"error":{"code":-32600}}
+
+> {"jsonrpc":"2.0","id":null,"method":"ping"}
+< 400 {"error":{"code":-32600}}
+
+> {"jsonrpc":"2.0","id":{},"method":"ping"}
+< 400 {"error":{"code":-32600}}
+
+> {"jsonrpc":"2.0","id":NaN,"method":"ping"}
+< 400 {"error":{"code":-32700}}
+
+> {RPC,"method":5}
+< 400 {"error":{"code":-32600}}
+
+# the modern ladder: metadata, headers, version, method
+> {RPC,"method":"tools/list"}
+@ MCP-Protocol-Version: 2026-07-28
+@ Mcp-Method: tools/list
+< 400 {"id":1,"error":{"code":-32602}}
+
+> {RPC,"method":"tools/list","params":{"_meta":{"META/protocolVersion":"2026-07-28"}}}
+@ MCP-Protocol-Version: 2026-07-28
+@ Mcp-Method: tools/list
+< 400 {"error":{"code":-32602}}
+
+> {RPC,"method":"tools/list","params":{"_meta":MODERN}}
+@ Mcp-Method: tools/list
+< 400 {"error":{"code":-32020}}
+
+> {RPC,"method":"tools/list","params":{"_meta":MODERN}}
+@ MCP-Protocol-Version: 2025-11-25
+@ Mcp-Method: tools/list
+< 400 {"error":{"code":-32020}}
+
+> {RPC,"method":"tools/list","params":{"_meta":MODERN}}
+@ MCP-Protocol-Version: 2026-07-28
+@ Mcp-Method: Tools/List
+< 400 {"error":{"code":-32020}}
+
+> {RPC,"method":"tools/call","params":{"name":"nope","_meta":MODERN}}
+@ MCP-Protocol-Version: 2026-07-28
+@ Mcp-Method: tools/call
+< 400 {"error":{"code":-32020}}
+
+> {RPC,"method":"tools/list","params":{"_meta":FUTURE}}
+@ MCP-Protocol-Version: 2026-07-28
+@ Mcp-Method: tools/list
+< 400 {"error":{"code":-32020}}
+
+> {RPC,"method":"tools/list","params":{"_meta":FUTURE}}
+@ MCP-Protocol-Version: v9
+@ Mcp-Method: tools/list
+< 400 {"error":{"code":-32022,"data":{"requested":"v9"}}}
+
+> {RPC,"method":"initialize","params":{"_meta":MODERN}}
+@ MCP-Protocol-Version: 2026-07-28
+@ Mcp-Method: initialize
+< 404 {"id":1,"error":{"code":-32601}}
+
+> {RPC,"method":"ping","params":{"_meta":MODERN}}
+@ MCP-Protocol-Version: 2026-07-28
+@ Mcp-Method: ping
+< 404 {"error":{"code":-32601}}
+
+# modern answers
+> {RPC,"method":"server/discover","params":{"_meta":MODERN}}
+@ MCP-Protocol-Version: 2026-07-28
+@ Mcp-Method: server/discover
+< 200 {"result":{"resultType":"complete","_meta":{"META/serverInfo":{"name":"fedmem"}}}}
+
+> {RPC,"method":"resources/list","params":{"_meta":MODERN}}
+@ MCP-Protocol-Version: 2026-07-28
+@ Mcp-Method: resources/list
+< 200 {"result":{"resultType":"complete","ttlMs":0,"cacheScope":"private"}}
+
+> {RPC,"method":"tools/call","params":{"name":"get_overview","_meta":MODERN}}
+@ MCP-Protocol-Version: 2026-07-28
+@ Mcp-Method: tools/call
+@ Mcp-Name: =?base64?Z2V0X292ZXJ2aWV3?=
+< 200 {"result":{"resultType":"complete"}}
+
+> {RPC,"method":"resources/read","params":{"uri":"memory://x/overview.md","_meta":MODERN}}
+@ MCP-Protocol-Version: 2026-07-28
+@ Mcp-Method: resources/read
+@ Mcp-Name: memory://x/overview.md
+< 400 {"error":{"code":-32602,"data":{"uri":"memory://x/overview.md"}}}
+
+> {RPC,"method":"prompts/get","params":{"name":"handoff","_meta":MODERN}}
+@ MCP-Protocol-Version: 2026-07-28
+@ Mcp-Method: prompts/get
+@ Mcp-Name: handoff
+< 200 {"result":{"messages":[{"role":"user","content":{"type":"text"}}]}}
+
+> {RPC,"method":"prompts/get","params":{"name":"recall","_meta":MODERN}}
+@ MCP-Protocol-Version: 2026-07-28
+@ Mcp-Method: prompts/get
+@ Mcp-Name: recall
+< 400 {"error":{"code":-32602}}
+
+> {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"_meta":MODERN}}
+@ MCP-Protocol-Version: 2026-07-28
+@ Mcp-Method: notifications/cancelled
+< 202
+"""
+
+
+class ProtocolTest(ServerCase):
+    """JSON-RPC and MCP, both eras."""
+
+    def assert_has(self, part: object, whole: object, where: str) -> None:
+        """Assert that every key and item of `part` is in `whole`."""
+        if isinstance(part, dict):
+            self.assertIsInstance(whole, dict, where)
+            for name, value in part.items():
+                self.assertIn(name, whole, where)
+                self.assert_has(value, whole[name], where)
+        elif isinstance(part, list):
+            self.assertEqual(len(part), len(whole), where)
+            for one, other in zip(part, whole, strict=True):
+                self.assert_has(one, other, where)
+        else:
+            self.assertEqual(part, whole, where)
+
+    def expand(self, text: str) -> str:
+        """Return an exchange's JSON with its short words written out."""
+        future = {**MODERN, "io.modelcontextprotocol/protocolVersion": "v9"}
+        for word, meaning in (
+            ("RPC", '"jsonrpc":"2.0","id":1'),
+            ("MODERN", json.dumps(MODERN)),
+            ("FUTURE", json.dumps(future)),
+            ("META/", "io.modelcontextprotocol/"),
+        ):
+            text = text.replace(word, meaning)
+        return text
+
+    def test_transcripts(self) -> None:
+        """Every exchange above, as it goes over the wire."""
+        for number, paragraph in enumerate(TRANSCRIPTS.strip().split("\n\n"), 1):
+            lines = [li for li in paragraph.splitlines() if not li.startswith("#")]
+            body = self.expand(lines[0][2:])
+            headers = dict(li[2:].split(": ", 1) for li in lines if li.startswith("@"))
+            status, _, expected = lines[-1][2:].partition(" ")
+            got, answer = self.post(body.encode(), **headers)
+            where = f"exchange {number}: {lines[0][:120]}\ngot {got} {answer}"
+            self.assertEqual(got, int(status), where)
+            if expected:
+                self.assert_has(json.loads(self.expand(expected)), answer, where)
+            else:
+                self.assertIsNone(answer, where)
+
+    def test_an_error_without_a_readable_id_carries_none(self) -> None:
+        """Not even null, which a modern client does not take."""
+        for body in (b"{", b"[]", b"5", b'{"jsonrpc":"2.0","id":null,"method":"ping"}'):
+            self.assertNotIn("id", self.post(body)[1])
+
+    def test_no_result_has_structured_content_and_no_tool_an_output_schema(
+        self,
+    ) -> None:
+        """Clients would show those instead of the text."""
+        for token in (AI, SYNC):
+            for tool in self.rpc("tools/list", {}, token)["tools"]:
+                self.assertNotIn("outputSchema", tool)
+                schema = tool["inputSchema"]
+                self.assertEqual(schema["type"], "object")
+                self.assertFalse({"anyOf", "oneOf", "allOf"} & set(schema))
+                hints = tool["annotations"]
+                reads = tool["name"].startswith(("get", "list", "read", "search"))
+                self.assertEqual(hints["readOnlyHint"], reads, tool["name"])
+                self.assertIs(hints["openWorldHint"], False)
+                deletes = tool["name"] == "delete_knowledge"
+                self.assertEqual(hints.get("destructiveHint", False), deletes)
+                if tool["name"].startswith("search"):
+                    self.assertIn("anthropic/searchHint", tool["_meta"])
+        result = self.rpc("tools/call", {"name": "get_overview"})
+        self.assertEqual(set(result), {"content"})
+        self.assertLess(len(fedmem.INSTRUCTIONS), 2_000)
+
+    def test_resources_are_listed_page_by_page_and_each_can_be_read(self) -> None:
+        """Every workspace's overview, knowledge and sessions, once."""
+        for i in range(130):
+            self.put(f"notes/n {i}ü.md", f"note {i}")
+        self.call("write_overview", content="mine", binding=self.binding)
+        self.send("s.1", content=make_transcript(3).decode())
+        other = self.register(project="other")
+        fedmem.write_document(self.store, other, "a.md", b"x", "sync")
+        uris, params = [], {}
+        while params is not None:
+            page = self.rpc("resources/list", params)
+            uris += [row["uri"] for row in page["resources"]]
+            self.assertLessEqual(len(page["resources"]), fedmem.RESOURCES_PER_PAGE)
+            cursor = page.get("nextCursor")
+            params = {"cursor": cursor} if cursor else None
+        self.assertEqual(len(uris), len(set(uris)))
+        self.assertEqual(len(uris), 130 + 2 + 1 + 2)
+        for uri in uris:
+            [content] = self.rpc("resources/read", {"uri": uri})["contents"]
+            self.assertEqual(content["uri"], uri)
+            self.assertTrue(content["text"])
+        self.assertIn(
+            "note 7", self.read_uri(f"{self.workspace_id}/knowledge/notes/n 7ü.md")
+        )
+        for uri in (
+            "memory://",
+            "http://x/y",
+            f"memory://{self.workspace_id}/../x",
+            "x",
+        ):
+            answer = self.rpc("resources/read", {"uri": uri})
+            self.assertEqual(answer["code"], -32002)
+        for cursor in ("", "x", base64.b64encode(b"[1,2]").decode(), 5):
+            self.assertEqual(
+                self.rpc("resources/list", {"cursor": cursor})["code"], -32602
+            )
+        templates = self.rpc("resources/templates/list")["resourceTemplates"]
+        self.assertEqual(len(templates), 3)
+
+    def read_uri(self, path: str) -> str:
+        """Return the text of a resource."""
+        result = self.rpc("resources/read", {"uri": f"memory://{path}"})
+        return result["contents"][0]["text"]
+
+    def test_a_long_resource_names_the_tool_that_reads_on(self) -> None:
+        """It ends at 40,000 bytes."""
+        self.put("long.md", "word " * 50_000)
+        text = self.read_uri(f"{self.workspace_id}/knowledge/long.md")
+        self.assertLessEqual(len(text.encode()), fedmem.LARGE_PAGE_BYTES)
+        self.assertRegex(text, r"More: read_knowledge\(.*\)$")
+
+    def test_prompts_name_the_tools_they_use(self) -> None:
+        """Every word in them that looks like a tool is one."""
+        listed = self.rpc("prompts/list")["prompts"]
+        self.assertEqual(
+            [row["name"] for row in listed], ["recall", "handoff", "distill"]
+        )
+        for row in listed:
+            given = {a["name"]: "x" for a in row["arguments"]}
+            result = self.rpc("prompts/get", {"name": row["name"], "arguments": given})
+            text = result["messages"][0]["content"]["text"]
+            for name in re.findall(r"\b[a-z]+_[a-z]+\b", text):
+                self.assertIn(name, fedmem.TOOLS)
+
+    def test_a_bug_is_told_as_an_incident_and_nothing_more(self) -> None:
+        """The traceback is in the log, not in the answer."""
+        with mock.patch.dict(fedmem.METHODS, ping=lambda ctx, params: 1 / 0):
+            with self.assertLogs("fedmem", "ERROR") as logged:
+                answer = self.rpc("ping")
+        self.assertEqual(answer["code"], -32603)
+        incident = re.search(r"incident ([0-9a-f]{8})", answer["message"])[1]
+        self.assertIn(incident, logged.output[0])
+        self.assertIn("ZeroDivisionError", logged.output[0])
+        self.assertNotIn("ZeroDivisionError", json.dumps(answer))
+
+
+# ---- 14. HTTP server --------------------------------------------------------
+
+
+class HttpTest(ServerCase):
+    """The only listening door."""
+
+    def raw(self, data: bytes, wait_s: float = 10) -> bytes:
+        """Send bytes on a fresh connection and return all that comes back."""
+        with socket.create_connection(("127.0.0.1", self.port), wait_s) as sock:
+            sock.sendall(data)
+            got = b""
+            with contextlib.suppress(ConnectionError):
+                while part := sock.recv(65_536):
+                    got += part
+            return got
+
+    def request(self, *headers: str, body: bytes = b"", line: str = "") -> bytes:
+        """Return a raw request to /mcp that closes the connection."""
+        line = line or "POST /mcp HTTP/1.1"
+        lines = [line, "Host: localhost", f"Authorization: Bearer {AI}", *headers]
+        return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
+
+    PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
+
+    def test_known_paths_answer_and_all_others_are_json_404s(self) -> None:
+        """OAuth probes too, without a 401 that would start a dance."""
+        status, headers, body = self.http("GET", "/healthz")
+        expected = {"status": "ok", "version": fedmem.VERSION}
+        self.assertEqual((status, json.loads(body)), (200, expected))
+        for method, path in (
+            ("GET", "/.well-known/oauth-protected-resource/mcp"),
+            ("GET", "/.well-known/oauth-authorization-server"),
+            ("POST", "/register"),
+            ("GET", "/"),
+            ("GET", "/../etc/passwd"),
+            ("DELETE", "/nothing"),
+        ):
+            status, headers, body = self.http(method, path, b"")
+            self.assertEqual(status, 404, path)
+            self.assertEqual(headers["content-type"], "application/json")
+            self.assertIn("error", json.loads(body))
+        for method in ("GET", "DELETE", "PUT", "OPTIONS"):
+            status, headers, body = self.http(method, "/mcp")
+            self.assertEqual((status, headers["allow"]), (405, "POST"))
+            self.assertIn("error", json.loads(body))
+
+    def test_the_program_is_served_to_new_machines_byte_for_byte(self) -> None:
+        """It holds no secrets, so it needs no token."""
+        status, _, body = self.http("GET", "/fedmem.py")
+        self.assertEqual((status, body), (200, PROGRAM.read_bytes()))
+
+    def test_metrics_take_the_sync_token(self) -> None:
+        """And count what happened."""
+        self.call("get_overview")
+        self.refuse("read_knowledge", workspace_id="nobody", path="a.md")
+        for token, expected in ((AI, 401), ("", 401), (SYNC, 200)):
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            status, _, body = self.http("GET", "/metrics", **headers)
+            self.assertEqual(status, expected)
+        text = body.decode()
+        self.assertIn(
+            'fedmem_tool_calls_total{tool="get_overview",outcome="ok"} 1', text
+        )
+        self.assertIn('{tool="read_knowledge",outcome="error"} 1', text)
+        self.assertRegex(text, r"(?m)^fedmem_workspaces 1$")
+
+    def test_a_missing_or_wrong_token_gets_401_and_a_sentence_that_helps(self) -> None:
+        """Before the body is read, in the log with address and reason."""
+        for headers, reason in (
+            ({}, "no-token"),
+            ({"Authorization": "Bearer wrong"}, "bad-token"),
+            ({"Authorization": AI}, "bad-token"),
+            ({"Authorization": "Basic " + AI}, "bad-token"),
+        ):
+            with self.assertLogs("fedmem", "WARNING") as logged:
+                status, found, body = self.http("POST", "/mcp", self.PING, **headers)
+            self.assertEqual(status, 401)
+            self.assertTrue(found["www-authenticate"].startswith("Bearer"))
+            self.assertIn("token", json.loads(body)["error"]["message"])
+            expected = f"auth refused: addr=127.0.0.1 reason={reason}"
+            self.assertEqual(logged.records[0].getMessage(), expected)
+        data = self.request("Content-Length: 8000000").replace(AI.encode(), b"wrong")
+        with socket.create_connection(("127.0.0.1", self.port), 10) as sock:
+            sock.sendall(data)  # and not one byte of the body
+            self.assertTrue(sock.recv(65_536).startswith(b"HTTP/1.1 401 "))
+
+    def test_a_large_refused_body_still_gets_its_answer(self) -> None:
+        """A client that sends before it reads is not cut off by a broken pipe."""
+        body = b"x" * 6_000_000
+        status, _, _ = self.http("POST", "/mcp", body, Authorization="Bearer wrong")
+        self.assertEqual(status, 401)
+        self.assertEqual(self.http("POST", "/nope", body)[0], 404)
+        status, answer = self.post(b"x" * (fedmem.MAX_BODY_BYTES + 1))
+        self.assertEqual(status, 413)
+        self.assertIn("8.4 MB", answer["error"]["message"])
+
+    def test_one_connection_serves_many_requests(self) -> None:
+        """Also after errors, and when they are sent in one packet."""
+        parts = [
+            self.request(f"Content-Length: {len(self.PING)}", body=self.PING),
+            self.request("Content-Length: 2", body=b"{}"),
+            self.request(line="GET /nothing HTTP/1.1"),
+            self.request("Content-Length: 3", body=b"abc", line="POST /no HTTP/1.1"),
+            self.request(f"Content-Length: {len(self.PING)}", body=self.PING),
+        ]
+        data = b"".join(parts).replace(b"Connection: close\r\n", b"", 4)
+        statuses = re.findall(rb"HTTP/1\.1 (\d+) ", self.raw(data))
+        self.assertEqual(statuses, [b"200", b"400", b"404", b"404", b"200"])
+
+    def test_malformed_requests_are_refused_and_end_their_connection(self) -> None:
+        """Never a 5xx, never a hang, never a second request in the rubbish."""
+        ping, size = self.PING, f"Content-Length: {len(self.PING)}"
+        cases = (
+            (b"GARBAGE\r\n\r\n", 400),
+            (b"\x16\x03\x01\x02\x00\x01\x00\r\n", 400),
+            (b"PRI * HTTP/2.0\r\n\r\n", 400),
+            (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
+            (b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+            (self.request("X: " + "a" * 20_000), 431),
+            (self.request(*[f"X-{i}: 1" for i in range(80)]), 431),
+            (self.request(size, size, body=ping), 400),
+            (self.request(size, "Content-Length: 5", body=ping), 400),
+            (self.request("Content-Length: -5"), 400),
+            (self.request("Content-Length: 0x10"), 400),
+            (self.request("Content-Length: " + "9" * 30), 400),
+            (self.request(), 411),
+            (self.request("Transfer-Encoding: chunked", body=b"0\r\n\r\n"), 411),
+            (self.request("Transfer-Encoding: chunked", size, body=ping), 411),
+            (self.request(size, " folded: line", body=ping), 400),
+            (self.request(size, "No colon here", body=ping), 400),
+            (self.request(size, "Bad name: x", body=ping), 400),
+            (self.request(size, "X: a\x00b", body=ping), 400),
+            (self.request(size, "Host: evil.example", body=ping), 400),
+            (self.request("Content-Length: 2", body=b"\xff\xfe"), 400),
+            (self.request("Content-Length: 100000", body=b"[" * 100_000), 400),
+            (
+                self.request(
+                    "Content-Length: 99", body=b"[" * 40 + b"1" + b"]" * 40 + b" " * 18
+                ),
+                400,
+            ),
+        )
+        for data, expected in cases:
+            answer = self.raw(data)
+            statuses = re.findall(rb"HTTP/1\.1 (\d+) ", answer)
+            self.assertEqual(statuses, [str(expected).encode()], data[:90])
+
+    def test_a_body_that_stays_short_is_no_request(self) -> None:
+        """The client went away in the middle; nothing is answered or done."""
+        with socket.create_connection(("127.0.0.1", self.port), 10) as sock:
+            sock.sendall(self.request("Content-Length: 500", body=self.PING))
+            sock.shutdown(socket.SHUT_WR)
+            self.assertEqual(sock.recv(1_000), b"")
+
+    def test_a_host_or_origin_from_elsewhere_is_refused(self) -> None:
+        """What keeps a web page out by DNS rebinding; names can be allowed."""
+        own = f"localhost:{self.port}"
+        for host, origin, expected in (
+            (own, None, 200),
+            ("127.0.0.1", None, 200),
+            (f"[::1]:{self.port}", None, 200),
+            ("LOCALHOST", None, 200),
+            ("evil.example.com", None, 403),
+            ("localhost.evil.example", None, 403),
+            (own, f"http://{own}", 200),
+            (own, f"https://{own}", 200),
+            (own, "http://localhost:1", 403),
+            (own, "http://evil.example.com", 403),
+            (own, "null", 403),
+        ):
+            headers = {"Host": host, **({"Origin": origin} if origin else {})}
+            status, _ = self.post(self.PING, **headers)
+            self.assertEqual(status, expected, (host, origin))
+        self.server.allowed |= {"memory.example"}
+        status, _ = self.post(
+            self.PING, Host="memory.example:7443", Origin="https://memory.example"
+        )
+        self.assertEqual(status, 200)
+
+    def test_the_proxys_address_is_believed_from_loopback(self) -> None:
+        """And cannot forge a line of the log."""
+        with self.assertLogs("fedmem", "INFO") as logged:
+            self.post(self.PING, X_Real_IP="203.0.113.9")
+            self.post(self.PING, "wrong", X_Real_IP="1.2.3.4\tx=1")
+        text = [record.getMessage() for record in logged.records]
+        self.assertIn("addr=203.0.113.9 ", text[0])
+        self.assertIn("auth refused: addr=1.2.3.4\\x09x=1 reason=bad-token", text[1])
+        self.assertEqual(fedmem._is_loopback("203.0.113.9"), False)
+
+    def test_no_token_and_no_control_character_is_ever_logged(self) -> None:
+        """Whatever a stranger sends as path, method or tool."""
+        with self.assertLogs("fedmem", "INFO") as logged:
+            params = {"name": "x\n\x1b[2Jaccess addr=9.9.9.9"}
+            self.rpc("tools/call", params)
+            self.http("GET", "/a%0a?token=" + AI)
+            self.post(self.PING, "wrong-token-1")
+        for record in logged.records:
+            line = record.getMessage()
+            self.assertTrue(line.isprintable(), line)
+            for token in (AI, SYNC, "wrong-token-1"):
+                self.assertNotIn(token, line)
+
+    def test_connections_over_the_limit_are_refused_at_once(self) -> None:
+        """With 503; and a place that is given back is taken again."""
+        self.server._room = threading.BoundedSemaphore(2)
+        held = [socket.create_connection(("127.0.0.1", self.port)) for _ in range(2)]
+        for sock in held:
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            self.assertIn(b"200 OK", sock.recv(1_000))
+        answer = self.raw(b"")
+        self.assertTrue(answer.startswith(b"HTTP/1.1 503 "), answer)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        self.assertIn(b"Content-Length: %d" % len(body), head)
+        for sock in held:
+            sock.close()
+        answer = wait_for(
+            lambda: self.raw(self.request("Content-Length: 2", body=b"{}")),
+            lambda answer: b" 400 " in answer,
+        )
+        self.assertIn(b"HTTP/1.1 400 ", answer)
+
+    def test_a_slow_client_holds_nothing_for_ever(self) -> None:
+        """Neither without a request, nor in its headers, nor in its body."""
+        starts = (
+            b"",
+            b"POST /mcp HTT",
+            b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nX-Slow",
+            self.request("Content-Length: 100", body=b"{"),
+        )
+        short = {"IDLE_TIMEOUT_S": 0.2, "REQUEST_TIMEOUT_S": 0.2}
+        with mock.patch.multiple(fedmem, **short):
+            for data in starts:
+                started = time.monotonic()
+                self.assertEqual(self.raw(data), b"", data)
+                self.assertLess(time.monotonic() - started, 5)
+        wait_for(self.server.count_connections, lambda count: count == 0)
+
+    def test_bodies_in_flight_are_bounded(self) -> None:
+        """One that finds no room in time is asked to come back."""
+        budget = fedmem.BodyBudget(100)
+        with mock.patch.object(fedmem, "BODY_WAIT_S", 0.05):
+            with budget.hold(60):
+                with self.assertRaisesRegex(fedmem.HttpError, "Try again") as caught:
+                    budget.hold(50).__enter__()
+                self.assertEqual(caught.exception.http_status, 503)
+                with budget.hold(40):
+                    pass
+            with budget.hold(100):
+                pass
+
+    def test_running_requests_finish_when_the_server_stops(self) -> None:
+        """Idle connections end at once, the busy one after its answer."""
+        entered, release = threading.Event(), threading.Event()
+
+        def slow(ctx: fedmem.Context, params: dict) -> dict:
+            """Answer when the test says so."""
+            entered.set()
+            release.wait(10)
+            return {"done": True}
+
+        idle = socket.create_connection(("127.0.0.1", self.port))
+        self.addCleanup(idle.close)
+        results: list = []
+        with mock.patch.dict(fedmem.METHODS, ping=slow):
+            asking = threading.Thread(target=lambda: results.append(self.rpc("ping")))
+            asking.start()
+            self.assertTrue(entered.wait(10))
+            stopping = threading.Thread(target=self.server.stop)
+            stopping.start()
+            idle.settimeout(10)
+            self.assertEqual(idle.recv(1), b"")
+            self.assertTrue(stopping.is_alive())
+            release.set()
+            asking.join(10)
+            stopping.join(10)
+        self.assertEqual(results, [{"done": True}])
+        with self.assertRaises(OSError):
+            socket.create_connection(("127.0.0.1", self.port), 1)
+
+
+def wait_for(ask, is_right, limit_s: float = 10):
+    """Return the first right answer, asking again for some seconds."""
+    end = time.monotonic() + limit_s
+    while True:
+        answer = ask()
+        if is_right(answer) or time.monotonic() > end:
+            return answer
+        time.sleep(0.02)
+
+
+# ---- 20. Operate ------------------------------------------------------------
+
+
+class OperateTest(RootCase):
+    """What an operator does with the files."""
+
+    def problems(self) -> str:
+        """Return what a check finds, as text."""
+        return "\n".join(fedmem.check_store(self.open_again()).problems)
+
+    def test_a_check_finds_every_kind_of_damage(self) -> None:
+        """One by one, each named with its file."""
+        self.upload("s", make_transcript(9))
+        self.write("a.md", "one")
+        self.write("a.md", "two")
+        self.write("b.md", "b")
+        self.assertEqual(self.problems(), "")
+        archive = self.archives()[0]
+        version = next(Path(self.path(".versions/a.md")).iterdir())
+        for path, change, expected in (
+            (Path(self.path("knowledge/a.md")), b"changed", "a.md: its sha256 is"),
+            (version, b"changed", "not the one in its name"),
+            (archive, archive.read_bytes()[:-5], "torn"),
+            (archive, gzip.compress(b"other"), "the journal says"),
+            (
+                archive.with_name("t.jsonl.gz"),
+                archive.read_bytes(),
+                "not in the journal",
+            ),
+            (Path(self.path("knowledge/.tmp-1")), b"x", "left by an interrupted write"),
+            (Path(self.path("identity.json")), b"{}", "identity.json: missing"),
+            (Path(self.root, "workspaces/stray/x"), b"x", "not a registered workspace"),
+        ):
+            before = path.read_bytes() if path.exists() else None
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(change)
+            self.assertIn(expected, self.problems())
+            path.unlink() if before is None else path.write_bytes(before)
+        shutil.rmtree(Path(self.root, "workspaces/stray"))
+        self.assertEqual(self.problems(), "")
+        Path(self.path("knowledge/b.md")).unlink()
+        self.assertIn("knowledge/b.md: acknowledged and missing", self.problems())
+
+
+# ---- 21. Commands -----------------------------------------------------------
+
+
+class CommandsTest(unittest.TestCase):
+    """The program as a person starts it: own process, empty HOME."""
+
+    def setUp(self) -> None:
+        """Make an empty HOME."""
+        self.home = tempfile.mkdtemp(prefix="fedmem-test-")
+        self.addCleanup(shutil.rmtree, self.home, ignore_errors=True)
+        hidden = [option.variable for option in fedmem.OPTIONS]
+        self.env = {n: v for n, v in os.environ.items() if n not in hidden}
+        self.env["HOME"] = self.home
+
+    def start(self, *arguments: str) -> tuple[subprocess.Popen, list[str], int]:
+        """Start `serve`; return the process, what it printed, and its port."""
+        command = [sys.executable, str(PROGRAM), "serve", "--port", "0", *arguments]
+        log = open(os.path.join(self.home, "log"), "a")
+        self.addCleanup(log.close)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, env=self.env, text=True
+        )
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        printed = []
+        for line in process.stdout:
+            printed.append(line.rstrip())
+            if line.startswith("Stop with"):
+                break
+        port = re.search(r"http://127\.0\.0\.1:(\d+)/mcp", "\n".join(printed))
+        return process, printed, int(port[1]) if port else 0
+
+    def ask(self, port: int, token: str, method: str = "ping") -> int:
+        """Return the status of a request to a server."""
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        with contextlib.closing(connection):
+            body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method})
+            headers = {"Authorization": f"Bearer {token}"}
+            connection.request("POST", "/mcp", body, headers)
+            return connection.getresponse().status
+
+    def run_program(self, *arguments: str) -> subprocess.CompletedProcess:
+        """Run a command to its end."""
+        command = [sys.executable, str(PROGRAM), *arguments]
+        run = subprocess.run
+        return run(command, capture_output=True, text=True, env=self.env, timeout=60)
+
+    def test_a_first_start_needs_no_configuration_and_prints_what_to_paste(
+        self,
+    ) -> None:
+        """The tokens once, then never again; SIGTERM ends it with 0 in time."""
+        process, printed, port = self.start()
+        text = "\n".join(printed)
+        ai = re.search(r"AI token +(\S+)", text)[1]
+        sync = re.search(r"sync token +(\S+)", text)[1]
+        url = f"http://127.0.0.1:{port}/mcp"
+        self.assertIn(
+            f"claude mcp add --transport http --scope user fedmem {url} "
+            f'--header "Authorization: Bearer {ai}"',
+            text,
+        )
+        self.assertIn(f"codex mcp add fedmem --url {url}", text)
+        self.assertEqual((self.ask(port, ai), self.ask(port, sync)), (200, 200))
+        self.assertEqual(self.ask(port, "no"), 401)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(10), 0)
+        root = os.path.join(self.home, ".local/share/fedmem")
+        for name in ("README.md", "INDEX.md", "_meta/journal.jsonl"):
+            self.assertTrue(os.path.exists(os.path.join(root, name)), name)
+        process, printed, port = self.start()
+        self.assertNotIn(ai, "\n".join(printed))
+        self.assertEqual(self.ask(port, ai), 200)
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(10), 0)
+        log = Path(self.home, "log").read_text()
+        self.assertNotIn(ai, log)
+        self.assertNotIn("Traceback", log)
+
+    def test_existing_refuses_a_root_that_was_never_initialised(self) -> None:
+        """An unmounted disk is not mistaken for an empty memory."""
+        root = os.path.join(self.home, "mount")
+        os.mkdir(root)
+        done = self.run_program("serve", "--existing", "--root", root)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("Is its disk mounted?", done.stderr)
+        self.assertEqual(os.listdir(root), [])
+        process, _, _ = self.start("--root", root)
+        process.terminate()
+        process.wait(10)
+        process, _, port = self.start("--root", root, "--existing")
+        self.assertGreater(port, 0)
+
+    def test_the_demo_has_samples_and_leaves_nothing_behind(self) -> None:
+        """In a root of its own, with the token everyone knows."""
+        process, printed, port = self.start("--demo")
+        self.assertIn("dev-token", "\n".join(printed))
+        self.assertEqual(self.ask(port, "dev-token"), 200)
+        root = re.search(r"serves (\S+) at", printed[0])[1]
+        self.assertEqual(len(os.listdir(os.path.join(root, "workspaces"))), 2)
+        process.terminate()
+        self.assertEqual(process.wait(10), 0)
+        self.assertFalse(os.path.exists(root))
+        self.assertFalse(os.path.exists(os.path.join(self.home, ".local")))
+
+    def test_a_taken_port_is_told_in_one_sentence(self) -> None:
+        """Without a traceback."""
+        _, _, port = self.start("--root", os.path.join(self.home, "a"))
+        done = self.run_program(
+            "serve", "--port", str(port), "--root", os.path.join(self.home, "b")
+        )
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"^fedmem: Cannot listen on 127\.0\.0\.1:\d+ ")
+
+    def test_check_tells_by_its_exit_code(self) -> None:
+        """0 when clean, 1 with a line per problem."""
+        root = os.path.join(self.home, "r")
+        process, _, _ = self.start("--root", root, "--demo")
+        process.terminate()
+        self.start("--root", root)[0].terminate()
+        done = self.run_program("check", "--root", root)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("all sound", done.stdout)
+        os.mkdir(os.path.join(root, "workspaces", "stray"))
+        done = self.run_program("check", "--root", root)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("workspaces/stray", done.stdout)
+
+    def test_a_restart_is_invisible_to_a_connected_client(self) -> None:
+        """No session of the protocol is kept: the next request is simply served."""
+        self.env.update(MCP_TOKEN=AI, SYNC_TOKEN=SYNC)
+        root = os.path.join(self.home, "r")
+        process, _, port = self.start("--root", root)
+        self.assertEqual(self.ask(port, AI, "tools/list"), 200)
+        process.kill()
+        process.wait(10)
+        _, _, again = self.start("--root", root, "--port", str(port))
+        self.assertEqual(again, port)
+        self.assertEqual(self.ask(port, AI, "tools/list"), 200)
+
+    def test_memory_stays_small_while_a_large_transcript_goes_up(self) -> None:
+        """60 MB in pieces, nothing large held whole; then its last page."""
+        self.env.update(MCP_TOKEN=AI, SYNC_TOKEN=SYNC)
+        process, _, port = self.start("--root", os.path.join(self.home, "r"))
+        raw = make_transcript(600, 100_000)
+        self.assertGreater(len(raw), 60_000_000)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self.addCleanup(connection.close)
+
+        def call(name: str, token: str, **arguments: object) -> str:
+            """Return the text of a tool call."""
+            params = {"name": name, "arguments": arguments}
+            body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+            headers = {"Authorization": f"Bearer {token}"}
+            connection.request("POST", "/mcp", json.dumps(body), headers)
+            answer = json.loads(connection.getresponse().read())
+            return answer["result"]["content"][0]["text"]
+
+        own = json.loads(call("register_workspace", SYNC, **NAMES))
+        for at in range(0, len(raw), fedmem.MAX_PIECE_BYTES):
+            data = pack(raw[at : at + fedmem.MAX_PIECE_BYTES])
+            size = {"total_size": len(raw), "sha256": sha256(raw)}
+            given = {**own, **size, "session_id": "s", "data": data, "offset": at}
+            answer = json.loads(call("upload_session", SYNC, **given))
+        self.assertEqual((answer["status"], answer["messages"]), ("stored", 600))
+        where = {"workspace_id": own["workspace_id"], "session_id": "s"}
+        self.assertIn("pelican599", call("read_session", AI, **where, offset=-5))
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        peak_kib = int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+        self.assertLess(peak_kib, 120 * 1024)
+
+
+# ---- House: how the program is written --------------------------------------
+
+
+class HouseTest(unittest.TestCase):
+    """The rules of the house, held for the program and for this file."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Read the program once."""
+        cls.source = PROGRAM.read_text()
+        cls.tree = ast.parse(cls.source)
+        cls.lines = cls.source.splitlines()
+
+    def rooms(self) -> list[tuple[int, str, str]]:
+        """Return line, number and title of every banner."""
+        shape = re.compile(r"# ---- (\d+)\. ([^:]+): (.+?) -+$")
+        found = [(i, shape.fullmatch(li)) for i, li in enumerate(self.lines, 1)]
+        return [(i, m[1], f"{m[2]}: {m[3]}") for i, m in found if m]
+
+    def test_the_map_is_the_banners(self) -> None:
+        """Same rooms, same order, same words."""
+        drawn = re.findall(
+            r"^ {4,5}(\d+) (\S.*?)  +(.+)$", fedmem.__doc__, re.MULTILINE
+        )
+        self.assertEqual(
+            [(number, f"{name}: {about}") for number, name, about in drawn],
+            [(number, title) for _, number, title in self.rooms()],
+        )
+        for line, number, _ in self.rooms():
+            self.assertEqual(len(self.lines[line - 1]), 79, number)
+            self.assertTrue(
+                self.lines[line].startswith("# "), f"room {number} says what"
+            )
+
+    def test_a_name_is_used_only_below_where_it_is_defined(self) -> None:
+        """0 upward references, so that the file reads like a book."""
+        defined: dict[str, int] = {}
+        for node in self.tree.body:
+            names = []
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                names = [node.name]
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                targets = (
+                    node.targets if isinstance(node, ast.Assign) else [node.target]
+                )
+                names = [
+                    n.id
+                    for t in targets
+                    for n in ast.walk(t)
+                    if isinstance(n, ast.Name)
+                ]
+            for name in names:
+                defined.setdefault(name, node.lineno)
+        room_of = [line for line, _, _ in self.rooms()]
+        upward = set()
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                at = defined.get(node.id, 0)
+                below = sum(line <= at for line in room_of)
+                here = sum(line <= node.lineno for line in room_of)
+                if below > here:
+                    upward.add((node.id, node.lineno))
+        self.assertEqual(upward, set())
+
+    def test_functions_and_classes_stay_small_and_say_what_they_do(self) -> None:
+        """No function over 60 lines, no class over 300, a docstring on each."""
+        for tree, cap in ((self.tree, 60), (ast.parse(Path(__file__).read_text()), 60)):
+            for node in ast.walk(tree):
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                    size = node.end_lineno - node.lineno + 1
+                    is_class = isinstance(node, ast.ClassDef)
+                    if is_class and tree is not self.tree:
+                        continue
+                    self.assertLessEqual(size, 300 if is_class else cap, node.name)
+                    if node.name.startswith("__"):
+                        continue
+                    text = ast.get_docstring(node)
+                    self.assertTrue(text, f"{node.name} has no docstring")
+                    self.assertTrue(
+                        text.split("\n\n")[0].endswith((".", ":")), node.name
+                    )
+
+    def test_only_the_standard_library_is_imported(self) -> None:
+        """At run time, ever."""
+        for node in ast.walk(self.tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module]
+            for name in names:
+                known = {*sys.stdlib_module_names, "__future__"}
+                self.assertIn(name.partition(".")[0], known)
+
+    def test_errors_are_caught_broadly_at_the_borders_only(self) -> None:
+        """And nothing but commands prints."""
+        allowed = {"answer_message", "handle_one_request", "main"}
+        rooms = self.rooms()
+        for function in ast.walk(self.tree):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            for node in ast.walk(function):
+                broad = isinstance(node, ast.ExceptHandler) and (
+                    node.type is None or getattr(node.type, "id", "") == "Exception"
+                )
+                if broad:
+                    self.assertIn(function.name, allowed)
+                if (
+                    isinstance(node, ast.Call)
+                    and getattr(node.func, "id", "") == "print"
+                ):
+                    room = max(
+                        n
+                        for line, n, _ in rooms
+                        if line <= node.lineno
+                        for n in [int(n)]
+                    )
+                    self.assertGreaterEqual(room, 21)
+
+    def test_the_budget_of_the_file_is_kept(self) -> None:
+        """One file that people can read."""
+        self.assertLessEqual(len(self.lines), 6_000)
+        long = [i for i, line in enumerate(self.lines, 1) if len(line) > 88]
+        self.assertEqual(long, [])
+
+    def test_every_limit_says_why(self) -> None:
+        """A comment beside or above each number of room 1 that a user can meet."""
+        rooms = self.rooms()
+        block = self.lines[rooms[0][0] : rooms[1][0]]
+        for before, line in zip(block, block[1:], strict=False):
+            match = re.match(r"(MAX_\w+|\w+_BYTES|\w+_S) = ", line)
+            if match and "#" not in line:
+                self.assertTrue(before.startswith("#"), f"{match[1]} gives no reason")
+
+    def test_the_readme_shows_the_program_as_it_is(self) -> None:
+        """Its tables of options, tools and commands are generated."""
+        readme = (HERE / "README.md").read_text()
+        for table in fedmem_tables():
+            self.assertIn(table, readme)
+        version = re.search(
+            r"^## (\d+\.\d+\.\d+)", (HERE / "CHANGELOG.md").read_text(), re.MULTILINE
+        )
+        self.assertEqual(version[1], fedmem.VERSION)
+
+
+def fedmem_tables() -> list[str]:
+    """Return the README's tables of options, tools and commands."""
+    options = ["| variable | flag | default | meaning |", "| --- | --- | --- | --- |"]
+    for option in fedmem.OPTIONS:
+        flag = f"`{option.flag}`" if option.flag else ""
+        default = f"`{option.default}`" if option.default else ""
+        options.append(f"| `{option.variable}` | {flag} | {default} | {option.help} |")
+    tools = ["| tool | token | arguments (* required) |", "| --- | --- | --- |"]
+    for name, tool in fedmem.TOOLS.items():
+        needed = tool.schema.get("required", ())
+        arguments = ", ".join(
+            f"{n}*"
+            if n in needed
+            else n + (f"={r['default']}" if "default" in r else "")
+            for n, r in tool.schema["properties"].items()
+        )
+        scope = {("ai",): "AI", ("sync",): "sync"}.get(tool.scopes, "both")
+        tools.append(f"| `{name}` | {scope} | {arguments} |")
+    parser = fedmem.build_parser()
+    [commands] = [a for a in parser._actions if isinstance(a.choices, dict)]
+    rows = ["| command | does |", "| --- | --- |"]
+    rows += [f"| `{a.dest}` | {a.help} |" for a in commands._choices_actions]
+    return ["\n".join(table) for table in (options, tools, rows)]
+
+
+# ---- Interop: other people's clients and checks against a real server ----------------
+# Runs only with `--interop DIR`; DIR is a throw-away folder in which both versions of
+# the official Python SDK and the official conformance suite are installed once. What is
+# missing fails, it does not skip: CI has to prove that foreign clients work.
+
+INTEROP_TOKENS = {"MCP_TOKEN": "interop-" + "a" * 32, "SYNC_TOKEN": "sync" + "b" * 32}
+INTEROP_NEEDLE = "the heron cache forgets its lease"
+INTEROP_SUITE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
+
+# What the suite asks of its own fixture server, or of options that fedmem does not
+# offer: a reason and whom it excuses, "scenario:check" or "scenario" (all its checks
+# but the one of the wire schema). What fails without an entry fails the test, and so
+# does an entry whose check passes.
+EXPECTED_FAILURES = {
+    "The check calls a test tool of the suite's own server.": """
+        elicitation-sep1034-defaults:elicitation-sep1034-general
+        elicitation-sep1330-enums:elicitation-sep1330-general
+        json-schema-2020-12:json-schema-2020-12-tool-found
+        server-stateless:sep-2575-http-server-no-independent-requests-on-stream
+        server-stateless:sep-2575-missing-capability-http-400
+        server-stateless:sep-2575-server-no-log-without-loglevel
+        server-stateless:sep-2575-server-rejects-undeclared-capability
+        tools-call-audio:tools-call-audio
+        tools-call-elicitation:tools-call-elicitation
+        tools-call-embedded-resource:tools-call-embedded-resource
+        tools-call-error:tools-call-error
+        tools-call-image:tools-call-image
+        tools-call-mixed-content:tools-call-mixed-content
+        tools-call-sampling:tools-call-sampling
+        tools-call-simple-text:tools-call-simple-text
+        tools-call-with-logging:tools-call-with-logging
+        tools-call-with-progress:tools-call-with-progress""",
+    "The check calls a test tool that asks back; no tool of fedmem ever does.": """
+        input-required-result-basic-elicitation:sep-2322-elicitation-incomplete
+        input-required-result-basic-list-roots:sep-2322-list-roots-incomplete
+        input-required-result-basic-sampling:sep-2322-sampling-incomplete
+        input-required-result-capability-check:sep-2322-respect-client-capabilities
+        input-required-result-ignore-extra-params:sep-2322-ignore-unexpected-params
+        input-required-result-missing-input-response:sep-2322-missing-response-rerequests
+        input-required-result-multi-round:sep-2322-multi-round-r1
+        input-required-result-multiple-input-requests:sep-2322-multiple-inputs-incomplete
+        input-required-result-request-state:sep-2322-request-state-incomplete
+        input-required-result-result-type:sep-2322-result-type-included
+        input-required-result-tampered-state:sep-2322-reject-tampered-state""",
+    "The check gets a test prompt of the suite's own server.": """
+        completion-complete:completion-complete
+        input-required-result-non-tool-request:sep-2322-non-tool-incomplete
+        prompts-get-embedded-resource:prompts-get-embedded-resource
+        prompts-get-simple:prompts-get-simple
+        prompts-get-with-args:prompts-get-with-args
+        prompts-get-with-image:prompts-get-with-image""",
+    "The check reads a test resource of the suite's own server.": """
+        resources-read-binary:resources-read-binary
+        resources-read-text:resources-read-text
+        resources-templates-read:resources-templates-read""",
+    "The option is neither declared nor offered.": """
+        http-custom-header-server-validation
+        logging-set-level:logging-set-level
+        resources-subscribe:resources-subscribe
+        resources-unsubscribe:resources-unsubscribe""",
+    "The suite warns that there is no session id; fedmem keeps no sessions.": """
+        server-sse-multiple-streams:server-sse-multiple-streams-session
+        server-sse-polling:server-sse-polling-session""",
+    "The tasks extension is not offered, and the suite does not score it.": """
+        tasks-capability-negotiation tasks-dispatch-and-envelope tasks-lifecycle
+        tasks-mrtr-composition tasks-mrtr-input tasks-request-headers
+        tasks-request-state-removal tasks-required-task-error tasks-wire-fields""",
+}
+EXCUSED = {name for names in EXPECTED_FAILURES.values() for name in names.split()}
+
+# The client of the official SDK, written against version 1 and version 2 alike; its
+# arguments: address, era (legacy, auto or a version), version to expect, transcript.
+INTEROP_CLIENT = r'''
+import asyncio
+import base64
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import pathlib
+import re
+import sys
+import traceback
+
+from mcp.client.streamable_http import streamable_http_client
+
+try:
+    import httpx2 as httpx
+    from mcp import Client
+except ImportError:
+    import httpx
+    from mcp import ClientSession
+
+    Client = None
+
+URL, ERA, VERSION, TRANSCRIPT, NEEDLE = sys.argv[1:]
+READ = """get_overview list_workspaces list_knowledge read_knowledge search_knowledge
+    list_sessions read_session search_sessions register_workspace""".split()
+PROJECT = {"project": "Reed Bed", "tool": "claude-code"}
+NOTE = "# Locks\n\nThe lantern lock is taken before the registry lock.\n"
+calls = 0
+
+
+@contextlib.asynccontextmanager
+async def connect(token):
+    """Yield a connected client of whichever SDK is installed, and what it learned."""
+    headers = {"Authorization": "Bearer " + os.environ[token]}
+    async with httpx.AsyncClient(headers=headers, timeout=30, trust_env=False) as http:
+        transport = streamable_http_client(URL, http_client=http)
+        if Client:
+            async with Client(transport, mode=ERA) as client:
+                yield client, client.protocol_version, client.instructions
+            return
+        async with transport as (reader, writer, _), ClientSession(
+            reader, writer
+        ) as session:
+            hello = await session.initialize()
+            yield session, hello.protocolVersion, hello.instructions
+
+
+def plain(result):
+    """Return a result of either SDK as the plain JSON that was on the wire."""
+    return result.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+async def call(client, name, refused=False, meta=None, **arguments):
+    """Call a tool and return its text; it must be refused, or not, as expected."""
+    global calls
+    calls += 1
+    answer = plain(await client.call_tool(name, arguments, meta=meta))
+    text = answer["content"][0]["text"]
+    assert answer.get("isError", False) is refused, (name, arguments, text)
+    assert "structuredContent" not in answer, name
+    return text
+
+
+async def upload(client, name, **arguments):
+    """Call a tool of the sync client and return its one JSON object."""
+    return json.loads(await call(client, name, **arguments))
+
+
+async def check_tools(client, extra):
+    """The token's tools are exactly these, each with a schema of an object."""
+    tools = plain(await client.list_tools())["tools"]
+    names = sorted(tool["name"] for tool in tools)
+    assert names == sorted(READ + extra.split()), names
+    for tool in tools:
+        assert tool["description"] and tool["inputSchema"]["type"] == "object", tool
+        assert "outputSchema" not in tool, tool
+
+
+async def check_resources(client, workspace_id, phrase):
+    """Every listed resource is a memory:// address that can be read."""
+    listed = plain(await client.list_resources())["resources"]
+    assert listed and all(r["uri"].startswith("memory://") for r in listed), listed
+    templates = plain(await client.list_resource_templates())["resourceTemplates"]
+    assert all(t["uriTemplate"].startswith("memory://") for t in templates), templates
+    found = ""
+    for resource in listed:
+        contents = plain(await client.read_resource(resource["uri"]))["contents"]
+        assert contents[0]["uri"] == resource["uri"], contents
+        if workspace_id in resource["uri"]:
+            found += contents[0]["text"]
+    assert phrase in found, (phrase, [r["uri"] for r in listed])
+
+
+async def check_prompts(client):
+    """The three prompts are listed and give a text each."""
+    prompts = plain(await client.list_prompts())["prompts"]
+    names = sorted(prompt["name"] for prompt in prompts)
+    assert names == ["distill", "handoff", "recall"], names
+    for prompt in prompts:
+        needed = {a["name"]: "locks" for a in prompt.get("arguments", ())}
+        answer = plain(await client.get_prompt(prompt["name"], needed))
+        assert answer["messages"][0]["content"]["text"].strip(), prompt["name"]
+
+
+async def writing_ai():
+    """An AI registers a workspace, writes its overview and reads it back."""
+    async with connect("MCP_TOKEN") as (client, version, instructions):
+        assert version == VERSION, (version, VERSION)
+        if ERA in ("auto", "legacy"):
+            assert "get_overview" in instructions, instructions
+        await check_tools(client, "write_overview delete_knowledge")
+        text = await call(client, "register_workspace", machine="laptop", **PROJECT)
+        binding = re.search(r"[a-z0-9][a-z0-9._-]*\.[0-9a-f]{24}\b", text)[0]
+        workspace_id = binding.rpartition(".")[0]
+        page = "# Reed Bed\n\nKeeps the kingfisher index small.\n"
+        await call(client, "write_overview", content=page, binding=binding)
+        place = {"workspace_id": workspace_id, "path": "overview.md"}
+        assert "kingfisher index" in await call(client, "read_knowledge", **place)
+        assert workspace_id in await call(client, "get_overview")
+        assert workspace_id in await call(client, "list_workspaces")
+        forged = binding[:-1] + ("0" if binding[-1] != "0" else "1")
+        await call(client, "write_overview", True, content="x", binding=forged)
+        await call(client, "write_overview", True)
+        await call(
+            client, "upload_knowledge", True, workspace_id=workspace_id,
+            write_token=binding, path="x.md", content="x",
+        )
+        await check_resources(client, workspace_id, "kingfisher index")
+        await check_prompts(client)
+    return workspace_id, binding
+
+
+async def read_back(client, place, size):
+    """Return the stored transcript, fetched as pieces of raw bytes."""
+    raw = b""
+    while len(raw) < size:
+        piece = await upload(
+            client, "read_session", **place, view="data", offset=len(raw)
+        )
+        raw += gzip.decompress(base64.b64decode(piece["data"]))
+        assert piece["next_offset"] in (None, len(raw)), piece
+    return raw
+
+
+async def sync_client(workspace_id, session_id, raw):
+    """A sync client uploads a document and a transcript and checks the receipts."""
+    async with connect("SYNC_TOKEN") as (client, version, _):
+        await check_tools(client, "upload_knowledge upload_session")
+        own = await upload(client, "register_workspace", machine="laptop", **PROJECT)
+        assert own["workspace_id"] == workspace_id, own
+        own = {key: own[key] for key in ("workspace_id", "write_token")}
+        note = dict(own, path="notes/locks.md", content=NOTE)
+        for status in ("created", "unchanged"):
+            receipt = await upload(client, "upload_knowledge", **note)
+            digest = hashlib.sha256(NOTE.encode()).hexdigest()
+            assert (receipt["status"], receipt["sha256"]) == (status, digest), receipt
+        known = await upload(client, "upload_session", **own, session_id=session_id)
+        assert known["have"] == [] and known["next_offset"] == 0, known
+        half = raw[: len(raw) // 2]
+        first = dict(own, session_id=session_id, content=half.decode())
+        assert (await upload(client, "upload_session", **first))["status"] == "stored"
+        digest = hashlib.sha256(raw).hexdigest()
+        growth = dict(
+            own, session_id=session_id, offset=len(half), total_size=len(raw),
+            sha256=digest, base_sha256=hashlib.sha256(half).hexdigest(),
+            data=base64.b64encode(gzip.compress(raw[len(half) :])).decode(),
+        )
+        for status in ("extended", "duplicate"):
+            receipt = await upload(client, "upload_session", **growth)
+            assert (receipt["status"], receipt["sha256"]) == (status, digest), receipt
+        place = {"workspace_id": workspace_id, "session_id": session_id}
+        assert await read_back(client, place, len(raw)) == raw
+        await call(client, "write_overview", True, content="x", binding="x")
+
+
+async def other_ai(workspace_id, session_id):
+    """Another AI finds and reads what the first machine uploaded."""
+    async with connect("MCP_TOKEN") as (client, _, _):
+        text = await call(client, "search_knowledge", query="lantern lock")
+        assert workspace_id in text and "notes/locks.md" in text, text
+        as_json = {"fedmem/format": "json"}
+        text = await call(client, "search_sessions", meta=as_json, query=NEEDLE)
+        json.loads(text)
+        for mode in ("auto", "words", "literal", "regex"):
+            text = await call(client, "search_sessions", query=NEEDLE, mode=mode)
+            assert workspace_id in text and session_id in text, (mode, text)
+        text = await call(
+            client, "search_sessions", query="INJECTED-CONTEXT", mode="literal"
+        )
+        assert session_id not in text, text
+        assert session_id in await call(client, "list_sessions")
+        place = {"workspace_id": workspace_id, "session_id": session_id}
+        text = await call(client, "read_session", **place)
+        assert NEEDLE in text and "INJECTED-CONTEXT" not in text, text
+        await check_resources(client, workspace_id, NEEDLE)
+
+
+async def deletion(workspace_id, binding):
+    """A document that an AI deleted stays deleted when the same text comes again."""
+    place = {"workspace_id": workspace_id, "path": "notes/locks.md"}
+    async with connect("MCP_TOKEN") as (client, _, _):
+        assert "lantern lock" in await call(client, "read_knowledge", **place)
+        await call(client, "delete_knowledge", path=place["path"], binding=binding)
+        await call(client, "read_knowledge", True, **place)
+    async with connect("SYNC_TOKEN") as (client, _, _):
+        own = await upload(client, "register_workspace", machine="laptop", **PROJECT)
+        note = {"write_token": own["write_token"], "content": NOTE, **place}
+        receipt = await upload(client, "upload_knowledge", **note)
+        assert receipt["status"] == "deleted", receipt
+
+
+async def main():
+    """One machine writes, another finds; prints what was proven."""
+    path = pathlib.Path(TRANSCRIPT)
+    workspace_id, binding = await writing_ai()
+    await sync_client(workspace_id, path.stem, path.read_bytes())
+    await other_ai(workspace_id, path.stem)
+    await deletion(workspace_id, binding)
+    print(f"protocol {VERSION} ({ERA}): {calls} tool calls")
+
+
+try:
+    asyncio.run(main())
+except Exception as error:
+    while hasattr(error, "exceptions"):
+        error = error.exceptions[0]
+    traceback.print_exception(type(error), error, error.__traceback__, limit=-4)
+    sys.exit(1)
+'''
+
+
+def interop_transcript() -> bytes:
+    """Return a short session in the very shape that Claude Code writes."""
+    common = {"isSidechain": False, "userType": "external", "entrypoint": "cli"}
+    common.update(cwd="/home/dev/reed", sessionId="c0ffee00-1", version="2.1.330")
+    filler = "INJECTED-CONTEXT filler that no search may ever find."
+    used = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {"f": "a"}}
+    seen = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "lease = 5"}
+    rows: list[dict] = [
+        {"type": "queue-operation", "operation": "enqueue", "content": "why?"},
+        {"type": "user", "message": {"role": "user", "content": "Why is it slow?"}},
+        {"type": "attachment", "attachment": {"type": "x"}, "rendered": [filler]},
+        {"type": "api-request-blob", "blob": filler * 40},
+        {"type": "assistant", "message": {"role": "assistant", "content": [used]}},
+        {"type": "user", "message": {"role": "user", "content": [seen]}},
+    ]
+    answer = [{"type": "text", "text": f"Because {INTEROP_NEEDLE} — überall."}]
+    message = {"id": "msg_1", "role": "assistant", "content": answer}
+    rows.append({"type": "assistant", "message": message})
+    for number, row in enumerate(rows):
+        row.update(common, uuid=f"u{number}", timestamp=f"2026-11-22T06:03:0{number}Z")
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(lines).encode()
+
+
+def run_foreign(
+    purpose: str, command: list[str], accepted: tuple[int, ...] = (0,), **options
+) -> str:
+    """Run a foreign program and return its output; a failure is told in a sentence."""
+    options = {"timeout": 240, "stdin": subprocess.DEVNULL, **options}
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
+        )
+    except FileNotFoundError:
+        raise AssertionError(f"to {purpose}, {command[0]} has to be here") from None
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError(f"took over {error.timeout} s to {purpose}") from None
+    output = done.stdout.decode("utf-8", "replace")
+    if done.returncode not in accepted:
+        raise AssertionError(f"could not {purpose}:\n{output[-4000:]}")
+    return output
+
+
+def install_once(name: str, what: str, commands: list[list[str]]) -> Path:
+    """Return DIR/name after running its installing commands, unless they ran before."""
+    folder = Path(INTEROP_DIR or "").resolve() / name
+    done = folder / "installed"
+    if not done.exists():
+        started = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+        for command in commands:
+            run_foreign(f"install {what}", command, cwd=folder)
+        done.touch()
+        took_s = time.monotonic() - started
+        print(f"interop: installed {what} in {took_s:.0f} s", flush=True)
+    return folder
+
+
+def install_sdk(name: str, requirement: str) -> str:
+    """Return the interpreter of a virtual environment with this official SDK."""
+    commands = [
+        [sys.executable, "-m", "venv", "."],
+        ["bin/python", "-m", "pip", "install", "--quiet", requirement],
+    ]
+    return str(install_once(name, requirement, commands) / "bin" / "python")
+
+
+def install_suite() -> list[str]:
+    """Return the command of the conformance suite, which needs Node 22 or newer."""
+    command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", "."]
+    folder = install_once("node", INTEROP_SUITE, [[*command, "node@22", INTEROP_SUITE]])
+    modules = folder / "node_modules"
+    return [str(modules / "node/bin/node"), str(modules / ".bin/conformance")]
+
+
+def stop_interop_server(case: unittest.TestCase, process: subprocess.Popen) -> None:
+    """End the server as systemd does; it must go within seconds and leave no error."""
+    process.terminate()
+    try:
+        status = process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        status = -9
+    case.assertIn(status, (0, -15), "the server did not end properly on SIGTERM")
+
+
+def start_interop_server(case: unittest.TestCase) -> tuple[Path, str]:
+    """Start `serve` on an empty root; return its folder and its address."""
+    folder = Path(tempfile.mkdtemp(prefix="interop-"))
+    case.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+    environment = {"PATH": os.defpath, "HOME": str(folder), **INTEROP_TOKENS}
+    command = [sys.executable, str(PROGRAM), "serve", "--port", "0"]
+    with open(folder / "out", "wb") as out, open(folder / "log", "wb") as log:
+        process = subprocess.Popen(
+            [*command, "--root", str(folder / "root")],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=log,
+        )
+    case.addCleanup(stop_interop_server, case, process)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and process.poll() is None:
+        said = (folder / "out").read_text(encoding="utf-8")
+        address = re.search(r"http://127\.0\.0\.1:\d+/mcp", said)
+        if address:
+            return folder, address[0]
+        time.sleep(0.05)
+    case.fail(f"the server did not start: {(folder / 'log').read_text()[-2000:]}")
+
+
+class AuthorizingProxy(socketserver.ThreadingTCPServer):
+    """Lends a token to a client that cannot send one; all other bytes pass as they are.
+
+    It copies bytes and parses no more than the Content-Length, because an HTTP library
+    would tidy up the very headers that the conformance suite spoils on purpose.
+    """
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, address: str, token: str) -> None:
+        """Listen on a free loopback port for the server at this address."""
+        host, port = re.fullmatch(r"http://([^:/]+):(\d+)/mcp", address).groups()
+        self.target = (host, int(port))
+        self.header = f"Authorization: Bearer {token}\r\n".encode()
+        super().__init__(("127.0.0.1", 0), AuthorizingHandler)
+
+
+class AuthorizingHandler(socketserver.StreamRequestHandler):
+    """One connection of the proxy."""
+
+    def handle(self) -> None:
+        """Pass on request after request until either side closes."""
+        with socket.create_connection(self.server.target, timeout=60) as upstream:
+            answers = threading.Thread(target=self.copy_answers, args=(upstream,))
+            answers.start()
+            with contextlib.suppress(OSError):
+                while request := self.read_request():
+                    upstream.sendall(request)
+            with contextlib.suppress(OSError):
+                upstream.shutdown(socket.SHUT_WR)
+            answers.join()
+
+    def read_request(self) -> bytes:
+        """Return the next request with the header put in; nothing at the end."""
+        lines = [self.rfile.readline()]
+        length = 0
+        while lines[-1].strip():
+            lines.append(self.rfile.readline())
+            name, _, value = lines[-1].partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        lines[1:1] = [self.server.header] if len(lines) > 1 else []
+        return b"".join(lines) + self.rfile.read(length)
+
+    def copy_answers(self, upstream: socket.socket) -> None:
+        """Copy the server's bytes to the client and pass on its closing."""
+        with contextlib.suppress(OSError):
+            while data := upstream.recv(65536):
+                self.connection.sendall(data)
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+
+def read_checks(folder: Path) -> list[tuple]:
+    """Return every ("scenario:check", status, message) that the suite wrote down."""
+    checks = []
+    for path in sorted(folder.glob("server-*/checks.json")):
+        scenario = re.fullmatch(r"server-(.+)-\d{4}-\d\d-\d\dT.+", path.parent.name)[1]
+        for check in json.loads(path.read_text(encoding="utf-8")):
+            said = check.get("errorMessage", "")[:400]
+            checks.append((f"{scenario}:{check['id']}", check["status"], said))
+    return checks
+
+
+def find_excuse(name: str) -> str | None:
+    """Return the entry that excuses this "scenario:check", if there is one."""
+    scenario, _, check = name.partition(":")
+    if scenario in EXCUSED and check != "wire-schema-valid":
+        return scenario
+    return name if name in EXCUSED else None
+
+
+class InteropTest(unittest.TestCase):
+    """The official SDK and the official conformance suite accept the server."""
+
+    def setUp(self) -> None:
+        """Do nothing unless a folder for the foreign programs was given."""
+        if INTEROP_DIR is None:
+            self.skipTest("only with --interop DIR")
+
+    def run_sdk(self, python: str, era: str, version: str) -> None:
+        """Run the SDK's client through a whole life of a memory on a new server."""
+        folder, address = start_interop_server(self)
+        transcript = folder / "7924d8dc-0b5f-42e7-9963-32599cce4c4b.jsonl"
+        transcript.write_bytes(interop_transcript())
+        script = folder / "client.py"
+        script.write_text(INTEROP_CLIENT, encoding="utf-8")
+        command = [python, str(script), address, era, version, str(transcript)]
+        said = run_foreign(
+            f"use the server by the SDK as {era}",
+            [*command, INTEROP_NEEDLE],
+            env={**os.environ, **INTEROP_TOKENS},
+        )
+        print(f"interop: SDK, {said.strip()}", flush=True)
+        self.assertNotIn("Traceback", (folder / "log").read_text())
+
+    def test_sdk_version_2_works_in_both_eras(self) -> None:
+        """It finds the modern era by itself, and works in each era when told so."""
+        python = install_sdk("sdk2", "mcp>=2,<3")
+        modern, legacy = "2026-07-28", "2025-11-25"
+        for era, version in ("auto", modern), (modern, modern), ("legacy", legacy):
+            with self.subTest(era=era):
+                self.run_sdk(python, era, version)
+
+    def test_sdk_version_1_works(self) -> None:
+        """The SDK that most programs still use knows only the legacy era."""
+        self.run_sdk(install_sdk("sdk1", "mcp<2"), "legacy", "2025-11-25")
+
+    def run_suite(self, command: list[str], revision: str) -> list[tuple]:
+        """Return the outcome of every check of one requirement set."""
+        folder, address = start_interop_server(self)
+        proxy = AuthorizingProxy(address, INTEROP_TOKENS["MCP_TOKEN"])
+        self.addCleanup(proxy.server_close)
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        self.addCleanup(proxy.shutdown)
+        url = f"http://localhost:{proxy.server_address[1]}/mcp"
+        arguments = ["server", "--url", url, "--requirements", revision]
+        said = run_foreign(
+            "run the conformance suite",
+            [*command, *arguments, "-o", "results"],
+            (0, 1),
+            cwd=folder,
+        )
+        self.assertRegex(said, r"(?m)^Total: \d+ passed, \d+ failed", said[-2000:])
+        self.assertNotIn("Traceback", (folder / "log").read_text())
+        return read_checks(folder / "results")
+
+    def test_conformance_suite_finds_only_what_is_expected(self) -> None:
+        """Every check passes or is excused, and no excuse is out of date."""
+        command = install_suite()
+        unused = set(EXCUSED)
+        for revision in ("2026-07-28", "2025-11-25"):
+            with self.subTest(revision=revision):
+                checks = self.run_suite(command, revision)
+                good = [name for name, status, _ in checks if status == "SUCCESS"]
+                bad = {c[0]: c[2] for c in checks if c[1] in ("WARNING", "FAILURE")}
+                failed = [f"{n}: {bad[n]}" for n in bad if not find_excuse(n)]
+                unused -= {find_excuse(name) for name in bad}
+                print(
+                    f"interop: conformance {revision}: {len(good)} passed, "
+                    f"{len(failed)} failed, {len(bad) - len(failed)} expected to fail",
+                    flush=True,
+                )
+                self.assertGreater(len(good), 30, "the suite ran too little")
+                self.assertFalse(failed, "\n".join(["no excuse for", *failed]))
+                stale = (set(good) - set(bad)) & EXCUSED
+                self.assertEqual(sorted(stale), [], "excused, but passed")
+        self.assertEqual(sorted(unused), [], "excused, but nothing failed")
+
+
+def main() -> None:
+    """Run the tests that the command line names."""
+    global INTEROP_DIR
+    if sys.argv[1:] == ["--tables"]:
+        print("\n\n".join(fedmem_tables()))
+        return
+    if "--interop" in sys.argv[1:]:
+        at = sys.argv.index("--interop")
+        INTEROP_DIR = sys.argv[at + 1]
+        sys.argv[at : at + 2] = ["InteropTest"]
     unittest.main()
+
+
+if __name__ == "__main__":
+    main()
