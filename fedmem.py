@@ -93,6 +93,7 @@ MIB = 1024 * KIB
 # HTTP. nginx.conf carries the same body limit.
 MAX_BODY_BYTES = 8 * MIB  # a 4 MiB piece in base64 is 5.6 MiB, with room to spare
 MAX_BODIES_IN_FLIGHT_BYTES = 64 * MIB  # eight full bodies: what 512 MB can carry
+SMALL_BODY_BYTES = 16 * KIB  # not counted: one for each connection is 4 MiB
 BODY_WAIT_S = 10  # how long a body waits for room before it is told to come back
 LARGE_BODY_BYTES = 256 * KIB  # 8 MiB of "[]," parses to 189 MB: one at a time
 MAX_REQUEST_LINE_BYTES = 8 * KIB  # the longest known path has 10 characters
@@ -111,6 +112,7 @@ DISCARD_S = 20  # at 800 KB/s
 # JSON-RPC.
 MAX_NESTING = 32  # MCP needs 8 levels; a deep body is an attack on the parser
 MAX_BATCH = 20  # a legacy batch; more work belongs into more requests
+MAX_BATCH_ANSWER_BYTES = 8 * MIB  # as much as one body
 
 # Pages. 10,000 bytes is what the smallest client shows whole (Codex, hook output).
 PAGE_BYTES = 10_000
@@ -119,13 +121,14 @@ CLIP_CHARS = 2_000  # one message or tool result on a page of several
 MAX_LIMIT = 1_000  # items of one JSON list
 MAX_OFFSET = 2**53  # what JSON numbers carry exactly
 RESOURCES_PER_PAGE = 100
+OVERVIEW_WORKSPACES = 60  # more do not fit on a page
 
 # What is stored.
 MAX_DOCUMENT_BYTES = MIB  # 500 pages; beyond that it is not distilled knowledge
 MAX_PIECE_BYTES = 4 * MIB  # raw bytes in one `data` piece
 MAX_TRANSCRIPT_BYTES = 4 * 1024 * MIB  # a year of one session
 BLOCK_BYTES = MIB  # raw bytes in one gzip member: the unit a page read unpacks
-COMPRESSION_LEVEL = 6  # a third of level 1's size at half its speed
+COMPRESSION_LEVEL = 4  # four times as fast as 6 for 3 to 8 % more bytes, measured
 MAX_PARSED_LINE_BYTES = 4 * MIB  # longer lines are archived, not shown or searched
 MAX_PATH_BYTES = 240  # file systems stop at 255 a name
 MAX_PATH_PARTS = 8  # deeper than anyone sorts notes
@@ -139,6 +142,7 @@ PARTIAL_LIFETIME_S = 7 * 86_400  # a week offline is normal
 MAX_WORKSPACES = 10_000  # the registry is one file, written whole
 DIGEST_CACHE_ENTRIES = 4_096
 HASHER_CACHE_ENTRIES = 256
+SESSION_CACHE_ENTRIES = 50_000  # about a kilobyte each
 
 # Search.
 MAX_QUERY_CHARS = 500  # a question, or an error message
@@ -160,9 +164,7 @@ HOME_ROOT = "~/.local/share/fedmem"
 class FedmemError(Exception):
     """Tell the user in one sentence why something was not done."""
 
-    http_status = 400
     rpc_code = -32602
-    exit_code = 1
 
     def __init__(self, message: str, data: dict | None = None):
         super().__init__(message)
@@ -173,53 +175,35 @@ class BadRequest(FedmemError):
     """Refuse input that has the wrong form."""
 
 
-class Unauthorized(FedmemError):
-    """Refuse a caller without a valid token."""
-
-    http_status = 401
-
-
 class NotAllowed(FedmemError):
     """Refuse something that this caller may not do."""
-
-    http_status = 403
 
 
 class NotFound(FedmemError):
     """Say that the named thing does not exist."""
 
-    http_status = 404
-
 
 class Conflict(FedmemError):
     """Say that the state is not what the caller took it for."""
-
-    http_status = 409
 
 
 class TooLarge(FedmemError):
     """Refuse something over a limit."""
 
-    http_status = 413
-
 
 class Busy(FedmemError):
     """Ask the caller to come back later."""
-
-    http_status = 503
 
 
 class Damaged(FedmemError):
     """Say that a stored file is not what its record says."""
 
-    http_status = 500
     rpc_code = -32603
 
 
 class StorageFailed(FedmemError):
     """Say that the disk refused."""
 
-    http_status = 507
     rpc_code = -32603
 
 
@@ -238,6 +222,11 @@ def format_time(moment: datetime.datetime) -> str:
     """Return `moment` as ISO 8601 in UTC with milliseconds and a Z."""
     text = moment.astimezone(datetime.timezone.utc).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
+
+
+def format_mtime(seconds: float) -> str:
+    """Return a file's time as format_time does."""
+    return format_time(datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc))
 
 
 def format_stamp(moment: datetime.datetime) -> str:
@@ -272,7 +261,10 @@ def parse_time(text: str, end: bool = False) -> datetime.datetime:
     moment = datetime.datetime.fromisoformat(
         f"{day}T{clock}{seconds or ':00'}.{micro}{zone}"
     )
-    return moment.astimezone(datetime.timezone.utc)
+    try:
+        return moment.astimezone(datetime.timezone.utc)
+    except OverflowError:  # year 1 or 9999, moved over the edge by its zone
+        raise ValueError(f"{text!r} lies outside of the calendar") from None
 
 
 def format_minute(text: str | None) -> str:
@@ -307,9 +299,12 @@ def hash_text(text: str) -> str:
     return hash_bytes(text.encode("utf-8", "surrogatepass"))
 
 
+_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def format_json(value: object) -> str:
     """Return compact JSON; lone surrogates stay escaped so that it always encodes."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = _encode_json(value)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -322,12 +317,15 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+_decode_json = json.JSONDecoder(parse_constant=_refuse_constant).decode
+
+
 def parse_json(data: bytes | str) -> object:
     """Return the value of JSON in UTF-8; raise ValueError for anything else, at any
     depth and with numbers of any length."""
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _decode_json(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -376,6 +374,8 @@ def one_line(text: str) -> str:
 
 def escape_controls(text: str) -> str:
     """Return `text` on one printable line, so that no caller forges a log line."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
@@ -443,28 +443,25 @@ def disk_errors(relative: str) -> Iterator[None]:
         reason = os.strerror(e.errno or 0)
         raise StorageFailed(
             f"The server's disk refused {relative!r} ({reason}). Nothing was "
-            "acknowledged; what was there before is still there. Try again when the "
-            "operator has mended it."
+            "acknowledged: send it again later, and tell the operator."
         ) from e
 
 
-def open_directory(root: str, relative: str, create: bool = False) -> int:
-    """Return a descriptor of a directory below `root`; the caller closes it.
+@contextlib.contextmanager
+def directory(root: str, relative: str, create: bool = False) -> Iterator[int]:
+    """Hold a descriptor of a directory below `root`; raise OSError.
 
     Follow no symbolic link. With `create` make what is missing, each level synced
-    into its parent before it is used. Raise OSError.
+    into its parent before it is used.
     """
     handle = os.open(root, _OPEN_DIRECTORY)
     try:
         for part in relative.split("/") if relative else ():
-            try:
-                inner = os.open(part, _OPEN_DIRECTORY | _NO_FOLLOW, dir_fd=handle)
-            except FileNotFoundError:
-                if not create:
-                    raise
+            if create:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(part, 0o700, dir_fd=handle)
-                os.fsync(handle)
+                    os.fsync(handle)
+            try:
                 inner = os.open(part, _OPEN_DIRECTORY | _NO_FOLLOW, dir_fd=handle)
             except NotADirectoryError as e:
                 # Linux says ENOTDIR for a link opened with both flags.
@@ -473,17 +470,6 @@ def open_directory(root: str, relative: str, create: bool = False) -> int:
                 raise
             os.close(handle)
             handle = inner
-        return handle
-    except BaseException:
-        os.close(handle)
-        raise
-
-
-@contextlib.contextmanager
-def directory(root: str, relative: str, create: bool = False) -> Iterator[int]:
-    """Hold a directory's descriptor for the length of a with block."""
-    handle = open_directory(root, relative, create)
-    try:
         yield handle
     finally:
         os.close(handle)
@@ -533,6 +519,12 @@ def stat_file(root: str, relative: str) -> os.stat_result | None:
     except OSError:
         return None
     return found if stat.S_ISREG(found.st_mode) else None
+
+
+def sign_file(root: str, relative: str) -> tuple | None:
+    """Return what changes whenever a file is replaced, None when there is none."""
+    found = stat_file(root, relative)
+    return found and (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def list_directory(root: str, relative: str) -> list[tuple[str, os.stat_result]]:
@@ -599,39 +591,35 @@ def write_file(root: str, relative: str, data: bytes, durable: bool = True) -> N
         file.write(data)
 
 
-def link_file(root: str, source: str, target: str) -> None:
-    """Give a file a second name, durably; the new name keeps the old bytes when the
-    first name is replaced."""
-    (from_dir, from_name), (to_dir, to_name) = split_path(source), split_path(target)
-    with disk_errors(target), directory(root, from_dir) as old:
-        with directory(root, to_dir, create=True) as new:
-            with contextlib.suppress(FileExistsError):
-                os.link(from_name, to_name, src_dir_fd=old, dst_dir_fd=new)
-            os.fsync(new)
+def sync_folders(root: str, relative: str) -> None:
+    """Sync every directory from a file's own up to `root`: what a killed writer had
+    renamed or made, and not yet synced. What is missing is passed over."""
+    while relative:
+        relative = split_path(relative)[0]
+        with contextlib.suppress(NotFound), disk_errors(relative):
+            with directory(root, relative) as handle:
+                os.fsync(handle)
 
 
-def move_file(root: str, source: str, target: str) -> None:
-    """Rename a file, durably in both directories."""
+def move_file(root: str, source: str, target: str, keep: bool = False) -> None:
+    """Rename a file, durably in both directories; with `keep` give it a second name,
+    which keeps the old bytes when the first one is replaced."""
     (from_dir, from_name), (to_dir, to_name) = split_path(source), split_path(target)
+    act = os.link if keep else os.rename
     with disk_errors(source), directory(root, from_dir) as old:
         with directory(root, to_dir, create=True) as new:
-            os.rename(from_name, to_name, src_dir_fd=old, dst_dir_fd=new)
+            act(from_name, to_name, src_dir_fd=old, dst_dir_fd=new)
             os.fsync(new)
             os.fsync(old)
 
 
 def remove_file(root: str, relative: str) -> None:
-    """Remove a file that may be missing; for temp files and caches only."""
+    """Remove a file or an empty directory that may be missing; for temp files, caches
+    and what a killed writer left."""
     parent, name = split_path(relative)
     with contextlib.suppress(OSError), directory(root, parent) as handle:
-        os.unlink(name, dir_fd=handle)
-
-
-def remove_empty(root: str, relative: str) -> None:
-    """Remove a directory if there is nothing in it."""
-    parent, name = split_path(relative)
-    with contextlib.suppress(OSError), directory(root, parent) as handle:
-        os.rmdir(name, dir_fd=handle)
+        is_folder = stat.S_ISDIR(os.lstat(name, dir_fd=handle).st_mode)
+        (os.rmdir if is_folder else os.unlink)(name, dir_fd=handle)
 
 
 def remove_temps(root: str, relative: str) -> None:
@@ -1034,106 +1022,106 @@ class Keys:
         return workspace_id
 
 
-def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, bool]:
-    """Return the keys of a root and whether tokens were made now: configured tokens
-    first, then those in _meta/tokens.json, made at first start."""
+def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
+    """Return the keys of a root, and which tokens were made now: configured tokens go
+    before those in _meta/tokens.json; raise Damaged, BadRequest."""
     with contextlib.closing(FileLock(root, "_meta/locks/keys")) as lock, lock.hold():
-        secret = read_json_file(root, SECRET_FILE)
-        if not isinstance(secret, dict):
-            if stat_file(root, SECRET_FILE):
-                raise Damaged(
-                    f"{SECRET_FILE} in {root!r} is not readable JSON. Restore it from "
-                    "a backup, or remove it: every client then registers anew."
-                )
+        secret = _load_secrets(root, SECRET_FILE)
+        if not secret:
             remove_temps(root, SECRET_FILE)
             secret = {"key": secrets.token_hex(32), "version": 1}
             write_file(root, SECRET_FILE, format_json(secret).encode() + b"\n")
-        stored = read_json_file(root, TOKENS_FILE)
-        stored = stored if isinstance(stored, dict) else {}
-        tokens = {
-            "mcp_token": settings["mcp_token"] or stored.get("mcp_token"),
-            "sync_token": settings["sync_token"] or stored.get("sync_token"),
-        }
-        missing = [name for name, token in tokens.items() if not token]
-        for name in missing:
-            tokens[name] = f"fm{name[0]}_" + secrets.token_urlsafe(32)
-            stored[name] = tokens[name]
-        if missing:
+        stored = _load_secrets(root, TOKENS_FILE)
+        tokens = {n: settings[n] or stored.get(n) for n in ("mcp_token", "sync_token")}
+        made = [name for name, token in tokens.items() if not token]
+        for name in made:
+            tokens[name] = stored[name] = f"fm{name[0]}_" + secrets.token_urlsafe(32)
+        if made:
             write_file(root, TOKENS_FILE, format_json(stored).encode() + b"\n")
-    return Keys(
-        **tokens, key=bytes.fromhex(secret["key"]), key_version=secret["version"]
-    ), bool(missing)
+    try:
+        key, version = bytes.fromhex(secret["key"]), int(secret["version"])
+    except (KeyError, ValueError, TypeError) as e:
+        raise _damaged_secrets(root, SECRET_FILE) from e
+    keys = Keys(**tokens, key=key, key_version=version)
+    if keys.mcp_token == keys.sync_token:
+        raise BadRequest("MCP_TOKEN and SYNC_TOKEN must differ: they open other doors.")
+    return keys, made
 
 
-@dataclasses.dataclass(frozen=True)
-class SecretPattern:
-    """Describe one kind of secret: a text every one contains, and its shape. A group
-    named `value` is what is masked, else the whole match."""
+def _load_secrets(root: str, relative: str) -> dict:
+    """Return a file of secrets, empty without one; raise Damaged for a torn one, for a
+    new one would lock out every client."""
+    value = read_json_file(root, relative)
+    if value is None and stat_file(root, relative) is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _damaged_secrets(root, relative)
+    return value
 
-    kind: str
-    needle: str
-    shape: re.Pattern
 
-
-def _pattern(kind: str, needle: str, shape: str) -> SecretPattern:
-    """Return a pattern whose shape does not begin or end inside a longer word."""
-    return SecretPattern(kind, needle, re.compile(shape))
+def _damaged_secrets(root: str, relative: str) -> Damaged:
+    """Return the error of a file of secrets that cannot be read."""
+    return Damaged(
+        f"{root}/{relative} cannot be read. Restore it from a backup, or remove it: a "
+        "new one is made, and every client must be set up anew."
+    )
 
 
 _START = r"(?<![A-Za-z0-9])"
 _END = r"(?![A-Za-z0-9])"
-SECRET_PATTERNS = (
-    _pattern(
+_SHAPES = (  # kind, a text that each one contains, shape; `value` is masked
+    (
         "private-key",
         "PRIVATE KEY",
         r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
-        r"(?:(?!-----BEGIN )[\s\S]){0,20000}?"
-        r"(?:-----END [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----|\Z)",
+        r"(?:(?:(?!-----BEGIN )[\s\S]){0,20000}?"
+        r"-----END [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
+        r"|(?:\s|\\[nrt]|[A-Za-z0-9+/]{16,}={0,2}|[A-Z][A-Za-z-]+: [^\s\\]+)"
+        r"{0,1000})",
     ),
-    _pattern("aws-key", "A", _START + r"A(?:KIA|SIA|ROA|IDA)[A-Z2-7]{16}" + _END),
-    _pattern("github-token", "gh", _START + r"gh[pousr]_[A-Za-z0-9]{36,255}"),
-    _pattern("github-token", "github_pat_", r"github_pat_[A-Za-z0-9_]{40,255}"),
-    _pattern("anthropic-key", "sk-ant-", _START + r"sk-ant-[A-Za-z0-9_-]{20,255}"),
-    _pattern(
+    ("aws-key", "A", _START + r"A(?:KIA|SIA|ROA|IDA)[A-Z2-7]{16}" + _END),
+    ("github-token", "gh", _START + r"gh[pousr]_[A-Za-z0-9]{36,255}"),
+    ("github-token", "github_pat_", r"github_pat_[A-Za-z0-9_]{40,255}"),
+    ("anthropic-key", "sk-ant-", _START + r"sk-ant-[A-Za-z0-9_-]{20,255}"),
+    (
         "openai-key",
         "sk-",
         _START + r"sk-(?:proj-|svcacct-|admin-)?(?=[A-Za-z_-]{0,99}[0-9])"
         r"[A-Za-z0-9_-]{20,255}",
     ),
-    _pattern("google-key", "AIza", _START + r"AIza[A-Za-z0-9_-]{35}"),
-    _pattern("google-secret", "GOCSPX-", r"GOCSPX-[A-Za-z0-9_-]{20,60}"),
-    _pattern("slack-token", "xox", _START + r"xox[abeoprs]-[A-Za-z0-9-]{10,255}"),
-    _pattern("slack-token", "xapp-", _START + r"xapp-[0-9]-[A-Za-z0-9-]{10,255}"),
-    _pattern(
+    ("google-key", "AIza", _START + r"AIza[A-Za-z0-9_-]{35}"),
+    ("google-secret", "GOCSPX-", r"GOCSPX-[A-Za-z0-9_-]{20,60}"),
+    ("slack-token", "xox", _START + r"xox[abeoprs]-[A-Za-z0-9-]{10,255}"),
+    ("slack-token", "xapp-", _START + r"xapp-[0-9]-[A-Za-z0-9-]{10,255}"),
+    (
         "slack-webhook",
         "hooks.slack.com",
         r"hooks\.slack\.com(?:\\?/)services(?P<value>(?:\\?/[A-Za-z0-9]{6,40}){3})",
     ),
-    _pattern(
-        "stripe-key", "k_", _START + r"(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{16,255}"
-    ),
-    _pattern("stripe-key", "whsec_", _START + r"whsec_[A-Za-z0-9]{24,255}"),
-    _pattern("npm-token", "npm_", _START + r"npm_[A-Za-z0-9]{36}" + _END),
-    _pattern("fedmem-token", "fm", _START + r"fm[ms]_[A-Za-z0-9_-]{43}"),
-    _pattern(
+    ("stripe-key", "k_", _START + r"(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{16,255}"),
+    ("stripe-key", "whsec_", _START + r"whsec_[A-Za-z0-9]{24,255}"),
+    ("npm-token", "npm_", _START + r"npm_[A-Za-z0-9]{36}" + _END),
+    ("fedmem-token", "fm", _START + r"fm[ms]_[A-Za-z0-9_-]{43}"),
+    (
         "jwt",
         "eyJ",
         _START + r"eyJ[A-Za-z0-9_-]{8,4096}\.eyJ[A-Za-z0-9_-]{8,8192}"
         r"\.[A-Za-z0-9_-]{8,1024}",
     ),
-    _pattern(
+    (
         "url-password",
         ":",
         r"[a-zA-Z][a-zA-Z0-9+.-]{0,20}:(?:\\?/){2}[^\s/:@\"'<>\\]{0,128}"
         r":(?P<value>[^\s/@\"'<>\\]{1,256})@",
     ),
-    _pattern(
+    (
         "bearer-token",
         "earer ",
         r"[Bb]earer (?=[A-Za-z._~+/-]{0,99}[0-9])"
         r"(?P<value>[A-Za-z0-9._~+/-]{20,1024}=*)",
     ),
 )
+SECRET_PATTERNS = [(kind, needle, re.compile(s)) for kind, needle, s in _SHAPES]
 # NAME=value, name: "value", "name":"value" (JSON may escape the quotes), where the
 # name says secret and the value has the entropy of one.
 ASSIGNMENT = re.compile(
@@ -1143,6 +1131,7 @@ ASSIGNMENT = re.compile(
     r"(?P<value>[A-Za-z0-9+/_.~!@#$%^&*-]{10,512}={0,2})"
 )
 ASSIGNMENT_NEEDLES = ("ecret", "oken", "assw", "assphrase", "pwd", "key", "redential")
+SHORTEST_SECRET_CHARS = 8  # a://b:c@
 MIN_ENTROPY_BITS = 3.0  # per character: "password-is-here" has 3.1, so digits too
 
 
@@ -1180,9 +1169,11 @@ def _mask_assignment(match: re.Match) -> str:
 
 def mask_secrets(text: str) -> str:
     """Return `text` with every secret replaced by `[redacted:KIND]`."""
-    for pattern in SECRET_PATTERNS:
-        if pattern.needle in text:
-            text = pattern.shape.sub(functools.partial(_mask_match, pattern.kind), text)
+    if len(text) < SHORTEST_SECRET_CHARS:
+        return text
+    for kind, needle, shape in SECRET_PATTERNS:
+        if needle in text:
+            text = shape.sub(functools.partial(_mask_match, kind), text)
     lowered = text.lower()
     if any(needle in lowered for needle in ASSIGNMENT_NEEDLES):
         text = ASSIGNMENT.sub(_mask_assignment, text)
@@ -1206,11 +1197,12 @@ def mask_line(line: str) -> str:
     masked = mask_secrets(line)
     try:
         value = parse_json(line)
+        inner = mask_value(value)
+        return masked if inner == value else mask_secrets(format_json(inner))
     except ValueError:
         return masked
-    if mask_value(value) == value:
-        return masked
-    return mask_secrets(format_json(mask_value(value)))
+    except RecursionError:
+        return "(a line nested too deeply to be masked)"
 
 
 # ---- 8. Transcripts: Claude Code and Codex JSONL to messages ----------------
@@ -1243,6 +1235,7 @@ _INJECTED_STARTS = (
     "# AGENTS.md instructions",
     "Caveat: The messages below were generated",
 )
+_LARGE_LINE = threading.Lock()  # 4 MiB of "[]," parses to 98 MB: one at a time
 _REMINDER = re.compile(r"<system-reminder>.*?(?:</system-reminder>|\Z)", re.DOTALL)
 _TITLE_KEYS = {
     "custom-title": "customTitle",
@@ -1257,8 +1250,10 @@ def parse_record(line: bytes) -> dict | None:
     """Return a transcript line's JSON object, None when it can hold no message."""
     if len(line) > MAX_PARSED_LINE_BYTES or not _SHOWN_TYPES.search(line):
         return None
+    is_large = len(line) > LARGE_BODY_BYTES
     try:
-        record = parse_json(line.decode("utf-8", "replace"))
+        with _LARGE_LINE if is_large else contextlib.nullcontext():
+            record = parse_json(line.decode("utf-8", "replace"))
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
@@ -1272,18 +1267,23 @@ def parse_message(record: dict) -> Message | None:
             return _parse_claude(record)
         if kind in ("response_item", "event_msg", "compacted"):
             return _parse_codex(record)
-    except (AttributeError, TypeError, KeyError):
+    except (AttributeError, TypeError, KeyError, RecursionError):
         return None  # shaped like neither tool writes it: archived, not shown
     return None
+
+
+def make_title(text: str) -> str:
+    """Return a title's line, masked before it is cut: half a secret has no shape."""
+    return clip(mask_secrets(one_line(text[: 100 * TITLE_CHARS])), TITLE_CHARS)
 
 
 def parse_title(record: dict) -> tuple[int, str]:
     """Return rank and text of the title a record carries; rank 0 for none."""
     kind = record.get("type")
-    text = record.get(_TITLE_KEYS.get(kind, ""))
+    text = record.get(_TITLE_KEYS.get(kind, "")) if isinstance(kind, str) else None
     if not isinstance(text, str) or not text.strip():
         return 0, ""
-    return _TITLE_RANKS[kind], clip(one_line(text), TITLE_CHARS)
+    return _TITLE_RANKS[kind], make_title(text)
 
 
 def _parse_claude(record: dict) -> Message | None:
@@ -1476,7 +1476,7 @@ class TranscriptScanner:
         if message and message.role in ("user", "task") and not rank:
             if _PROMPT_RANKS[message.kind] > self.title_rank:
                 rank = _PROMPT_RANKS[message.kind]
-                title = clip(one_line(message.text), TITLE_CHARS)
+                title = make_title(message.text)
         if rank and rank >= self.title_rank:
             self.title, self.title_rank = title, rank
         if message:
@@ -1553,13 +1553,6 @@ def require_session_id(text: str) -> str:
     )
 
 
-def require_sha256(name: str, text: str) -> str:
-    """Return a SHA-256 in lower-case hex; raise BadRequest naming the argument."""
-    if _SHA256.fullmatch(text):
-        return text
-    raise BadRequest(f"`{name}` must be a SHA-256 in 64 lower-case hex digits.")
-
-
 def require_knowledge_path(path: str) -> str:
     """Return a well-formed knowledge path; raise BadRequest saying what is wrong."""
     parts = path.split("/")
@@ -1616,10 +1609,9 @@ class Ledger:
         if entry.path.startswith("knowledge/"):
             self.documents += (entry.action != "deleted") - was_live
         elif entry.path.startswith("sessions/"):
-            paths = self.sessions.setdefault(session_of(entry.path), [])
-            if entry.path in paths:
-                paths.remove(entry.path)
-            paths.append(entry.path)
+            name = session_of(entry.path)  # a new list: readers hold the old one
+            others = [p for p in self.sessions.get(name, ()) if p != entry.path]
+            self.sessions[name] = [*others, entry.path]
         self.entries[entry.path] = entry
         self.last_time = max(self.last_time, entry.time)
 
@@ -1634,6 +1626,7 @@ class Journal:
         self.ledgers: dict[str, Ledger] = {}
         self.last_seq = 0
         self.bad_lines = 0
+        self.registrations = 0
         self._root = root
         self._lock = threading.RLock()
         self._file_lock = FileLock(root, "_meta/locks/journal")
@@ -1653,6 +1646,8 @@ class Journal:
 
     def refresh(self) -> None:
         """Read the lines that were appended since the last look."""
+        if os.fstat(self._fd).st_size == self._offset:
+            return
         with self._lock, disk_errors(JOURNAL_FILE):
             while os.fstat(self._fd).st_size > self._offset:
                 data = os.pread(self._fd, MIB, self._offset)
@@ -1671,6 +1666,7 @@ class Journal:
             log.warning("journal line unreadable, skipped: %r", clip(repr(line), 200))
             return
         self.last_seq = max(self.last_seq, entry.seq)
+        self.registrations += entry.action == "registered"
         self.ledgers.setdefault(entry.workspace, Ledger()).apply(entry)
 
     def ledger(self, workspace_id: str) -> Ledger:
@@ -1706,6 +1702,10 @@ class Journal:
             end = self._offset
         self._sync(end)
 
+    def confirm(self) -> None:
+        """Return when every line that was read is on the disk, whoever wrote it."""
+        self._sync(self._offset)
+
     def _sync(self, end: int) -> None:
         """Return when the file is on the disk up to `end`: one fsync serves everyone
         who appended before it began."""
@@ -1718,51 +1718,44 @@ class Journal:
 
 
 class Registry:
-    """Guard the list of workspaces; the identity.json files are its truth."""
+    """Guard the list of workspaces; the identity.json files are its truth, and a
+    journal line tells every process when it changed."""
 
-    def __init__(self, root: str):
+    def __init__(self, root: str, journal: Journal):
         self._root = root
+        self._journal = journal
         self._lock = threading.RLock()
         self._workspaces: dict[str, Workspace] = {}
-        self._signature: tuple | None = None
+        self._seen = -1
         self.load()
 
     def load(self) -> None:
         """Read the registry, and the identity of every folder it does not name."""
         with self._lock:
-            self._signature = self._sign()
+            self._seen = self._journal.registrations
             value = read_json_file(self._root, REGISTRY_FILE)
             listed = value.get("workspaces") if isinstance(value, dict) else None
             known = map(parse_workspace, listed if isinstance(listed, list) else ())
             self._workspaces = {w.workspace_id: w for w in known if w}
-            folders = [n for n, _ in list_directory(self._root, "workspaces")]
-            lost = [n for n in folders if n not in self._workspaces]
-            for name in lost:
-                identity = f"workspaces/{name}/identity.json"
-                workspace = parse_workspace(read_json_file(self._root, identity))
-                if workspace and workspace.workspace_id == name:
-                    self._workspaces[name] = workspace
-            if any(name in self._workspaces for name in lost):
-                self._save()
+            for name, _ in list_directory(self._root, "workspaces"):
+                if name not in self._workspaces:
+                    identity = f"workspaces/{name}/identity.json"
+                    workspace = parse_workspace(read_json_file(self._root, identity))
+                    if workspace and workspace.workspace_id == name:
+                        self._workspaces[name] = workspace
 
-    def _sign(self) -> tuple | None:
-        """Return what changes when another process writes the registry."""
-        found = stat_file(self._root, REGISTRY_FILE)
-        return found and (found.st_ino, found.st_mtime_ns, found.st_size)
-
-    def _save(self) -> None:
-        """Write the registry's file."""
+    def save(self) -> None:
+        """Write the registry's file, durably."""
         rows = [dataclasses.asdict(w) for _, w in sorted(self._workspaces.items())]
         text = json.dumps({"workspaces": rows}, ensure_ascii=False, indent=1)
         write_file(self._root, REGISTRY_FILE, text.encode("utf-8", "replace") + b"\n")
-        self._signature = self._sign()
 
     def all(self) -> dict[str, Workspace]:
         """Return every workspace by id."""
-        with self._lock:
-            if self._sign() != self._signature:
-                self.load()
-            return self._workspaces
+        self._journal.refresh()
+        if self._seen != self._journal.registrations:
+            self.load()
+        return self._workspaces
 
     def require(self, workspace_id: str) -> Workspace:
         """Return a registered workspace; raise BadRequest or NotFound."""
@@ -1807,7 +1800,7 @@ class Registry:
             self.all()
             write_file(self._root, identity, format_workspace(workspace))
             self._workspaces = {**self._workspaces, workspace.workspace_id: workspace}
-            self._save()
+            self.save()
 
 
 def identify(workspace: Workspace) -> tuple[str, str, str]:
@@ -1821,7 +1814,7 @@ class Store:
     def __init__(self, root: str):
         self.root = root
         self.journal = Journal(root)
-        self.registry = Registry(root)
+        self.registry = Registry(root, self.journal)
         self._locks = [
             FileLock(root, f"_meta/locks/{slot:02}") for slot in range(LOCK_FILES)
         ]
@@ -1842,7 +1835,11 @@ class Store:
             self._mend(fd)
             with disk_errors(path):
                 os.pwrite(fd, format_json(note).encode(), 0)
-            yield
+            try:
+                yield
+            except (BadRequest, Conflict, NotFound, TooLarge, Busy):
+                os.ftruncate(fd, 0)  # refused before anything was written
+                raise
             os.ftruncate(fd, 0)
 
     def _mend(self, fd: int) -> None:
@@ -1857,8 +1854,16 @@ class Store:
             log.warning("lock file names no path, cleared: %r", left[:200])
         else:
             log.warning("finishing an interrupted write: %s", "/".join(where[:2]))
+            sync_folders(self.root, f"workspaces/{where[0]}/{where[1]}")
             reconcile_path(self, *where)
+            self.journal.confirm()
         os.ftruncate(fd, 0)
+
+    def settle(self) -> None:
+        """Return when every write that is in flight now has ended."""
+        for lock in self._locks:
+            with lock.hold():
+                pass
 
     def recover(self) -> None:
         """Finish or undo every write that a killed process left in flight."""
@@ -1866,7 +1871,12 @@ class Store:
             with lock.hold(wait=False) as fd:
                 if fd is not None:
                     self._mend(fd)
-        if not self.journal.last_seq:
+        if self.registry.all() and stat_file(self.root, REGISTRY_FILE) is None:
+            with self.locked("", "registry", "registered"):
+                self.registry.save()
+        if not self.journal.last_seq and self.registry.all():
+            with self.locked("", "registry", "registered"):
+                _reconcile_registry(self)
             for workspace_id in list(self.registry.all()):
                 reconcile_workspace(self, workspace_id)
 
@@ -1895,20 +1905,22 @@ class Store:
         """Return what an archive holds, from memory, its record, or the archive
         itself when the record is missing or of other bytes; raise NotFound, Damaged."""
         relative = f"workspaces/{workspace_id}/{path}"
-        found = stat_file(self.root, relative)
-        if found is None:
+        signature = sign_file(self.root, relative)
+        if signature is None:
             raise NotFound(f"The archive {relative!r} is missing.")
-        signature = (found.st_ino, found.st_size, found.st_mtime_ns)
         cached = self._sessions.get(relative)
         if cached and cached[0] == signature:
             return cached[1]
         record = record_path(relative)
         session = parse_session(read_json_file(self.root, record))
-        if session is None or session.archive_size != found.st_size:
+        if session is None or session.archive_size != signature[1]:
             session = scan_archive(self.root, relative)
             with contextlib.suppress(FedmemError):  # a cache; the next reader tries too
                 write_file(self.root, record, format_session(session), durable=False)
-        self._sessions[relative] = (signature, session)
+        with self._cache_lock:
+            self._sessions[relative] = (signature, session)
+            if len(self._sessions) > SESSION_CACHE_ENTRIES:
+                self._sessions.pop(next(iter(self._sessions)))
         return session
 
     def recall_session(self, workspace_id: str, path: str) -> Session:
@@ -1929,8 +1941,7 @@ class Store:
 
     def keep_hasher(self, relative: str, hasher: object) -> None:
         """Remember the running hash of exactly the archive that is there now."""
-        found = stat_file(self.root, relative)
-        signature = found and (found.st_ino, found.st_size, found.st_mtime_ns)
+        signature = sign_file(self.root, relative)
         with self._cache_lock:
             self._hashers[relative] = (signature, hasher)
             self._hashers.move_to_end(relative)
@@ -1940,8 +1951,7 @@ class Store:
     def take_hasher(self, relative: str, session: Session) -> object:
         """Return a hash object fed with an archive's whole transcript; re-read it
         unless its running hash is in memory; raise Damaged when it is not `session`."""
-        found = stat_file(self.root, relative)
-        signature = found and (found.st_ino, found.st_size, found.st_mtime_ns)
+        signature = sign_file(self.root, relative)
         with self._cache_lock:
             kept = self._hashers.get(relative)
         if kept and kept[0] == signature and kept[1].hexdigest() == session.sha256:
@@ -1968,10 +1978,14 @@ def open_store(root: str, existing: bool = False) -> Store:
             "Start once without --existing to begin a new memory there."
         )
     with disk_errors(root):
-        os.makedirs(root, mode=0o700, exist_ok=True)
+        if not os.path.isdir(root):
+            os.makedirs(root, mode=0o700, exist_ok=True)
+            with directory(os.path.dirname(root), "") as handle:
+                os.fsync(handle)
         store = Store(root)
         for folder in ("workspaces", PARTIAL_DIR):
-            os.close(open_directory(root, folder, create=True))
+            with directory(root, folder, create=True):
+                pass
     store.recover()
     return store
 
@@ -2002,26 +2016,20 @@ def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace
         updated = dataclasses.replace(found, **fresh)
         if updated != found:
             store.registry.put(updated)
+            name = found.workspace_id
+            store.journal.append(name, "registered", "identity.json", 0, "", actor)
         return updated
 
 
 # Documents: overviews and knowledge.
 
 
-def describe_document(store: Store, workspace_id: str, path: str) -> Document | None:
-    """Return size, digest and time of a document, None when there is none."""
-    relative = f"workspaces/{workspace_id}/{document_path(path)}"
-    found = stat_file(store.root, relative)
-    return _describe(store, relative, path, found) if found else None
-
-
 def _describe(
     store: Store, relative: str, path: str, found: os.stat_result
 ) -> Document:
     """Return the description of a document's file."""
-    modified = datetime.datetime.fromtimestamp(found.st_mtime, datetime.timezone.utc)
     digest = store.digest(relative, found)
-    return Document(path, found.st_size, digest, format_time(modified))
+    return Document(path, found.st_size, digest, format_mtime(found.st_mtime))
 
 
 def read_document(
@@ -2039,10 +2047,8 @@ def read_document(
             "list_knowledge shows what it has; versions_of shows what it had."
         ) from None
     found = stat_file(store.root, relative)
-    moment = datetime.datetime.fromtimestamp(
-        found.st_mtime if found else 0, datetime.timezone.utc
-    )
-    return Document(path, len(data), hash_bytes(data), format_time(moment)), data
+    modified = format_mtime(found.st_mtime if found else 0)
+    return Document(path, len(data), hash_bytes(data), modified), data
 
 
 def list_documents(store: Store, workspace_id: str, prefix: str = "") -> list[Document]:
@@ -2053,7 +2059,7 @@ def list_documents(store: Store, workspace_id: str, prefix: str = "") -> list[Do
         path = relative.removeprefix(folder + "/")
         wanted = path.startswith(prefix) and path.endswith(".md")
         if wanted and "/." not in "/" + path:
-            with contextlib.suppress(NotFound):  # deleted since the listing
+            with contextlib.suppress(NotFound, TooLarge):  # deleted since, or foreign
                 found.append(_describe(store, relative, path, stats))
     return found
 
@@ -2156,7 +2162,8 @@ def _keep_version(
     store: Store, workspace_id: str, path: str, relative: str, text: bytes
 ) -> None:
     """Keep the text that is about to be replaced."""
-    link_file(store.root, relative, _version_path(workspace_id, path, text))
+    target = _version_path(workspace_id, path, text)
+    move_file(store.root, relative, target, keep=True)
 
 
 def delete_document(store: Store, workspace_id: str, path: str, actor: str) -> Receipt:
@@ -2323,20 +2330,16 @@ def _messages_before(session: Session, block: Block) -> int:
 
 
 def read_lines(
-    store: Store, archive: Archive, offset: int, count: int
-) -> list[tuple[int, bytes | None]]:
-    """Return number and bytes of up to `count` lines from line `offset` on."""
+    store: Store, archive: Archive, offset: int
+) -> Iterator[tuple[int, bytes | None]]:
+    """Yield number and bytes of the lines from line `offset` on."""
     index = 0
     for i, block in enumerate(archive.session.blocks):
         if block.lines <= offset and not block.is_cut:
             index = i
-    found = []
     for number, line in iter_lines(store, archive, index):
-        if number >= offset + count:
-            break
         if number >= offset:
-            found.append((number, line))
-    return found
+            yield number, line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -2374,14 +2377,10 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
     parent, name = split_path(relative)
     with disk_errors(relative), directory(store.root, parent, create=True) as handle:
         flags = os.O_WRONLY | os.O_CREAT | _NO_FOLLOW
-        fd = os.open(name, flags, 0o600, dir_fd=handle)
-        try:
-            os.ftruncate(fd, at)
-            os.lseek(fd, at, os.SEEK_SET)
-            with os.fdopen(os.dup(fd), "wb") as file:
-                file.write(raw)
-        finally:
-            os.close(fd)
+        with os.fdopen(os.open(name, flags, 0o600, dir_fd=handle), "wb") as file:
+            file.truncate(at)
+            file.seek(at)
+            file.write(raw)
 
 
 def probe_session(
@@ -2479,8 +2478,15 @@ def receive_piece(
                 raise BadRequest("`data` is empty before the end of the transcript.")
             append_partial(store, path, piece.offset - start, piece.raw)
             return {"status": "partial", "next_offset": end}
-        upload = Upload(store, path, start, piece)
-        return _commit(store, workspace_id, session_id, archives, base, upload, actor)
+        chunks = functools.partial(read_upload, store, path, start, piece)
+        where = workspace_id, session_id
+        try:
+            receipt = _commit(store, where, archives, base, piece, chunks, actor)
+        except Conflict:  # other bytes than announced
+            remove_file(store.root, path)
+            raise
+        remove_file(store.root, path)
+        return receipt
 
 
 def _make_restart(archives: list[Archive]) -> dict:
@@ -2500,106 +2506,88 @@ def _make_receipt(status: str, archive: Archive) -> dict:
     }
 
 
-class Upload:
-    """Give the bytes of a complete upload: what lies in its partial file up to the
-    last piece, then that piece."""
-
-    def __init__(self, store: Store, path: str, start: int, piece: Piece):
-        self.start = start
-        self.total_size = piece.total_size
-        self.sha256 = piece.sha256
-        self.path = path
-        self._store = store
-        self._piece = piece
-
-    def chunks(self, offset: int) -> Iterator[bytes]:
-        """Yield the transcript from byte `offset`, not before `start`, on."""
-        here = self.start
-        if self._piece.offset > self.start:
-            with open_file(self._store.root, self.path) as file:
-                file.seek(offset - self.start)
-                here = max(offset, self.start)
-                while here < self._piece.offset:
-                    data = file.read(min(MIB, self._piece.offset - here))
-                    if not data:
-                        break
-                    here += len(data)
-                    yield data
-        yield self._piece.raw[max(0, offset - self._piece.offset) :]
-
-    def drop(self) -> None:
-        """Remove the partial file."""
-        remove_file(self._store.root, self.path)
+def read_upload(
+    store: Store, path: str, start: int, piece: Piece, offset: int
+) -> Iterator[bytes]:
+    """Yield a complete upload from byte `offset` on: what its partial file, which
+    begins at `start`, holds before the last piece, then that piece."""
+    left = piece.offset - offset
+    if left > 0:
+        with open_file(store.root, path) as file:
+            file.seek(offset - start)
+            while left > 0 and (data := file.read(min(MIB, left))):
+                left -= len(data)
+                yield data
+    yield piece.raw[max(0, offset - piece.offset) :]
 
 
 def _commit(
     store: Store,
-    workspace_id: str,
-    session_id: str,
+    where: tuple[str, str],
     archives: list[Archive],
     base: Archive | None,
-    upload: Upload,
+    piece: Piece,
+    chunks: Callable[[int], Iterator[bytes]],
     actor: str,
 ) -> dict:
     """Verify a complete upload, archive it and return its receipt."""
     try:
-        extended, hasher = _match_upload(store, archives, base, upload)
+        extended, hasher = _match_upload(store, archives, base, piece, chunks)
     except Damaged as e:
         log.error("archive damaged, set aside: %s", e)
         set_aside(store, e.data["path"])
         rest = [a for a in archives if a.relative != e.data["path"]]
         if base:
             return _make_restart(rest)
-        return _commit(store, workspace_id, session_id, rest, None, upload, actor)
-    if hasher.hexdigest() != upload.sha256:
-        upload.drop()
+        return _commit(store, where, rest, None, piece, chunks, actor)
+    if hasher.hexdigest() != piece.sha256:
         raise Conflict(
             f"The bytes received have sha256 {hasher.hexdigest()}, not the announced "
-            f"{upload.sha256}. Nothing was stored; send the transcript again from 0.",
+            f"{piece.sha256}. Nothing was stored; send the transcript again from 0.",
             _make_restart(archives),
         )
-    if extended is None:
-        for archive in archives:
-            if _contains(store, archive, upload):
-                upload.drop()
-                return _make_receipt("contained", archive)
+    for archive in archives if extended is None else ():
+        if _contains(store, archive, piece):
+            return _make_receipt("contained", archive)
     status = "extended" if extended else "revision" if archives else "stored"
-    path = extended.path if extended else ""
-    if status == "revision":
-        month = archives[0].path.rpartition("/")[0]
-        path = f"{month}/{session_id}~{upload.sha256[:12]}.jsonl.gz"
-    archive = _write_archive(store, workspace_id, session_id, path, extended, upload)
+    if extended:
+        path = extended.path
+    elif archives:
+        month = split_path(archives[0].path)[0]
+        path = f"{month}/{where[1]}~{piece.sha256[:12]}.jsonl.gz"
+    else:
+        path = f"sessions/{find_month(chunks(0))}/{where[1]}.jsonl.gz"
+    archive = _write_archive(store, where[0], path, extended, piece.sha256, chunks)
     store.keep_hasher(archive.relative, hasher)
     _journal_archive(store, archive, status, actor)
-    upload.drop()
     return _make_receipt(status, archive)
 
 
 def _match_upload(
-    store: Store, archives: list[Archive], base: Archive | None, upload: Upload
+    store: Store,
+    archives: list[Archive],
+    base: Archive | None,
+    piece: Piece,
+    chunks: Callable[[int], Iterator[bytes]],
 ) -> tuple[Archive | None, object]:
     """Return the archive that an upload continues, None without one, and the hash of
     the whole transcript; raise Damaged when that archive is not what its record
     says."""
     if base:
         hasher = store.take_hasher(base.relative, base.session)
-        for chunk in upload.chunks(base.session.size):
+        for chunk in chunks(base.session.size):
             hasher.update(chunk)
         return base, hasher
-    sizes = {a.session.size: a for a in archives if a.session.size < upload.total_size}
+    sizes = {a.session.size for a in archives}
+    marks = sorted(size for size in sizes if size < piece.total_size)
     hasher, here, extended = hashlib.sha256(), 0, None
-    marks = sorted(sizes)
-    for chunk in upload.chunks(0):
+    for chunk in chunks(0):
         view = memoryview(chunk)
         while marks and marks[0] <= here + len(view):
             cut = marks.pop(0) - here
             hasher.update(view[:cut])
             view, here = view[cut:], here + cut
-            same = [
-                a
-                for a in archives
-                if a.session.size == here and a.session.sha256 == hasher.hexdigest()
-            ]
+            same = [a for a in archives if a.session.sha256 == hasher.hexdigest()]
             extended = same[-1] if same else extended
         hasher.update(view)
         here += len(view)
@@ -2608,11 +2596,11 @@ def _match_upload(
     return extended, hasher
 
 
-def _contains(store: Store, archive: Archive, upload: Upload) -> bool:
+def _contains(store: Store, archive: Archive, piece: Piece) -> bool:
     """Return whether a transcript is a strict prefix of an archived one."""
-    if archive.session.size <= upload.total_size:
+    if archive.session.size <= piece.total_size:
         return False
-    hasher, left = hashlib.sha256(), upload.total_size
+    hasher, left = hashlib.sha256(), piece.total_size
     try:
         for content in read_blocks(store, archive, 0):
             hasher.update(content[:left])
@@ -2621,47 +2609,45 @@ def _contains(store: Store, archive: Archive, upload: Upload) -> bool:
                 break
     except Damaged as e:
         log.error("archive damaged: %s", e)
-    return hasher.hexdigest() == upload.sha256
+    return hasher.hexdigest() == piece.sha256
 
 
 def _write_archive(
     store: Store,
     workspace_id: str,
-    session_id: str,
     path: str,
     extended: Archive | None,
-    upload: Upload,
+    sha256: str,
+    chunks: Callable[[int], Iterator[bytes]],
 ) -> Archive:
     """Write an upload as a new archive, or over the one it extends: whole members are
-    copied, the rest is cut and compressed anew. Without `path` the month decides."""
-    chunks: Iterable[bytes] = upload.chunks(extended.session.size if extended else 0)
-    scanner, kept_bytes = TranscriptScanner(), 0
-    if extended:
-        blocks = extended.session.blocks
-        index = max(i for i, block in enumerate(blocks) if not block.is_cut)
-        scanner = TranscriptScanner(extended.session, index)
-        kept_bytes = blocks[index].archive_offset
-        chunks = itertools.chain(read_blocks(store, extended, index), chunks)
-    if not path:
-        month = find_month(upload.chunks(0))
-        path = f"sessions/{month}/{session_id}.jsonl.gz"
+    copied, the rest is cut and compressed anew."""
     target = f"workspaces/{workspace_id}/{path}"
-    if not extended and stat_file(store.root, target):
+    scanner, kept_bytes, rest = TranscriptScanner(), 0, chunks(0)
+    if extended:
+        session = extended.session
+        index = max(i for i, block in enumerate(session.blocks) if not block.is_cut)
+        scanner = TranscriptScanner(session, index)
+        kept_bytes = session.blocks[index].archive_offset
+        tail = read_blocks(store, extended, index)
+        rest = itertools.chain(tail, chunks(session.size))
+    elif stat_file(store.root, target):
         set_aside(store, target)  # no record of it was ever kept: out of the way
     with replace_file(store.root, target) as out:
         if extended:
-            _copy_bytes(store.root, extended.relative, kept_bytes, out)
-        for block in cut_blocks(chunks):
+            _copy_bytes(store.root, target, kept_bytes, out)
+        for block in cut_blocks(rest):
             scanner.feed(block, out.tell())
             out.write(compress_block(block))
         if not scanner.blocks:  # an empty transcript is one empty member
             scanner.feed(b"", 0)
             out.write(compress_block(b""))
         archive_size = out.tell()
-    archive = Archive(workspace_id, path, scanner.finish(upload.sha256, archive_size))
+    archive = Archive(workspace_id, path, scanner.finish(sha256, archive_size))
     store.forget_session(target)
     record = format_session(archive.session)
-    write_file(store.root, record_path(target), record, durable=False)
+    with contextlib.suppress(FedmemError):  # a cache; the next reader writes it
+        write_file(store.root, record_path(target), record, durable=False)
     return archive
 
 
@@ -2723,9 +2709,11 @@ def _reconcile_registry(store: Store) -> None:
     remove_temps(store.root, REGISTRY_FILE)
     for name, _ in list_directory(store.root, "workspaces"):
         remove_temps(store.root, f"workspaces/{name}/identity.json")
-        remove_empty(store.root, f"workspaces/{name}")
+        remove_file(store.root, f"workspaces/{name}")
+    remove_file(store.root, REGISTRY_FILE)  # made anew from the identity files
     store.registry.load()
-    for workspace_id in store.registry.all():
+    store.registry.save()
+    for workspace_id in list(store.registry.all()):
         if "identity.json" not in store.journal.ledger(workspace_id).entries:
             args = (workspace_id, "registered", "identity.json", 0, "", "recovery")
             store.journal.append(*args)
@@ -2736,6 +2724,7 @@ def _reconcile_archive(
 ) -> None:
     """Journal an archive whose present bytes are not journalled."""
     path = relative.removeprefix(folder + "/")
+    sync_folders(store.root, relative)
     known = store.journal.ledger(workspace_id).entries.get(path)
     action = "extended" if known else "revision" if "~" in path else "stored"
     try:
@@ -2765,7 +2754,6 @@ def _reconcile_document(
 
 def reconcile_workspace(store: Store, workspace_id: str) -> None:
     """Journal everything of a workspace that is on the disk and not journalled."""
-    _reconcile_registry(store)
     folder = f"workspaces/{workspace_id}"
     for relative, _ in list(walk_files(store.root, folder)):
         path = relative.removeprefix(folder + "/")
@@ -2794,6 +2782,7 @@ import json, re, sys
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
+    resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
 except (ImportError, ValueError, OSError):
     pass
 def say(value):
@@ -2851,15 +2840,6 @@ class Hit:
     end: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Finds:
-    """Hold the hits of one page, how many there are, and what was left out."""
-
-    hits: list[Hit]
-    total: int
-    note: str = ""
-
-
 class Deadline:
     """Tell whether a search's time is used up."""
 
@@ -2875,9 +2855,13 @@ class RegexChild:
     """Run a regular expression in a process that is killed at the deadline: `re` holds
     the interpreter's lock, and a hostile pattern would stop every thread."""
 
+    _at_once = threading.BoundedSemaphore(2)  # each may use 512 MB and a core
+
     def __init__(self, shape: str, deadline: Deadline):
         import subprocess  # only a regex search needs it
 
+        if not self._at_once.acquire(timeout=deadline.left_s()):
+            raise Busy("Other regex searches are running. Try again in a moment.")
         self._deadline = deadline
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _REGEX_CHILD],
@@ -2886,7 +2870,10 @@ class RegexChild:
             stderr=subprocess.DEVNULL,
         )
         self._answers = b""
-        problem = self._ask(shape)
+        try:
+            problem = self._ask(shape)
+        except TimeoutError:
+            problem = "it takes too long to compile"
         if problem:
             self.close()
             raise BadRequest(
@@ -2923,6 +2910,7 @@ class RegexChild:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
+        self._at_once.release()
 
 
 def parse_words(text: str) -> tuple[list[re.Pattern], list[re.Pattern]]:
@@ -3001,7 +2989,7 @@ def find_spans(
     return hits, True
 
 
-def search(passages: Callable[[Deadline], Iterator[Passage]], query: Query) -> Finds:
+def search(passages: Callable[[Deadline], Iterator[Passage]], query: Query) -> dict:
     """Return a page of hits over what `passages` yields until the deadline."""
     deadline = Deadline(SEARCH_BUDGET_S)
     if query.mode == "regex":
@@ -3026,12 +3014,12 @@ def search(passages: Callable[[Deadline], Iterator[Passage]], query: Query) -> F
         seen = {(h.passage.workspace_id, h.passage.name) for h in found}
         rest = (h for h in hits if (h.passage.workspace_id, h.passage.name) not in seen)
         hits = [*found, *rest]
-    return _make_page(hits, query, deadline, True)
+    return _make_page(hits, query, deadline)
 
 
 def _make_page(
-    hits: list[Hit], query: Query, deadline: Deadline, is_whole: bool
-) -> Finds:
+    hits: list[Hit], query: Query, deadline: Deadline, is_whole: bool = True
+) -> dict:
     """Return the page of hits a query asks for, with a note when time ran out."""
     note = ""
     if not is_whole or not deadline.left_s():
@@ -3039,31 +3027,35 @@ def _make_page(
             f"The search stopped after {SEARCH_BUDGET_S:g} s before it had seen all: "
             "there may be more. Narrow it with workspace_id, since or until."
         )
-    page = hits[query.offset : query.offset + query.limit]
-    return Finds(page, len(hits), note)
+    rows = []
+    for hit in hits[query.offset : query.offset + query.limit]:
+        row = {n: v for n, v in vars(hit.passage).items() if n != "text"}
+        snippet = make_snippet(hit.passage.text, hit.start, hit.end)
+        rows.append(
+            {**row, "matches": hit.matches, "score": hit.score, "snippet": snippet}
+        )
+    return {"hits": rows, "total": len(hits), "offset": query.offset, "note": note}
 
 
-def search_documents(store: Store, query: Query, mask: Callable) -> Finds:
+def search_documents(store: Store, query: Query, mask: Callable) -> dict:
     """Return hits over knowledge and overviews, as `mask` shows them."""
 
     def passages(deadline: Deadline) -> Iterator[Passage]:
         """Yield every document until the deadline."""
         for workspace_id in chosen_workspaces(store, query.workspace_id):
-            overview = describe_document(store, workspace_id, OVERVIEW)
-            documents = [overview] if overview else []
-            for document in documents + list_documents(store, workspace_id):
+            paths = [d.path for d in list_documents(store, workspace_id)]
+            for path in (OVERVIEW, *paths):
                 if not deadline.left_s():
                     return
                 with contextlib.suppress(NotFound):
-                    _, data = read_document(store, workspace_id, document.path)
+                    document, data = read_document(store, workspace_id, path)
                     text = mask(data.decode("utf-8", "replace"))
-                    name = document.path
-                    yield Passage(workspace_id, document.modified, name, name, 0, text)
+                    yield Passage(workspace_id, document.modified, path, path, 0, text)
 
     return search(passages, query)
 
 
-def search_sessions(store: Store, query: Query, mask: Callable) -> Finds:
+def search_sessions(store: Store, query: Query, mask: Callable) -> dict:
     """Return hits over sessions, newest first where hits are not ranked."""
 
     def passages(deadline: Deadline) -> Iterator[Passage]:
@@ -3195,6 +3187,7 @@ class Parameter:
     low: int = 0
     high: int = MAX_OFFSET
     choices: tuple[str, ...] = ()
+    is_digest: bool = False
 
 
 PARAMETERS = {
@@ -3220,12 +3213,12 @@ PARAMETERS = {
     "until": Parameter("inclusive", 40),
     "content": Parameter("", MAX_BODY_BYTES),
     "binding": Parameter("from register_workspace"),
-    "if_sha256": Parameter("of the text you read: refuse if it changed since", 64),
+    "if_sha256": Parameter("of the text you read: refuse if changed", is_digest=True),
     "write_token": Parameter("from register_workspace"),
     "data": Parameter("base64 of one gzip member", MAX_BODY_BYTES),
     "total_size": Parameter("of the raw transcript", high=MAX_TRANSCRIPT_BYTES),
-    "sha256": Parameter("of the raw transcript", 64),
-    "base_sha256": Parameter("of the archived transcript this continues", 64),
+    "sha256": Parameter("of the raw transcript", is_digest=True),
+    "base_sha256": Parameter("of the archived transcript it continues", is_digest=True),
     "deep": Parameter("re-hash the archive"),
 }
 # read_session counts from the end with a negative offset.
@@ -3358,6 +3351,8 @@ def _check_text(name: str, parameter: Parameter, value: str) -> None:
             f"`{name}` is {len(value):,} characters long; at most "
             f"{parameter.max_chars:,} are taken."
         )
+    if parameter.is_digest and value and not _SHA256.fullmatch(value):
+        raise BadRequest(f"`{name}` must be a SHA-256 in 64 lower-case hex digits.")
     if parameter.choices and value not in parameter.choices:
         known = ", ".join(parameter.choices)
         raise BadRequest(f"`{name}` must be one of {known}, not {clip(value, 60)!r}.")
@@ -3397,18 +3392,19 @@ def tool_get_overview(ctx: Context) -> dict:
 
     Example: {}
     """
-    rows = [_workspace_row(ctx, w) for w in _by_activity(ctx.store)]
-    for row in rows[:MAX_LIMIT]:
+    found = _by_activity(ctx.store)
+    rows = [_workspace_row(ctx, workspace) for workspace in found[:OVERVIEW_WORKSPACES]]
+    for row in rows:
         row["summary"] = _read_summary(ctx, row["workspace_id"])
     texts = {n: _read_global(ctx, n) for n in ("README.md", "INDEX.md")}
     return {
         "_heading": "Overview of the shared memory",
         "readme": texts["README.md"],
         "index": texts["INDEX.md"],
-        "workspaces": rows[:MAX_LIMIT],
-        "total": len(rows),
+        "workspaces": rows,
+        "total": len(found),
         "offset": 0,
-        "_call": "list_workspaces(offset={})",
+        "_call": "list_workspaces(offset=",
     }
 
 
@@ -3424,7 +3420,7 @@ def tool_list_workspaces(
     words = query.casefold().split()
     rows = []
     for workspace in _by_activity(ctx.store):
-        text = " ".join(dataclasses.astuple(workspace)).casefold()
+        text = words and " ".join(map(ctx.mask, vars(workspace).values())).casefold()
         if all(word in text for word in words):
             rows.append(workspace)
     page = [_workspace_row(ctx, w) for w in rows[offset : offset + limit]]
@@ -3433,7 +3429,7 @@ def tool_list_workspaces(
         "workspaces": page,
         "total": len(rows),
         "offset": offset,
-        "_call": f"list_workspaces({_given(query=query)}offset={{}})",
+        "_call": f"list_workspaces({_given(query=query)}offset=",
     }
 
 
@@ -3520,7 +3516,7 @@ def tool_list_knowledge(
         "documents": rows[offset : offset + limit],
         "total": len(rows),
         "offset": offset,
-        "_call": call + "offset={})",
+        "_call": call + "offset=",
     }
 
 
@@ -3544,7 +3540,7 @@ def tool_read_knowledge(
         **dataclasses.asdict(document),
         "content": text,
         "part": part,
-        "_call": f"read_knowledge({again}part={{}})",
+        "_call": f"read_knowledge({again}part=",
     }
 
 
@@ -3563,14 +3559,14 @@ def tool_search_knowledge(
     Example: {"query": "deploy checklist"}
     """
     wanted = Query(_require_query(query), mode, workspace_id, "", "", limit, offset)
-    finds = search_documents(ctx.store, wanted, ctx.search_mask)
-    rows = []
-    for hit in finds.hits:
-        row = _hit_row(hit, "path")
+    page = search_documents(ctx.store, wanted, ctx.search_mask)
+    for row in page["hits"]:
+        row["path"] = row.pop("name")
         where = _given(workspace_id=row["workspace_id"], path=row["path"])
-        rows.append({**row, "_read": f"read_knowledge({where[:-2]})"})
+        row["_read"] = f"read_knowledge({where[:-2]})"
     again = _given(query=query, workspace_id=workspace_id, mode=mode)
-    return _finds_page("Knowledge", finds, rows, wanted, f"search_knowledge({again}")
+    heading = f"Knowledge matching {query!r}"
+    return {"_heading": heading, **page, "_call": f"search_knowledge({again}offset="}
 
 
 def _require_query(query: str) -> str:
@@ -3578,34 +3574,6 @@ def _require_query(query: str) -> str:
     if query.strip():
         return query.strip()
     raise BadRequest("`query` is empty. Give the words to search for.")
-
-
-def _hit_row(hit: Hit, name: str) -> dict:
-    """Return what a result list says of a hit."""
-    passage = hit.passage
-    return {
-        "workspace_id": passage.workspace_id,
-        "date": passage.date,
-        "title": passage.title,
-        name: passage.name,
-        "matches": hit.matches,
-        "score": hit.score,
-        "snippet": make_snippet(passage.text, hit.start, hit.end),
-    }
-
-
-def _finds_page(
-    kind: str, finds: Finds, rows: list[dict], query: Query, call: str
-) -> dict:
-    """Return the page of a search."""
-    return {
-        "_heading": f"{kind} matching {query.text!r}",
-        "hits": rows,
-        "total": finds.total,
-        "offset": query.offset,
-        "note": finds.note,
-        "_call": call + "offset={})",
-    }
 
 
 @tool(READS)
@@ -3632,7 +3600,7 @@ def tool_list_sessions(
         "sessions": [_session_row(ctx, archive) for archive in page],
         "total": len(heads),
         "offset": offset,
-        "_call": f"list_sessions({again}offset={{}})",
+        "_call": f"list_sessions({again}offset=",
     }
 
 
@@ -3702,7 +3670,7 @@ def tool_read_session(
         "part": part,
         "size": session.size,
         "sha256": session.sha256,
-        "_call": f"read_session({again}offset={{}})",
+        "_call": f"read_session({again}offset=",
     }
 
 
@@ -3727,7 +3695,7 @@ def _read_messages(
 def _read_raw(ctx: Context, archive: Archive, offset: int, limit: int) -> list[dict]:
     """Return verbatim lines from line `offset` on, masked for an AI."""
     rows, used = [], 0
-    for number, line in read_lines(ctx.store, archive, offset, limit):
+    for number, line in read_lines(ctx.store, archive, offset):
         if line is None:
             text = "(a line over 4 MiB: the sync token reads it with view=data)"
         else:
@@ -3735,7 +3703,7 @@ def _read_raw(ctx: Context, archive: Archive, offset: int, limit: int) -> list[d
             text = mask_line(text) if ctx.is_masked else text
         rows.append({"number": number, "role": "line", "time": "", "text": text})
         used += len(text)
-        if used > MAX_PARSED_LINE_BYTES:
+        if len(rows) == limit or used > MAX_PARSED_LINE_BYTES:
             break
     return rows
 
@@ -3779,25 +3747,20 @@ def tool_search_sessions(
 
     Example: {"query": "flaky login test", "since": "2026-10-01"}
     """
-    wanted = Query(
-        _require_query(query),
-        mode,
-        workspace_id,
-        *parse_period(since, until),
-        limit,
-        offset,
-    )
-    finds = search_sessions(ctx.store, wanted, ctx.search_mask)
-    rows = []
-    for hit in finds.hits:
-        row = {**_hit_row(hit, "session_id"), "message": hit.passage.number}
+    period = parse_period(since, until)
+    text = _require_query(query)
+    wanted = Query(text, mode, workspace_id, *period, limit, offset)
+    page = search_sessions(ctx.store, wanted, ctx.search_mask)
+    for row in page["hits"]:
+        row["session_id"], row["message"] = row.pop("name"), row.pop("number")
         where = {n: row[n] for n in ("workspace_id", "session_id")}
-        call = f"read_session({_given(**where)}offset={max(0, row['message'] - 2)})"
-        rows.append({**row, "_read": call})
+        first = max(0, row["message"] - 2)
+        row["_read"] = f"read_session({_given(**where)}offset={first})"
     again = _given(
         query=query, workspace_id=workspace_id, since=since, until=until, mode=mode
     )
-    return _finds_page("Sessions", finds, rows, wanted, f"search_sessions({again}")
+    heading = f"Sessions matching {query!r}"
+    return {"_heading": heading, **page, "_call": f"search_sessions({again}offset="}
 
 
 # The five tools that write.
@@ -3868,17 +3831,9 @@ def tool_write_overview(
     """
     workspace_id = ctx.keys.require_binding(binding)
     ctx.store.registry.require(workspace_id)
-    _check_digests(if_sha256=if_sha256)
     data = _require_document(content)
     write = (ctx.store, workspace_id, OVERVIEW, data, ctx.caller.scope, if_sha256)
     return _receipt_row(workspace_id, write_document(*write))
-
-
-def _check_digests(**digests: str) -> None:
-    """Raise BadRequest unless every given digest has the form of one."""
-    for name, value in digests.items():
-        if value:
-            require_sha256(name, value)
 
 
 def _require_document(content: str) -> bytes:
@@ -3932,7 +3887,6 @@ def tool_upload_knowledge(
     ctx.store.registry.require(workspace_id)
     ctx.keys.require_write_token(workspace_id, write_token)
     require_knowledge_path(path)
-    _check_digests(if_sha256=if_sha256)
     data = _require_document(content)
     write = (ctx.store, workspace_id, path, data, ctx.caller.scope, if_sha256, True)
     return _receipt_row(workspace_id, write_document(*write))
@@ -3961,7 +3915,6 @@ def tool_upload_session(
     workspace = ctx.store.registry.require(workspace_id)
     ctx.keys.require_write_token(workspace_id, write_token)
     require_session_id(session_id)
-    _check_digests(sha256=sha256, base_sha256=base_sha256)
     if content and data:
         raise BadRequest("Give `content` or `data`, not both.")
     if content:
@@ -4044,22 +3997,24 @@ def render_markdown(data: dict, max_bytes: int) -> str:
     if "_text" in data:
         return f"{head}\n\n{data['_text']}"
     if "content" in data:
-        return _render_text(head, data["content"], data["part"], data, max_bytes)
+        return _render_text(
+            head, data["content"], data["part"], data["_call"], max_bytes
+        )
     name = next((n for n in LISTS if n in data), None)
     if name is None:
         return head if "_heading" in data else f"{head}\n\n{render_json(data)}"
     if name == "messages" and data["limit"] == 1 and data["messages"]:
         row = data["messages"][0]
         head = f"{head}\n{format_message_head(row)}"
-        call = data["_call"].format(f"{row['number']}, limit=1, part={{}}")
-        numbered = {**data, "_call": call}
-        return _render_text(head, row["text"], data["part"], numbered, max_bytes)
+        call = f"{data['_call']}{row['number']}, limit=1, part="
+        return _render_text(head, row["text"], data["part"], call, max_bytes)
     return _render_list(head, name, data, max_bytes)
 
 
-def _render_text(head: str, text: str, part: int, data: dict, max_bytes: int) -> str:
+def _render_text(head: str, text: str, part: int, call: str, max_bytes: int) -> str:
     """Return one part of a long text; raise BadRequest for a part there is not."""
-    parts = split_parts(text, max_bytes - len(head.encode()) - 400)
+    room = max_bytes - len(head.encode()) - len(call.encode()) - 200
+    parts = split_parts(text, room)
     if part >= len(parts):
         raise BadRequest(
             f"`part` {part} is not there: the parts are 0 to {len(parts) - 1}."
@@ -4068,7 +4023,7 @@ def _render_text(head: str, text: str, part: int, data: dict, max_bytes: int) ->
     if len(parts) > 1:
         head += f" · part {part} of 0-{len(parts) - 1}"
     if part + 1 < len(parts):
-        foot = f"\n\nMore: {data['_call'].format(part + 1)}"
+        foot = f"\n\nMore: {call}{part + 1})"
     return f"{head}\n{DATA_NOTICE}\n\n{parts[part]}{foot}"
 
 
@@ -4101,7 +4056,7 @@ def _render_list(head: str, name: str, data: dict, max_bytes: int) -> str:
     if data.get("note"):
         lines += ["", data["note"]]
     if after < total:
-        lines += ["", f"More: {data['_call'].format(after)}"]
+        lines += ["", f"More: {data['_call']}{after})"]
     return "\n".join(lines)
 
 
@@ -4257,9 +4212,28 @@ def answer_body(ctx: Context, body: object, headers: dict[str, str]) -> Answer:
             f"A batch must have 1 to {MAX_BATCH} messages and is part of "
             f"{BATCH_VERSION} only. Send one message per request."
         )
-    answers = [answer_message(ctx, message, headers).body for message in body]
-    answers = [answer for answer in answers if answer is not None]
+    answers, used = [], 0
+    for message in body:
+        answer = answer_message(ctx, message, headers).body
+        if answer is not None:
+            used += len(format_json(answer))
+            if used > MAX_BATCH_ANSWER_BYTES:
+                text = "The answers of this batch are too long. Send fewer at once."
+                answer = make_error(message.get("id"), INTERNAL_ERROR, text, {})
+            answers.append(answer)
     return Answer(200, answers) if answers else Answer(202)
+
+
+def parse_body(body: bytes) -> tuple[Answer | None, object]:
+    """Return a body's JSON value, or the answer that refuses it."""
+    try:
+        value = parse_json(body)
+    except ValueError as e:
+        text = f"The body is not JSON in UTF-8: {clip(str(e), 200)}."
+        return refuse_body(text, PARSE_ERROR), None
+    if is_deeper(value, MAX_NESTING):
+        return refuse_body(f"The body is nested over {MAX_NESTING} levels deep."), None
+    return None, value
 
 
 def refuse_body(message: str, code: int = INVALID_REQUEST, status: int = 400) -> Answer:
@@ -4345,7 +4319,7 @@ def check_modern(method: str, params: dict, headers: dict[str, str]) -> None:
         raise RpcError(
             UNSUPPORTED_VERSION,
             f"Protocol version {version!r} is not supported.",
-            {"supported": list(SUPPORTED_VERSIONS), "requested": version},
+            {"supported": [MODERN_VERSION], "requested": version},
         )
 
 
@@ -4377,6 +4351,8 @@ def run_method(ctx: Context, method: str, params: dict, modern: bool) -> dict:
         raise RpcError(
             METHOD_NOT_FOUND, f"There is no method {clip(method, 80)!r} here."
         )
+    if method != "resources/list" and params.get("cursor") is not None:
+        raise RpcError(INVALID_PARAMS, "There is no such cursor: the list is one page.")
     meta = params.get("_meta")
     form = meta.get("fedmem/format") if isinstance(meta, dict) else None
     if form is not None:
@@ -4420,22 +4396,10 @@ def rpc_discover(ctx: Context, params: dict) -> dict:
     }
 
 
-def rpc_ping(ctx: Context, params: dict) -> dict:
-    """Return nothing, promptly."""
-    return {}
-
-
 def rpc_tools_list(ctx: Context, params: dict) -> dict:
     """Return the tools that the caller's token may use."""
-    _refuse_cursor(params)
     scope = ctx.caller.scope
     return {"tools": [t.describe() for t in TOOLS.values() if scope in t.scopes]}
-
-
-def _refuse_cursor(params: dict) -> None:
-    """Raise RpcError for a cursor where there is one page only."""
-    if params.get("cursor") is not None:
-        raise RpcError(INVALID_PARAMS, "There is no such cursor: the list is one page.")
 
 
 def rpc_tools_call(ctx: Context, params: dict) -> dict:
@@ -4465,7 +4429,6 @@ GLOBAL_TEXTS = ("README.md", "INDEX.md")
 
 def rpc_resource_templates(ctx: Context, params: dict) -> dict:
     """Return the forms of this server's URIs."""
-    _refuse_cursor(params)
     rows = [
         {"name": n, "uriTemplate": u, "description": d, "mimeType": "text/markdown"}
         for n, u, d in RESOURCE_TEMPLATES
@@ -4477,7 +4440,9 @@ def rpc_resources_list(ctx: Context, params: dict) -> dict:
     """Return a page of resources, workspace by workspace."""
     names = sorted(ctx.store.registry.all())
     workspace_id, skip = _parse_cursor(params.get("cursor"))
-    rows = [] if workspace_id else [_global_resource(name) for name in GLOBAL_TEXTS]
+    rows = (
+        [] if workspace_id else [_resource(f"memory:///{n}", n) for n in GLOBAL_TEXTS]
+    )
     for name in names:
         if name < workspace_id:
             continue
@@ -4505,9 +4470,9 @@ def _parse_cursor(cursor: object) -> tuple[str, int]:
     raise RpcError(INVALID_PARAMS, "There is no such cursor. Begin without one.")
 
 
-def _global_resource(name: str) -> dict:
-    """Return the entry of the memory's README or INDEX."""
-    return {"uri": f"memory:///{name}", "name": name, "mimeType": "text/markdown"}
+def _resource(uri: str, name: str) -> dict:
+    """Return a resource's entry."""
+    return {"uri": uri, "name": name, "mimeType": "text/markdown"}
 
 
 def _list_resources(ctx: Context, workspace_id: str) -> Iterator[dict]:
@@ -4519,11 +4484,7 @@ def _list_resources(ctx: Context, workspace_id: str) -> Iterator[dict]:
     sessions = sorted("sessions/" + session_id for session_id in list(ledger.sessions))
     for path in (*paths, *sessions):
         name = path.partition("/")[2] or path
-        yield {
-            "uri": base + urllib.parse.quote(path),
-            "name": f"{workspace_id}: {name}",
-            "mimeType": "text/markdown",
-        }
+        yield _resource(base + urllib.parse.quote(path), f"{workspace_id}: {name}")
 
 
 def rpc_resources_read(ctx: Context, params: dict) -> dict:
@@ -4592,7 +4553,6 @@ PROMPTS = {
 
 def rpc_prompts_list(ctx: Context, params: dict) -> dict:
     """Return the prompts."""
-    _refuse_cursor(params)
     rows = []
     for name, (description, argument, _) in PROMPTS.items():
         about = {"name": argument, "required": argument == "topic"}
@@ -4624,7 +4584,7 @@ def rpc_prompts_get(ctx: Context, params: dict) -> dict:
 
 METHODS: dict[str, Callable[[Context, dict], dict]] = {
     "initialize": rpc_initialize,
-    "ping": rpc_ping,
+    "ping": lambda ctx, params: {},
     "server/discover": rpc_discover,
     "tools/list": rpc_tools_list,
     "tools/call": rpc_tools_call,
@@ -4751,6 +4711,9 @@ class BodyBudget:
     @contextlib.contextmanager
     def hold(self, size: int) -> Iterator[None]:
         """Hold room for a body; raise HttpError 503 when there is none in time."""
+        if size <= SMALL_BODY_BYTES:
+            yield
+            return
         with self._changed:
             if not self._changed.wait_for(lambda: self._left >= size, BODY_WAIT_S):
                 text = "Too many uploads at once. Try again in 5 seconds."
@@ -4765,31 +4728,26 @@ class BodyBudget:
 
 
 class Metrics:
-    """Count requests and tool calls since the start."""
+    """Count requests and tool calls since the start; a name includes its labels."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: collections.Counter = collections.Counter()
         self.started = time.monotonic()
 
-    def count(self, name: str, amount: int = 1, **labels: object) -> None:
-        """Add to a counter."""
+    def count(self, name: str) -> None:
+        """Add one to a counter."""
         with self._lock:
-            self._counts[name, tuple(labels.items())] += amount
+            self._counts[name] += 1
 
     def format(self, gauges: dict[str, float]) -> str:
         """Return everything in Prometheus' text form."""
-        lines = [f"# TYPE {n} gauge\n{n} {v:g}" for n, v in gauges.items()]
         with self._lock:
-            rows = sorted(self._counts.items(), key=repr)
-        typed = set()
-        for (name, labels), value in rows:
-            if name not in typed:
-                lines.append(f"# TYPE {name} counter")
-                typed.add(name)
-            inner = ",".join(f'{n}="{v}"' for n, v in labels)
-            lines.append(f"{name}{{{inner}}} {value}" if inner else f"{name} {value}")
-        return "\n".join(lines) + "\n"
+            rows = sorted(self._counts.items())
+        lines = [f"# TYPE {n} gauge\n{n} {v:g}" for n, v in gauges.items()]
+        names = sorted({name.partition("{")[0] for name, _ in rows})
+        lines += [f"# TYPE {name} counter" for name in names]
+        return "\n".join([*lines, *(f"{name} {n}" for name, n in rows)]) + "\n"
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -4870,10 +4828,6 @@ class Server(http.server.ThreadingHTTPServer):
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
-    def count_connections(self) -> int:
-        """Return how many connections are open."""
-        return len(self._deadlines)
-
     def stop(self) -> None:
         """Take no more connections, let running requests finish, end idle ones; return
         after SHUTDOWN_GRACE_S at the latest."""
@@ -4897,6 +4851,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # with two writes an answer: 42 ms each, measured
     server: Server
+    _checked_lines: list[bytes] | None = None
 
     def handle_one_request(self) -> None:
         """Read, answer and log one request."""
@@ -4904,7 +4859,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
         server.set_deadline(self.connection, IDLE_TIMEOUT_S, is_idle=True)
         line = self.rfile.readline(MAX_REQUEST_LINE_BYTES + 1)
-        if not line.strip():
+        if line in (b"\r\n", b"\n"):  # tolerated once (RFC 9112, 2.2)
+            line = self.rfile.readline(MAX_REQUEST_LINE_BYTES + 1)
+        if not line:
             return
         self._started = time.monotonic()
         self._left = 0  # body bytes that lie unread on the connection
@@ -4916,14 +4873,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except HttpError as e:
             if e.http_status == 400:  # what follows cannot be trusted to be a request
                 self.close_connection = True
-            reply = make_json_reply(e.http_status, {"error": str(e)}, e.headers)
+            reply = self._refuse(e.http_status, str(e), e.headers)
         except ConnectionError:
             return
         except Exception:
             incident = log_incident("request")
             text = f"The server failed (incident {incident}). Try again later."
-            reply = make_json_reply(500, {"error": text})
+            reply = self._refuse(500, text, {})
         self._send(reply)
+
+    def _refuse(self, status: int, text: str, headers: dict[str, str]) -> Reply:
+        """Return an error, for /mcp as JSON-RPC without an id: clients parse it."""
+        body = make_error(None, INVALID_REQUEST, text, {})
+        body = body if self._path == "/mcp" else {"error": text}
+        return make_json_reply(status, body, headers)
 
     def _answer(self, line: bytes) -> Reply:
         """Return the reply to the request that begins with `line`; raise HttpError."""
@@ -4934,13 +4897,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise HttpError(400, "This is not an HTTP/1.1 request.")
         self._method = match[1].decode()
         self._path = match[2].decode().partition("?")[0]
-        headers = self.request_headers = parse_headers(self._header_lines())
+        lines = list(self._header_lines())
+        if lines != self._checked_lines:  # a kept connection mostly repeats itself
+            self._checked_lines = None
+            self.request_headers = parse_headers(lines)
+        headers = self.request_headers
         self._left = self._parse_length(headers)
-        asked = headers.get("connection", "").lower()
-        self.close_connection = asked == "close" or match[3] == b"0"
+        asked = re.split(r"[,\s]+", headers.get("connection", "").lower())
+        self.close_connection = "close" in asked or match[3] == b"0"
         if _is_loopback(self._address) and headers.get("x-real-ip"):
             self._address = headers["x-real-ip"]
-        check_host(headers, self.server.allowed)
+        if self._checked_lines is None:
+            check_host(headers, self.server.allowed)
+            self._checked_lines = lines
         route = ROUTES.get(self._path)
         if route is None:
             raise HttpError(404, f"There is nothing at {clip(self._path, 100)}.")
@@ -4988,17 +4957,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if scope in scopes:
             self._scope = scope
             return scope
-        reason = "no-token" if not given else "wrong-scope" if scope else "bad-token"
+        if scope:
+            raise HttpError(403, "This needs the sync token; you hold the AI token.")
+        reason = "bad-token" if given else "no-token"
         log.warning(
             "auth refused: addr=%s reason=%s", escape_controls(self._address), reason
         )
-        self.server.metrics.count("fedmem_auth_refused_total", reason=reason)
+        self.server.metrics.count(f'fedmem_auth_refused_total{{reason="{reason}"}}')
         help_ = {
             "no-token": "This memory needs a token: set the header 'Authorization: "
             "Bearer TOKEN' in your client's configuration.",
             "bad-token": "This token is not valid here: compare it with MCP_TOKEN or "
             "SYNC_TOKEN of the server, or its _meta/tokens.json.",
-            "wrong-scope": "This needs the sync token.",
         }[reason]
         raise HttpError(401, help_, WWW_Authenticate='Bearer realm="fedmem"')
 
@@ -5014,46 +4984,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def post_mcp(self) -> Reply:
         """Answer one JSON-RPC body."""
-        try:
-            scope = self._require_scope(*SCOPES)
-        except HttpError as e:
-            body = make_error(None, INVALID_REQUEST, str(e), {})
-            return make_json_reply(401, body, e.headers)
+        scope = self._require_scope(*SCOPES)
         if self._left > MAX_BODY_BYTES:
             text = f"The body is over {format_size(MAX_BODY_BYTES)}. Send pieces."
-            return make_json_reply(413, make_error(None, INVALID_REQUEST, text, {}))
+            raise HttpError(413, text)
         server, headers = self.server, self.request_headers
+        names = (headers.get(f"x-fedmem-{n}", "") for n in ("machine", "tool"))
+        caller = Caller(scope, self._address, *map(_decode_name, names))
+        form = "markdown" if scope == "ai" else "json"
+        context = Context(server.store, server.keys, caller, server.redact, form)
         with server.bodies.hold(self._left):
             body = self._read_body()
             server.set_deadline(self.connection, 0)
-            try:
-                is_large = len(body) > LARGE_BODY_BYTES
-                with server.large_body if is_large else contextlib.nullcontext():
-                    value = parse_json(body)
-                    del body
-            except ValueError as e:
-                text = f"The body is not JSON in UTF-8: {clip(str(e), 200)}."
-                answer = refuse_body(text, PARSE_ERROR)
-                return make_json_reply(answer.status, answer.body)
+            is_large = len(body) > LARGE_BODY_BYTES
+            with server.large_body if is_large else contextlib.nullcontext():
+                answer, value = parse_body(body)
+                del body
             self._doing = describe_call(value)
-            context = Context(
-                server.store,
-                server.keys,
-                Caller(
-                    scope,
-                    self._address,
-                    _decode_name(headers.get("x-fedmem-machine", "")),
-                    _decode_name(headers.get("x-fedmem-tool", "")),
-                ),
-                server.redact,
-                "markdown" if scope == "ai" else "json",
-            )
-            if is_deeper(value, MAX_NESTING):
-                answer = refuse_body(
-                    f"The body is nested over {MAX_NESTING} levels deep."
-                )
-            else:
-                answer = answer_body(context, value, headers)
+            answer = answer or answer_body(context, value, headers)
         if answer.body is None:
             return Reply(answer.status)
         self._count_call(answer.body)
@@ -5065,9 +5013,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if name in TOOLS and isinstance(body, dict):
             failed = body.get("error") or body.get("result", {}).get("isError")
             outcome = "error" if failed else "ok"
-            self.server.metrics.count(
-                "fedmem_tool_calls_total", tool=name, outcome=outcome
-            )
+            labels = f'{{tool="{name}",outcome="{outcome}"}}'
+            self.server.metrics.count("fedmem_tool_calls_total" + labels)
 
     def get_health(self) -> Reply:
         """Answer that the server runs."""
@@ -5084,7 +5031,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 "fedmem_uptime_seconds": round(
                     time.monotonic() - server.metrics.started
                 ),
-                "fedmem_connections": server.count_connections(),
+                "fedmem_connections": len(server._deadlines),
                 "fedmem_workspaces": len(server.store.registry.all()),
                 "fedmem_documents": sum(ledger.documents for ledger in ledgers),
                 "fedmem_sessions": sum(len(ledger.sessions) for ledger in ledgers),
@@ -5145,9 +5092,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _log(self, reply: Reply) -> None:
         """Log one line per request; foreign text last and escaped."""
         took_ms = (time.monotonic() - self._started) * 1000
-        self.server.metrics.count(
-            "fedmem_requests_total", method=self._method, status=reply.status
-        )
+        self.server.metrics.count(f'fedmem_requests_total{{status="{reply.status}"}}')
         log.info(
             "access addr=%s scope=%s status=%d ms=%.1f bytes=%d method=%s path=%s "
             "rpc=%s",
@@ -5197,97 +5142,66 @@ def _decode_name(value: str) -> str:
 # What an operator does with the files, with or without a running server.
 
 
-@dataclasses.dataclass
-class CheckReport:
-    """Collect what a check looked at and what it found wrong."""
-
-    documents: int = 0
-    versions: int = 0
-    archives: int = 0
-    problems: list[str] = dataclasses.field(default_factory=list)
-
-
-def check_store(store: Store) -> CheckReport:
-    """Return what is wrong with a root: every document and archive is read and compared
-    with its record and with the journal."""
-    report = CheckReport()
+def check_store(store: Store) -> Iterator[tuple[str, str]]:
+    """Yield every file of a root and what is wrong with it, empty when nothing is: each
+    document and archive is read and compared with its record and the journal. A server
+    may be running: what looks wrong is looked at again when all writes have ended."""
     if store.journal.bad_lines:
-        report.problems.append(f"{JOURNAL_FILE}: {store.journal.bad_lines} bad lines")
-    size = stat_file(store.root, JOURNAL_FILE).st_size
-    if size and not read_tail(store.root, JOURNAL_FILE, 1).endswith(b"\n"):
-        report.problems.append(f"{JOURNAL_FILE}: its last line is torn")
-    for workspace_id in sorted(store.registry.all()):
-        identity = f"workspaces/{workspace_id}/identity.json"
-        if parse_workspace(read_json_file(store.root, identity)) is None:
-            report.problems.append(f"{identity}: missing or unreadable")
-        _check_workspace(store, workspace_id, report)
-    known = set(store.registry.all())
+        yield JOURNAL_FILE, f"{store.journal.bad_lines} bad lines"
     for name, _ in list_directory(store.root, "workspaces"):
-        if name not in known:
-            report.problems.append(f"workspaces/{name}: not a registered workspace")
-    for folder in ("_meta", "workspaces"):
-        for relative, _ in walk_files(store.root, folder):
-            if split_path(relative)[1].startswith(TEMP_MARK):
-                report.problems.append(f"{relative}: left by an interrupted write")
-    return report
+        if name not in store.registry.all():
+            store.settle()
+            is_known = name in store.registry.all()
+            yield f"workspaces/{name}", "" if is_known else "not a registered workspace"
+    for workspace_id in sorted(store.registry.all()):
+        folder = f"workspaces/{workspace_id}"
+        entries = store.journal.ledger(workspace_id).entries
+        files = [f"{folder}/{path}" for path in list(entries)]
+        files += [relative for relative, _ in walk_files(store.root, folder)]
+        for relative in dict.fromkeys(files):
+            problem = _check_file(store, workspace_id, relative)
+            if problem:
+                store.settle()
+                problem = _check_file(store, workspace_id, relative)
+            yield relative, problem
+    for relative, _ in walk_files(store.root, "_meta"):
+        if split_path(relative)[1].startswith(TEMP_MARK):
+            yield relative, "left by an interrupted write"
 
 
-def read_tail(root: str, relative: str, count: int) -> bytes:
-    """Return a file's last bytes."""
-    with open_file(root, relative) as file:
-        file.seek(-count, os.SEEK_END)
-        return file.read(count)
-
-
-def _check_workspace(store: Store, workspace_id: str, report: CheckReport) -> None:
-    """Compare a workspace's files with the journal, both ways."""
-    folder = f"workspaces/{workspace_id}"
-    entries = dict(store.journal.ledger(workspace_id).entries)
-    seen = set()
-    for relative, found in list(walk_files(store.root, folder)):
-        path = relative.removeprefix(folder + "/")
-        seen.add(path)
-        try:
-            if path.startswith(".versions/"):
-                _check_version(store, relative, found, report)
-            elif path.startswith("sessions/") and path.endswith(".jsonl.gz"):
-                report.archives += 1
-                _check_archive(store, relative, entries.get(path))
-            elif path == OVERVIEW or path.startswith("knowledge/"):
-                report.documents += 1
-                _check_entry(entries.get(path), store.digest(relative, found))
-        except FedmemError as e:
-            report.problems.append(f"{relative}: {e}")
-    for path, entry in entries.items():
-        if path not in seen and entry.action not in ("deleted", "registered"):
-            report.problems.append(f"{folder}/{path}: acknowledged and missing")
-
-
-def _check_version(
-    store: Store, relative: str, found: os.stat_result, report: CheckReport
-) -> None:
-    """Raise Damaged when an old version is not the text its name says."""
-    report.versions += 1
-    digest = store.digest(relative, found)
-    if not relative.removesuffix(".md").endswith("-" + digest[:12]):
-        raise Damaged(f"its text has sha256 {digest}, not the one in its name")
-
-
-def _check_entry(entry: Entry | None, sha256: str) -> None:
-    """Raise Damaged unless the journal's last word on a file is its digest."""
+def _check_file(store: Store, workspace_id: str, relative: str) -> str:
+    """Return what is wrong with a file of a workspace, empty when nothing is."""
+    path = relative.removeprefix(f"workspaces/{workspace_id}/")
+    entry = store.journal.ledger(workspace_id).entries.get(path)
+    found = stat_file(store.root, relative)
+    if found is None:
+        is_gone = entry is None or entry.action == "deleted"
+        return "" if is_gone else "acknowledged and missing"
+    if split_path(path)[1].startswith(TEMP_MARK):
+        return "left by an interrupted write"
+    try:
+        if path == "identity.json":
+            is_sound = parse_workspace(read_json_file(store.root, relative))
+            return "" if is_sound else "unreadable"
+        if path.startswith("sessions/"):
+            if not path.endswith(".jsonl.gz"):
+                return ""
+            session = scan_archive(store.root, relative)
+            digest = session.sha256
+            record = parse_session(read_json_file(store.root, record_path(relative)))
+            if entry and entry.sha256 == digest and record not in (None, session):
+                return "its record does not describe it; remove the .json to rebuild it"
+        else:
+            digest = store.digest(relative, found)
+    except FedmemError as e:
+        return str(e)
+    if path.startswith(".versions/"):
+        is_named = relative.endswith(f"-{digest[:12]}.md")
+        return "" if is_named else f"its sha256 is {digest}, not the one in its name"
     if entry is None or entry.action == "deleted":
-        raise Damaged("it is not in the journal")
-    if entry.sha256 != sha256:
-        raise Damaged(f"its sha256 is {sha256}, the journal says {entry.sha256}")
-
-
-def _check_archive(store: Store, relative: str, entry: Entry | None) -> None:
-    """Raise Damaged unless an archive's bytes are what its record and journal say."""
-    session = scan_archive(store.root, relative)
-    _check_entry(entry, session.sha256)
-    record = parse_session(read_json_file(store.root, record_path(relative)))
-    if record is not None and record != session:
-        raise Damaged("its record does not describe it; remove the .json to rebuild it")
+        return "it is not in the journal"
+    is_same = entry.sha256 == digest
+    return "" if is_same else f"its sha256 is {digest}, the journal says {entry.sha256}"
 
 
 # ---- 21. Commands: what each command does -----------------------------------
@@ -5340,18 +5254,19 @@ def cmd_serve(args: argparse.Namespace) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         os.umask(0o077)
         store = open_store(settings["memory_root"], args.existing)
-        keys, is_first = load_keys(store.root, settings)
+        keys, made = load_keys(store.root, settings)
         write_default_texts(store.root)
         if args.demo:
             fill_demo(store)
         server = make_server(store, keys, settings)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        print(format_welcome(server, settings, is_first, args.demo), flush=True)
+        if args.demo:
+            made = ["mcp_token", "sync_token"]
+        print(format_welcome(server, made), flush=True)
         signal.sigwait(signals)
         log.info("stopping")
-        server.stop()
-        store.close()
+        server.stop()  # files stay open: a request that outlives it may still write
     return 0
 
 
@@ -5367,25 +5282,18 @@ def make_server(store: Store, keys: Keys, settings: dict[str, str]) -> Server:
         ) from e
 
 
-def format_welcome(
-    server: Server, settings: dict[str, str], is_first: bool, demo: bool
-) -> str:
-    """Return what a server prints at its start: where it is, how to connect."""
+def format_welcome(server: Server, made: list[str]) -> str:
+    """Return what a server prints at its start: where it is, the tokens that were made
+    now, how to connect."""
     keys, root = server.keys, server.store.root
-    shown = is_first or demo
-    ai_token = keys.mcp_token if shown else "$MCP_TOKEN"
+    tokens = {"mcp_token": "AI token", "sync_token": "sync token"}
     lines = [f"fedmem {VERSION} serves {root} at {server.url}", ""]
-    if shown:
-        lines += [
-            f"  AI token    {keys.mcp_token}",
-            f"  sync token  {keys.sync_token}",
-        ]
-        if not demo:
-            lines.append(f"  kept in {root}/{TOKENS_FILE}; not printed again")
-    elif settings["mcp_token"]:
-        lines.append("  The tokens are those of MCP_TOKEN and SYNC_TOKEN.")
-    else:
-        lines.append(f"  The tokens are in {root}/{TOKENS_FILE}.")
+    lines += [f"  {tokens[name]:<11} {getattr(keys, name)}" for name in made]
+    if made and stat_file(root, TOKENS_FILE):
+        lines.append(f"  kept in {root}/{TOKENS_FILE}; not printed again")
+    elif not made:
+        lines.append(f"  The tokens are those configured, or in {root}/{TOKENS_FILE}.")
+    ai_token = keys.mcp_token if "mcp_token" in made else "AI_TOKEN"
     lines += [
         "",
         "Connect Claude Code:",
@@ -5463,17 +5371,16 @@ def fill_demo(store: Store) -> None:
 def cmd_check(args: argparse.Namespace) -> int:
     """Print what is wrong with a root; return 0 when nothing is."""
     root = os.path.realpath(os.path.expanduser(args.memory_root or find_root()))
+    files = problems = 0
     with contextlib.closing(open_store(root, existing=True)) as store:
-        report = check_store(store)
-    for problem in report.problems:
-        print(problem)
-    print(
-        f"{plural(report.documents, 'document')}, "
-        f"{plural(report.versions, 'version')}, "
-        f"{plural(report.archives, 'archive')} read: "
-        + (plural(len(report.problems), "problem") if report.problems else "all sound")
-    )
-    return 1 if report.problems else 0
+        for relative, problem in check_store(store):
+            files += 1
+            if problem:
+                problems += 1
+                print(f"{relative}: {problem}")
+    outcome = plural(problems, "problem") if problems else "all sound"
+    print(f"{plural(files, 'file')} read: {outcome}")
+    return 1 if problems else 0
 
 
 # ---- 22. Command line: parser and main --------------------------------------
@@ -5537,7 +5444,7 @@ def main(argv: list[str] | None = None) -> int:
         return args.run(args)
     except FedmemError as e:
         print(f"fedmem: {e}", file=sys.stderr)
-        return e.exit_code
+        return 1
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:
