@@ -149,6 +149,7 @@ SESSION_CACHE_ENTRIES = 50_000  # about a kilobyte each
 MAX_QUERY_CHARS = 500  # a question, or an error message
 SEARCH_BUDGET_S = 5.0  # what a person waits for
 SNIPPET_CHARS = 240
+MAX_MATCHES = 1_000  # counted in one passage
 MAX_SCANNED_HITS = 10_000  # more cannot be paged through
 
 PARSER_VERSION = 1  # raise it when room 8 changes what a transcript shows
@@ -244,7 +245,7 @@ def read_stamp(name: str) -> str:
 def parse_time(text: str, end: bool = False) -> datetime.datetime:
     """Return the UTC time that ISO 8601 `text` names; a bare date is its first
     instant, or its last with `end`. Raise ValueError for anything else."""
-    text = text.strip()
+    text = text.strip() if isinstance(text, str) else ""
     if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
         text += "T23:59:59.999999" if end else "T00:00:00"
     # 3.10's fromisoformat knows neither Z nor fractions of other than 3 or 6 digits.
@@ -507,18 +508,28 @@ def read_json_file(root: str, relative: str) -> object | None:
     """Return the value of a JSON file, None when it is missing, torn or not JSON."""
     try:
         return parse_json(read_file(root, relative))
-    except (NotFound, ValueError):
+    except (NotFound, NotAllowed, TooLarge, ValueError):
         return None
 
 
+def _absent(relative: str, error: OSError) -> None:
+    """Return None when an error says that nothing is there; raise it otherwise: what
+    cannot be looked at must not be taken for missing, or it would be overwritten."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        return None
+    with disk_errors(relative):
+        raise error
+
+
 def stat_file(root: str, relative: str) -> os.stat_result | None:
-    """Return the stat of a regular file, None when there is none."""
+    """Return the stat of a regular file, None when there is none; raise
+    StorageFailed when that cannot be known."""
     parent, name = split_path(relative)
     try:
         with directory(root, parent) as handle:
             found = os.stat(name, dir_fd=handle, follow_symlinks=False)
-    except OSError:
-        return None
+    except OSError as e:
+        return _absent(relative, e)
     return found if stat.S_ISREG(found.st_mode) else None
 
 
@@ -528,14 +539,22 @@ def sign_file(root: str, relative: str) -> tuple | None:
     return found and (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
+def read_tail(root: str, relative: str) -> str:
+    """Return the last 8 bytes of a file in hex; they tell two archives of one size
+    apart."""
+    with open_file(root, relative) as file, disk_errors(relative):
+        file.seek(-min(8, os.fstat(file.fileno()).st_size), os.SEEK_END)
+        return file.read().hex()
+
+
 def list_directory(root: str, relative: str) -> list[tuple[str, os.stat_result]]:
     """Return name and stat of what is in a directory, sorted; empty without one.
     Symbolic links, sockets and the like are left out."""
     try:
         with directory(root, relative) as handle, os.scandir(handle) as entries:
             found = [(e.name, e.stat(follow_symlinks=False)) for e in entries]
-    except OSError:
-        return []
+    except OSError as e:
+        return _absent(relative, e) or []
     wanted = (stat.S_ISREG, stat.S_ISDIR)
     return sorted((n, s) for n, s in found if any(is_(s.st_mode) for is_ in wanted))
 
@@ -673,10 +692,19 @@ class FileLock:
         try:
             with disk_errors(self._relative):
                 fd: int | None = self._open()
-                try:
-                    fcntl.lockf(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                except BlockingIOError:
-                    fd = None
+                while True:
+                    try:
+                        fcntl.lockf(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                    except BlockingIOError:
+                        fd = None
+                    except OSError as e:
+                        # The kernel takes each process for one owner, and so sees
+                        # circles where different threads wait for each other's peers.
+                        if e.errno != errno.EDEADLK:
+                            raise
+                        time.sleep(0.002)
+                        continue
+                    break
             try:
                 yield fd
             finally:
@@ -721,13 +749,19 @@ def unpack_member(data: bytes, max_bytes: int) -> bytes:
     return raw
 
 
+def _read_some(file: io.BufferedReader) -> bytes:
+    """Return the next bytes of an archive; raise StorageFailed."""
+    with disk_errors("archive"):
+        return file.read(64 * KIB)
+
+
 def iter_members(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     """Yield archive offset and content of each gzip member from the file's position
     on; raise Damaged when the archive is torn or is not ours."""
     offset = file.tell()
     unpacker, content, taken, data = zlib.decompressobj(31), bytearray(), 0, b""
     try:
-        while data := data or file.read(64 * KIB):
+        while data := data or _read_some(file):
             content += unpacker.decompress(data, BLOCK_BYTES + 1 - len(content))
             rest = unpacker.unused_data or unpacker.unconsumed_tail
             taken += len(data) - len(rest)
@@ -795,10 +829,19 @@ def format_entry(entry: Entry) -> bytes:
 def parse_entry(line: bytes) -> Entry | None:
     """Return the entry of a journal line, None when it is not one."""
     try:
-        value = json.loads(line)
-        return Entry(*(value[name] for name in Entry._fields))
+        value = parse_json(line)
+        entry = Entry(*(value[name] for name in Entry._fields))
     except (ValueError, KeyError, TypeError):
         return None
+    numbers = (entry.seq, entry.size)
+    texts = (entry.time, entry.workspace, entry.action, entry.path, entry.sha256)
+    is_sound = all(type(n) is int for n in numbers) and all(map(_is_text, texts))
+    return entry if is_sound else None
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value is a text."""
+    return isinstance(value, str)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -854,6 +897,7 @@ class Session:
     size: int
     sha256: str
     archive_size: int
+    archive_tail: str  # its last 8 bytes, CRC and size of the last member, in hex
     title: str
     start: str
     end: str
@@ -1038,6 +1082,7 @@ def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
         for name in made:
             tokens[name] = stored[name] = f"fm{name[0]}_" + secrets.token_urlsafe(32)
         if made:
+            remove_temps(root, TOKENS_FILE)
             write_file(root, TOKENS_FILE, format_json(stored).encode() + b"\n")
     try:
         key, version = bytes.fromhex(secret["key"]), int(secret["version"])
@@ -1068,9 +1113,15 @@ def _damaged_secrets(root: str, relative: str) -> Damaged:
     )
 
 
-_START = r"(?<![A-Za-z0-9])"
+# A secret begins where no word goes on: also after a JSON escape (\n), a terminal
+# colour (0m) and a URL escape (%3D).
+_START = (
+    r"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=\\u[0-9A-Fa-f]{4})|(?<=[0-9]m)"
+    r"|(?<=%[0-9A-Fa-f]{2}))"
+)
 _END = r"(?![A-Za-z0-9])"
-_SHAPES = (  # kind, a text that each one contains, shape; `value` is masked
+_WORD = r"[A-Za-z0-9_-]"
+_SHAPES = (  # kind, a text that each one contains, shape; `value` is what is masked
     (
         "private-key",
         "PRIVATE KEY",
@@ -1081,33 +1132,39 @@ _SHAPES = (  # kind, a text that each one contains, shape; `value` is masked
         r"{0,1000})",
     ),
     ("aws-key", "A", _START + r"A(?:KIA|SIA|ROA|IDA)[A-Z2-7]{16}" + _END),
-    ("github-token", "gh", _START + r"gh[pousr]_[A-Za-z0-9]{36,255}"),
-    ("github-token", "github_pat_", r"github_pat_[A-Za-z0-9_]{40,255}"),
-    ("anthropic-key", "sk-ant-", _START + r"sk-ant-[A-Za-z0-9_-]{20,255}"),
+    ("github-token", "gh", _START + r"gh[pousr]_[A-Za-z0-9]{36,}"),
+    ("github-token", "github_pat_", r"github_pat_[A-Za-z0-9_]{40,}"),
+    ("gitlab-token", "glpat-", _START + rf"glpat-{_WORD}{{20,}}"),
+    ("anthropic-key", "sk-ant-", _START + rf"sk-ant-{_WORD}{{20,}}"),
     (
         "openai-key",
         "sk-",
         _START + r"sk-(?:proj-|svcacct-|admin-)?(?=[A-Za-z_-]{0,99}[0-9])"
-        r"[A-Za-z0-9_-]{20,255}",
+        rf"{_WORD}{{20,}}",
     ),
-    ("google-key", "AIza", _START + r"AIza[A-Za-z0-9_-]{35}"),
-    ("google-secret", "GOCSPX-", r"GOCSPX-[A-Za-z0-9_-]{20,60}"),
-    ("slack-token", "xox", _START + r"xox[abeoprs]-[A-Za-z0-9-]{10,255}"),
-    ("slack-token", "xapp-", _START + r"xapp-[0-9]-[A-Za-z0-9-]{10,255}"),
+    ("huggingface-token", "hf_", _START + r"hf_[A-Za-z0-9]{30,}"),
+    ("groq-key", "gsk_", _START + r"gsk_[A-Za-z0-9]{40,}"),
+    ("google-key", "AIza", _START + rf"AIza{_WORD}{{35}}"),
+    ("google-secret", "GOCSPX-", rf"GOCSPX-{_WORD}{{20,}}"),
+    ("slack-token", "xox", _START + r"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
+    ("slack-token", "xapp-", _START + r"xapp-[0-9]-[A-Za-z0-9-]{10,}"),
     (
         "slack-webhook",
         "hooks.slack.com",
         r"hooks\.slack\.com(?:\\?/)services(?P<value>(?:\\?/[A-Za-z0-9]{6,40}){3})",
     ),
-    ("stripe-key", "k_", _START + r"(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{16,255}"),
-    ("stripe-key", "whsec_", _START + r"whsec_[A-Za-z0-9]{24,255}"),
+    ("sendgrid-key", "SG.", _START + rf"SG\.{_WORD}{{16,}}\.{_WORD}{{16,}}"),
+    ("stripe-key", "k_", _START + r"(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{16,}"),
+    ("stripe-key", "whsec_", _START + r"whsec_[A-Za-z0-9]{24,}"),
     ("npm-token", "npm_", _START + r"npm_[A-Za-z0-9]{36}" + _END),
-    ("fedmem-token", "fm", _START + r"fm[ms]_[A-Za-z0-9_-]{43}"),
+    ("pypi-token", "pypi-", _START + rf"pypi-{_WORD}{{40,}}"),
+    ("telegram-token", ":", _START + rf"[0-9]{{8,10}}:AA{_WORD}{{33}}"),
+    ("fedmem-token", "fm", _START + rf"fm[ms]_{_WORD}{{43}}"),
     (
         "jwt",
         "eyJ",
-        _START + r"eyJ[A-Za-z0-9_-]{8,4096}\.eyJ[A-Za-z0-9_-]{8,8192}"
-        r"\.[A-Za-z0-9_-]{8,1024}",
+        _START.replace("A-Za-z0-9]", "A-Za-z0-9_-]", 1)
+        + rf"eyJ{_WORD}{{8,}}\.eyJ{_WORD}{{8,}}\.{_WORD}{{8,}}",
     ),
     (
         "url-password",
@@ -1119,16 +1176,25 @@ _SHAPES = (  # kind, a text that each one contains, shape; `value` is masked
         "bearer-token",
         "earer ",
         r"[Bb]earer (?=[A-Za-z._~+/-]{0,99}[0-9])"
-        r"(?P<value>[A-Za-z0-9._~+/-]{20,1024}=*)",
+        r"(?P<value>[A-Za-z0-9._~+/-]{20,}=*)",
+    ),
+    ("basic-auth", "asic ", r"[Bb]asic (?P<value>[A-Za-z0-9+/]{16,}={1,2})"),
+    (
+        "password-option",
+        "--",
+        r"--[a-z-]{0,20}(?:password|passwd|token|secret|api-key)[ ]+[\"']?"
+        r"(?P<value>(?=[^\s\"'\\]{0,99}[0-9])[^\s\"'\\-][^\s\"'\\]{7,})",
     ),
 )
-SECRET_PATTERNS = [(kind, needle, re.compile(s)) for kind, needle, s in _SHAPES]
+SECRET_PATTERNS = [(kind, needle, re.compile(shape)) for kind, needle, shape in _SHAPES]
 # NAME=value, name: "value", "name":"value" (JSON may escape the quotes), where the
 # name says secret and the value has the entropy of one.
 ASSIGNMENT = re.compile(
     r"(?i)(?:secret|token|passw(?:or)?d|passphrase|pwd|api_?-?key|access_?-?key|"
+    r"account_?-?key|"
     r"private_?-?key|auth_?-?key|encryption_?-?key|signing_?-?key|credentials?)"
-    r"[A-Za-z0-9_]{0,20}(?:\\?[\"'])?[ \t]{0,3}(?:=>|:=|=|:)[ \t]{0,3}(?:\\?[\"'])?"
+    r"[A-Za-z0-9_]{0,20}(?:\\{0,7}[\"'])?[ \t]{0,3}(?:=>|:=|=|:)[ \t]{0,3}"
+    r"(?:\\{0,7}[\"'])?"
     r"(?P<value>[A-Za-z0-9+/_.~!@#$%^&*-]{10,512}={0,2})"
 )
 ASSIGNMENT_NEEDLES = ("ecret", "oken", "assw", "assphrase", "pwd", "key", "redential")
@@ -1139,8 +1205,9 @@ MIN_ENTROPY_BITS = 3.0  # per character: "password-is-here" has 3.1, so digits t
 def is_random(value: str) -> bool:
     """Return whether a value looks made by a machine: letters and digits mixed (or
     marks and both cases), and many different characters."""
-    if value.startswith(("[", "/", "./", "~/", "$")) or "..." in value:
-        return False  # a mask, a path, a variable, an ellipsis
+    is_path = value.startswith(("/", "./", "~/")) and value.count("/") > 1
+    if is_path or value.startswith(("[", "$")) or "..." in value:
+        return False  # or a mask, a variable, an ellipsis
     has_digit = any(c.isdigit() for c in value)
     has_alpha = any(c.isalpha() for c in value)
     mixed = value.lower() != value and value.upper() != value
@@ -1192,18 +1259,23 @@ def mask_value(value: object) -> object:
     return value
 
 
+def _refuse_doubles(pairs: list[tuple[str, object]]) -> dict:
+    """Return an object's members; raise ValueError when a name is there twice, for the
+    first of them would be masked by nobody."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name is there twice")
+    return dict(pairs)
+
+
 def mask_line(line: str) -> str:
     """Return a transcript's line masked: verbatim where it hides nothing, rewritten
     where JSON's escapes would have hidden a secret from the patterns."""
-    masked = mask_secrets(line)
     try:
-        value = parse_json(line)
+        value = json.loads(line, object_pairs_hook=_refuse_doubles)
         inner = mask_value(value)
-        return masked if inner == value else mask_secrets(format_json(inner))
-    except ValueError:
-        return masked
-    except RecursionError:
-        return "(a line nested too deeply to be masked)"
+    except (ValueError, RecursionError):
+        return "(not a line of JSON: the sync token reads it with view=data)"
+    return mask_secrets(line if inner == value else format_json(inner))
 
 
 # ---- 8. Transcripts: Claude Code and Codex JSONL to messages ----------------
@@ -1322,10 +1394,13 @@ def _make_message(
 ) -> Message | None:
     """Return a message of non-empty parts without system reminders, else None."""
     text = _REMINDER.sub("", "\n".join(p for p in parts if p)).strip()
-    when = record.get("timestamp")
     if not text:
         return None
-    return Message(role, text, when if isinstance(when, str) else "", kind)
+    try:
+        when = format_time(parse_time(record["timestamp"]))
+    except (ValueError, TypeError, KeyError):
+        when = ""  # what is no time is not shown, least of all unmasked
+    return Message(role, text, when, kind)
 
 
 def _render_block(block: dict) -> str:
@@ -1490,12 +1565,11 @@ class TranscriptScanner:
         else:
             self.messages += 1
             self.told += message.kind == "told"
-        with contextlib.suppress(ValueError):
-            when = format_time(parse_time(message.time))
-            self.start = min(self.start or when, when)
-            self.end = max(self.end, when)
+        if message.time:
+            self.start = min(self.start or message.time, message.time)
+            self.end = max(self.end, message.time)
 
-    def finish(self, sha256: str, archive_size: int) -> Session:
+    def finish(self, sha256: str, archive_size: int, archive_tail: str) -> Session:
         """Return the session; a last line without a line end counts."""
         if self._is_mid_line:
             self._end_line()
@@ -1503,6 +1577,7 @@ class TranscriptScanner:
             size=self.size,
             sha256=sha256,
             archive_size=archive_size,
+            archive_tail=archive_tail,
             title=self.title,
             start=self.start,
             end=self.end,
@@ -1842,7 +1917,8 @@ class Store:
             except (BadRequest, Conflict, NotFound, TooLarge, Busy):
                 os.ftruncate(fd, 0)  # refused before anything was written
                 raise
-            os.ftruncate(fd, 0)
+            with disk_errors(path):
+                os.ftruncate(fd, 0)
 
     def _mend(self, fd: int) -> None:
         """Reconcile the path that a lock file still names."""
@@ -1851,15 +1927,19 @@ class Store:
             return
         try:
             note = parse_json(left)
-            where = note["workspace"], note["path"], note["action"]
-        except (ValueError, TypeError, KeyError):
-            log.warning("lock file names no path, cleared: %r", left[:200])
-        else:
+            where = f"{note['workspace']}", f"{note['path']}", f"{note['action']}"
             log.warning("finishing an interrupted write: %s", "/".join(where[:2]))
             sync_folders(self.root, f"workspaces/{where[0]}/{where[1]}")
             reconcile_path(self, *where)
             self.journal.confirm()
-        os.ftruncate(fd, 0)
+        except (ValueError, TypeError, KeyError):
+            log.warning("lock file names no path, cleared: %r", left[:200])
+        except StorageFailed:
+            raise  # the note stays for the next holder
+        except FedmemError as e:  # a planted link, say: it must not stop other paths
+            log.error("interrupted write left as it is: %s", e)
+        with disk_errors("_meta/locks"):
+            os.ftruncate(fd, 0)
 
     def recall_page(self, key: tuple) -> tuple[int, str]:
         """Return the journal's last number, and the page that was kept under it, empty
@@ -1886,8 +1966,11 @@ class Store:
         """Finish or undo every write that a killed process left in flight."""
         for lock in self._locks:
             with lock.hold(wait=False) as fd:
-                if fd is not None:
-                    self._mend(fd)
+                try:
+                    if fd is not None:
+                        self._mend(fd)
+                except StorageFailed as e:  # readers are served all the same
+                    log.error("interrupted write not finished: %s", e)
         if self.registry.all() and stat_file(self.root, REGISTRY_FILE) is None:
             with self.locked("", "registry", "registered"):
                 self.registry.save()
@@ -1930,7 +2013,11 @@ class Store:
             return cached[1]
         record = record_path(relative)
         session = parse_session(read_json_file(self.root, record))
-        if session is None or session.archive_size != signature[1]:
+        tail = read_tail(self.root, relative) if session else ""
+        if not session or (session.archive_size, session.archive_tail) != (
+            signature[1],
+            tail,
+        ):
             session = scan_archive(self.root, relative)
             with contextlib.suppress(FedmemError):  # a cache; the next reader tries too
                 write_file(self.root, record, format_session(session), durable=False)
@@ -2230,7 +2317,7 @@ def scan_archive(root: str, relative: str) -> Session:
             hasher.update(content)
             scanner.feed(content, offset)
         size = file.tell()
-    return scanner.finish(hasher.hexdigest(), size)
+    return scanner.finish(hasher.hexdigest(), size, read_tail(root, relative))
 
 
 def list_archives(store: Store, workspace_id: str, session_id: str) -> list[Archive]:
@@ -2240,7 +2327,7 @@ def list_archives(store: Store, workspace_id: str, session_id: str) -> list[Arch
     for path in store.journal.ledger(workspace_id).sessions.get(session_id, ()):
         try:
             session = store.load_session(workspace_id, path)
-        except (NotFound, Damaged) as e:
+        except (NotFound, NotAllowed, Damaged) as e:
             log.warning("archive left out: %s", e)
         else:
             found.append(Archive(workspace_id, path, session))
@@ -2569,6 +2656,8 @@ def _commit(
     status = "extended" if extended else "revision" if archives else "stored"
     if extended:
         path = extended.path
+    elif lost := _find_lost(store, *where):
+        path = lost
     elif archives:
         month = split_path(archives[0].path)[0]
         path = f"{month}/{where[1]}~{piece.sha256[:12]}.jsonl.gz"
@@ -2578,6 +2667,15 @@ def _commit(
     store.keep_hasher(archive.relative, hasher)
     _journal_archive(store, archive, status, actor)
     return _make_receipt(status, archive)
+
+
+def _find_lost(store: Store, workspace_id: str, session_id: str) -> str:
+    """Return a path at which an archive of the session was and is no more, if any: the
+    next one takes its place."""
+    for path in store.journal.ledger(workspace_id).sessions.get(session_id, ()):
+        if stat_file(store.root, f"workspaces/{workspace_id}/{path}") is None:
+            return path
+    return ""
 
 
 def _match_upload(
@@ -2644,7 +2742,11 @@ def _write_archive(
     if extended:
         session = extended.session
         index = max(i for i, block in enumerate(session.blocks) if not block.is_cut)
-        scanner = TranscriptScanner(session, index)
+        last = read_bytes(store, extended, max(0, session.size - 1), 1)
+        if last == b"\n":
+            scanner = TranscriptScanner(session, index)
+        else:  # its last line was cut, and counted: scan all of it again
+            index = 0
         kept_bytes = session.blocks[index].archive_offset
         tail = read_blocks(store, extended, index)
         rest = itertools.chain(tail, chunks(session.size))
@@ -2653,14 +2755,17 @@ def _write_archive(
     with replace_file(store.root, target) as out:
         if extended:
             _copy_bytes(store.root, target, kept_bytes, out)
+        member = b""
         for block in cut_blocks(rest):
             scanner.feed(block, out.tell())
-            out.write(compress_block(block))
+            member = compress_block(block)
+            out.write(member)
         if not scanner.blocks:  # an empty transcript is one empty member
             scanner.feed(b"", 0)
-            out.write(compress_block(b""))
-        archive_size = out.tell()
-    archive = Archive(workspace_id, path, scanner.finish(sha256, archive_size))
+            member = compress_block(b"")
+            out.write(member)
+        size, tail = out.tell(), member[-8:].hex()
+    archive = Archive(workspace_id, path, scanner.finish(sha256, size, tail))
     store.forget_session(target)
     record = format_session(archive.session)
     with contextlib.suppress(FedmemError):  # a cache; the next reader writes it
@@ -2675,7 +2780,7 @@ def find_month(chunks: Iterable[bytes]) -> str:
         scanner.feed(block, 0)
         if scanner.start:
             break
-    scanner.finish("", 0)
+    scanner.finish("", 0, "")
     return (scanner.start or format_time(utc_now()))[:7].replace("-", "/")
 
 
@@ -2711,7 +2816,7 @@ def reconcile_path(store: Store, workspace_id: str, path: str, action: str) -> N
         name = split_path(path)[1]
         for relative, _ in list(walk_files(store.root, f"{folder}/sessions")):
             parent, found = split_path(relative)
-            if found.startswith(temp_prefix(name)):
+            if found.startswith(temp_prefix(name + ".json")):
                 remove_file(store.root, relative)
             elif found.endswith(".jsonl.gz") and session_of(relative) == name:
                 _reconcile_archive(store, workspace_id, relative, folder)
@@ -2849,13 +2954,11 @@ class Passage:
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-    """Hold one find: the passage, how well it fits, how often, and where."""
+    """Hold one find: the passage with its snippet, how well it fits, how often."""
 
     passage: Passage
     score: float
     matches: int
-    start: int
-    end: int
 
 
 class Deadline:
@@ -2881,12 +2984,16 @@ class RegexChild:
         if not self._at_once.acquire(timeout=deadline.left_s()):
             raise Busy("Other regex searches are running. Try again in a moment.")
         self._deadline = deadline
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _REGEX_CHILD],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        command = [sys.executable, "-I", "-S", "-c", _REGEX_CHILD]
+        try:
+            with disk_errors("regex process"):
+                self._process = subprocess.Popen(
+                    command, stderr=subprocess.DEVNULL, **pipes
+                )
+        except FedmemError:
+            self._at_once.release()
+            raise
         self._answers = b""
         try:
             problem = self._ask(shape)
@@ -2936,7 +3043,7 @@ def parse_words(text: str) -> tuple[list[re.Pattern], list[re.Pattern]]:
     excludes with a dash."""
     wanted, excluded = [], []
     for dash, phrase, word in re.findall(r'(?<!\S)(-?)(?:"([^"]+)"|(\S+))', text):
-        terms = [phrase] if phrase else re.findall(r"\w+", word)
+        terms = [phrase] if phrase.strip() else re.findall(r"\w+", word)
         for term in terms:
             if phrase or dash or term.casefold() not in STOP_WORDS:
                 (excluded if dash else wanted).append(_compile_word(term))
@@ -2955,6 +3062,17 @@ def _compile_word(term: str) -> re.Pattern:
     return re.compile(shape, re.IGNORECASE)
 
 
+def find_matches(shape: re.Pattern, text: str) -> list[tuple[int, int]]:
+    """Return start and end of a pattern's matches, a thousand at most."""
+    return [m.span() for m in itertools.islice(shape.finditer(text), MAX_MATCHES)]
+
+
+def make_hit(passage: Passage, spans: list, matches: int) -> Hit:
+    """Return a hit that holds the snippet and not the text, which may be long."""
+    snippet = make_snippet(passage.text, *(spans[0] if spans else (0, 0)))
+    return Hit(dataclasses.replace(passage, text=snippet), 0.0, matches)
+
+
 def find_words(passages: Iterable[Passage], text: str) -> list[Hit]:
     """Return the best passage of each document or session, the best first: rare words
     weigh more, and passages in which more of the words stand come first."""
@@ -2965,7 +3083,7 @@ def find_words(passages: Iterable[Passage], text: str) -> list[Hit]:
         key = passage.workspace_id, passage.name
         if any(shape.search(passage.text) for shape in excluded):
             banned.add(key)
-        found = [list(shape.finditer(passage.text)) for shape in wanted]
+        found = [find_matches(shape, passage.text) for shape in wanted]
         in_title = [bool(shape.search(passage.title)) for shape in wanted]
         group = groups.setdefault(key, [[0.0] * len(wanted), None, -1.0])
         here = 0
@@ -2973,9 +3091,8 @@ def find_words(passages: Iterable[Passage], text: str) -> list[Hit]:
             group[0][i] += len(matches) + 2 * in_title[i]
             here += bool(matches)
         if here > group[2] and (here or any(in_title)):
-            first = next((m for m in found if m), [None])[0]
-            span = first.span() if first else (0, 0)
-            group[1:] = [Hit(passage, 0.0, sum(map(len, found)), *span), here]
+            spans = [span for matches in found for span in matches[:1]]
+            group[1:] = [make_hit(passage, spans, sum(map(len, found))), here]
     kept = {k: g for k, g in groups.items() if g[1] and k not in banned}
     weights = []
     for i in range(len(wanted)):
@@ -2999,7 +3116,7 @@ def find_spans(
         for passage in passages:
             spans = find(passage.text)
             if spans:
-                hits.append(Hit(passage, 0.0, len(spans), *spans[0]))
+                hits.append(make_hit(passage, spans, len(spans)))
             if len(hits) == MAX_SCANNED_HITS:
                 return hits, False
     except TimeoutError:
@@ -3027,7 +3144,7 @@ def search(passages: Callable[[Deadline], Iterator[Passage]], query: Query) -> d
     if query.mode == "literal" or (query.mode == "auto" and exact):
         shape = re.compile(re.escape(literal), re.IGNORECASE)
         found, _ = find_spans(
-            passages(deadline), lambda text: [m.span() for m in shape.finditer(text)]
+            passages(deadline), functools.partial(find_matches, shape)
         )
         seen = {(h.passage.workspace_id, h.passage.name) for h in found}
         rest = (h for h in hits if (h.passage.workspace_id, h.passage.name) not in seen)
@@ -3048,10 +3165,8 @@ def _make_page(
     rows = []
     for hit in hits[query.offset : query.offset + query.limit]:
         row = {n: v for n, v in vars(hit.passage).items() if n != "text"}
-        snippet = make_snippet(hit.passage.text, hit.start, hit.end)
-        rows.append(
-            {**row, "matches": hit.matches, "score": hit.score, "snippet": snippet}
-        )
+        found = {"matches": hit.matches, "score": hit.score}
+        rows.append({**row, **found, "snippet": hit.passage.text})
     return {"hits": rows, "total": len(hits), "offset": query.offset, "note": note}
 
 
@@ -3065,7 +3180,7 @@ def search_documents(store: Store, query: Query, mask: Callable) -> dict:
             for path in (OVERVIEW, *paths):
                 if not deadline.left_s():
                     return
-                with contextlib.suppress(NotFound):
+                with contextlib.suppress(NotFound, NotAllowed, TooLarge):
                     document, data = read_document(store, workspace_id, path)
                     text = mask(data.decode("utf-8", "replace"))
                     yield Passage(workspace_id, document.modified, path, path, 0, text)
@@ -3132,7 +3247,7 @@ def _load_head(store: Store, workspace_id: str, paths: list[str]) -> Archive | N
     for path in reversed(paths):
         try:
             return Archive(workspace_id, path, store.recall_session(workspace_id, path))
-        except (NotFound, Damaged) as e:
+        except (NotFound, NotAllowed, Damaged) as e:
             log.warning("archive left out: %s", e)
     return None
 
@@ -3487,9 +3602,10 @@ def _workspace_row(ctx: Context, workspace: Workspace) -> dict:
 
 def _read_summary(ctx: Context, workspace_id: str) -> str:
     """Return the first paragraph of a workspace's overview, empty without one."""
-    with contextlib.suppress(NotFound):
-        text = read_file(ctx.store.root, f"workspaces/{workspace_id}/{OVERVIEW}")
-        masked = ctx.mask(text[: 64 * KIB].decode("utf-8", "replace"))
+    with contextlib.suppress(NotFound, NotAllowed, TooLarge):
+        data = read_file(ctx.store.root, f"workspaces/{workspace_id}/{OVERVIEW}")
+        head = data if len(data) < 64 * KIB else data[: 64 * KIB].rpartition(b"\n")[0]
+        masked = ctx.mask(head.decode("utf-8", "replace"))
         lines = [line.strip() for line in masked.splitlines()]
         prose = [line for line in lines if line and not line.startswith(("#", "---"))]
         return clip(" ".join(prose[:3]), 240)
@@ -3498,7 +3614,7 @@ def _read_summary(ctx: Context, workspace_id: str) -> str:
 
 def _read_global(ctx: Context, name: str) -> str:
     """Return the memory's README.md or INDEX.md, empty without one."""
-    with contextlib.suppress(NotFound):
+    with contextlib.suppress(NotFound, NotAllowed, TooLarge):
         return ctx.mask(read_file(ctx.store.root, name).decode("utf-8", "replace"))
     return ""
 
@@ -3946,6 +4062,7 @@ def tool_upload_session(
         piece = Piece(offset, _unpack_data(data), total_size, sha256, base_sha256)
     else:
         home = find_session(ctx.store, workspace, session_id)
+        deep = deep and home == workspace_id  # for what is damaged there is set aside
         return probe_session(ctx.store, home, session_id, sha256, deep)
     return receive_piece(ctx.store, workspace_id, session_id, piece, ctx.caller.scope)
 
@@ -4028,7 +4145,7 @@ def render_markdown(data: dict, max_bytes: int) -> str:
         return _render_text(
             head, data["content"], data["part"], data["_call"], max_bytes
         )
-    name = next((n for n in LISTS if n in data), None)
+    name = next((n for n in LISTS if isinstance(data.get(n), list)), None)
     if name is None:
         return head if "_heading" in data else f"{head}\n\n{render_json(data)}"
     if name == "messages" and data["limit"] == 1 and data["messages"]:
@@ -4341,13 +4458,14 @@ def check_modern(method: str, params: dict, headers: dict[str, str]) -> None:
         if given != value:
             raise RpcError(
                 HEADER_MISMATCH,
-                f"The header {name} says {given!r}, the body says {value!r}.",
+                f"The header {name} says {clip(given, 80)!r}, the body says "
+                f"{clip(str(value), 80)!r}.",
             )
     if version != MODERN_VERSION:
         raise RpcError(
             UNSUPPORTED_VERSION,
-            f"Protocol version {version!r} is not supported.",
-            {"supported": [MODERN_VERSION], "requested": version},
+            f"Protocol version {clip(version, 80)!r} is not supported.",
+            {"supported": [MODERN_VERSION], "requested": clip(version, 80)},
         )
 
 
@@ -4593,9 +4711,8 @@ def rpc_prompts_get(ctx: Context, params: dict) -> dict:
     name, given = _require_text(params, "name"), params.get("arguments") or {}
     if name not in PROMPTS:
         known = ", ".join(PROMPTS)
-        raise RpcError(
-            INVALID_PARAMS, f"There is no prompt {name!r}; there are: {known}."
-        )
+        text = f"There is no prompt {clip(name, 80)!r}; there are: {known}."
+        raise RpcError(INVALID_PARAMS, text)
     description, argument, text = PROMPTS[name]
     value = given.get(argument, "") if isinstance(given, dict) else None
     if not isinstance(value, str) or (argument == "topic" and not value.strip()):
@@ -4646,9 +4763,7 @@ SINGLE_HEADERS = frozenset(
     + ("mcp-method", "mcp-name", "x-real-ip", "transfer-encoding")
 )
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) (/[!-~]*|\*) HTTP/1\.([01])\r?\n")
-_HEADER_LINE = re.compile(
-    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*\r?\n"
-)
+_HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)\r?\n")
 _REASONS = {status.value: status.phrase for status in http.HTTPStatus}
 _TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
@@ -4692,7 +4807,7 @@ def parse_headers(lines: Iterable[bytes]) -> dict[str, str]:
                 400, f"The header line {clip(repr(line), 80)} is malformed."
             )
         name = match[1].decode("ascii").lower()
-        value = match[2].decode("latin-1")
+        value = match[2].strip(b" \t").decode("latin-1")
         if name in headers:
             if name in SINGLE_HEADERS:
                 raise HttpError(400, f"The header {name} is given twice.")
@@ -4703,9 +4818,8 @@ def parse_headers(lines: Iterable[bytes]) -> dict[str, str]:
 
 def split_host(host: str) -> str:
     """Return the name in a Host header, without its port, in lower case."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]{0,5})?", host)
+    return (match[1] or match[2]).lower() if match else host
 
 
 def check_host(headers: dict[str, str], allowed: frozenset[str]) -> None:
@@ -4893,6 +5007,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # with two writes an answer: 42 ms each, measured
     server: Server
     _checked_lines: list[bytes] | None = None
+    request_headers: dict[str, str] = {}
 
     def handle_one_request(self) -> None:
         """Read, answer and log one request."""
@@ -5093,8 +5208,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _send(self, reply: Reply) -> None:
         """Send a reply in one write, log it, and leave the connection clean."""
         server, body = self.server, reply.body
-        self._discard_body()
-        if server.is_stopping:
+        is_short = self._left <= 64 * KIB and "expect" not in self.request_headers
+        if server.is_stopping or (self._left and not is_short):
             self.close_connection = True
         lines = [
             f"HTTP/1.1 {reply.status} {_REASONS[reply.status]}",
@@ -5112,17 +5227,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(head if self._method == "HEAD" else head + body)
         except OSError:
             self.close_connection = True
-        if self._left:
+        if self._left and self.close_connection:
             self._linger()
-
-    def _discard_body(self) -> None:
-        """Read a body that was refused unread when it is small; else the connection
-        is closed after the answer, for its rest would be taken for a request."""
-        if 0 < self._left <= 64 * KIB and "expect" not in self.request_headers:
+        elif self._left:  # a short body that was refused unread
             self.rfile.read(self._left)
-            self._left = 0
-        elif self._left:
-            self.close_connection = True
 
     def _linger(self) -> None:
         """Read on for a moment, so that the reset which unread bytes cause does not
@@ -5230,7 +5338,8 @@ def _check_file(store: Store, workspace_id: str, relative: str) -> str:
             return "" if is_sound else "unreadable"
         if path.startswith("sessions/"):
             if not path.endswith(".jsonl.gz"):
-                return ""
+                is_aside = ".jsonl.gz.damaged-" in path
+                return "damaged; it was set aside" if is_aside else ""
             session = scan_archive(store.root, relative)
             digest = session.sha256
             record = parse_session(read_json_file(store.root, record_path(relative)))
@@ -5280,7 +5389,7 @@ machines, conventions, where things are.
 def write_default_texts(root: str) -> None:
     """Write the memory's own README and INDEX when they are not there."""
     for name, text in (("README.md", README_TEXT), ("INDEX.md", INDEX_TEXT)):
-        if stat_file(root, name) is None:
+        if stat_file(root, name) is None and name not in dict(list_directory(root, "")):
             write_file(root, name, text.encode())
 
 
@@ -5298,6 +5407,7 @@ def cmd_serve(args: argparse.Namespace) -> int:
         signals = {signal.SIGTERM, signal.SIGINT}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         os.umask(0o077)
+        raise_file_limit()
         store = open_store(settings["memory_root"], args.existing)
         keys, made = load_keys(store.root, settings)
         write_default_texts(store.root)
@@ -5313,6 +5423,16 @@ def cmd_serve(args: argparse.Namespace) -> int:
         log.info("stopping")
         server.stop()  # files stay open: a request that outlives it may still write
     return 0
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as the system allows it: each connection is
+    one, and a write needs some more."""
+    import resource  # not on Windows, where no server runs
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def make_server(store: Store, keys: Keys, settings: dict[str, str]) -> Server:

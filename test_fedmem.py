@@ -376,6 +376,28 @@ class FilesTest(RootCase):
         listed = fedmem.list_documents(self.store, self.workspace_id)
         self.assertEqual([d.path for d in listed], ["real.md"])
 
+    def test_what_cannot_be_looked_at_is_not_taken_for_missing(self) -> None:
+        """Without file handles left, an upload fails and no archive is replaced."""
+        first = make_transcript(3)
+        self.upload("s", first)
+        real = os.open
+        for nth in range(1, 40):
+            calls = iter(range(1, 999))
+
+            def scarce(*args, **more):
+                """Refuse the n-th file handle."""
+                if next(calls) == nth:  # noqa: B023
+                    raise OSError(24, "Too many open files")
+                return real(*args, **more)
+
+            with mock.patch("fedmem.os.open", scarce):
+                with contextlib.suppress(fedmem.StorageFailed):
+                    self.upload("s", claude_line("user", f"another way {nth}"))
+        kept = [gzip.decompress(path.read_bytes()) for path in self.archives()]
+        self.assertIn(first, kept)
+        self.assertEqual(list(Path(self.path("sessions")).rglob("*damaged*")), [])
+        self.assert_sound()
+
     def test_a_planted_pipe_does_not_stop_the_reader(self) -> None:
         """Opening a FIFO without a writer would block for ever."""
         self.write("a.md", "x")
@@ -406,6 +428,22 @@ class FilesTest(RootCase):
         ):
             with self.assertRaises(fedmem.BadRequest, msg=data):
                 fedmem.unpack_member(data, 100)
+
+    def test_a_planted_link_stops_its_own_path_and_no_other(self) -> None:
+        """Neither its neighbours under the same lock nor the next start."""
+        self.write("a.md", "x")
+        os.unlink(self.path("knowledge/a.md"))
+        os.symlink("/etc/passwd", self.path("knowledge/a.md"))
+        os.symlink("/etc/passwd", self.path("overview.md"))
+        with self.assertRaises(fedmem.NotAllowed):
+            self.write("a.md", "new")
+        store = self.open_again()
+        for i in range(200):  # every one of the 64 locks
+            path = f"n{i}.md"
+            fedmem.write_document(store, self.workspace_id, path, b"x", "sync")
+        query = fedmem.Query("x")
+        found = fedmem.search_documents(store, query, fedmem.mask_secrets)
+        self.assertEqual(found["total"], 200)
 
     def test_a_lock_keeps_threads_and_processes_apart(self) -> None:
         """Held here, it is not to be had there."""
@@ -610,6 +648,20 @@ class SecretsTest(RootCase):
         plain = '{"type": "user",  "text":"nothing to hide \\u0041"}'
         self.assertEqual(fedmem.mask_line(plain), plain)
 
+    def test_a_secret_behind_an_escape_is_masked(self) -> None:
+        """Tool inputs are JSON: a line end before a key is a backslash and an n."""
+        for kind, value in SECRETS.items():
+            if kind in CARRIERS or kind == "private-key":
+                continue
+            for before in ("\\n", "\\t", "\\u0020", "\x1b[31m", "%3D", "\\\\n"):
+                masked = fedmem.mask_secrets(f"keys{before}{value} end")
+                self.assertNotIn(value, masked, (kind, before))
+        value = SECRETS["secret"]
+        nested = json.dumps(
+            json.dumps({"command": f'curl -d "{{\\"password\\": \\"{value}\\"}}"'})
+        )
+        self.assertNotIn(value, fedmem.mask_secrets(nested))
+
     def test_masking_takes_linear_time(self) -> None:
         """A megabyte of what almost matches is done in a second or so."""
         for text in (
@@ -619,6 +671,7 @@ class SecretsTest(RootCase):
             "key=" * 250_000,
             "-----BEGIN RSA PRIVATE KEY-----" * 300,
             "x://" * 250_000,
+            ("-eyJ" * 1000 + ".eyJ" + "-eyJ" * 2000 + " ") * 80,
         ):
             started = time.perf_counter()
             fedmem.mask_secrets(text)
@@ -895,7 +948,7 @@ def scan(raw: bytes) -> fedmem.Session:
     scanner = fedmem.TranscriptScanner()
     for block in fedmem.cut_blocks([raw]):
         scanner.feed(block, 0)
-    return scanner.finish(sha256(raw), 0)
+    return scanner.finish(sha256(raw), 0, "")
 
 
 def read_all(raw: bytes) -> list[fedmem.Message]:
@@ -1002,7 +1055,7 @@ class TranscriptsTest(unittest.TestCase):
                 scanner = fedmem.TranscriptScanner(whole, at)
                 for content in blocks[at:]:
                     scanner.feed(content, 0)
-                self.assertEqual(scanner.finish(sha256(raw), 0), whole)
+                self.assertEqual(scanner.finish(sha256(raw), 0, ""), whole)
 
 
 # ---- 9. Store ---------------------------------------------------------------
@@ -1260,6 +1313,42 @@ class ArchiveTest(RootCase):
         self.assertEqual(len(self.archives()), 2)
         self.assert_sound()
 
+    def test_growth_of_a_cut_line_forgets_what_the_cut_showed(self) -> None:
+        """Its record is that of a fresh scan."""
+        cut = claude_line("user", "only a beginning").rstrip(b"\n")
+        self.upload("s", cut)
+        grown = cut + b" torn\n" + make_transcript(2)
+        self.assertEqual(self.upload("s", grown)["status"], "extended")
+        title = fedmem.require_archive(self.store, self.workspace_id, "s").session.title
+        self.assertEqual(title, "message 0 says pelican0")
+        self.assert_sound()
+
+    def test_a_lost_archive_is_replaced_where_it_was(self) -> None:
+        """Also when a revision is there, so that nothing stays missing."""
+        raw = make_transcript(4)
+        self.upload("s", raw)
+        self.upload("s", claude_line("user", "another way"))
+        first = self.archives()[0]
+        first.unlink()
+        self.assertEqual(self.upload("s", raw)["status"], "revision")
+        self.assert_exact(first, raw)
+        self.assert_sound()
+
+    def test_two_archives_of_one_size_are_told_apart(self) -> None:
+        """A record is of the archive whose last bytes it names."""
+        self.upload("s", b"a\n" * 100)
+        archive, record = (
+            self.archives()[0],
+            next(Path(self.path("sessions")).rglob("*.json")),
+        )
+        old = record.read_bytes()
+        size = archive.stat().st_size
+        self.upload("s", b"a\n" * 101)
+        self.assertEqual(archive.stat().st_size, size)
+        record.write_bytes(old)
+        found = fedmem.require_archive(self.open_again(), self.workspace_id, "s")
+        self.assertEqual(found.session.size, 202)
+
     def test_a_wrong_digest_stores_nothing(self) -> None:
         """Neither a whole transcript nor the last of several pieces."""
         raw = make_transcript(4)
@@ -1324,7 +1413,7 @@ class ArchiveTest(RootCase):
         self.upload("s", raw)
         archive = self.archives()[0]
         good = archive.read_bytes()
-        archive.write_bytes(good[:-9] + b"123456789")
+        archive.write_bytes(good[:40] + b"damaged" + good[47:])
         probe = fedmem.probe_session
         quick = probe(self.store, self.workspace_id, "s", sha256(raw), False)
         self.assertEqual(len(quick["have"]), 1)
@@ -1506,6 +1595,21 @@ class CrashTest(RootCase):
         """Beside the archive that it diverged from."""
         self.assertGreater(self.kill_at_every_step("revision", ["store"]), 4)
 
+    def test_an_odd_journal_line_is_skipped_and_reported(self) -> None:
+        """It does not keep the server from starting."""
+        path = Path(self.root, fedmem.JOURNAL_FILE)
+        good = path.read_bytes()
+        for bad in (
+            b'{"seq":"x"}',
+            b"[" * 100_000,
+            b"5",
+            good.splitlines()[0].replace(b'"path":"identity.json"', b'"path":null'),
+        ):
+            path.write_bytes(bad + b"\n" + good)
+            store = self.open_again()
+            self.assertEqual(store.journal.bad_lines, 1)
+            self.assertIn("1 bad lines", find_problems(store)[0])
+
     def test_a_torn_journal_line_is_cut_and_written_again(self) -> None:
         """Power failed in the middle of the last line."""
         self.write("a.md", "second")
@@ -1524,18 +1628,25 @@ class WritersTest(RootCase):
     """Two writers never lose each other's work."""
 
     CHILD = """
-import sys
+import sys, threading
 sys.path.insert(0, sys.argv[1])
 import fedmem
 store = fedmem.open_store(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
-for i in range(20):
-    for path in ("shared.md", f"own-{sys.argv[3]}-{i}.md"):
-        text = f"{sys.argv[3]} {i}".encode()
-        fedmem.write_document(store, "laptop-claude-code-shop", path, text, "sync")
-    wanted = fedmem.Workspace("", "m", "t", f"project-{i}")
-    fedmem.register_workspace(store, wanted, "sync")
+def write(start):
+    for i in range(start, 20, 4):
+        for path in ("shared.md", f"own-{sys.argv[3]}-{i}.md"):
+            text = f"{sys.argv[3]} {i}".encode()
+            fedmem.write_document(store, "laptop-claude-code-shop", path, text, "sync")
+        wanted = fedmem.Workspace("", "m", "t", f"project-{i}")
+        fedmem.register_workspace(store, wanted, "sync")
+        done.append(i)
+done = []
+threads = [threading.Thread(target=write, args=(start,)) for start in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+sys.exit(len(done) != 20)
 """
 
     def test_processes_on_one_root_lose_nothing(self) -> None:
@@ -1699,6 +1810,16 @@ class SearchTest(RootCase):
         self.assertEqual(self.find("pelican", workspace_id=other), [])
         with self.assertRaises(fedmem.NotFound):
             self.find("pelican", workspace_id="nobody")
+
+    def test_a_search_holds_snippets_and_counts_to_a_limit(self) -> None:
+        """One letter in a megabyte of it neither hangs nor fills the memory."""
+        self.talk("s", "a" * 1_000_000, "b")
+        for text, mode in (("a", "literal"), ('"  "', "auto"), ("a", "regex")):
+            query = fedmem.Query(text, mode)
+            found = fedmem.search_sessions(self.store, query, fedmem.mask_secrets)
+            for hit in found["hits"]:
+                self.assertLessEqual(hit["matches"], fedmem.MAX_MATCHES)
+                self.assertLess(len(hit["snippet"]), 400)
 
     def test_a_snippet_shows_the_hit_in_its_surroundings_on_one_line(self) -> None:
         """Marked, cut at both sides."""
@@ -2012,6 +2133,15 @@ class ToolsTest(ServerCase):
         params["_meta"] = {"fedmem/format": "markdown"}
         text = self.rpc("tools/call", params, SYNC)["content"][0]["text"]
         self.assertTrue(text.startswith(fedmem.PAGE_MARK))
+        own = {"workspace_id": self.workspace_id, "write_token": self.write_token}
+        given = {**own, "session_id": "s", "content": make_transcript(1).decode()}
+        upload = {
+            "name": "upload_session",
+            "arguments": given,
+            "_meta": params["_meta"],
+        }
+        text = self.rpc("tools/call", upload, SYNC)["content"][0]["text"]
+        self.assertIn('"status":"stored"', text)
         params["_meta"] = {"fedmem/format": "xml"}
         self.assertEqual(self.rpc("tools/call", params)["code"], -32602)
 
@@ -2544,6 +2674,7 @@ class HttpTest(ServerCase):
             (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
             (b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
             (self.request("X: " + "a" * 20_000), 431),
+            (self.request("X:" + " " * 15_000 + "\x01"), 400),
             (self.request(*[f"X-{i}: 1" for i in range(80)]), 431),
             (self.request(size, size, body=ping), 400),
             (self.request(size, "Content-Length: 5", body=ping), 400),
