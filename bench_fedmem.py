@@ -41,7 +41,7 @@ DOCUMENT = "# Bench\n".ljust(2048, "x")
 CONNECTIONS = (1, 8, 32)
 LOAD_UNITS = ("req/s", "p50 ms", "p99 ms")
 WARM_UP_S = 0.3  # at the start of every round, not counted
-ROUNDS, ROUND_S = 5, 1.5
+ROUNDS, ROUND_S = 5, 1.0
 STARTUP_RUNS = 7
 PIECE_BYTES = 4 << 20  # raw bytes that one call of upload_session may carry
 WAIT_S = 60.0  # for a start or an answer; longer means broken
@@ -84,6 +84,8 @@ def exchange(sock: socket.socket, request: bytes) -> dict:
     response = http.client.HTTPResponse(sock)
     response.begin()
     body = response.read()
+    if body.startswith((b"event:", b"id:", b"data:")):  # the plain peer streams
+        body = body.partition(b"data: ")[2].partition(b"\r\n")[0]
     result = json.loads(body).get("result") if response.status == 200 else None
     if not result or result.get("isError"):
         raise BenchError(f"a request was answered {response.status}: {body[:400]!r}")
@@ -161,8 +163,11 @@ def count_missing(received: bytes) -> int:
     if not blank:
         return 1
     length = re.search(rb"content-length: *(\d+)", head.lower())
-    if not length or b" 200 " not in head[:15]:
+    is_stream = b"transfer-encoding: chunked" in head.lower()
+    if not (length or is_stream) or b" 200 " not in head[:15]:
         raise BenchError(f"under load a server answered {received[:200]!r}")
+    if is_stream:
+        return 0 if body.endswith(b"0\r\n\r\n") else 1
     return int(length[1]) - len(body)
 
 
@@ -202,18 +207,37 @@ def run_load(port: int, request: bytes, connections: int) -> tuple:
     return len(counted_ms) / ROUND_S, median(counted_ms), p99_ms
 
 
+def join_session(sock: socket.socket, request: bytes) -> bytes:
+    """Return a request with the session that a server opens for it, if it opens one."""
+    who = {"name": "bench", "version": "1"}
+    params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": who}
+    sock.sendall(format_request(AI_TOKEN, "initialize", params))
+    received, missing = b"", 1
+    while missing > 0:
+        received += sock.recv(1 << 18)
+        missing = count_missing(received)
+    found = re.search(rb"(?i)\r\n(mcp-session-id: *\S+\r\n)", received)
+    return request.replace(b"\r\n", b"\r\n" + found[1], 1) if found else request
+
+
 def measure_load(ports: list[int], request: bytes, connections: int) -> list[tuple]:
     """Measure the servers in turns; return the median figures of each."""
     rounds: list[list[tuple]] = [[] for _ in ports]
+    requests = {}
+    for port in ports:
+        with open_socket(port) as sock:
+            requests[port] = join_session(sock, request)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         for port, mine in list(zip(ports, rounds, strict=True)) * ROUNDS:
-            mine.append(pool.apply(run_load, (port, request, connections)))
+            mine.append(pool.apply(run_load, (port, requests[port], connections)))
     return [tuple(map(median, zip(*mine, strict=True))) for mine in rounds]
 
 
 # ---- 4. Peer: the official Python SDK ---------------------------------------
-# The fastest way it documents: stateless, JSON answers, coroutine tools, no access log.
-# It answers with the very texts that fedmem answered, read once from its folder.
+# "plain" is what its first example runs: sessions, answers as event streams. "tuned" is
+# the fastest way it documents: stateless, JSON answers, no access log. Both have async
+# tools, and answer with the very texts that fedmem answered, read once from a folder.
+PEERS = ("plain", "tuned")
 
 PEER_SOURCE = '''\
 import sys
@@ -221,7 +245,7 @@ import sys
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 
-folder, port = sys.argv[1:]
+folder, variant, port = sys.argv[1:]
 WORKSPACES = open(f"{folder}/list_workspaces.txt").read()
 DOCUMENT = open(f"{folder}/read_knowledge.txt").read()
 server = MCPServer("peer", log_level="WARNING")
@@ -239,12 +263,16 @@ async def read_knowledge(workspace_id: str, path: str) -> str:
     return DOCUMENT
 
 
+if variant == "plain":
+    server.run(transport="streamable-http", host="127.0.0.1", port=int(port))
 app = server.streamable_http_app(stateless_http=True, json_response=True)
 uvicorn.run(app, host="127.0.0.1", port=int(port), access_log=False)
 '''
 
 
-def format_peer_command(peers: Path, folder: Path, texts: dict[str, str]) -> list[str]:
+def format_peer_command(
+    peers: Path, folder: Path, texts: dict[str, str], variant: str = "tuned"
+) -> list[str]:
     """Install the peer if need be; return its command, which answers these texts."""
     python = peers.resolve() / "venv" / "bin" / "python"
     if not python.exists():
@@ -255,7 +283,7 @@ def format_peer_command(peers: Path, folder: Path, texts: dict[str, str]) -> lis
     program.write_text(PEER_SOURCE)
     for tool, text in texts.items():
         (folder / f"{tool}.txt").write_text(text)
-    return [str(python), str(program), str(folder)]
+    return [str(python), str(program), str(folder), variant]
 
 
 # ---- 5. Transcript: made, not real ------------------------------------------
@@ -362,25 +390,29 @@ def fill_server(sock: socket.socket) -> dict[str, dict]:
 
 
 def cmd_http(args: argparse.Namespace, folder: Path) -> None:
-    """Print requests a second and latency of two tools."""
-    rows = []
+    """Print requests a second and latency of two tools, against each peer."""
+    rows: dict[str, list] = {peer: [] for peer in PEERS if args.peers} or {"none": []}
     with contextlib.ExitStack() as stack:
         command = format_fedmem_command(args.program, folder)
         ports = [stack.enter_context(running(command, folder))[0]]
         sock = stack.enter_context(open_socket(ports[0]))
         calls = fill_server(sock)
         texts = {name: call_tool(sock, AI_TOKEN, name, calls[name]) for name in calls}
-        if args.peers:
-            peer = format_peer_command(args.peers, folder, texts)
+        for variant in PEERS if args.peers else ():
+            peer = format_peer_command(args.peers, folder, texts, variant)
             ports.append(stack.enter_context(running(peer, folder))[0])
         for tool, connections in itertools.product(calls, CONNECTIONS):
             params = {"name": tool, "arguments": calls[tool]}
             request = format_request(AI_TOKEN, "tools/call", params)
-            figures = measure_load(ports, request, connections)
-            ours, peer = (figures + [(None,) * 3])[:2]
-            labels = (f"{tool}, {connections} at once: {unit}" for unit in LOAD_UNITS)
-            rows += zip(labels, ours, peer, strict=True)
-    print_table(f"Tool calls: medians of {ROUNDS} rounds of {ROUND_S} s", rows)
+            ours, *others = measure_load(ports, request, connections)
+            labels = [f"{tool}, {connections} at once: {unit}" for unit in LOAD_UNITS]
+            for mine, peer in zip(
+                rows.values(), others or [(None,) * len(ours)], strict=True
+            ):
+                mine += zip(labels, ours, peer, strict=True)
+    for variant, mine in rows.items():
+        about = f"Tool calls: medians of {ROUNDS} rounds of {ROUND_S} s; SDK {variant}"
+        print_table(about, mine)
 
 
 def measure_starts(commands: list[list[str]], folder: Path) -> list[tuple]:

@@ -1885,7 +1885,7 @@ class ToolsTest(ServerCase):
             self.assertEqual({tool["name"] for tool in listed}, names)
             for name in set(fedmem.TOOLS) - names:
                 before = self.journal()
-                self.assertIn("you hold the other one", self.refuse(name, token))
+                self.assertRegex(self.refuse(name, token), "takes the (AI|sync) token")
                 self.assertEqual(self.journal(), before)
         listed = self.rpc("tools/list")["tools"]
         self.assertLess(len(json.dumps(listed)), 8_000)
@@ -2117,7 +2117,7 @@ class ToolsTest(ServerCase):
                     found = result.partition("\n")[2]
                     self.assertNotIn(probe, found, (kind, mode))
                     if mode in ("literal", "regex"):
-                        self.assertEqual(found.strip(), "", (kind, mode))
+                        self.assertIn("Nothing found", found, (kind, mode))
         self.assertIn("[redacted:jwt]", texts[1])
         own = self.sync("read_knowledge", **where, path="secrets.md")
         self.assertIn(SECRETS["jwt"], own["content"])
