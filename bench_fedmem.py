@@ -185,14 +185,28 @@ def fly(sock: socket.socket, request: bytes, deadline_s: float, done: list) -> I
         done.append((started_s, time.perf_counter() - started_s))
 
 
+def join_session(sock: socket.socket, request: bytes) -> bytes:
+    """Return a request with the session that a server opens for it, if it opens one."""
+    who = {"name": "bench", "version": "1"}
+    params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": who}
+    sock.sendall(format_request(AI_TOKEN, "initialize", params))
+    received, missing = b"", 1
+    while missing > 0:
+        received += sock.recv(1 << 18)
+        missing = count_missing(received)
+    found = re.search(rb"(?i)\r\n(mcp-session-id: *\S+\r\n)", received)
+    return request.replace(b"\r\n", b"\r\n" + found[1], 1) if found else request
+
+
 def run_load(port: int, request: bytes, connections: int) -> tuple:
     """Return the three figures of one round; runs in the load process."""
-    begin_s = time.perf_counter() + WARM_UP_S
     done: list[tuple[float, float]] = []
     with selectors.DefaultSelector() as selector:
-        for _ in range(connections):
-            sock = open_socket(port)
-            flight = fly(sock, request, begin_s + ROUND_S, done)
+        socks = [open_socket(port) for _ in range(connections)]
+        requests = [join_session(sock, request) for sock in socks]
+        begin_s = time.perf_counter() + WARM_UP_S
+        for sock, own in zip(socks, requests, strict=True):
+            flight = fly(sock, own, begin_s + ROUND_S, done)
             selector.register(sock, selectors.EVENT_READ, flight)
             next(flight)
         while selector.get_map():
@@ -207,29 +221,12 @@ def run_load(port: int, request: bytes, connections: int) -> tuple:
     return len(counted_ms) / ROUND_S, median(counted_ms), p99_ms
 
 
-def join_session(sock: socket.socket, request: bytes) -> bytes:
-    """Return a request with the session that a server opens for it, if it opens one."""
-    who = {"name": "bench", "version": "1"}
-    params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": who}
-    sock.sendall(format_request(AI_TOKEN, "initialize", params))
-    received, missing = b"", 1
-    while missing > 0:
-        received += sock.recv(1 << 18)
-        missing = count_missing(received)
-    found = re.search(rb"(?i)\r\n(mcp-session-id: *\S+\r\n)", received)
-    return request.replace(b"\r\n", b"\r\n" + found[1], 1) if found else request
-
-
 def measure_load(ports: list[int], request: bytes, connections: int) -> list[tuple]:
     """Measure the servers in turns; return the median figures of each."""
     rounds: list[list[tuple]] = [[] for _ in ports]
-    requests = {}
-    for port in ports:
-        with open_socket(port) as sock:
-            requests[port] = join_session(sock, request)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         for port, mine in list(zip(ports, rounds, strict=True)) * ROUNDS:
-            mine.append(pool.apply(run_load, (port, requests[port], connections)))
+            mine.append(pool.apply(run_load, (port, request, connections)))
     return [tuple(map(median, zip(*mine, strict=True))) for mine in rounds]
 
 
