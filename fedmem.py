@@ -6484,6 +6484,10 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None]) 
         raise BadRequest("the hook's input is no JSON object")
     client = load_client(environment)
     name = event.get("hook_event_name")
+    with contextlib.suppress(FedmemError):
+        write_private(
+            client.path("hook"), f"{format_time(utc_now())} {name}\n".encode()
+        )
     if name == "SessionStart":
         brief = make_brief(client, str(event.get("cwd") or os.getcwd()))
         given = {"hookEventName": name, "additionalContext": brief}
@@ -6887,17 +6891,27 @@ def plan_cron(table: str, client: Client, remove: bool) -> str:
     return "\n".join(lines) + "\n" if lines else ""
 
 
+def read_crontab() -> str:
+    """Return the user's crontab, empty without one; raise NotFound without cron."""
+    import subprocess
+
+    try:
+        listed = subprocess.run(["crontab", "-l"], capture_output=True, text=True)
+    except OSError as e:
+        raise NotFound(f"crontab is not to be had: {e}.") from e
+    return listed.stdout if listed.returncode == 0 else ""
+
+
 def schedule_sync(client: Client, remove: bool) -> str:
     """Put our line into the user's crontab, or take it out; return what was done."""
     import subprocess
 
     try:
-        listed = subprocess.run(["crontab", "-l"], capture_output=True, text=True)
-        table = listed.stdout if listed.returncode == 0 else ""
+        table = read_crontab()
         wanted = plan_cron(table, client, remove)
         if wanted != table:
             subprocess.run(["crontab", "-"], input=wanted, text=True, check=True)
-    except (OSError, subprocess.SubprocessError) as e:
+    except (NotFound, OSError, subprocess.SubprocessError) as e:
         return (
             f"no schedule: crontab is not to be had ({e}). Hooks sync at the end of "
             "each session; run `memory_sync.py sync` now and then for the rest."
@@ -7287,6 +7301,75 @@ def cmd_verify(args: argparse.Namespace) -> int:
     return 1 if lost else 0
 
 
+def cmd_test(args: argparse.Namespace) -> int:
+    """Print in one table what works on this machine; return 0 when all does."""
+    environment = dict(os.environ)
+    client = open_client(args)
+    failed = 0
+    for what, probe in list_probes(client, environment):
+        try:
+            mark, text = "ok", probe()
+        except FedmemError as e:
+            mark, text = "no", str(e)
+            failed += 1
+        print(f"{mark:<4}{what:<22}{text}")
+    return 1 if failed else 0
+
+
+def list_probes(
+    client: Client, environment: dict
+) -> list[tuple[str, Callable[[], str]]]:
+    """Return what `test` looks at; each probe returns what it saw, or raises."""
+
+    def reach(token: str) -> str:
+        """Call the server under a token."""
+        remote = Remote(client.address, token, BRIEF_TIMEOUT_S * 5, attempts=1)
+        found = remote.call("list_workspaces", limit=1)
+        return f"{client.address.url}: {plural(found['total'], 'workspace')}"
+
+    def look_at(plan: Callable[[], Change | None]) -> str:
+        """Compare a client's configuration with what install would write."""
+        change = plan()
+        if change is None:
+            return "not here"
+        if change.before != change.after:
+            raise NotFound(f"{change.path} lacks it; run install again")
+        return change.path
+
+    def read_line(name: str) -> str:
+        """Return the first line of a file of the client."""
+        text = read_text(client.path(name))
+        if text is None:
+            raise NotFound("never")
+        return text.strip()
+
+    def find_schedule() -> str:
+        """Look for our crontab line."""
+        if CRON_MARK not in read_crontab():
+            raise NotFound("no crontab line; run install again")
+        return f"every {SYNC_EVERY_MINUTES} minutes"
+
+    def read_state(name: str) -> str:
+        """Return a time that the last syncs left."""
+        found = SyncState(client.path("state.json")).about.get(name)
+        if not isinstance(found, str):
+            raise NotFound("never; run sync")
+        return format_minute(found)
+
+    given = (client, environment, False)
+    return [
+        ("AI token", functools.partial(reach, client.mcp_token)),
+        ("sync token", functools.partial(reach, client.sync_token)),
+        ("Claude Code", lambda: look_at(lambda: plan_claude_server(*given))),
+        ("Claude Code hooks", lambda: look_at(lambda: plan_claude_hooks(*given))),
+        ("Codex", lambda: look_at(lambda: plan_codex(*given))),
+        ("hook last fired", lambda: read_line("hook")),
+        ("schedule", find_schedule),
+        ("last complete sync", lambda: read_state("last_success")),
+        ("last receipt", lambda: read_state("last_receipt")),
+    ]
+
+
 def cmd_stdio(args: argparse.Namespace) -> int:
     """Pass MCP between standard input and output and the server until input ends."""
     client = open_client(args)
@@ -7524,6 +7607,8 @@ def add_client_commands(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--deep", action="store_true", help="re-hash every archive")
     parser.set_defaults(run=cmd_verify)
+    parser = commands.add_parser("test", help="say what works on this machine")
+    parser.set_defaults(run=cmd_test)
     parser = commands.add_parser("claude-hook", help="what Claude Code's hooks call")
     parser.set_defaults(run=cmd_claude_hook)
     parser = commands.add_parser("stdio", help="a bridge for clients that speak stdio")

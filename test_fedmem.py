@@ -3488,8 +3488,17 @@ class SetupTest(ClientCase):
         subprocess.run(command, shell=True, input=event.encode(), env=env, check=True)
         archived = wait_for(self.archived, lambda found: "s1" in found, 20)
         self.assertEqual(archived, {"s1": raw})
-        lock = home / "lock"
-        self.assertTrue(lock.exists())
+        state = home / "state.json"
+        wait_for(lambda: state.exists() and b"last_success" in state.read_bytes(), bool)
+        done = self.main("test")
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertEqual(len(done.stdout.splitlines()), 9)
+        (claude / "settings.json").unlink()
+        self.server.stop()
+        done = self.main("test")
+        self.assertEqual(done.returncode, 1)
+        bad = re.findall(rb"^no  (\S.*?)  ", done.stdout, re.MULTILINE)
+        self.assertEqual(bad, [b"AI token", b"sync token", b"Claude Code hooks"])
 
     def test_other_entries_stay_and_a_second_run_changes_nothing(self) -> None:
         """Backups are made, and uninstall brings back what was there."""
