@@ -4,7 +4,9 @@
     python3 bench_fedmem.py http      requests a second and latency of two tools
     python3 bench_fedmem.py startup   spawn to first answer; memory of an idle server
     python3 bench_fedmem.py upload    a large transcript: speed, peak memory, last page
-    python3 bench_fedmem.py all       the three, one after the other
+    python3 bench_fedmem.py sync      a client's first sync, and one without changes
+    python3 bench_fedmem.py hook      what a hook costs over starting Python
+    python3 bench_fedmem.py all       all of them, one after the other
 
 With `--peers DIR` the same load also goes to a server made with the official MCP Python
 SDK, installed into a virtual environment in DIR, which is kept. That favours the peer:
@@ -43,6 +45,8 @@ LOAD_UNITS = ("req/s", "p50 ms", "p99 ms")
 WARM_UP_S = 0.3  # at the start of every round, not counted
 ROUNDS, ROUND_S = 5, 1.0
 STARTUP_RUNS = 7
+SYNC_SESSIONS, SYNC_SESSION_BYTES, SYNC_SMALL_SESSIONS = 400, 500_000, 9_600
+HOOK_RUNS = 15
 PIECE_BYTES = 4 << 20  # raw bytes that one call of upload_session may carry
 WAIT_S = 60.0  # for a start or an answer; longer means broken
 
@@ -488,6 +492,81 @@ def cmd_upload(args: argparse.Namespace, folder: Path) -> None:
     print(f"\nbyte-exact: {'yes' if is_byte_exact(folder, transcript) else 'NO'}")
 
 
+def prepare_client(folder: Path, port: int, program: Path) -> dict[str, str]:
+    """Set a client up in a folder as `install` would; return its environment."""
+    home = folder / "sync"
+    (home / "bin").mkdir(parents=True)
+    config = {"url": f"http://127.0.0.1:{port}", "machine": "bench"}
+    tokens = {"mcp_token": AI_TOKEN, "sync_token": SYNC_TOKEN}
+    (home / "config.json").write_text(json.dumps(config))
+    (home / "tokens.json").write_text(json.dumps(tokens))
+    (home / "bin" / "fedmem.py").write_bytes(program.read_bytes())
+    launcher = "import sys\nimport fedmem\nsys.exit(fedmem.main())\n"
+    (home / "bin" / "memory_sync.py").write_text(launcher)
+    places = {"CLAUDE_CONFIG_DIR": f"{folder}/claude", "CODEX_HOME": f"{folder}/codex"}
+    env = {"PATH": os.defpath, "HOME": str(folder), "LANG": "C.UTF-8", **places}
+    return {**env, "MEMORY_SYNC_HOME": str(home)}
+
+
+def time_command(command: list[str], env: dict[str, str], data: bytes = b"") -> float:
+    """Return the seconds that a command takes; raise BenchError when it fails."""
+    started_s = time.perf_counter()
+    done = subprocess.run(command, env=env, input=data, capture_output=True)
+    if done.returncode:
+        raise BenchError(f"{command[-1]} failed: {done.stdout + done.stderr!r}")
+    return time.perf_counter() - started_s
+
+
+def cmd_sync(args: argparse.Namespace, folder: Path) -> None:
+    """Print what a first sync costs, and one without changes over many files."""
+    project, lines, raw = folder / "claude/projects/-bench", iter_lines(seed=2), 0
+    project.mkdir(parents=True)
+    for number in range(SYNC_SESSIONS):
+        append_lines(project / f"s{number}.jsonl", lines, SYNC_SESSION_BYTES)
+        raw += (project / f"s{number}.jsonl").stat().st_size
+    with running(format_fedmem_command(args.program, folder), folder) as (port, _, _):
+        env = prepare_client(folder, port, args.program)
+        launcher = f"{env['MEMORY_SYNC_HOME']}/bin/memory_sync.py"
+        command = [sys.executable, launcher, "sync"]
+        first_s = time_command(command, env)
+        for number in range(SYNC_SMALL_SESSIONS):
+            append_lines(project / f"t{number}.jsonl", lines, 1_000)
+        small_s = time_command(command, env)
+        again_s = median(time_command(command, env) for _ in range(5))
+    count = SYNC_SESSIONS + SYNC_SMALL_SESSIONS
+    rows = [
+        (f"first sync of {SYNC_SESSIONS} sessions, MB/s", raw / 1e6 / first_s, None),
+        (f"{SYNC_SMALL_SESSIONS:,} small sessions, s", small_s, None),
+        (f"sync of {count:,} without changes, s", again_s, None),
+    ]
+    print_table(f"Sync; the first is of {raw / 1e6:.0f} MB", rows, "no counterpart")
+
+
+def cmd_hook(args: argparse.Namespace, folder: Path) -> None:
+    """Print what a hook takes beside starting Python, the server up and away."""
+    rows = []
+    with running(format_fedmem_command(args.program, folder), folder) as (port, _, _):
+        env = prepare_client(folder, port, args.program)
+        launcher = f"{env['MEMORY_SYNC_HOME']}/bin/memory_sync.py"
+        hook, bare = (
+            [sys.executable, launcher, "claude-hook"],
+            [sys.executable, "-c", ""],
+        )
+        for event in ("SessionStart", "SessionEnd", "Stop"):
+            data = {"hook_event_name": event, "session_id": "s", "cwd": str(folder)}
+            body = json.dumps(data).encode()
+            pairs = [
+                (time_command(hook, env, body), time_command(bare, env))
+                for _ in range(HOOK_RUNS)
+            ]
+            took_ms, bare_ms = (median(each) * 1e3 for each in zip(*pairs, strict=True))
+            rows.append((f"{event} hook, ms", took_ms, None))
+            rows.append(
+                (f"{event} hook over `python3 -c ''`, ms", took_ms - bare_ms, None)
+            )
+    print_table(f"Hooks: medians of {HOOK_RUNS}", rows, "no counterpart")
+
+
 def format_machine() -> str:
     """Return one line about this machine."""
     found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
@@ -497,7 +576,7 @@ def format_machine() -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the four commands."""
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     beside = Path(__file__).resolve().with_name("fedmem.py")
     options = argparse.ArgumentParser(add_help=False)
@@ -506,7 +585,8 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_argument("--size-mb", type=int, default=200, help="upload: raw size")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     benches = {"http": [cmd_http], "startup": [cmd_startup], "upload": [cmd_upload]}
-    benches["all"] = [cmd_http, cmd_startup, cmd_upload]
+    benches |= {"sync": [cmd_sync], "hook": [cmd_hook]}
+    benches["all"] = [cmd_http, cmd_startup, cmd_upload, cmd_sync, cmd_hook]
     for name, run in benches.items():
         commands.add_parser(name, parents=[options]).set_defaults(run=run)
     return parser

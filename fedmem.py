@@ -5270,7 +5270,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def get_health(self) -> Reply:
         """Answer that the server runs."""
-        return make_json_reply(200, {"status": "ok", "version": VERSION})
+        now = format_time(utc_now())
+        return make_json_reply(200, {"status": "ok", "version": VERSION, "time": now})
 
     def get_metrics(self) -> Reply:
         """Answer the counters to a holder of the sync token."""
@@ -6475,6 +6476,7 @@ SILENT_DAYS = 2  # a machine that has not synced for longer is told about
 BRIEF_CHARS = 6_000  # Claude Code shows up to 10,000; the task needs room too
 BRIEF_TIMEOUT_S = 2.0
 HOOK_INPUT_BYTES = MIB
+MAX_CLOCK_OFF_S = 60
 
 
 def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None]) -> str:
@@ -6573,6 +6575,17 @@ def make_brief(client: Client, cwd: str) -> str:
         text = _read_overview(remote, row["workspace_id"])
         if text:
             parts.append(f"## Overview of {row['workspace_id']}\n{clip(text, 1_500)}")
+    notes = []
+    for row in own[:3]:
+        found = remote.call("list_knowledge", workspace_id=row["workspace_id"])
+        notes += [{**d, "where": row["workspace_id"]} for d in found["documents"]]
+    notes.sort(key=lambda document: document["modified"], reverse=True)
+    if notes:
+        lines = [
+            f"- {format_minute(n['modified'])} · {n['where']} · {n['path']}"
+            for n in notes[:6]
+        ]
+        parts.append("## Newest notes on this repository\n" + "\n".join(lines))
     recent = remote.call("list_sessions", limit=40)["sessions"]
     ids = {row["workspace_id"] for row in own}
     here = [row for row in recent if row["workspace_id"] in ids][:5]
@@ -6876,12 +6889,88 @@ def format_snippet(client: Client) -> str:
     return json.dumps(entry, indent=2, ensure_ascii=False)
 
 
+# Clients that are set up by hand: name, tool, file, the keys above the entry, the name
+# of the URL's key, and what else the entry has.
+BY_HAND = (
+    ("VS Code", "vscode", ".vscode/mcp.json", ("servers",), "url", {"type": "http"}),
+    (
+        "Windsurf",
+        "windsurf",
+        "~/.codeium/windsurf/mcp_config.json",
+        ("mcpServers",),
+        "serverUrl",
+        {},
+    ),
+    ("Zed", "zed", "settings.json", ("context_servers",), "url", {}),
+    (
+        "Cline",
+        "cline",
+        "MCP Servers > Configure",
+        ("mcpServers",),
+        "url",
+        {"type": "streamableHttp", "disabled": False, "autoApprove": []},
+    ),
+)
+STDIO_ONLY = (
+    ("Claude Desktop", "claude-desktop", "claude_desktop_config.json"),
+    ("Junie", "junie", "~/.junie/mcp/mcp.json"),
+)
+
+
+def format_snippets(client: Client) -> str:
+    """Return the entries of clients that `install` does not edit, ready to paste."""
+    parts = []
+    launcher = client.path("bin", "memory_sync.py")
+    bridge = {"command": sys.executable, "args": [launcher, "stdio", "--tool"]}
+    for name, tool_name, place, keys, url_key, more in BY_HAND:
+        server = describe_server(client, tool_name)
+        entry = {"command": server.get("command"), "args": server.get("args")}
+        if "url" in server:
+            entry = {url_key: server["url"], **more, "headers": server["headers"]}
+        value = {keys[0]: {SERVER_NAME: entry}}
+        parts.append(f"{name} ({place}):\n{json.dumps(value, indent=2)}")
+    for name, tool_name, place in STDIO_ONLY:
+        entry = {**bridge, "args": [*bridge["args"], tool_name]}
+        value = {"mcpServers": {SERVER_NAME: entry}}
+        parts.append(f"{name} ({place}):\n{json.dumps(value, indent=2)}")
+    url = urllib.parse.urlunsplit(parse_url(client.address.url))
+    for name, tool_name, place, head, url_key, indent in (
+        (
+            "Continue",
+            "continue",
+            "~/.continue/config.yaml",
+            f"mcpServers:\n  - name: {SERVER_NAME}\n    type: streamable-http",
+            "url",
+            "    requestOptions:\n      ",
+        ),
+        (
+            "Goose",
+            "goose",
+            "~/.config/goose/config.yaml",
+            "extensions:\n  fedmem:\n    "
+            f"enabled: true\n    type: streamable_http\n    name: {SERVER_NAME}",
+            "uri",
+            "    ",
+        ),
+    ):
+        lines = [head, f"    {url_key}: {json.dumps(url)}", f"{indent}headers:"]
+        deeper = " " * (len(indent.rpartition("\n")[2]) + 2)
+        for header, value in make_client_headers(client, tool_name).items():
+            lines.append(f"{deeper}{header}: {json.dumps(value)}")
+        parts.append(f"{name} ({place}):\n" + "\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def make_sync_command(client: Client) -> list[str]:
+    """Return the words of the command that a schedule runs."""
+    return [sys.executable, client.path("bin", "memory_sync.py"), "sync", "--quiet"]
+
+
 def plan_cron(table: str, client: Client, remove: bool) -> str:
     """Return a crontab with our marked line in it, or without it."""
     lines = [line for line in table.splitlines() if CRON_MARK not in line]
     if not remove:
-        launcher = client.path("bin", "memory_sync.py")
-        command = f"{_quote(sys.executable)} {_quote(launcher)} sync --quiet"
+        command = " ".join(_quote(word) for word in make_sync_command(client))
         home = f"MEMORY_SYNC_HOME={_quote(client.home)}"
         log_file = _quote(client.path("log"))
         lines.append(
@@ -6902,21 +6991,118 @@ def read_crontab() -> str:
     return listed.stdout if listed.returncode == 0 else ""
 
 
+def format_units(client: Client) -> dict[str, str]:
+    """Return the systemd user units that sync, by file name."""
+    command = " ".join(_quote(word) for word in make_sync_command(client))
+    service = (
+        "[Unit]\nDescription=fedmem sync\n\n[Service]\nType=oneshot\n"
+        f"Environment=MEMORY_SYNC_HOME={client.home}\nExecStart={command}\n"
+    )
+    timer = (
+        "[Unit]\nDescription=fedmem sync, now and then\n\n[Timer]\nOnBootSec=2min\n"
+        f"OnUnitActiveSec={SYNC_EVERY_MINUTES}min\n\n"
+        "[Install]\nWantedBy=timers.target\n"
+    )
+    return {"fedmem-sync.service": service, "fedmem-sync.timer": timer}
+
+
+def format_launchd(client: Client) -> bytes:
+    """Return the property list of macOS' launchd that syncs."""
+    import plistlib
+
+    value = {
+        "Label": "fedmem.sync",
+        "ProgramArguments": make_sync_command(client),
+        "EnvironmentVariables": {"MEMORY_SYNC_HOME": client.home},
+        "StartInterval": SYNC_EVERY_MINUTES * 60,
+        "RunAtLoad": True,
+    }
+    return plistlib.dumps(value)
+
+
+def format_schtasks(client: Client, remove: bool) -> list[str]:
+    """Return the command that makes, or removes, the task of Windows; pythonw shows no
+    window."""
+    if remove:
+        return ["schtasks", "/Delete", "/F", "/TN", "fedmem sync"]
+    python, *rest = make_sync_command(client)
+    python = re.sub(r"python\.exe$", "pythonw.exe", python, flags=re.IGNORECASE)
+    command = " ".join(f'"{word}"' if " " in word else word for word in (python, *rest))
+    every = ["/SC", "MINUTE", "/MO", str(SYNC_EVERY_MINUTES)]
+    return ["schtasks", "/Create", "/F", "/TN", "fedmem sync", *every, "/TR", command]
+
+
 def schedule_sync(client: Client, remove: bool) -> str:
-    """Put our line into the user's crontab, or take it out; return what was done."""
+    """Let the system sync now and then, or no more; return what was done."""
     import subprocess
 
-    try:
-        table = read_crontab()
-        wanted = plan_cron(table, client, remove)
-        if wanted != table:
-            subprocess.run(["crontab", "-"], input=wanted, text=True, check=True)
-    except (NotFound, OSError, subprocess.SubprocessError) as e:
-        return (
-            f"no schedule: crontab is not to be had ({e}). Hooks sync at the end of "
-            "each session; run `memory_sync.py sync` now and then for the rest."
-        )
-    return "taken out" if remove else f"every {SYNC_EVERY_MINUTES} minutes, by crontab"
+    ways = {"win32": (_use_schtasks,), "darwin": (_use_launchd,)}
+    problems = []
+    for use in ways.get(sys.platform, (_use_cron, _use_systemd)):
+        try:
+            done = use(client, remove)
+            return "taken out" if remove else f"every {SYNC_EVERY_MINUTES} min, {done}"
+        except (FedmemError, OSError, subprocess.SubprocessError) as e:
+            problems.append(str(e))
+    return (
+        f"none ({'; '.join(problems)}). Hooks sync at the end of each session; for the "
+        "rest run `memory_sync.py sync` now and then."
+    )
+
+
+def _use_cron(client: Client, remove: bool) -> str:
+    """Put our line into the user's crontab, or take it out."""
+    import subprocess
+
+    table = read_crontab()
+    wanted = plan_cron(table, client, remove)
+    if wanted != table:
+        subprocess.run(["crontab", "-"], input=wanted, text=True, check=True)
+    return "by crontab"
+
+
+def _use_systemd(client: Client, remove: bool) -> str:
+    """Start a timer of the user's systemd, or end it."""
+    import subprocess
+
+    folder = os.path.expanduser("~/.config/systemd/user")
+    control = ["systemctl", "--user"]
+    if remove:
+        subprocess.run([*control, "disable", "--now", "fedmem-sync.timer"], check=False)
+    for name, text in format_units(client).items():
+        path = os.path.join(folder, name)
+        if not remove:
+            write_private(path, text.encode())
+        elif os.path.exists(path):
+            os.unlink(path)
+    subprocess.run([*control, "daemon-reload"], check=True, capture_output=True)
+    if not remove:
+        start = [*control, "enable", "--now", "fedmem-sync.timer"]
+        subprocess.run(start, check=True, capture_output=True)
+    return "by systemd"
+
+
+def _use_launchd(client: Client, remove: bool) -> str:
+    """Load our property list into launchd, or unload it."""
+    import subprocess
+
+    path = os.path.expanduser("~/Library/LaunchAgents/fedmem.sync.plist")
+    if os.path.exists(path):
+        subprocess.run(["launchctl", "unload", path], check=False, capture_output=True)
+        os.unlink(path)
+    if not remove:
+        write_private(path, format_launchd(client))
+        subprocess.run(["launchctl", "load", path], check=True, capture_output=True)
+    return "by launchd"
+
+
+def _use_schtasks(client: Client, remove: bool) -> str:
+    """Make our task of Windows' scheduler, or remove it."""
+    import subprocess
+
+    command = format_schtasks(client, remove)
+    subprocess.run(command, check=not remove, capture_output=True)
+    return "by schtasks"
 
 
 def require_free_name(client: Client, adopt: bool) -> None:
@@ -7218,7 +7404,8 @@ def cmd_sync(args: argparse.Namespace) -> int:
         sync = Sync(client, client.remote(attempts=2 if args.quiet else 5), state)
         started = time.monotonic()
         is_first = not state.items("files")
-        show = _show_progress if sys.stderr.isatty() else lambda done, total: None
+        show = functools.partial(_show_progress, sync.report, started)
+        show = show if sys.stderr.isatty() else lambda done, total: None
         report = run_sync(sync, dict(os.environ), set(spool.values()) - {""}, show)
         if not report.problems:
             for path in spool:
@@ -7232,10 +7419,18 @@ def cmd_sync(args: argparse.Namespace) -> int:
     return 1 if report.problems else 0
 
 
-def _show_progress(done: int, total: int) -> None:
+def _show_progress(report: Report, started: float, done: int, total: int) -> None:
     """Show how far a sync is, on one line of the terminal."""
-    end = "\n" if done == total else ""
-    print(f"\r{done:,} of {total:,} files", end=end, file=sys.stderr, flush=True)
+    took_s = max(0.001, time.monotonic() - started)
+    rate = format_size(int(report.raw_bytes / took_s))
+    left_s = took_s / done * (total - done)
+    print(
+        f"\r{done:,} of {total:,} files, {format_size(report.raw_bytes)}, {rate}/s, "
+        f"{left_s:.0f} s left \x1b[K",
+        end="\n" if done == total else "",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _print_cleanup(environment: dict) -> None:
@@ -7316,6 +7511,31 @@ def cmd_test(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def compare_clocks(client: Client) -> str:
+    """Return how far this machine's clock is from the server's."""
+    connection = open_connection(client.address, BRIEF_TIMEOUT_S * 5)
+    with contextlib.closing(connection):
+        connection.request("GET", "/healthz")
+        text = parse_json(connection.getresponse().read())["time"]
+    off_s = abs((utc_now() - parse_time(text)).total_seconds())
+    if off_s > MAX_CLOCK_OFF_S:
+        raise Conflict(f"{off_s:.0f} s off; dates of sessions will mislead")
+    return f"{off_s:.1f} s off"
+
+
+def find_schedule() -> str:
+    """Look for what install may have left: files, or our crontab line."""
+    for place in (
+        "~/.config/systemd/user/fedmem-sync.timer",
+        "~/Library/LaunchAgents/fedmem.sync.plist",
+    ):
+        if os.path.exists(os.path.expanduser(place)):
+            return place
+    if CRON_MARK not in read_crontab():
+        raise NotFound("no crontab line; run install again")
+    return f"crontab, every {SYNC_EVERY_MINUTES} minutes"
+
+
 def list_probes(
     client: Client, environment: dict
 ) -> list[tuple[str, Callable[[], str]]]:
@@ -7343,12 +7563,6 @@ def list_probes(
             raise NotFound("never")
         return text.strip()
 
-    def find_schedule() -> str:
-        """Look for our crontab line."""
-        if CRON_MARK not in read_crontab():
-            raise NotFound("no crontab line; run install again")
-        return f"every {SYNC_EVERY_MINUTES} minutes"
-
     def read_state(name: str) -> str:
         """Return a time that the last syncs left."""
         found = SyncState(client.path("state.json")).about.get(name)
@@ -7360,6 +7574,7 @@ def list_probes(
     return [
         ("AI token", functools.partial(reach, client.mcp_token)),
         ("sync token", functools.partial(reach, client.sync_token)),
+        ("clock", functools.partial(compare_clocks, client)),
         ("Claude Code", lambda: look_at(lambda: plan_claude_server(*given))),
         ("Claude Code hooks", lambda: look_at(lambda: plan_claude_hooks(*given))),
         ("Codex", lambda: look_at(lambda: plan_codex(*given))),
@@ -7467,6 +7682,9 @@ def cmd_install(args: argparse.Namespace) -> int:
     was done."""
     environment = dict(os.environ)
     home = client_home(environment)
+    if args.snippets:
+        print(format_snippets(load_client(environment)))
+        return 0
     config = {"url": args.url, "machine": args.machine or socket.gethostname()}
     config |= {n: getattr(args, n) for n in ("pin", "ca") if getattr(args, n)}
     if args.uninstall:
@@ -7499,7 +7717,10 @@ def cmd_install(args: argparse.Namespace) -> int:
     if args.uninstall:
         print(f"What was uploaded stays on the server, and {home} here.")
     else:
-        print(f"This machine is {client.machine!r}. Next: memory_sync.py sync")
+        print(f"This machine is {client.machine!r}. For VS Code, Zed, Windsurf, Cline,")
+        print("Continue, Goose, Claude Desktop and Junie: install --snippets.")
+        launcher = client.path("bin", "memory_sync.py")
+        print(f"Next: {_quote(sys.executable)} {_quote(launcher)} sync")
     return 1 if left else 0
 
 
@@ -7590,6 +7811,9 @@ def add_install(commands: argparse._SubParsersAction) -> None:
         "--dry-run", action="store_true", help="only say what it would do"
     )
     parser.add_argument("--uninstall", action="store_true", help="take it all back")
+    parser.add_argument(
+        "--snippets", action="store_true", help="print entries for other clients"
+    )
     parser.add_argument(
         "--adopt", action="store_true", help="take a name that is in use"
     )

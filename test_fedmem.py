@@ -21,6 +21,7 @@ import http.server
 import json
 import logging
 import os
+import plistlib
 import random
 import re
 import shutil
@@ -2585,8 +2586,10 @@ class HttpTest(ServerCase):
     def test_known_paths_answer_and_all_others_are_json_404s(self) -> None:
         """OAuth probes too, without a 401 that would start a dance."""
         status, headers, body = self.http("GET", "/healthz")
-        expected = {"status": "ok", "version": fedmem.VERSION}
-        self.assertEqual((status, json.loads(body)), (200, expected))
+        answer = json.loads(body)
+        self.assertEqual((status, answer["status"]), (200, "ok"))
+        self.assertEqual(answer["version"], fedmem.VERSION)
+        fedmem.parse_time(answer["time"])
         for method, path in (
             ("GET", "/.well-known/oauth-protected-resource/mcp"),
             ("GET", "/.well-known/oauth-authorization-server"),
@@ -3186,6 +3189,32 @@ class SyncTest(ClientCase):
         self.assertEqual(len(report.problems), 1)
         self.assertIn("bad name!", report.problems[0])
 
+    def test_a_file_that_changes_or_has_an_odd_name_harms_nothing(self) -> None:
+        """It shrinks, its bytes are no UTF-8 in its name, the clock went back."""
+        raw = with_cwd(make_transcript(6))
+        path = self.claude("s1", raw)
+        self.run_sync()
+        path.write_bytes(raw[:200])  # a beginning: contained, nothing is lost
+        self.assertEqual(self.run_sync(ended={"s1"}).problems, [])
+        self.assertEqual(self.archived(), {"s1": raw})
+        odd = os.path.join(os.fsencode(path.parent), b"caf\xe9.jsonl")
+        with open(odd, "wb") as file:
+            file.write(raw)
+        os.utime(path, (10**9, 10**9))
+        report = self.run_sync()
+        self.assertEqual(len(report.problems), 1)
+        self.assertEqual(set(self.archived()), {"s1"})
+
+    def test_a_full_disk_on_the_client_is_told(self) -> None:
+        """The state cannot be saved; what went up stays."""
+        self.claude("s1", with_cwd(make_transcript(2)))
+        full = fedmem.StorageFailed("no space")
+        with mock.patch("fedmem.write_private", side_effect=full):
+            with self.assertRaises(fedmem.StorageFailed):
+                self.run_sync()
+        self.assertEqual(set(self.archived()), {"s1"})
+        self.assertEqual(self.run_sync().problems, [])
+
     def test_a_large_transcript_resumes_where_it_was_cut(self) -> None:
         """The pieces that arrived are not sent again."""
         raw = with_cwd(make_transcript(100, 100_000))
@@ -3492,13 +3521,14 @@ class SetupTest(ClientCase):
         wait_for(lambda: state.exists() and b"last_success" in state.read_bytes(), bool)
         done = self.main("test")
         self.assertEqual(done.returncode, 0, done.stdout)
-        self.assertEqual(len(done.stdout.splitlines()), 9)
+        self.assertEqual(len(done.stdout.splitlines()), 10)
         (claude / "settings.json").unlink()
         self.server.stop()
         done = self.main("test")
         self.assertEqual(done.returncode, 1)
         bad = re.findall(rb"^no  (\S.*?)  ", done.stdout, re.MULTILINE)
-        self.assertEqual(bad, [b"AI token", b"sync token", b"Claude Code hooks"])
+        away = [b"AI token", b"sync token", b"clock"]
+        self.assertEqual(bad, [*away, b"Claude Code hooks"])
 
     def test_other_entries_stay_and_a_second_run_changes_nothing(self) -> None:
         """Backups are made, and uninstall brings back what was there."""
@@ -3596,6 +3626,40 @@ class SetupTest(ClientCase):
             self.assertEqual(done.returncode, 1)
             self.assertIn(expected, done.stderr)
         self.assertEqual(self.files(), before)
+
+    def test_schedules_of_every_system_run_the_same_command(self) -> None:
+        """systemd's units, launchd's property list, the task of Windows: pure text."""
+        address = fedmem.Address("http://h:8000")
+        client = fedmem.Client("/home/me/.memory-sync", address, "m", AI, SYNC, {})
+        command = [sys.executable, "/home/me/.memory-sync/bin/memory_sync.py", "sync"]
+        units = fedmem.format_units(client)
+        self.assertIn(" ".join(command), units["fedmem-sync.service"])
+        self.assertIn("OnUnitActiveSec=15min", units["fedmem-sync.timer"])
+        plist = plistlib.loads(fedmem.format_launchd(client))
+        self.assertEqual(plist["ProgramArguments"], [*command, "--quiet"])
+        self.assertEqual(plist["StartInterval"], 900)
+        with mock.patch("fedmem.sys.executable", r"C:\Program Files\Python\python.exe"):
+            task = fedmem.format_schtasks(client, False)
+        self.assertIn(r'"C:\Program Files\Python\pythonw.exe"', task[-1])
+        self.assertEqual(task[task.index("/MO") + 1], "15")
+        self.assertIn("/Delete", fedmem.format_schtasks(client, True))
+        for name in (".timer", ".plist"):
+            self.assertNotIn(SYNC, str(units) + str(plist), name)
+
+    def test_other_clients_get_an_entry_to_paste(self) -> None:
+        """Eight of them, each in its own form, with this machine's name."""
+        self.install()
+        done = self.main("install", "--snippets").stdout.decode()
+        names = re.findall(r"^([A-Z][A-Za-z ]+) \(", done, re.MULTILINE)
+        expected = ["VS Code", "Windsurf", "Zed", "Cline", "Claude Desktop", "Junie"]
+        self.assertEqual(names, [*expected, "Continue", "Goose"])
+        for part in done.split("\n\n")[:6]:
+            value = json.loads(part.partition(":\n")[2])
+            [entry] = next(iter(value.values())).values()
+            self.assertTrue("headers" in entry or "stdio" in entry["args"])
+        self.assertIn('"serverUrl": "http', done)
+        self.assertIn("    uri: ", done)
+        self.assertEqual(done.count('X-Fedmem-Machine: "desk"'), 2)
 
     def test_a_pinned_server_is_reached_by_the_bridge(self) -> None:
         """Node-based clients would refuse its certificate."""
@@ -3992,7 +4056,7 @@ class HouseTest(unittest.TestCase):
         """Its tables of options, tools and commands are generated."""
         readme = (HERE / "README.md").read_text()
         for table in fedmem_tables():
-            self.assertIn(table, readme)
+            self.assertTrue(table in readme, "see: test_fedmem.py --tables")
         version = re.search(
             r"^## (\d+\.\d+\.\d+)", (HERE / "CHANGELOG.md").read_text(), re.MULTILINE
         )
@@ -4550,6 +4614,33 @@ class InteropTest(unittest.TestCase):
     def test_sdk_version_1_works(self) -> None:
         """The SDK that most programs still use knows only the legacy era."""
         self.run_sdk(install_sdk("sdk1", "mcp<2"), "legacy", "2025-11-25")
+
+    def test_claude_code_and_codex_are_connected_by_install(self) -> None:
+        """The real programs, in a HOME of their own; no model is called."""
+        packages = ["@anthropic-ai/claude-code", "@openai/codex"]
+        command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", "."]
+        try:
+            folder = install_once(
+                "clients", "Claude Code and Codex", [command + packages]
+            )
+        except AssertionError as e:
+            self.skipTest(f"the packages cannot be had: {e}")
+        home, address = start_interop_server(self)
+        env = {**os.environ, "HOME": str(home / "home"), "DISABLE_AUTOUPDATER": "1"}
+        (home / "home").mkdir()
+        tokens = INTEROP_TOKENS
+        given = ["--sync-token", tokens["SYNC_TOKEN"], "--url", address]
+        install = [sys.executable, str(PROGRAM), "install", tokens["MCP_TOKEN"], *given]
+        run_foreign("install", [*install, "--machine", "ci"], env=env)
+        tools = folder / "node_modules" / ".bin"
+        for name, expected in (
+            ("claude", r"fedmem: .* Connected"),
+            ("codex", r"fedmem +http\S+ .*enabled"),
+        ):
+            listed = [str(tools / name), "mcp", "list"]
+            said = run_foreign(f"list {name}'s servers", listed, env=env, cwd=home)
+            self.assertRegex(said, expected)
+            print(f"interop: {name} is connected", flush=True)
 
     def run_suite(self, command: list[str], revision: str) -> list[tuple]:
         """Return the outcome of every check of one requirement set."""
