@@ -6491,7 +6491,7 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None]) 
             client.path("hook"), f"{format_time(utc_now())} {name}\n".encode()
         )
     if name == "SessionStart":
-        brief = make_brief(client, str(event.get("cwd") or os.getcwd()))
+        brief = wait_for_brief(client, str(event.get("cwd") or os.getcwd()))
         given = {"hookEventName": name, "additionalContext": brief}
         return format_json({"hookSpecificOutput": given}) if brief else ""
     if name in SPOOL_EVENTS:
@@ -6500,6 +6500,27 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None]) 
     elif name == "Stop" and seconds_since_sync(client) > STOP_SYNC_S:
         start_sync()
     return ""
+
+
+def wait_for_brief(client: Client, cwd: str) -> str:
+    """Return the brief, empty when it is not there in time: nobody waits for it longer.
+    Raise what making it raised."""
+    results: list[str] = []
+    errors: list[FedmemError] = []
+
+    def work() -> None:
+        """Make the brief in a thread that the end of the process ends."""
+        try:
+            results.append(make_brief(client, cwd))
+        except FedmemError as e:
+            errors.append(e)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(BRIEF_TIMEOUT_S)
+    if errors:
+        raise errors[0]
+    return results[0] if results else ""
 
 
 def write_spool(client: Client, event: dict) -> None:
@@ -6729,8 +6750,8 @@ def plan_claude_server(client: Client, environment: dict, remove: bool) -> Chang
 
 def describe_server(client: Client, tool_name: str) -> dict:
     """Return how a client of MCP reaches the memory: by URL, or by the bridge where
-    the certificate is one that only the pin makes good."""
-    if client.address.pin:
+    the certificate is one that only our own client takes."""
+    if client.address.pin or client.address.ca:
         launcher = client.path("bin", "memory_sync.py")
         arguments = [launcher, "stdio", "--tool", tool_name]
         return {"type": "stdio", "command": sys.executable, "args": arguments}
@@ -7724,6 +7745,23 @@ def cmd_install(args: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
+def read_program(client: Client) -> bytes:
+    """Return the bytes of this program; the server has them when this one came in by a
+    pipe and is in no file."""
+    path = os.path.realpath(__file__)
+    if os.path.isfile(path):
+        with open(path, "rb") as file:
+            return file.read()
+    connection = open_connection(client.address, CALL_TIMEOUT_S)
+    with contextlib.closing(connection):
+        connection.request("GET", "/fedmem.py")
+        response = connection.getresponse()
+        data = response.read()
+    if response.status != 200:
+        raise Refused(f"{client.address.url} has no /fedmem.py.")
+    return data
+
+
 def warn_of_plain_http(url: str) -> None:
     """Warn when tokens and transcripts would go unencrypted over foreign networks."""
     import ipaddress
@@ -7748,8 +7786,7 @@ def _write_client(client: Client, config: dict) -> None:
     tokens = {"mcp_token": client.mcp_token, "sync_token": client.sync_token}
     for name, value in (("config.json", config), ("tokens.json", tokens)):
         write_private(client.path(name), json.dumps(value, indent=1).encode() + b"\n")
-    with open(os.path.realpath(__file__), "rb") as file:
-        write_private(client.path("bin", "fedmem.py"), file.read())
+    write_private(client.path("bin", "fedmem.py"), read_program(client))
     write_private(client.path("bin", "memory_sync.py"), LAUNCHER.encode())
 
 

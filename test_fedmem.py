@@ -3137,6 +3137,15 @@ class SyncTest(ClientCase):
         report = self.run_sync()
         self.assertEqual((report.sessions, self.remote.requests), (0, 0))
 
+    def test_the_first_sync_tells_what_the_clean_up_would_have_deleted(self) -> None:
+        """And how to keep it longer."""
+        path = self.claude("s1", with_cwd(make_transcript(1)))
+        os.utime(path, (10**9, 10**9))
+        said = self.main("sync").stdout.decode()
+        self.assertIn("1 session would soon have been deleted", said)
+        self.assertIn("cleanupPeriodDays", said)
+        self.assertNotIn("cleanupPeriodDays", self.main("sync").stdout.decode())
+
     def test_losing_the_state_costs_hashes_and_makes_no_duplicates(self) -> None:
         """Also when the state is garbage."""
         for i in range(5):
@@ -3402,6 +3411,16 @@ class HooksTest(ClientCase):
         self.assertLessEqual(len(brief), fedmem.BRIEF_CHARS)
         self.assertTrue(brief.startswith(fedmem.PAGE_MARK))
 
+    def test_a_slow_server_is_not_waited_for(self) -> None:
+        """The session begins without a brief."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            self.save("config.json", {"url": url, "machine": "laptop"})
+            started = time.monotonic()
+            done = self.hook("SessionStart")
+            self.assertLess(time.monotonic() - started, fedmem.BRIEF_TIMEOUT_S + 3)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, b"", b""))
+
     def test_the_end_of_a_session_is_synced_by_a_process_of_its_own(self) -> None:
         """The hook returns at once; the spool is emptied when all is there."""
         raw = with_cwd(make_transcript(3))
@@ -3587,6 +3606,31 @@ class SetupTest(ClientCase):
         self.assertEqual((claude / "settings.json").read_text(), odd)
         self.assertIn(b"it is left as it is", done.stdout)
         self.assertIn(b'"mcpServers"', done.stdout)
+
+    def test_the_script_alone_fetches_the_program_and_sets_the_machine_up(self) -> None:
+        """As on a new machine: nothing but install_client.sh is there."""
+        if not shutil.which("curl"):
+            self.skipTest("the script fetches with curl")
+        script = shutil.copy(HERE / "install_client.sh", self.home)
+        given = [AI, "--sync-token", SYNC, "--url", self.url(), "--machine", "desk"]
+        env = {**os.environ, **self.env}
+        done = subprocess.run(
+            ["sh", script, *given], env=env, capture_output=True, timeout=60
+        )
+        self.assertEqual(done.returncode, 0, done.stderr + done.stdout)
+        program = Path(self.env["MEMORY_SYNC_HOME"], "bin", "fedmem.py")
+        self.assertEqual(program.read_bytes(), PROGRAM.read_bytes())
+        for arguments, expected in (([], 2), (["--help"], 0), (["--bad"], 1)):
+            command = ["sh", script, *arguments]
+            done = subprocess.run(command, env=env, capture_output=True, timeout=60)
+            self.assertEqual(done.returncode, expected, arguments)
+            self.assertTrue(done.stdout + done.stderr)
+
+    def test_a_program_that_came_by_a_pipe_is_fetched_again(self) -> None:
+        """Then it is in no file that could be copied."""
+        client = fedmem.Client("/x", fedmem.Address(self.url()), "m", AI, SYNC, {})
+        with mock.patch("fedmem.os.path.isfile", return_value=False):
+            self.assertEqual(fedmem.read_program(client), PROGRAM.read_bytes())
 
     def test_a_dry_run_writes_nothing(self) -> None:
         """It says what it would do."""
