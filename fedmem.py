@@ -687,7 +687,8 @@ def write_private(path: str, data: bytes) -> None:
     temp = f"{path}.{secrets.token_hex(4)}.tmp"
     with disk_errors(path):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        fd = os.open(temp, flags, 0o600)
         try:
             with os.fdopen(fd, "wb") as file:
                 file.write(data)
@@ -5508,8 +5509,9 @@ class Remote:
             "Authorization": f"Bearer {token}",
             "Content-Type": "application/json",
             "Accept": "application/json, text/event-stream",
-            **(headers or {}),
         }
+        for name, value in (headers or {}).items():  # UTF-8, as the server reads names
+            self._headers[name] = value.encode("utf-8").decode("latin-1")
 
     def post(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, str]:
         """Return status, body and Retry-After of one POST; a kept connection that was
@@ -6398,10 +6400,10 @@ def _run_task(sync: Sync, path: str, work: Callable[[], str]) -> None:
         return
     try:
         work()
-    except Unreachable as e:
+    except (Unreachable, Unauthorized) as e:
         if not sync.is_offline.is_set():
             sync.is_offline.set()
-            sync.fail("offline", e)
+            sync.fail("everything waits", e)
     except FileNotFoundError:
         pass  # removed since the listing; what was uploaded stays
     except (FedmemError, OSError) as e:
@@ -7587,8 +7589,12 @@ def list_probes(
     def read_state(name: str) -> str:
         """Return a time that the last syncs left."""
         found = SyncState(client.path("state.json")).about.get(name)
-        if not isinstance(found, str):
-            raise NotFound("never; run sync")
+        try:
+            age = utc_now() - parse_time(found)
+        except ValueError:
+            raise NotFound("never; run sync") from None
+        if name == "last_success" and age.days >= SILENT_DAYS:
+            raise Conflict(f"{format_minute(found)}: run sync, it says what is wrong")
         return format_minute(found)
 
     given = (client, environment, False)

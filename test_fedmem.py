@@ -3033,6 +3033,11 @@ class RemoteTest(ClientCase):
         workspace = self.store.registry.require("laptop-desktop-via-bridge")
         self.assertEqual(workspace.cwd, os.getcwd())
         self.assertEqual((done.returncode, done.stderr), (0, b""))
+        self.save("config.json", {"url": self.url(), "machine": "計算機"})
+        done = self.main("stdio", data=json.dumps(messages[3]).encode() + b"\n")
+        self.assertIn("Registered", done.stdout.decode())
+        machines = {w.machine for w in self.store.registry.all().values()}
+        self.assertIn("計算機", machines)
         self.server.stop()
         done = self.main("stdio", data=json.dumps(messages[0]).encode() + b"\n")
         self.assertIn("Cannot reach", json.loads(done.stdout)["error"]["message"])
@@ -3212,6 +3217,48 @@ class SyncTest(ClientCase):
         os.utime(path, (10**9, 10**9))
         report = self.run_sync()
         self.assertEqual(len(report.problems), 1)
+        self.assertEqual(set(self.archived()), {"s1"})
+
+    def test_a_refused_token_is_told_once(self) -> None:
+        """Everything waits until somebody mends it."""
+        for i in range(5):
+            self.claude(f"s{i}", with_cwd(make_transcript(1)))
+        self.save("tokens.json", {"mcp_token": AI, "sync_token": "wrong"})
+        [problem] = self.run_sync().problems
+        self.assertIn("refused the token", problem)
+        self.save("tokens.json", {"mcp_token": AI, "sync_token": SYNC})
+        self.assertEqual(self.run_sync().sessions, 5)
+
+    def test_a_transcript_that_is_being_written_goes_up_as_far_as_it_was(self) -> None:
+        """What came after the listing goes up next time."""
+        raw = with_cwd(make_transcript(30, 50_000))
+        path = self.claude("s1", raw)
+        report = fedmem.Report()
+        listed = fedmem.list_transcripts(self.env, report)
+        with open(path, "ab") as file:
+            file.write(make_transcript(1))
+        with mock.patch("fedmem.list_transcripts", return_value=listed):
+            self.assertEqual(self.run_sync().problems, [])
+        self.assertEqual(self.archived()["s1"], raw)
+        self.assertEqual(self.run_sync().sessions, 1)
+        self.assertEqual(self.archived()["s1"], path.read_bytes())
+
+    def test_an_unreadable_transcript_is_told_and_the_rest_goes_on(self) -> None:
+        """Its owner is somebody else."""
+        self.claude("s1", with_cwd(make_transcript(1)))
+        bad = self.claude("s2", with_cwd(make_transcript(2)))
+        real = open
+
+        def refuse(path, *args, **more):
+            """Open every file but one."""
+            if str(path) == str(bad):
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *args, **more)
+
+        with mock.patch("builtins.open", refuse):
+            [problem] = self.run_sync().problems
+        self.assertIn("s2.jsonl", problem)
+        self.assertIn("Permission denied", problem)
         self.assertEqual(set(self.archived()), {"s1"})
 
     def test_a_full_disk_on_the_client_is_told(self) -> None:
