@@ -2160,7 +2160,7 @@ def open_store(root: str, existing: bool = False) -> Store:
     if existing and stat_file(root, JOURNAL_FILE) is None:
         raise NotFound(
             f"{root!r} is not a fedmem root (no {JOURNAL_FILE}). Is its disk mounted? "
-            "Start once without --existing to begin a new memory there."
+            "`serve` without --existing begins a new memory there."
         )
     with disk_errors(root):
         if not os.path.isdir(root):
@@ -7064,9 +7064,12 @@ def schedule_sync(client: Client, remove: bool) -> str:
     for use in ways.get(sys.platform, (_use_cron, _use_systemd)):
         try:
             done = use(client, remove)
-            return "taken out" if remove else f"every {SYNC_EVERY_MINUTES} min, {done}"
+            if not remove:
+                return f"every {SYNC_EVERY_MINUTES} min, {done}"
         except (FedmemError, OSError, subprocess.SubprocessError) as e:
             problems.append(str(e))
+    if remove:
+        return "taken out"
     return (
         f"none ({'; '.join(problems)}). Hooks sync at the end of each session; for the "
         "rest run `memory_sync.py sync` now and then."
@@ -7085,24 +7088,39 @@ def _use_cron(client: Client, remove: bool) -> str:
 
 
 def _use_systemd(client: Client, remove: bool) -> str:
-    """Start a timer of the user's systemd, or end it."""
+    """Start a timer of the user's systemd, or end it; raise what systemctl raises, and
+    leave no unit behind then."""
     import subprocess
 
+    def control(*words: str, check: bool = True) -> None:
+        """Run systemctl for the user."""
+        command = ["systemctl", "--user", *words]
+        subprocess.run(command, check=check, capture_output=True)
+
+    units = format_units(client)
     folder = os.path.expanduser("~/.config/systemd/user")
-    control = ["systemctl", "--user"]
-    if remove:
-        subprocess.run([*control, "disable", "--now", "fedmem-sync.timer"], check=False)
-    for name, text in format_units(client).items():
-        path = os.path.join(folder, name)
+    paths = {os.path.join(folder, name): text for name, text in units.items()}
+    try:
         if not remove:
-            write_private(path, text.encode())
-        elif os.path.exists(path):
+            for path, text in paths.items():
+                write_private(path, text.encode())
+            control("daemon-reload")
+            control("enable", "--now", "fedmem-sync.timer")
+            return "by systemd"
+    except (OSError, subprocess.SubprocessError):
+        _remove_units(paths)
+        raise
+    if any(map(os.path.exists, paths)):
+        control("disable", "--now", "fedmem-sync.timer", check=False)
+        _remove_units(paths)
+    return ""
+
+
+def _remove_units(paths: Iterable[str]) -> None:
+    """Remove unit files that may be missing."""
+    for path in paths:
+        with contextlib.suppress(OSError):
             os.unlink(path)
-    subprocess.run([*control, "daemon-reload"], check=True, capture_output=True)
-    if not remove:
-        start = [*control, "enable", "--now", "fedmem-sync.timer"]
-        subprocess.run(start, check=True, capture_output=True)
-    return "by systemd"
 
 
 def _use_launchd(client: Client, remove: bool) -> str:

@@ -3737,6 +3737,22 @@ class SetupTest(ClientCase):
         for name in (".timer", ".plist"):
             self.assertNotIn(SYNC, str(units) + str(plist), name)
 
+    def test_where_nothing_can_be_scheduled_it_is_said_and_nothing_is_left(
+        self,
+    ) -> None:
+        """No cron, and a systemd that does not answer."""
+        tools = Path(self.home, "tools")
+        (tools / "crontab").unlink()
+        (tools / "systemctl").write_text("#!/bin/sh\nexit 1\n")
+        (tools / "systemctl").chmod(0o755)
+        self.env["PATH"] = f"{tools}:/usr/bin:/bin"
+        if shutil.which("crontab", path=self.env["PATH"]):
+            self.skipTest("this system has cron")
+        done = self.install()
+        self.assertEqual(done.returncode, 0)
+        self.assertRegex(done.stdout, rb"Schedule: none \(crontab is not to be had")
+        self.assertEqual(list(Path(self.home, ".config").rglob("fedmem*")), [])
+
     def test_other_clients_get_an_entry_to_paste(self) -> None:
         """Eight of them, each in its own form, with this machine's name."""
         self.install()
