@@ -323,14 +323,18 @@ def hash_text(text: str) -> str:
 _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def format_json(value: object) -> str:
-    """Return compact JSON; lone surrogates stay escaped so that it always encodes."""
-    text = _encode_json(value)
+def encode_json(value: object) -> bytes:
+    """Return compact JSON in UTF-8; lone surrogates stay escaped, so that any value of
+    the right types can be written."""
     try:
-        text.encode("utf-8")
+        return _encode_json(value).encode("utf-8")
     except UnicodeEncodeError:
-        text = json.dumps(value, separators=(",", ":"))
-    return text
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def format_json(value: object) -> str:
+    """Return compact JSON as text that can always be encoded."""
+    return encode_json(value).decode("utf-8")
 
 
 def _refuse_constant(name: str) -> None:
@@ -444,6 +448,9 @@ def set_up_logging(verbose: bool = False) -> None:
     log.handlers[:] = [handler]
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     log.propagate = False
+    # What no line of ours shows need not be looked up (logging HOWTO, Optimization).
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 # ---- 4. Files: the only door to the disk ------------------------------------
@@ -896,7 +903,7 @@ class Entry(
 
 def format_entry(entry: Entry) -> bytes:
     """Return a journal line."""
-    return format_json(entry._asdict()).encode() + b"\n"
+    return encode_json(entry._asdict()) + b"\n"
 
 
 def parse_entry(line: bytes) -> Entry | None:
@@ -985,7 +992,7 @@ def format_session(session: Session) -> bytes:
     """Return the bytes of the derived .json beside an archive."""
     value = {n: getattr(session, n) for n in Session.__dataclass_fields__}
     value["blocks"] = [dataclasses.astuple(block) for block in session.blocks]
-    return format_json({"parser": PARSER_VERSION, **value}).encode() + b"\n"
+    return encode_json({"parser": PARSER_VERSION, **value}) + b"\n"
 
 
 def parse_session(value: object) -> Session | None:
@@ -1148,7 +1155,7 @@ def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
         if not secret:
             remove_temps(root, SECRET_FILE)
             secret = {"key": secrets.token_hex(32), "version": 1}
-            write_file(root, SECRET_FILE, format_json(secret).encode() + b"\n")
+            write_file(root, SECRET_FILE, encode_json(secret) + b"\n")
         stored = _load_secrets(root, TOKENS_FILE)
         tokens = {n: settings[n] or stored.get(n) for n in ("mcp_token", "sync_token")}
         made = [name for name, token in tokens.items() if not token]
@@ -1156,7 +1163,7 @@ def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
             tokens[name] = stored[name] = f"fm{name[0]}_" + secrets.token_urlsafe(32)
         if made:
             remove_temps(root, TOKENS_FILE)
-            write_file(root, TOKENS_FILE, format_json(stored).encode() + b"\n")
+            write_file(root, TOKENS_FILE, encode_json(stored) + b"\n")
     try:
         key, version = bytes.fromhex(secret["key"]), int(secret["version"])
     except (KeyError, ValueError, TypeError) as e:
@@ -1992,7 +1999,7 @@ class Store:
         with self._locks[slot].hold() as fd:
             self._mend(fd)
             with disk_errors(path):
-                os.pwrite(fd, format_json(note).encode(), 0)
+                os.pwrite(fd, encode_json(note), 0)
             try:
                 yield
             except (BadRequest, Conflict, NotFound, TooLarge, Busy):
@@ -4690,7 +4697,7 @@ def rpc_resources_list(ctx: Context, params: dict) -> dict:
         room = RESOURCES_PER_PAGE - len(rows)
         rows += found[start : start + room]
         if start + room < len(found):
-            cursor = format_json([name, start + room]).encode()
+            cursor = encode_json([name, start + room])
             encoded = base64.urlsafe_b64encode(cursor).decode()
             return {"resources": rows, "nextCursor": encoded}
     return {"resources": rows}
@@ -4886,7 +4893,7 @@ class Reply:
 
 def make_json_reply(status: int, value: object, headers: dict | None = None) -> Reply:
     """Return a reply with a JSON body."""
-    return Reply(status, format_json(value).encode() + b"\n", headers or {})
+    return Reply(status, encode_json(value) + b"\n", headers or {})
 
 
 def parse_headers(lines: Iterable[bytes]) -> dict[str, str]:
@@ -5553,7 +5560,7 @@ class Remote:
         """Return the result of a request, tried again while the server is away or
         busy; raise Unreachable, Unauthorized, Refused."""
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        body = format_json(message).encode()
+        body = encode_json(message)
         headers = {"MCP-Protocol-Version": LEGACY_VERSIONS[0]}
         for attempt in range(1, self._attempts + 1):
             wait_s = min(30.0, 0.25 * 2**attempt) * (0.5 + random.random())
@@ -5650,7 +5657,7 @@ def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
     if method == "tools/call" and params.get("name") == "register_workspace":
         arguments = params.get("arguments")
         params["arguments"] = {"cwd": cwd, **(arguments or {})}
-        line = format_json(message).encode()
+        line = encode_json(message)
     try:
         _, answer, _ = remote.post(line, headers)
     except FedmemError as e:
@@ -6032,7 +6039,7 @@ class SyncState:
     def save(self) -> None:
         """Write the file, whole or not at all."""
         with self._lock:
-            data = format_json({**self.about, **self._kinds}).encode()
+            data = encode_json({**self.about, **self._kinds})
             write_private(self._path, data)
             self._saved = time.monotonic()
 
@@ -6531,7 +6538,7 @@ def write_spool(client: Client, event: dict) -> None:
         n: event.get(n) for n in ("hook_event_name", "session_id", "transcript_path")
     }
     name = f"{format_stamp(utc_now())}-{secrets.token_hex(4)}.json"
-    write_private(client.path("spool", name), format_json(row).encode())
+    write_private(client.path("spool", name), encode_json(row))
 
 
 def read_spool(client: Client) -> dict[str, str]:
