@@ -5590,7 +5590,8 @@ class Remote:
             ) from None
         text = error.get("message", "") if isinstance(error, dict) else error
         if status in (401, 403):
-            raise Unauthorized(f"{self.address.url} refused the token: {text}")
+            what = "the token" if status == 401 else "the request"
+            raise Unauthorized(f"{self.address.url} refused {what}: {text}")
         if error or status != 200:
             raise Refused(f"{self.address.url} refused: {text or status}")
         return value["result"]
@@ -6316,9 +6317,9 @@ def list_memory_notes(
         if not any(entry.name.endswith(".md") for entry in scan_folder(folder)):
             continue
         cwd = state.about.setdefault("folders", {}).get(project.name)
-        cwd = cwd or find_memory_cwd(project)
-        if not cwd:
-            report.problems.append(f"{folder}: no transcript tells its project yet.")
+        cwd = cwd or find_memory_cwd(project) or find_folder(project.name)
+        if not cwd:  # its folder is gone, and its transcripts with it
+            log.warning("%s: nothing tells its project; it is not uploaded", folder)
             continue
         state.about["folders"][project.name] = cwd
         identity = choose_identity(client, manifests, "claude-code", cwd)
@@ -6342,6 +6343,21 @@ def find_memory_cwd(project: os.DirEntry) -> str:
                     for place in (cwd, find_git_root(cwd) if cwd else ""):
                         if place and make_claude_slug(place) == project.name:
                             return place
+    return ""
+
+
+def find_folder(slug: str, base: str = os.sep) -> str:
+    """Return the directory of this machine that Claude Code names by a slug, empty
+    when there is none."""
+    for entry in scan_folder(base):
+        with contextlib.suppress(OSError):
+            if entry.is_dir(follow_symlinks=False):
+                name = make_claude_slug(entry.path)
+                if name == slug:
+                    return entry.path
+                found = slug.startswith(name + "-") and find_folder(slug, entry.path)
+                if found:
+                    return found
     return ""
 
 

@@ -3330,6 +3330,22 @@ class SyncTest(ClientCase):
         self.run_sync()
         self.assertFalse(os.path.exists(self.path("knowledge/design.md")))
 
+    def test_a_memory_without_transcripts_is_of_the_folder_it_is_named_after(
+        self,
+    ) -> None:
+        """They may have been cleaned up; a folder that is gone is no problem."""
+        place = os.path.join(self.home, "work", "my-app.2")
+        os.makedirs(place)
+        for cwd in (place, "/nowhere/at/all"):
+            slug = fedmem.make_claude_slug(cwd)
+            memory = Path(self.env["CLAUDE_CONFIG_DIR"], "projects", slug, "memory")
+            memory.mkdir(parents=True)
+            (memory / "MEMORY.md").write_text("# Index")
+        report = self.run_sync()
+        self.assertEqual((report.notes, report.problems), (1, []))
+        projects = {w.project for w in self.store.registry.all().values()}
+        self.assertIn("my-app.2", projects)
+
     def test_a_broken_manifest_or_config_is_told_with_its_line_or_key(self) -> None:
         """Nothing is guessed."""
         self.save("manifests/m.json", {"machine": "laptop", "tool": 5})
