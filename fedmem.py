@@ -5495,6 +5495,23 @@ def open_connection(address: Address, timeout_s: float) -> http.client.HTTPConne
     return connection
 
 
+def fetch_path(address: Address, path: str, timeout_s: float) -> bytes:
+    """Return what a server answers at a path that takes no token; raise Unreachable,
+    Refused."""
+    connection = open_connection(address, timeout_s)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        data = response.read()
+    except (OSError, http.client.HTTPException) as e:
+        raise Unreachable(f"{address.url} did not answer: {e}.") from e
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise Refused(f"{address.url} answers HTTP {response.status} at {path}.")
+    return data
+
+
 class Remote:
     """Guard the connections to one server under one token."""
 
@@ -6436,7 +6453,7 @@ def _run_task(sync: Sync, path: str, work: Callable[[], str]) -> None:
 # What was acknowledged is still there?
 
 
-def verify_all(sync: Sync, environment: dict, deep: bool) -> tuple[int, list[str]]:
+def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
     """Ask the server for everything that was acknowledged; return how much was asked
     for, and what the server had lost. The next sync brings what is lost."""
     from concurrent.futures import ThreadPoolExecutor
@@ -6469,7 +6486,9 @@ def verify_all(sync: Sync, environment: dict, deep: bool) -> tuple[int, list[str
         if workspace_id not in listed:
             listed[workspace_id] = _list_digests(sync.remote, workspace_id)
         there = listed[workspace_id].get(upload)
-        if there != known["sha256"] and known.get("status") != "deleted":
+        if there != known["sha256"] and not _is_version(
+            sync.remote, workspace_id, upload, known["sha256"]
+        ):
             lost.append(f"note {upload} of {workspace_id}")
             sync.state.drop("notes", key)
     if lost:  # files are looked at again, by their bytes
@@ -6477,6 +6496,14 @@ def verify_all(sync: Sync, environment: dict, deep: bool) -> tuple[int, list[str
             sync.state.drop("files", path)
     sync.state.save()
     return len(sessions) + len(notes), lost
+
+
+def _is_version(remote: Remote, workspace_id: str, path: str, sha256: str) -> bool:
+    """Return whether a text was deleted or replaced on purpose: then it is kept."""
+    page = remote.call(
+        "list_knowledge", workspace_id=workspace_id, versions_of=path, limit=MAX_LIMIT
+    )
+    return any(row["sha256"] == sha256 for row in page["documents"])
 
 
 def _list_digests(remote: Remote, workspace_id: str) -> dict[str, str]:
@@ -6708,7 +6735,7 @@ sys.exit(fedmem.main())
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """Hold one file's text before (None: no file) and after (None: to be removed)."""
+    """Hold one file's text before and after; None for no file."""
 
     path: str
     before: str | None
@@ -6732,27 +6759,25 @@ def apply_change(change: Change) -> None:
     backup = change.path + ".before-fedmem"
     if change.before is not None and not os.path.exists(backup):
         write_private(backup, change.before.encode())
-    if change.after is None:
-        with contextlib.suppress(FileNotFoundError), disk_errors(change.path):
-            os.unlink(change.path)
-    else:
-        write_private(os.path.realpath(change.path), change.after.encode())
+    write_private(os.path.realpath(change.path), change.after.encode())
 
 
 def edit_json(path: str, about: str, edit: Callable[[dict], None]) -> Change:
     """Return the change that `edit` makes to the object in a JSON file; raise
     BadRequest when the file holds anything else, comments for example."""
     before = read_text(path)
+    text = before if before and before.strip() else "{}"
     try:
-        value = json.loads(before) if before and before.strip() else {}
+        value = json.loads(text)
         if not isinstance(value, dict):
             raise ValueError("it holds no object")
     except ValueError as e:
         raise BadRequest(f"{path} is not plain JSON ({e}); it is left as it is.") from e
     edit(value)
+    if value == json.loads(text):
+        return Change(path, before, before, about)
     after = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    is_same = before is not None and json.loads(before or "{}") == value
-    return Change(path, before, before if is_same else after, about)
+    return Change(path, before, after, about)
 
 
 def plan_claude_server(client: Client, environment: dict, remove: bool) -> Change:
@@ -6935,24 +6960,24 @@ def format_snippet(client: Client) -> str:
     return json.dumps(entry, indent=2, ensure_ascii=False)
 
 
-# Clients that are set up by hand: name, tool, file, the keys above the entry, the name
+# Clients that are set up by hand: name, tool, file, the key above the entry, the name
 # of the URL's key, and what else the entry has.
 BY_HAND = (
-    ("VS Code", "vscode", ".vscode/mcp.json", ("servers",), "url", {"type": "http"}),
+    ("VS Code", "vscode", ".vscode/mcp.json", "servers", "url", {"type": "http"}),
     (
         "Windsurf",
         "windsurf",
         "~/.codeium/windsurf/mcp_config.json",
-        ("mcpServers",),
+        "mcpServers",
         "serverUrl",
         {},
     ),
-    ("Zed", "zed", "settings.json", ("context_servers",), "url", {}),
+    ("Zed", "zed", "settings.json", "context_servers", "url", {}),
     (
         "Cline",
         "cline",
         "MCP Servers > Configure",
-        ("mcpServers",),
+        "mcpServers",
         "url",
         {"type": "streamableHttp", "disabled": False, "autoApprove": []},
     ),
@@ -6968,12 +6993,12 @@ def format_snippets(client: Client) -> str:
     parts = []
     launcher = client.path("bin", "memory_sync.py")
     bridge = {"command": sys.executable, "args": [launcher, "stdio", "--tool"]}
-    for name, tool_name, place, keys, url_key, more in BY_HAND:
+    for name, tool_name, place, key, url_key, more in BY_HAND:
         server = describe_server(client, tool_name)
         entry = {"command": server.get("command"), "args": server.get("args")}
         if "url" in server:
             entry = {url_key: server["url"], **more, "headers": server["headers"]}
-        value = {keys[0]: {SERVER_NAME: entry}}
+        value = {key: {SERVER_NAME: entry}}
         parts.append(f"{name} ({place}):\n{json.dumps(value, indent=2)}")
     for name, tool_name, place in STDIO_ONLY:
         entry = {**bridge, "args": [*bridge["args"], tool_name]}
@@ -7419,13 +7444,13 @@ def fill_demo(store: Store) -> None:
         for path, text in {OVERVIEW: overview, **documents}.items():
             write_document(store, workspace_id, path, text.encode(), "sync")
         raw = b"".join(
-            format_json(
+            encode_json(
                 {
                     "type": role,
                     "message": {"role": role, "content": text},
                     "timestamp": f"2026-05-12T09:{minute:02}:00.000Z",
                 }
-            ).encode()
+            )
             + b"\n"
             for minute, (role, text) in enumerate(talk)
         )
@@ -7451,14 +7476,9 @@ def cmd_check(args: argparse.Namespace) -> int:
 # The client's commands.
 
 
-def open_client(args: argparse.Namespace) -> Client:
-    """Return this machine's set-up; raise BadRequest when there is none."""
-    return load_client(dict(os.environ))
-
-
 def cmd_sync(args: argparse.Namespace) -> int:
     """Bring what is new to the server; return 0 only if everything is there."""
-    client = open_client(args)
+    client = load_client(dict(os.environ))
     with exclusive_file(client.path("lock")) as is_mine:
         if not is_mine:
             print("Another sync is running; it brings everything.", file=sys.stderr)
@@ -7547,10 +7567,10 @@ def cmd_claude_hook(args: argparse.Namespace) -> int:
 def cmd_verify(args: argparse.Namespace) -> int:
     """Ask the server for all that was acknowledged, upload what it lost; return 0 when
     nothing was lost."""
-    client = open_client(args)
+    client = load_client(dict(os.environ))
     state = SyncState(client.path("state.json"))
     sync = Sync(client, client.remote(), state)
-    count, lost = verify_all(sync, dict(os.environ), args.deep)
+    count, lost = verify_all(sync, args.deep)
     for name in lost:
         print(f"the server had lost {name}")
     print(f"{count:,} asked for, {len(lost):,} lost")
@@ -7563,7 +7583,7 @@ def cmd_verify(args: argparse.Namespace) -> int:
 def cmd_test(args: argparse.Namespace) -> int:
     """Print in one table what works on this machine; return 0 when all does."""
     environment = dict(os.environ)
-    client = open_client(args)
+    client = load_client(dict(os.environ))
     failed = 0
     for what, probe in list_probes(client, environment):
         try:
@@ -7577,11 +7597,12 @@ def cmd_test(args: argparse.Namespace) -> int:
 
 def compare_clocks(client: Client) -> str:
     """Return how far this machine's clock is from the server's."""
-    connection = open_connection(client.address, BRIEF_TIMEOUT_S * 5)
-    with contextlib.closing(connection):
-        connection.request("GET", "/healthz")
-        text = parse_json(connection.getresponse().read())["time"]
-    off_s = abs((utc_now() - parse_time(text)).total_seconds())
+    data = fetch_path(client.address, "/healthz", BRIEF_TIMEOUT_S * 5)
+    try:
+        there = parse_time(parse_json(data)["time"])
+    except (ValueError, LookupError, TypeError):
+        raise Refused(f"{client.address.url} does not tell its time.") from None
+    off_s = abs((utc_now() - there).total_seconds())
     if off_s > MAX_CLOCK_OFF_S:
         raise Conflict(f"{off_s:.0f} s off; dates of sessions will mislead")
     return f"{off_s:.1f} s off"
@@ -7655,7 +7676,7 @@ def list_probes(
 
 def cmd_stdio(args: argparse.Namespace) -> int:
     """Pass MCP between standard input and output and the server until input ends."""
-    client = open_client(args)
+    client = load_client(dict(os.environ))
     headers = {"X-Fedmem-Machine": client.machine, "X-Fedmem-Tool": args.tool}
     remote = Remote(client.address, client.mcp_token, attempts=1, headers=headers)
     run_bridge(remote, os.getcwd(), sys.stdin.buffer, sys.stdout.buffer)
@@ -7664,7 +7685,7 @@ def cmd_stdio(args: argparse.Namespace) -> int:
 
 def cmd_init_manifest(args: argparse.Namespace) -> int:
     """Register a workspace, write its manifest, and find the tool's memory folder."""
-    client = open_client(args)
+    client = load_client(dict(os.environ))
     cwd = os.path.realpath(os.path.expanduser(args.cwd))
     _, git_remote = identify_project(cwd)
     identity = (client.machine, args.tool, args.project, git_remote)
@@ -7717,17 +7738,19 @@ def cmd_search(args: argparse.Namespace) -> int:
     """Print what sessions, or with --notes knowledge, say about some words."""
     name = "search_knowledge" if args.notes else "search_sessions"
     query = " ".join(args.words)
-    return print_page(open_client(args), args.json, name, query=query)
+    return print_page(load_client(dict(os.environ)), args.json, name, query=query)
 
 
 def cmd_sessions(args: argparse.Namespace) -> int:
     """Print the newest sessions of all machines."""
-    return print_page(open_client(args), args.json, "list_sessions", limit=args.limit)
+    return print_page(
+        load_client(dict(os.environ)), args.json, "list_sessions", limit=args.limit
+    )
 
 
 def cmd_read(args: argparse.Namespace) -> int:
     """Print a session by its id, which is looked for in all workspaces."""
-    client = open_client(args)
+    client = load_client(dict(os.environ))
     workspace_id, _, session_id = args.session.rpartition("/")
     if not workspace_id:
         remote = Remote(client.address, client.mcp_token)
@@ -7754,15 +7777,14 @@ def cmd_install(args: argparse.Namespace) -> int:
         print(format_snippets(load_client(environment)))
         return 0
     config = {"url": args.url, "machine": args.machine or socket.gethostname()}
-    config |= {n: getattr(args, n) for n in ("pin", "ca") if getattr(args, n)}
+    config |= {"pin": args.pin} if args.pin else {}
+    config |= {"ca": os.path.abspath(args.ca)} if args.ca else {}
     if args.uninstall:
         client = load_client(environment)
     else:
         if not (args.token and args.sync_token and args.url):
             raise BadRequest("install needs TOKEN, --sync-token TOKEN and --url URL.")
-        address = Address(
-            args.url, args.pin or "", os.path.abspath(args.ca) if args.ca else ""
-        )
+        address = Address(args.url, config.get("pin", ""), config.get("ca", ""))
         tokens = args.token, args.sync_token
         client = Client(home, address, config["machine"], *tokens, options=config)
         warn_of_plain_http(args.url)
@@ -7799,14 +7821,7 @@ def read_program(client: Client) -> bytes:
     if os.path.isfile(path):
         with open(path, "rb") as file:
             return file.read()
-    connection = open_connection(client.address, CALL_TIMEOUT_S)
-    with contextlib.closing(connection):
-        connection.request("GET", "/fedmem.py")
-        response = connection.getresponse()
-        data = response.read()
-    if response.status != 200:
-        raise Refused(f"{client.address.url} has no /fedmem.py.")
-    return data
+    return fetch_path(client.address, "/fedmem.py", CALL_TIMEOUT_S)
 
 
 def warn_of_plain_http(url: str) -> None:

@@ -3390,6 +3390,26 @@ class SyncTest(ClientCase):
             )
         self.assertEqual(self.archived(), before)
 
+    def test_verify_does_not_take_a_deletion_for_a_loss(self) -> None:
+        """What was deleted or replaced on purpose is kept as a version."""
+        for name in ("deleted", "replaced", "lost"):
+            Path(self.home, f"{name}.md").write_text(name)
+        tracked = [
+            {"local": f"{self.home}/{name}.md", "upload": f"{name}.md"}
+            for name in ("deleted", "replaced", "lost")
+        ]
+        self.save("manifests/m.json", {**NAMES, "tracked": tracked})
+        self.assertEqual(self.main("sync").returncode, 0)
+        fedmem.delete_document(self.store, self.workspace_id, "deleted.md", "ai")
+        self.write("replaced.md", "by somebody else")
+        self.assertEqual(self.main("verify").returncode, 0)
+        os.unlink(self.path("knowledge/lost.md"))
+        done = self.main("verify")
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(done.stdout.count(b"the server had lost"), 1)
+        self.assertTrue(os.path.exists(self.path("knowledge/lost.md")))
+        self.assertFalse(os.path.exists(self.path("knowledge/deleted.md")))
+
     def test_a_client_killed_at_random_ends_complete_and_without_duplicates(
         self,
     ) -> None:
@@ -3657,6 +3677,17 @@ class SetupTest(ClientCase):
             self.assertEqual(json.loads(path.read_text()), value)
         self.assertEqual((codex / "config.toml").read_text().strip(), toml.strip())
         self.assertEqual(self.table.read_text(), "0 1 * * * mine\n")
+
+    def test_uninstall_makes_no_file_that_was_not_there(self) -> None:
+        """Also where a client was installed since."""
+        self.assertEqual(self.install().returncode, 0)
+        Path(self.home, ".cursor").mkdir()
+        before = set(self.files())
+        self.assertEqual(self.main("install", "--uninstall").returncode, 0)
+        made = {
+            name for name in set(self.files()) - before if "before-fedmem" not in name
+        }
+        self.assertEqual(made, set())
 
     def test_a_file_that_cannot_be_edited_safely_is_left_alone(self) -> None:
         """The entry is printed instead, and the exit code tells."""
