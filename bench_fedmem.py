@@ -6,16 +6,24 @@
     python3 bench_fedmem.py upload    a large transcript: speed, peak memory, last page
     python3 bench_fedmem.py sync      a client's first sync, and one without changes
     python3 bench_fedmem.py hook      what a hook costs over starting Python
+    python3 bench_fedmem.py scale     100 MB of sessions: index, searches, against rg
     python3 bench_fedmem.py all       all of them, one after the other
+    python3 bench_fedmem.py search --locomo FILE    questions with known answers
 
 With `--peers DIR` the same load also goes to a server made with the official MCP Python
 SDK, installed into a virtual environment in DIR, which is kept. That favours the peer:
 its two tools answer from memory and check no token.
+
+`scale --mb 100 --mb 1000` measures two corpora, each on a server of its own. FILE is
+`data/locomo10.json` of snap-research/LoCoMo: CC BY-NC 4.0, so bring your own copy.
+Whoever tunes on it looks at its first conversations only: `--conversations 5`.
 """
 
 import argparse
 import base64
 import contextlib
+import dataclasses
+import functools
 import gzip
 import hashlib
 import http.client
@@ -27,13 +35,17 @@ import platform
 import random
 import re
 import selectors
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 
@@ -47,6 +59,10 @@ ROUNDS, ROUND_S = 5, 1.0
 STARTUP_RUNS = 7
 SYNC_SESSIONS, SYNC_SESSION_BYTES, SYNC_SMALL_SESSIONS = 400, 500_000, 9_600
 HOOK_RUNS = 15
+UPLOAD_THREADS = 3
+SEARCHES, SEARCHES_S = 200, 30.0  # of each kind: so many, or what fits in the time
+SCANS = 7  # runs of rg and of literal searches, which take seconds each
+FRESH_S = 1800.0  # how long an index may take
 PIECE_BYTES = 4 << 20  # raw bytes that one call of upload_session may carry
 WAIT_S = 60.0  # for a start or an answer; longer means broken
 
@@ -103,6 +119,15 @@ def call_tool(sock: socket.socket, token: str, tool: str, arguments: dict) -> st
     return result["content"][0]["text"]
 
 
+def read_metrics(port: int) -> str:
+    """Return the server's metrics as text."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
+    with contextlib.closing(connection):
+        headers = {"Authorization": f"Bearer {SYNC_TOKEN}"}
+        connection.request("GET", "/metrics", headers=headers)
+        return connection.getresponse().read().decode()
+
+
 def is_answering(port: int) -> bool:
     """Say whether a server answers an initialize yet."""
     client = {"name": "bench_fedmem", "version": "1"}
@@ -123,6 +148,16 @@ def read_memory_mb(pid: int, field: str) -> float:
     """Return what a process has in memory now (VmRSS) or had at most (VmHWM)."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) * 1024 / 1e6
+
+
+def read_peak_mb(pid: int) -> float:
+    """Return the peak memory of a server, that of its living children added."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    peak_mb = read_memory_mb(pid, "VmHWM")
+    for child in map(int, children):
+        with contextlib.suppress(OSError, TypeError):  # it has just ended
+            peak_mb += read_memory_mb(child, "VmHWM")
+    return peak_mb
 
 
 def format_fedmem_command(program: Path, folder: Path) -> list[str]:
@@ -351,7 +386,621 @@ def iter_pieces(path: Path, offset: int, session: dict) -> Iterator[dict]:
             offset += len(raw)
 
 
-# ---- 6. Commands: measure and print -----------------------------------------
+# ---- 6. Corpus: sessions by the thousand ------------------------------------
+# Their bytes are distributed as in real transcripts: tool results, each twice; injected
+# context; signatures; metadata; a few percent of conversation. Words follow Zipf's law,
+# every project has its own names, and every session says some words that no other says.
+
+FREQUENT = (
+    "the to a of and is in it that we for this on with be not as was are if have from "
+    "or but by at can so then when which there all will should need does has how what "
+    "why did fix test file error build server change run function add use call value "
+    "line data user type set get new first after before still only same more code"
+).split()
+WORDS, TOPICS = 30_000, 20  # of all conversations; of one session
+SESSION_BYTES = (30_000, 20_000_000)  # the shortest and the longest
+PLACES = ("user", "assistant", "command", "output")  # where a rare word is planted
+RARE_WORDS = 8  # in every session, two for each place
+CODE_SHAPES = (
+    "def {}({}, {}):",
+    "    {} = {}.{}({})",
+    "    if {} is None or not {}:",
+    '        raise {}("{} {}")',
+    "    # {} {} {} {}",
+    "    for {}, {} in {}.{}():",
+    "        self.{} = {}[{}]",
+    "    return {}({}, {}={})",
+    "    assert {} == {}, {}",
+    '    log.debug("{} %s", {})',
+    "",
+)
+LOG_SHAPES = (
+    "2026-05-%02d 10:%02d:{n} INFO {}.{}: {} {} %x",
+    "{}/{}.py::{} PASSED [%3d%%] %d {n}",
+    "ERROR {}: {} of {} failed after %d ms ({} %x)",
+    'npm WARN {} "{}": {} %d %d',
+    "-rw-r--r-- 1 dev dev %6d May %d {}_{}.txt",
+    "  File {}/{}.py, line %d, in {} at 0x%x",
+    "{} {} {} %d {} %d",
+)
+COMMANDS = (
+    "python3 -m pytest -q",
+    "git log -p --",
+    "ls -la",
+    "npm run {}",
+    "cat",
+    "make",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Project:
+    """Hold what the sessions of one project speak of and look at."""
+
+    names: list[str]
+    paths: list[str]
+    files: list[list[str]]
+    log_shapes: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Needle:
+    """Hold a session's name and what it alone says."""
+
+    session_id: str
+    workspace_id: str
+    words: list[str]
+    phrase: str
+    pair: str
+    question: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return what a hit on this session is known by."""
+        return self.workspace_id, self.session_id
+
+
+@functools.cache
+def make_vocabulary() -> tuple[list[str], list[float]]:
+    """Return the words of all conversations, common ones first, and summed weights."""
+    rng = random.Random("vocabulary")
+    syllables = [a + b for a in "bcdfghklmnprstvw" for b in ("a", "e", "i", "o", "un")]
+    made = {"".join(rng.choices(syllables, k=rng.randint(2, 4))) for _ in range(WORDS)}
+    words = FREQUENT + rng.sample(sorted(made), len(made))
+    return words, list(itertools.accumulate(1 / (n + 2.7) for n in range(len(words))))
+
+
+@functools.lru_cache(maxsize=8)
+def make_project(number: int) -> Project:
+    """Return a project's names, files and log lines, the same for the same number."""
+    rng = random.Random(f"project-{number}")
+    words, sums = make_vocabulary()
+    parts = iter(rng.choices(words, cum_weights=sums, k=9_000))
+    names = ["_".join(pair) for pair in zip(parts, parts, strict=True)]
+    names[::2] = [re.sub("_(.)", lambda m: m[1].upper(), name) for name in names[::2]]
+    weights = list(itertools.accumulate(1 / (n + 5) for n in range(len(names))))
+
+    def fill(shapes: list[str], known: int) -> list[str]:
+        """Put names into shapes: no more than so many, as files keep to their own."""
+        own = rng.choices(names, cum_weights=weights, k=known)
+        flow = iter(rng.choices(own, k=sum(shape.count("{}") for shape in shapes)))
+        return [
+            shape.format(*itertools.islice(flow, shape.count("{}")), n="%d")
+            for shape in shapes
+        ]
+
+    paths = [f"src/{each}.py" for each in fill(["{}/{}"] * 90, 200)]
+    files = []
+    for _ in paths:
+        shapes = rng.choices(CODE_SHAPES, k=rng.randint(30, 500))
+        files.append(fill(shapes, 40))
+    logs = fill(rng.choices(LOG_SHAPES, k=800), 1_000)
+    return Project(names, paths, files, logs)
+
+
+def make_rare_word(number: int, syllables: int = 5) -> str:
+    """Return a word that no vocabulary has, another for every number."""
+    left, letters = (number * 1_234_567 + 89) % 20**syllables, ""
+    for _ in range(syllables):
+        left, syllable = divmod(left, 20)
+        letters += "jqxz"[syllable // 5] + "aeiou"[syllable % 5]
+    return letters + "k"
+
+
+def make_needle(number: int, total: int, workspace_id: str) -> Needle:
+    """Return what session `number` of so many alone says."""
+    rng = random.Random(f"needle-{number}")
+    vocabulary, _ = make_vocabulary()
+    first = number * RARE_WORDS
+    words = [make_rare_word(n) for n in range(first, first + RARE_WORDS)]
+    for n in range(3, RARE_WORDS, len(PLACES)):  # outputs hold error codes
+        words[n] = f"ZX{first + n:06d}"
+    side = int(total**0.5) + 1  # each half of a pair is in about so many sessions
+    pair = [make_rare_word(n, 3) for n in (number % side, side + number // side)]
+    frequent = " ".join(rng.sample(FREQUENT[-40:], 2))
+    return Needle(
+        session_id=str(uuid.UUID(int=rng.getrandbits(128), version=4)),
+        workspace_id=workspace_id,
+        words=words,
+        phrase=" ".join(rng.sample(vocabulary[300:1500], 3)),
+        pair=" ".join(pair),
+        question=f"why did {frequent} {' '.join(pair)}?",
+    )
+
+
+class Scribe:
+    """Make up one session's content, and count what its bytes are."""
+
+    def __init__(self, needle: Needle, project: Project):
+        """Take what the session alone says and what its project looks at."""
+        self.rng = random.Random(needle.session_id)
+        self.needle, self.project = needle, project
+        self.shares: Counter = Counter()
+        self.is_late = False  # large enough: what is to be said is said now
+        self.moment_s = 1_767_600_000 + self.rng.randrange(320 * 86_400)
+        self.topics = self.rng.sample(make_vocabulary()[0][500:10_000], TOPICS)
+        self.plants = {place: needle.words[n::4] for n, place in enumerate(PLACES)}
+        said = self.plants["user"] + [f"{w} came first" for w in [needle.pair]]
+        self.plants["user"] = [f"Look at {each}." for each in said]
+        done = self.plants["assistant"] + [needle.phrase]
+        self.plants["assistant"] = [f"The cause was {each}." for each in done]
+
+    def take_plant(self, place: str) -> str:
+        """Return what is to be planted here, mostly nothing."""
+        plants = self.plants[place]
+        if self.is_late:
+            text = " ".join(plants)
+            plants.clear()
+            return text
+        return plants.pop() if plants and self.rng.random() < 0.3 else ""
+
+    def is_done(self) -> bool:
+        """Say whether the session is large enough and has said its words."""
+        return self.is_late and not any(self.plants.values())
+
+    def plan_steps(self) -> Iterator[int]:
+        """Yield once for each use of a tool in a turn; end early when late."""
+        for number in range(self.rng.randint(1, 12)):
+            yield number
+            if self.is_late:
+                return
+
+    def make_time(self) -> str:
+        """Return a time some seconds after the last one."""
+        self.moment_s += self.rng.randint(1, 20)
+        shape = f"%Y-%m-%dT%H:%M:%S.{self.rng.randrange(1000):03d}Z"
+        return time.strftime(shape, time.gmtime(self.moment_s))
+
+    def make_id(self) -> str:
+        """Return a random UUID."""
+        return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
+
+    def make_noise(self, size: int) -> str:
+        """Return what does not compress, as signatures do not."""
+        return base64.b64encode(self.rng.randbytes(size)).decode()
+
+    def make_prose(self, sentences: int, place: str = "") -> str:
+        """Return some sentences, with a rare word now and then."""
+        rng, (words, sums) = self.rng, make_vocabulary()
+        lengths = rng.choices(range(5, 19), k=sentences)
+        flow = rng.choices(words, cum_weights=sums, k=sum(lengths))
+        flow[4::9] = rng.choices(self.topics, k=len(flow[4::9]))
+        flow[7::11] = rng.choices(self.project.names[:400], k=len(flow[7::11]))
+        ends = itertools.accumulate(lengths)
+        made = [
+            " ".join(flow[end - length : end]).capitalize() + "."
+            for end, length in zip(ends, lengths, strict=True)
+        ]
+        if place:
+            made.append(self.take_plant(place))
+            self.shares["conversation"] += sum(map(len, made))
+        return " ".join(made).strip()
+
+    def use_tool(self) -> tuple[str, dict, str, dict]:
+        """Return a tool's name and input, its result as shown and as kept beside."""
+        tools = (self.run_command, self.read_file, self.grep_files, self.edit_file)
+        weights = (1, 0, 0, 0) if self.is_late else (45, 25, 15, 15)
+        (tool,) = self.rng.choices(tools, weights)
+        name, given, shown, kept = tool()
+        self.shares["tool inputs"] += len(json.dumps(given))
+        self.shares["tool results"] += len(json.dumps(shown))
+        return name, given, shown, kept
+
+    def run_command(self) -> tuple[str, dict, str, dict]:
+        """Return a command and what it printed."""
+        rng, project = self.rng, self.project
+        command = f"{rng.choice(COMMANDS)} {rng.choice(project.paths)}"
+        command = f"{command} {self.take_plant('command')}".rstrip()
+        count = 1 + min(20 if self.is_late else 600, int(rng.lognormvariate(2.6, 1.2)))
+        lines = []
+        shapes = rng.choices(project.log_shapes, k=8)  # one program printed them all
+        for shape in rng.choices(shapes, k=count):
+            slots = shape.count("%") - 2 * shape.count("%%")
+            numbers = (rng.randrange(10 ** rng.randint(1, 6)) for _ in range(slots))
+            lines.append(shape % tuple(numbers))
+        if count < 40 and (plant := self.take_plant("output")):
+            lines.insert(rng.randrange(count), f"fatal: {plant}: not found")
+        shown = "\n".join(lines)
+        given = {"command": command, "description": self.make_prose(1)}
+        kept = {"stdout": shown, "stderr": "", "interrupted": False, "isImage": False}
+        return "Bash", given, shown, kept
+
+    def read_file(self) -> tuple[str, dict, str, dict]:
+        """Return a look at a file, as a tool shows it and as it keeps it."""
+        lines, path = self._choose_file()
+        first = self.rng.choice((0, 0, self.rng.randrange(len(lines))))
+        part = lines[first : first + self.rng.randint(20, 400)]
+        shown = "\n".join(f"{n:6}\t{each}" for n, each in enumerate(part, first + 1))
+        about = {"filePath": path, "content": "\n".join(part), "numLines": len(part)}
+        about |= {"startLine": first + 1, "totalLines": len(lines)}
+        return "Read", {"file_path": path}, shown, {"type": "text", "file": about}
+
+    def grep_files(self) -> tuple[str, dict, str, dict]:
+        """Return a search through the files."""
+        found = []
+        for _ in range(self.rng.randint(1, 12)):
+            lines, path = self._choose_file()
+            numbers = self.rng.choices(range(len(lines)), k=self.rng.randint(1, 6))
+            found += [f"{path}:{n + 1}:{lines[n]}" for n in numbers]
+        given = {"pattern": self.rng.choice(self.project.names), "path": "src"}
+        shown = "\n".join(found)
+        kept = {"mode": "content", "content": shown, "numLines": len(found)}
+        return "Grep", given | {"output_mode": "content"}, shown, kept
+
+    def edit_file(self) -> tuple[str, dict, str, dict]:
+        """Return a change to a file, which is kept with the whole file."""
+        lines, path = self._choose_file()
+        first, count = self.rng.randrange(len(lines)), self.rng.randint(1, 12)
+        old = lines[first : first + count]
+        new = [f"{each}  # {self.rng.choice(self.topics)}" for each in old]
+        new += self.rng.choices(lines, k=self.rng.randint(0, 15))
+        given = {"file_path": path, "old_string": "\n".join(old)}
+        given["new_string"] = "\n".join(new)
+        view = "\n".join(f"{n:6}\t{each}" for n, each in enumerate(new, first + 1))
+        shown = f"The file {path} has been updated. Here is the result:\n{view}"
+        patch = [f"-{each}" for each in old] + [f"+{each}" for each in new]
+        kept = {**given, "originalFile": "\n".join(lines), "structuredPatch": patch}
+        return "Edit", given, shown, kept
+
+    def _choose_file(self) -> tuple[list[str], str]:
+        """Return the lines and the path of some file, the first ones more often."""
+        number = int(len(self.project.paths) * self.rng.random() ** 2)
+        return self.project.files[number], f"/home/dev/app/{self.project.paths[number]}"
+
+
+@functools.cache
+def make_injected() -> str:
+    """Return what clients put into every session: instructions, skills, tools."""
+    needle = make_needle(-1, 1, "")
+    scribe = Scribe(needle, make_project(0))
+    sentences = [scribe.make_prose(1) for _ in range(500)]  # they repeat themselves
+    return " ".join(scribe.rng.choices(sentences, k=1_600))  # about 120 KB
+
+
+def iter_claude_session(scribe: Scribe, min_bytes: int) -> Iterator[dict]:
+    """Yield the records of a session of Claude Code, the common part left out."""
+    injected = make_injected()[: min_bytes // 4]
+    for start in range(0, len(injected), 15_000):
+        part = [{"content": injected[start : start + 15_000]}]
+        yield {
+            "type": "attachment",
+            "attachment": {"type": "listing"},
+            "rendered": part,
+        }
+    while not scribe.is_done():
+        yield _make_claude("user", scribe.make_prose(scribe.rng.randint(1, 8), "user"))
+        backups = {p: {"version": 1} for p in scribe.project.paths[:12]}
+        snapshot = {"trackedFileBackups": backups, "timestamp": scribe.make_time()}
+        yield {"type": "file-history-snapshot", "snapshot": snapshot}
+        for _ in scribe.plan_steps():
+            yield from _iter_claude_step(scribe)
+        text = scribe.make_prose(scribe.rng.randint(6, 30), "assistant")
+        yield _make_claude("assistant", [{"type": "text", "text": text}])
+        yield {"type": "system", "subtype": "turn_duration", "durationMs": 22_700}
+
+
+def _iter_claude_step(scribe: Scribe) -> Iterator[dict]:
+    """Yield one use of a tool: the thought, the call, the result, what is kept."""
+    request = {"requestRef": scribe.make_id(), "hash": scribe.rng.randbytes(90).hex()}
+    yield {"type": "api-request", **request}
+    signature = scribe.make_noise(scribe.rng.randint(100, 700))
+    thought = {"type": "thinking", "thinking": "", "signature": signature}
+    yield _make_claude("assistant", [thought])
+    if scribe.rng.random() < 0.5:
+        text = scribe.make_prose(scribe.rng.randint(1, 4), "assistant")
+        yield _make_claude("assistant", [{"type": "text", "text": text}])
+    name, given, shown, kept = scribe.use_tool()
+    call = {"type": "tool_use", "id": f"toolu_{scribe.rng.randbytes(12).hex()}"}
+    yield _make_claude("assistant", [{**call, "name": name, "input": given}])
+    result = {"type": "tool_result", "tool_use_id": call["id"], "content": shown}
+    yield _make_claude("user", [result]) | {"toolUseResult": kept}
+
+
+def _make_claude(role: str, content: str | list) -> dict:
+    """Return the record of one message, with what an assistant's one repeats."""
+    message: dict = {"role": role, "content": content}
+    if role == "assistant":
+        counts = {"input_tokens": 10, "cache_read_input_tokens": 0, "output_tokens": 5}
+        usage = {**counts, "server_tool_use": {"web_search_requests": 0}}
+        usage |= {"service_tier": "standard", "inference_geo": "", "iterations": []}
+        message |= {"id": "msg_1", "type": "message", "model": "claude-opus-5-5"}
+        message |= {"stop_reason": "tool_use", "stop_sequence": None, "usage": usage}
+    return {"type": role, "message": message}
+
+
+def iter_codex_session(scribe: Scribe, min_bytes: int) -> Iterator[dict]:
+    """Yield the records of a session of Codex, the common part left out."""
+    injected = make_injected()[: min(min_bytes // 4, 20_000)]
+    about = {"id": scribe.needle.session_id, "cwd": "/home/dev/app", "source": "cli"}
+    about["base_instructions"] = {"text": injected}
+    yield {"type": "session_meta", "payload": about}
+    while not scribe.is_done():
+        context = {"type": "turn_context", "payload": {"cwd": "/home/dev/app"}}
+        yield context
+        yield {"type": "world_state", "payload": {"state": {"body": injected[:6_000]}}}
+        yield from _iter_codex_said(scribe, "user", scribe.rng.randint(1, 8))
+        for _ in scribe.plan_steps():
+            yield from _iter_codex_step(scribe)
+        yield from _iter_codex_said(scribe, "assistant", scribe.rng.randint(6, 30))
+
+
+def _iter_codex_said(scribe: Scribe, role: str, sentences: int) -> Iterator[dict]:
+    """Yield a message as an item and once more as an event, as Codex does."""
+    text = scribe.make_prose(sentences, role)
+    kind, item = {
+        "user": ("input_text", "UserMessage"),
+        "assistant": ("output_text", "AgentMessage"),
+    }[role]
+    payload = {
+        "type": "message",
+        "role": role,
+        "content": [{"type": kind, "text": text}],
+    }
+    if role == "user":
+        payload["internal_chat_message_metadata_passthrough"] = {
+            "content_item_kinds": ["user.text"]
+        }
+    yield {"type": "response_item", "payload": payload}
+    told = {"type": item, "content": [{"type": "text", "text": text}]}
+    yield {"type": "event_msg", "payload": {"type": "item_completed", "item": told}}
+
+
+def _iter_codex_step(scribe: Scribe) -> Iterator[dict]:
+    """Yield one use of a tool: the thought, the call, the result, the counters."""
+    noise = scribe.make_noise(scribe.rng.randint(300, 1_200))
+    thought = {"type": "reasoning", "summary": [], "encrypted_content": noise}
+    yield {"type": "response_item", "payload": thought}
+    name, given, shown, _ = scribe.use_tool()
+    call = {"call_id": f"call_{scribe.rng.randbytes(12).hex()}"}
+    asked = {"type": "function_call", "name": name, "arguments": json.dumps(given)}
+    yield {"type": "response_item", "payload": {**asked, **call}}
+    output = {"type": "function_call_output", "output": shown}
+    yield {"type": "response_item", "payload": {**output, **call}}
+    event = {"type": "exec_command_end", "aggregated_output": shown, "exit_code": 0}
+    yield {"type": "event_msg", "payload": event}
+    counts = {"input_tokens": 1, "cached_input_tokens": 0, "output_tokens": 1}
+    usage = {"type": "token_count", "info": dict.fromkeys(("total", "last"), counts)}
+    yield {"type": "event_msg", "payload": usage}
+
+
+def iter_session_lines(scribe: Scribe, is_codex: bool, min_bytes: int) -> Iterator:
+    """Yield the lines of one session until it is large enough and says its words."""
+    make = iter_codex_session if is_codex else iter_claude_session
+    same = {"userType": "external", "entrypoint": "cli", "cwd": "/home/dev/app"}
+    same |= {"sessionId": scribe.needle.session_id, "version": "2.1.330"}
+    same |= {"gitBranch": "main"}
+    uid = None
+    for number, record in enumerate(make(scribe, min_bytes)):
+        if is_codex:
+            line = {"timestamp": scribe.make_time(), "ordinal": number, **record}
+        else:
+            line = {"parentUuid": uid, "isSidechain": False, **record}
+            line["uuid"] = uid = scribe.make_id()
+            line |= {"timestamp": scribe.make_time(), **same}
+        text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+        yield (data := text.encode() + b"\n")
+        min_bytes -= len(data)
+        scribe.is_late = min_bytes <= 0
+
+
+def write_session(job: tuple) -> tuple[int, Counter]:
+    """Write one session as requests ready to be sent; return its bytes and shares."""
+    folder, number, project, needle, write_token, min_bytes = job
+    scribe = Scribe(needle, make_project(project))
+    path = folder / f"{number}.jsonl"
+    with open(path, "wb") as file:
+        file.writelines(iter_session_lines(scribe, number % 5 == 4, min_bytes))
+    owner = {"workspace_id": needle.workspace_id, "write_token": write_token}
+    session = {**owner, "session_id": needle.session_id}
+    for part, piece in enumerate(iter_pieces(path, 0, session)):
+        params = {"name": "upload_session", "arguments": piece}
+        request = format_request(SYNC_TOKEN, "tools/call", params)
+        (folder / f"{number}-{part}.request").write_bytes(request)
+    size = path.stat().st_size
+    path.unlink()
+    return size, scribe.shares
+
+
+def plan_sizes(raw_bytes: int) -> list[int]:
+    """Return the sizes of a corpus's sessions: most are short, some are very long."""
+    rng = random.Random("sizes")
+    low, high = SESSION_BYTES[0], min(SESSION_BYTES[1], raw_bytes // 8)
+    sizes: list[int] = []
+    while (left := raw_bytes - sum(sizes)) > 0:
+        wanted = int(rng.lognormvariate(12.9, 1.1))
+        sizes.append(max(low, min(wanted, high, left)))
+    return sizes
+
+
+def write_corpus(owners: list[dict], folder: Path, raw_bytes: int) -> tuple:
+    """Write a corpus as requests; return its needles, raw bytes and their shares."""
+    sizes = plan_sizes(raw_bytes)
+    jobs, needles = [], []
+    for number, size in enumerate(sizes):
+        project = number * len(owners) // len(sizes)  # one after the other: see cache
+        owner = owners[project]
+        needle = make_needle(number, len(sizes), owner["workspace_id"])
+        needles.append(needle)
+        job = folder, number, project, needle, owner["write_token"], size
+        jobs.append(job)
+    shares, raw = Counter(), 0
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        for size, counted in pool.imap_unordered(write_session, jobs, chunksize=8):
+            raw += size
+            shares += counted
+    return needles, raw, shares
+
+
+# ---- 7. Questions: searches whose answers are known -------------------------
+# Asked over HTTP through search_sessions, as an assistant asks; timed at the client,
+# with one request at a time. A found session is known by workspace and session id.
+
+LOCOMO_SHA256 = "79fa87e90f04081343b8c8debecb80a9a6842b76a7aa537dc9fdf651ea698ff4"
+LOCOMO_CATEGORIES = (
+    "multi-hop",
+    "temporal",
+    "open-domain",
+    "single-hop",
+    "adversarial",
+)
+NOT_RUN = "published, not run here"
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """Hold a question, its category and the sessions that hold the evidence."""
+
+    text: str
+    category: int
+    workspace_id: str
+    gold: frozenset[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """Hold the sessions found for a question, the best first, and the milliseconds."""
+
+    found: list[tuple[str, str]]
+    took_ms: float
+    note: str = ""
+
+    def recall(self, gold: frozenset, top: int, if_none: float = 0.0) -> float:
+        """Return the share of the right sessions among the first ones."""
+        return len(gold & set(self.found[:top])) / len(gold) if gold else if_none
+
+    def hit(self, gold: frozenset, top: int) -> float:
+        """Return 1 when a right session is among the first ones, else 0."""
+        return float(bool(gold & set(self.found[:top])))
+
+    def reciprocal_rank(self, gold: frozenset) -> float:
+        """Return one over the rank of the first right session, 0 for none."""
+        ranks = (n for n, key in enumerate(self.found, 1) if key in gold)
+        return 1 / next(ranks, float("inf"))
+
+
+def ask(sock: socket.socket, query: str, mode: str = "words", **where: str) -> Answer:
+    """Search sessions and return what is found."""
+    arguments = {"query": query, "mode": mode, "limit": 10, **where}
+    params = {"name": "search_sessions", "arguments": arguments}
+    params["_meta"] = {"fedmem/format": "json"}
+    request = format_request(AI_TOKEN, "tools/call", params)
+    started_s = time.perf_counter()
+    result = exchange(sock, request)
+    took_ms = (time.perf_counter() - started_s) * 1e3
+    page = json.loads(result["content"][0]["text"])
+    found = [(hit["workspace_id"], hit["session_id"]) for hit in page["hits"]]
+    return Answer(found, took_ms, page.get("note") or "")
+
+
+def wait_until_fresh(port: int) -> float | None:
+    """Wait until nothing is left to index; return the seconds, None without index."""
+    started_s = time.perf_counter()
+    while True:
+        found = re.search(r"(?m)^fedmem_index_lag (\d+)", read_metrics(port))
+        waited_s = time.perf_counter() - started_s
+        if not found:
+            print("\nThe server names no `fedmem_index_lag`: it searches by scanning.")
+            return None
+        if int(found[1]) == 0:
+            return waited_s
+        if waited_s > FRESH_S:
+            print(f"\nNOT FRESH: {found[1]} writes not indexed after {FRESH_S:.0f} s.")
+            return waited_s
+        time.sleep(0.05)
+
+
+def pick_percentiles(times_ms: list[float]) -> list[float]:
+    """Return the median and the 95th and 99th percentile."""
+    ranked = sorted(times_ms)
+    return [ranked[int((len(ranked) - 1) * share + 0.5)] for share in (0.5, 0.95, 0.99)]
+
+
+def read_locomo(path: Path, conversations: int | None) -> list[dict]:
+    """Return the first conversations of a LoCoMo file; warn when it is another one."""
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != LOCOMO_SHA256:
+        print("\nWARNING: this is not the file that published figures are about.")
+    whole = json.loads(data)
+    chosen = whole[:conversations]
+    if len(chosen) < len(whole):
+        print(f"\nThe first {len(chosen)} of {len(whole)} conversations: for tuning.")
+    return chosen
+
+
+def make_locomo_id(sample_id: str, name: str) -> str:
+    """Return a UUID for a session or a turn: ids that no question can match."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{sample_id} {name}"))
+
+
+def iter_locomo_sessions(sample: dict) -> Iterator[tuple[str, str]]:
+    """Yield id and transcript of every session of a conversation."""
+    talk, sample_id = sample["conversation"], sample["sample_id"]
+    for name in sorted(talk):
+        if not re.fullmatch(r"session_\d+", name) or not talk[name]:
+            continue
+        session_id = make_locomo_id(sample_id, name.removeprefix("session_"))
+        said = datetime.strptime(talk[f"{name}_date_time"], "%I:%M %p on %d %B, %Y")
+        same = {"sessionId": session_id, "cwd": "/home/dev", "version": "2.1.330"}
+        same["timestamp"] = said.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        lines, uid = [], None
+        for turn in talk[name]:
+            role = "user" if turn["speaker"] == talk["speaker_a"] else "assistant"
+            texts = [f"{turn['speaker']}: {turn['text']}", turn.get("blip_caption")]
+            parts = [{"type": "text", "text": text} for text in texts if text]
+            line = {"parentUuid": uid, "isSidechain": False, "type": role}
+            line["message"] = {"role": role, "content": parts}
+            line["uuid"] = uid = make_locomo_id(sample_id, turn["dia_id"])
+            lines.append(json.dumps(line | same) + "\n")
+        yield session_id, "".join(lines)
+
+
+def make_questions(sample: dict, workspace_id: str) -> list[Question]:
+    """Return a conversation's questions; evidence is read as far as it is readable."""
+    ids = {session_id for session_id, _ in iter_locomo_sessions(sample)}
+    questions = []
+    for row in sample["qa"]:
+        evidence = " ".join(map(str, row.get("evidence") or ()))  # some hold several
+        numbers = {int(n) for n in re.findall(r"D:?(\d+):\d", evidence)}
+        named = {make_locomo_id(sample["sample_id"], str(n)) for n in numbers}
+        gold = frozenset((workspace_id, session_id) for session_id in named & ids)
+        place = row["category"], workspace_id
+        questions.append(Question(row["question"], *place, gold))
+    return questions
+
+
+def fill_locomo(sock: socket.socket, samples: list[dict]) -> list[Question]:
+    """Upload every session, a workspace for each conversation; return the questions."""
+    questions = []
+    for sample in samples:
+        owner = register(sock, sample["sample_id"])
+        for session_id, content in iter_locomo_sessions(sample):
+            session = {**owner, "session_id": session_id, "content": content}
+            call_tool(sock, SYNC_TOKEN, "upload_session", session)
+        questions += make_questions(sample, owner["workspace_id"])
+    return questions
+
+
+# ---- 8. Commands: measure and print -----------------------------------------
 # Each gets an empty folder, removed afterwards. A row is a label, our figure and the
 # peer's or None. A ratio above 1 speaks for fedmem; more is better only per second.
 
@@ -365,12 +1014,17 @@ def format_row(label: str, ours: float, peer: float | None, missing: str) -> tup
     return label, *cells, f"{ours / peer if '/s' in label else peer / ours:.1f}x"
 
 
-def print_table(title: str, rows: list[tuple], missing="not measured (--peers DIR)"):
-    """Print one Markdown table under its title."""
-    cells = [format_row(*row, missing) for row in rows]
+def print_rows(title: str, header: tuple, rows: Iterable[tuple]) -> None:
+    """Print one Markdown table of ready cells under its title."""
     print(f"\n### {title}\n")
-    for row in (("what", "fedmem", "SDK", "ratio"), ("---",) * 4, *cells):
+    for row in (header, ("---",) * len(header), *rows):
         print("| " + " | ".join(row) + " |", flush=True)
+
+
+def print_table(title: str, rows: list[tuple], missing="not measured (--peers DIR)"):
+    """Print one Markdown table of figures beside the peer's under its title."""
+    cells = [format_row(*row, missing) for row in rows]
+    print_rows(title, ("what", "fedmem", "SDK", "ratio"), cells)
 
 
 def register(sock: socket.socket, project: str) -> dict:
@@ -567,6 +1221,256 @@ def cmd_hook(args: argparse.Namespace, folder: Path) -> None:
     print_table(f"Hooks: medians of {HOOK_RUNS}", rows, "no counterpart")
 
 
+def format_shares(values: Iterable[float]) -> list[str]:
+    """Return the cells of figures between 0 and 1."""
+    return [f"{value:.3f}" for value in values]
+
+
+def average(rows: list[tuple]) -> list[float]:
+    """Return the mean of each column."""
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+def print_global(pairs: list[tuple[Question, Answer]]) -> None:
+    """Print recall over one corpus of all conversations, as basic-memory counts."""
+    groups = {"all questions": (1, 2, 3, 4, 5), "categories 1-4": (1, 2, 3, 4)}
+    groups |= {f"{n}: {name}": (n,) for n, name in enumerate(LOCOMO_CATEGORIES, 1)}
+    rows = []
+    for label, categories in groups.items():
+        scores = [
+            (a.recall(q.gold, 5), a.recall(q.gold, 10), a.reciprocal_rank(q.gold))
+            for q, a in pairs
+            if q.category in categories
+        ]
+        if scores:
+            cells = format_shares(average(scores))
+            rows.append((f"fedmem, {label}", str(len(scores)), *cells))
+    for name, recall, rank in (
+        ("Basic Memory, main", "0.745", "0.618"),
+        ("Basic Memory, #994: vectors and FTS", "0.823", "0.718"),
+    ):
+        rows.append((f"{name} ({NOT_RUN})", "1986", recall, "-", rank))
+    about = "One corpus of all conversations; fractional; no evidence counts 0"
+    print_rows(about, ("what", "questions", "R@5", "R@10", "MRR"), rows)
+
+
+def print_per_conversation(pairs: list[tuple[Question, Answer]]) -> None:
+    """Print recall within each conversation, as MemPalace and as deja-vu count."""
+    recalls = [(a.recall(q.gold, 5, 1.0), a.recall(q.gold, 10, 1.0)) for q, a in pairs]
+    rows = [("fedmem", str(len(recalls)), *format_shares(average(recalls)))]
+    for name, *cells in (
+        ("MemPalace raw session", "-", "0.603"),
+        ("MemPalace hybrid v5", "0.837", "0.889"),
+        ("MemPalace bge-large hybrid", "-", "0.924"),
+        ("MemPalace with a language model's rerank of 15", "-", "0.963"),
+    ):
+        rows.append((f"{name} ({NOT_RUN})", "1986", *cells))
+    about = "Within each conversation; fractional; no evidence counts 1"
+    print_rows(about, ("what", "questions", "R@5", "R@10"), rows)
+    scores = [
+        (a.hit(q.gold, 1), a.hit(q.gold, 5), a.reciprocal_rank(q.gold))
+        for q, a in pairs
+        if q.gold
+    ]
+    rows = [("fedmem", str(len(scores)), *format_shares(average(scores)))]
+    deja = f"deja-vu 0.18, 7 ms ({NOT_RUN})", "1982", "0.696", "0.857", "0.766"
+    about = "Within each conversation; questions with evidence; any right session"
+    print_rows(about, ("what", "questions", "hit@1", "hit@5", "MRR"), [*rows, deja])
+
+
+def format_times(label: str, times_ms: list[float]) -> tuple:
+    """Return the cells of a row of latencies."""
+    cells = (f"{each:,.1f}" for each in pick_percentiles(times_ms))
+    return label, str(len(times_ms)), *cells
+
+
+def cmd_search(args: argparse.Namespace, folder: Path) -> None:
+    """Print how well the questions of LoCoMo find their sessions, and how fast."""
+    if not args.locomo:
+        raise BenchError("`search` needs --locomo FILE: see --help of this program.")
+    samples = read_locomo(args.locomo, args.conversations)
+    command = format_fedmem_command(args.program, folder)
+    with running(command, folder) as (port, pid, _):
+        with open_socket(port) as sock:
+            questions = fill_locomo(sock, samples)
+        fresh_s = wait_until_fresh(port)
+        with open_socket(port) as sock:
+            everywhere = [ask(sock, q.text) for q in questions]
+            within = [ask(sock, q.text, workspace_id=q.workspace_id) for q in questions]
+        peak_mb = read_peak_mb(pid)
+    bare = sum(not q.gold for q in questions)
+    cut = sum(bool(a.note) for a in everywhere + within)
+    fresh = "no index" if fresh_s is None else f"index fresh {fresh_s:.1f} s later"
+    print(f"\n{len(questions)} questions, {bare} without evidence; {fresh}.")
+    if cut:
+        print(f"{cut} searches of {2 * len(questions)} were cut off or had a note.")
+    print_global(list(zip(questions, everywhere, strict=True)))
+    print_per_conversation(list(zip(questions, within, strict=True)))
+    rows = [
+        format_times("all conversations", [a.took_ms for a in everywhere]),
+        format_times("within one", [a.took_ms for a in within]),
+    ]
+    header = ("search, ms at the client", "questions", "p50", "p95", "p99")
+    print_rows("Latency", header, rows)
+    print(f"\nPeak memory of the server: {peak_mb:.0f} MB")
+
+
+def upload_requests(port: int, paths: list[Path]) -> None:
+    """Send ready requests over one connection; raise BenchError when one fails."""
+    with open_socket(port) as sock:
+        for path in paths:
+            receipt = json.loads(
+                exchange(sock, path.read_bytes())["content"][0]["text"]
+            )
+            if receipt.get("status") not in ("stored", "partial"):
+                raise BenchError(f"an upload was answered {receipt}")
+
+
+def upload_corpus(port: int, folder: Path) -> float:
+    """Upload a corpus over some connections at a time; return the seconds."""
+    sessions: dict[str, list[Path]] = {}
+    for path in folder.glob("*.request"):
+        sessions.setdefault(path.stem.partition("-")[0], []).append(path)
+    for pieces in sessions.values():
+        pieces.sort(key=lambda path: int(path.stem.partition("-")[2]))
+    ranked = sorted(sessions.values(), key=len, reverse=True)
+    shares = [
+        [path for pieces in ranked[n::UPLOAD_THREADS] for path in pieces]
+        for n in range(UPLOAD_THREADS)
+    ]
+    started_s = time.perf_counter()
+    with ThreadPoolExecutor(UPLOAD_THREADS) as pool:
+        list(pool.map(functools.partial(upload_requests, port), shares))
+    return time.perf_counter() - started_s
+
+
+def sum_files(folder: Path, pattern: str) -> int:
+    """Return the bytes of all files below a folder that fit a pattern."""
+    return sum(path.stat().st_size for path in folder.rglob(pattern) if path.is_file())
+
+
+def measure_ingest(place: Path, port: int, pid: int, raw_bytes: int) -> list[Needle]:
+    """Make and upload a corpus, wait for its index, print what that took."""
+    requests, root = place / "requests", place / "root"
+    requests.mkdir()
+    with open_socket(port) as sock:
+        owners = [register(sock, f"project-{n}") for n in range(WORKSPACES)]
+    started_s = time.perf_counter()
+    needles, raw, shares = write_corpus(owners, requests, raw_bytes)
+    made_s = time.perf_counter() - started_s
+    upload_s = upload_corpus(port, requests)
+    upload_mb = read_peak_mb(pid)
+    fresh_s = wait_until_fresh(port)
+    shutil.rmtree(requests)
+    archived = sum_files(root / "workspaces", "*.jsonl.gz")
+    index = sum_files(root / "_cache", "*")
+    rows = [(f"{n} of the raw bytes", f"{s / raw:.1%}") for n, s in shares.items()]
+    rows.append(("anything else", f"{1 - sum(shares.values()) / raw:.1%}"))
+    rows.append(("archives over raw", f"{archived / raw:.1%} (1:{raw / archived:.1f})"))
+    rows.append(("upload of raw bytes, MB/s", f"{raw / 1e6 / upload_s:.1f}"))
+    if fresh_s is not None:
+        rows.append(("index over raw", f"{index / raw:.1%}"))
+        rows.append(("index fresh after the last upload, s", f"{fresh_s:.1f}"))
+        rate = raw / 1e6 / (upload_s + fresh_s)
+        rows.append(("first upload to fresh index, MB/s", f"{rate:.1f}"))
+    rows.append(("peak memory while uploading, MB", f"{upload_mb:.0f}"))
+    rows.append(("peak memory when fresh, MB", f"{read_peak_mb(pid):.0f}"))
+    about = f"{raw / 1e6:,.0f} MB in {len(needles):,} sessions of {WORKSPACES} projects"
+    print_rows(f"{about} (made in {made_s:.0f} s)", ("what", "figure"), rows)
+    return needles
+
+
+def list_searches(needles: list[Needle]) -> dict[str, list[tuple]]:
+    """Return of each kind of search the queries, where to look, what is right."""
+    rng = random.Random("searches")
+    chosen = [rng.choice(needles) for _ in range(SEARCHES)]
+    rare = [(rng.choice(n.words), n) for n in chosen]
+    kinds: dict[str, list[tuple]] = {
+        "one rare word": [(word, {}, n.key) for word, n in rare],
+        "two words": [(n.pair, {}, n.key) for n in chosen],
+        "a question of 6 words": [(n.question, {}, n.key) for n in chosen],
+        "a phrase": [(f'"{n.phrase}"', {}, n.key) for n in chosen],
+    }
+    for kind, field in (("question", "question"), ("two words", "pair")):
+        kinds[f"{kind}, in one workspace"] = [
+            (getattr(n, field), {"workspace_id": n.workspace_id}, n.key) for n in chosen
+        ]
+    return kinds
+
+
+def measure_kind(sock: socket.socket, mode: str, searches: list[tuple]) -> tuple:
+    """Make searches of one kind; return milliseconds, how many were right, cut off."""
+    times_ms, right, cut = [], 0, 0
+    deadline_s = time.perf_counter() + SEARCHES_S
+    for query, where, key in searches:
+        answer = ask(sock, query, mode, **where)
+        times_ms.append(answer.took_ms)
+        right += answer.found[:1] == [key]
+        cut += bool(answer.note)
+        if time.perf_counter() > deadline_s:
+            break
+    return times_ms, right, cut
+
+
+def measure_rg(root: Path, searches: list[tuple]) -> tuple[list[float], int]:
+    """Search the archives with rg; return its milliseconds and how many it found."""
+    times_ms, right = [], 0
+    for word, _, (workspace_id, session_id) in searches:
+        command = ["rg", "-z", "-l", word, str(root / "workspaces")]
+        started_s = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True)
+        times_ms.append((time.perf_counter() - started_s) * 1e3)
+        (*_, name) = done.stdout.strip().split("/")
+        right += name == f"{session_id}.jsonl.gz" and workspace_id in done.stdout
+    return times_ms, right
+
+
+def measure_searches(place: Path, port: int, pid: int, needles: list[Needle]) -> None:
+    """Print the latency of every kind of search, and of rg over the archives."""
+    kinds = list_searches(needles)
+    rare = kinds["one rare word"]
+    rows, medians_ms = [], {}
+    jobs = [("words", kind, each) for kind, each in kinds.items()]
+    jobs.append(("literal", "one rare word", rare[:SCANS]))
+    for mode, kind, searches in jobs:
+        with open_socket(port) as sock:
+            times_ms, right, cut = measure_kind(sock, mode, searches)
+        label = f"`{mode}`: {kind}"
+        cells = f"{right / len(times_ms):.1%}", str(cut)
+        rows.append((*format_times(label, times_ms), *cells))
+        medians_ms[label] = median(times_ms)
+    peak_mb = read_peak_mb(pid)
+    if shutil.which("rg"):
+        times_ms, right = measure_rg(place / "root", rare[:SCANS])
+        label = "`rg -z -l`, the same words"
+        cells = f"{right / len(times_ms):.1%}", "-"
+        rows.append((*format_times(label, times_ms), *cells))
+        medians_ms[label] = median(times_ms)
+    units = ("queries", "p50", "p95", "p99", "right first", "cut off")
+    header = ("search, ms at the client", *units)
+    print_rows(f"Searches among {len(needles):,} sessions", header, rows)
+    if shutil.which("rg"):
+        ratio = medians_ms[label] / medians_ms["`words`: one rare word"]
+        print(
+            f"\n`rg -z -l` over `words`, one rare word, ratio of medians: {ratio:.1f}"
+        )
+    else:
+        print("\nrg is not installed: nothing to compare with.")
+    print(f"Peak memory of the server after all searches: {peak_mb:.0f} MB")
+
+
+def cmd_scale(args: argparse.Namespace, folder: Path) -> None:
+    """Print what corpora of some sizes cost to store, to index and to search."""
+    for size_mb in args.mb or [100]:
+        place = folder / f"{size_mb}-mb-{time.monotonic_ns()}"
+        place.mkdir()
+        with running(format_fedmem_command(args.program, place), place) as server:
+            port, pid, _ = server
+            needles = measure_ingest(place, port, pid, size_mb * 1_000_000)
+            measure_searches(place, port, pid, needles)
+        shutil.rmtree(place)
+
+
 def format_machine() -> str:
     """Return one line about this machine."""
     found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
@@ -583,10 +1487,15 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_argument("--peers", type=Path, metavar="DIR", help="measure the SDK")
     options.add_argument("--program", type=Path, default=beside, help="to measure")
     options.add_argument("--size-mb", type=int, default=200, help="upload: raw size")
+    options.add_argument("--mb", type=int, action="append", help="scale: raw size")
+    options.add_argument("--locomo", type=Path, metavar="FILE", help="search: data")
+    options.add_argument("--conversations", type=int, help="search: the first so many")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     benches = {"http": [cmd_http], "startup": [cmd_startup], "upload": [cmd_upload]}
     benches |= {"sync": [cmd_sync], "hook": [cmd_hook]}
-    benches["all"] = [cmd_http, cmd_startup, cmd_upload, cmd_sync, cmd_hook]
+    benches |= {"scale": [cmd_scale]}
+    benches["all"] = [run for (run,) in benches.values()]
+    benches["search"] = [cmd_search]  # needs a file that not everyone has
     for name, run in benches.items():
         commands.add_parser(name, parents=[options]).set_defaults(run=run)
     return parser

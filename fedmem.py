@@ -26,6 +26,7 @@ The rooms, bottom-up; a room uses only names of the rooms above it:
      7 Secrets         tokens, signatures, masking
      8 Transcripts     Claude Code and Codex JSONL to messages
      9 Store           the files that are the truth
+    10 Index           a cache of what search finds; the only door to SQL
     11 Search          words, literal, regex over what an AI may read
     12 Tools           the thirteen handlers and how their results are shown
     13 Protocol        JSON-RPC and MCP, both eras; no sockets
@@ -84,6 +85,11 @@ import unicodedata
 import urllib.parse
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+
+try:
+    import sqlite3
+except ImportError:  # a Python built without it: searches scan the files
+    sqlite3 = None
 
 # ---- 1. Constants: versions, limits and their reasons -----------------------
 # Everything that is a number or a name chosen by us, with the reason beside it.
@@ -162,8 +168,26 @@ SESSION_CACHE_ENTRIES = 50_000  # about a kilobyte each
 
 # Search.
 MAX_QUERY_CHARS = 500  # a question, or an error message
+RANKED_ROWS = 200  # of the best chapters and windows; more cannot be paged through
+WINDOW_WEIGHT = 0.7  # of the best window against the best chapter; 0.5 to 1 is as good
 SEARCH_BUDGET_S = 5.0  # what a person waits for
 SNIPPET_CHARS = 240
+INDEX_VERSION = 1  # raise it when room 10 changes what is indexed, or how
+INDEX_READERS = 4  # searches at once; each connection may keep 4 MiB of pages
+INDEX_CACHE_BYTES = 4 * MIB  # of pages that a connection keeps
+INDEX_WAIT_S = 5  # for SQLite's own locks, held for milliseconds
+INDEX_POLL_S = 0.5  # a write is found within two seconds
+INDEX_COMMIT_S = 0.5  # the length of a transaction
+INDEX_RETRY_S = 2  # after an error, and while another process writes the index
+INDEX_CHECK_S = 3_600  # files changed by hand are found within the hour
+INDEXED_INPUT_CHARS = 4_000  # of a tool's input: a file it writes may be any size
+INDEXED_RESULT_CHARS = 2_000  # of a tool's result: errors stand at its ends
+# Chosen on half of LoCoMo; anything from 600 to 1,400 is as good.
+WINDOW_CHARS = 1_000
+WINDOW_OVERLAP_CHARS = 250
+CHAPTER_CHARS = 8_000  # a topic; a session in LoCoMo has 3,000
+CHAPTER_WINDOWS = 1_024  # room in a row's number; the shortest messages make 100
+MAX_RANKED_ROWS = 15_000  # chapters one query may touch: its rarest words go first
 MAX_MATCHES = 1_000  # counted in one passage
 MAX_SCANNED_HITS = 10_000  # more cannot be paged through
 
@@ -214,6 +238,10 @@ class TooLarge(FedmemError):
 
 class Busy(FedmemError):
     """Ask the caller to come back later."""
+
+
+class NoIndex(FedmemError):
+    """Say that the index cannot be used now: the files have to be scanned."""
 
 
 class Damaged(FedmemError):
@@ -512,6 +540,15 @@ def directory(root: str, relative: str, create: bool = False) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+def make_folder(path: str) -> None:
+    """Make a folder by its plain path, durably, unless it is there."""
+    with disk_errors(path):
+        if not os.path.isdir(path):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            with directory(os.path.dirname(path), "") as handle:
+                os.fsync(handle)
 
 
 def split_path(relative: str) -> tuple[str, str]:
@@ -1047,6 +1084,12 @@ OPTIONS = (
         "without ports, separated by commas",
         "--allowed-hosts",
     ),
+    Option(
+        "CACHE_DIR",
+        "",
+        "folder of the search index, on this machine's own disk; MEMORY_ROOT/_cache",
+        "--cache-dir",
+    ),
     Option("REDACT", "on", "mask secrets in what AI clients read: on or off"),
 )
 
@@ -1071,9 +1114,9 @@ def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, 
     if settings["mcp_token"] and settings["mcp_token"] == settings["sync_token"]:
         raise BadRequest("MCP_TOKEN and SYNC_TOKEN must differ: they open other doors.")
     settings["memory_root"] = settings["memory_root"] or find_root()
-    settings["memory_root"] = os.path.realpath(
-        os.path.expanduser(settings["memory_root"])
-    )
+    root = os.path.realpath(os.path.expanduser(settings["memory_root"]))
+    folder = os.path.expanduser(settings["cache_dir"]) or os.path.join(root, "_cache")
+    settings.update(memory_root=root, cache_dir=os.path.realpath(folder))
     return settings
 
 
@@ -1763,6 +1806,7 @@ class Ledger:
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
         self.sessions: dict[str, list[str]] = {}  # last committed archive last
+        self.born: dict[str, int] = {}  # a session's first journal number
         self.documents = 0
         self.last_time = ""
 
@@ -1776,6 +1820,7 @@ class Ledger:
             name = session_of(entry.path)  # a new list: readers hold the old one
             others = [p for p in self.sessions.get(name, ()) if p != entry.path]
             self.sessions[name] = [*others, entry.path]
+            self.born.setdefault(name, entry.seq)
         self.entries[entry.path] = entry
         self.last_time = max(self.last_time, entry.time)
 
@@ -1791,6 +1836,8 @@ class Journal:
         self.last_seq = 0
         self.bad_lines = 0
         self.registrations = 0
+        self.identity = ""  # of its first line: no two memories have the same
+        self.followers: list[Callable[[Entry], None]] = []  # told of every line read
         self._root = root
         self._lock = threading.RLock()
         self._file_lock = FileLock(root, "_meta/locks/journal")
@@ -1829,9 +1876,12 @@ class Journal:
             self.bad_lines += 1
             log.warning("journal line unreadable, skipped: %r", clip(repr(line), 200))
             return
+        self.identity = self.identity or hash_bytes(line)[:16]
         self.last_seq = max(self.last_seq, entry.seq)
         self.registrations += entry.action == "registered"
         self.ledgers.setdefault(entry.workspace, Ledger()).apply(entry)
+        for follow in self.followers:
+            follow(entry)
 
     def ledger(self, workspace_id: str) -> Ledger:
         """Return what is known of a workspace, fresh; empty for an unknown one."""
@@ -2169,11 +2219,8 @@ def open_store(root: str, existing: bool = False) -> Store:
             f"{root!r} is not a fedmem root (no {JOURNAL_FILE}). Is its disk mounted? "
             "`serve` without --existing begins a new memory there."
         )
+    make_folder(root)
     with disk_errors(root):
-        if not os.path.isdir(root):
-            os.makedirs(root, mode=0o700, exist_ok=True)
-            with directory(os.path.dirname(root), "") as handle:
-                os.fsync(handle)
         store = Store(root)
         for folder in ("workspaces", PARTIAL_DIR):
             with directory(root, folder, create=True):
@@ -2478,13 +2525,13 @@ def read_bytes(store: Store, archive: Archive, offset: int, count: int) -> bytes
 
 
 def iter_lines(
-    store: Store, archive: Archive, index: int
+    store: Store, archive: Archive, index: int, count: int | None = None
 ) -> Iterator[tuple[int, bytes | None]]:
-    """Yield number and bytes of each line from block `index` on, which must begin
-    with a line; None for a line too long to be held."""
+    """Yield number and bytes of each line of `count` blocks (or all) from block `index`
+    on, which must begin with a line; None for a line too long to be held."""
     number = archive.session.blocks[index].lines
     pending, is_long, any_left = bytearray(), False, False
-    for content in read_blocks(store, archive, index):
+    for content in itertools.islice(read_blocks(store, archive, index), count):
         for piece in io.BytesIO(content):
             any_left = True
             is_long = is_long or len(pending) + len(piece) > MAX_PARSED_LINE_BYTES
@@ -2498,26 +2545,35 @@ def iter_lines(
 
 
 def iter_messages(
-    store: Store, archive: Archive, offset: int = 0
+    store: Store,
+    archive: Archive,
+    offset: int = 0,
+    may_hold: Callable[[bytes, int], bool] = lambda block, number: True,
 ) -> Iterator[tuple[int, Message]]:
     """Yield number and message from number `offset` on, reading no block that lies
-    wholly before it."""
+    wholly before it. Blocks of which `may_hold`, given the number of their first
+    message, says no are not parsed."""
     session = archive.session
-    index = 0
-    for i, block in enumerate(session.blocks):
-        if _messages_before(session, block) <= offset and not block.is_cut:
-            index = i
-    number = _messages_before(session, session.blocks[index])
-    for _, line in iter_lines(store, archive, index):
-        record = parse_record(line) if line else None
-        message = parse_message(record) if record else None
-        if is_shown(message, session.uses_items):
-            if number >= offset:
-                yield number, message
-            number += 1
+    blocks = session.blocks
+    starts = [i for i, block in enumerate(blocks) if not block.is_cut]
+    for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
+        after = messages_before(session, blocks[end]) if end < len(blocks) else None
+        if after is not None and after <= offset:
+            continue
+        number = messages_before(session, blocks[start])
+        if end == start + 1:
+            if not may_hold(next(read_blocks(store, archive, start)), number):
+                continue
+        for _, line in iter_lines(store, archive, start, end - start):
+            record = parse_record(line) if line else None
+            message = parse_message(record) if record else None
+            if is_shown(message, session.uses_items):
+                if number >= offset:
+                    yield number, message
+                number += 1
 
 
-def _messages_before(session: Session, block: Block) -> int:
+def messages_before(session: Session, block: Block) -> int:
     """Return how many shown messages lie before a block."""
     return block.messages + (block.items if session.uses_items else 0)
 
@@ -2892,6 +2948,51 @@ def _journal_archive(store: Store, archive: Archive, action: str, actor: str) ->
         store.journal.append(archive.workspace_id, action, *args)
 
 
+def chosen_workspaces(store: Store, workspace_id: str) -> list[str]:
+    """Return the one workspace that was asked for, or all; raise NotFound."""
+    if workspace_id:
+        return [store.registry.require(workspace_id).workspace_id]
+    return sorted(store.registry.all())
+
+
+def list_heads(
+    store: Store, workspaces: list[str], since: str = "", until: str = ""
+) -> list[Archive]:
+    """Return the head archive of every session that has a message between the times,
+    the one with the newest last message first."""
+    store.journal.refresh()
+    found = []
+    for workspace_id in workspaces:
+        ledger = store.journal.ledgers.get(workspace_id) or Ledger()
+        for paths in list(ledger.sessions.values()):
+            archive = load_head(store, workspace_id, list(paths))
+            if archive is None:
+                continue
+            rank = rank_head(store, archive)
+            first = archive.session.start or ledger.entries[archive.path].time
+            if (not since or rank[0] >= since) and (not until or first <= until):
+                found.append((rank, archive))
+    found.sort(key=lambda pair: pair[0], reverse=True)
+    return [archive for _, archive in found]
+
+
+def rank_head(store: Store, archive: Archive) -> tuple[str, str, str]:
+    """Return what sessions are sorted by: time of the last message, id, workspace."""
+    ledger = store.journal.ledgers[archive.workspace_id]
+    last = archive.session.end or ledger.entries[archive.path].time
+    return last, archive.name, archive.workspace_id
+
+
+def load_head(store: Store, workspace_id: str, paths: list[str]) -> Archive | None:
+    """Return a session's last committed archive that can be read."""
+    for path in reversed(paths):
+        try:
+            return Archive(workspace_id, path, store.recall_session(workspace_id, path))
+        except (NotFound, NotAllowed, Damaged) as e:
+            log.warning("archive left out: %s", e)
+    return None
+
+
 # Recovery: make the journal say what the files are.
 
 
@@ -2975,19 +3076,794 @@ def reconcile_workspace(store: Store, workspace_id: str) -> None:
                 _reconcile_document(store, workspace_id, path)
 
 
+# ---- 10. Index: a cache of what search finds; the only door to SQL ----------
+# It follows from the files and may be deleted at any time. Indexed is the masked text,
+# in windows (a few messages, a few paragraphs) and chapters (some windows): rows of
+# FTS5 tables without content, whose words are split here. One thread of one process
+# writes, after the journal; every thread reads.
+
+INDEX_FILE = "index.sqlite"
+KINDS = ("knowledge", "sessions")
+_TOKENIZER = "porter unicode61 remove_diacritics 2"  # all that SQLite 3.37 can do
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE documents (id INTEGER PRIMARY KEY, workspace TEXT, key TEXT, kind TEXT,
+    name TEXT, title TEXT, project TEXT, start TEXT, end TEXT, sha256 TEXT,
+    signature TEXT, born INTEGER, members TEXT, UNIQUE (workspace, key));
+CREATE TABLE chapters (id INTEGER PRIMARY KEY, document INTEGER, first INTEGER,
+    excerpts BLOB);
+CREATE INDEX chapters_of ON chapters (document, first);
+CREATE TABLE lines (hash INTEGER PRIMARY KEY, document INTEGER, number INTEGER);
+CREATE INDEX lines_of ON lines (document, number);
+CREATE TABLE copies (owner INTEGER, copy INTEGER, PRIMARY KEY (owner, copy))
+    WITHOUT ROWID;
+"""
+_FTS_TABLES = tuple(f"{k}_{part}" for k in KINDS for part in ("chapters", "windows"))
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_COMPOUND = re.compile(  # snake_case, kebab-case, camelCase, HTTPServer
+    r"[A-Za-z0-9]{1,24}(?:[_-][A-Za-z0-9]{1,24}){1,4}"
+    r"|[A-Za-z0-9]{0,40}[a-z0-9][A-Z]\w*|[A-Z]{2,24}[a-z]\w*"
+)
+# Scripts that put no blanks between words: each character is a word of its own.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_UNSPACED = re.compile(f"([{UNSPACED}])")
+_BLOB = re.compile(r"[A-Za-z0-9+=]{100,}")  # base64: nobody searches for its letters
+_HEADING = re.compile(r"^(?=#{1,6} )", re.MULTILINE)
+
+Excerpt = collections.namedtuple("Excerpt", "number time text")
+
+
+def unify(text: str) -> str:
+    """Return text with one code for each letter, and no full-width ones."""
+    return text if text.isascii() else unicodedata.normalize("NFKC", text)
+
+
+def split_case(text: str) -> str:
+    """Return text with the parts of camelCase apart."""
+    return _CAMEL.sub(" ", text)
+
+
+def split_words(text: str) -> str:
+    """Return text as it is indexed: the parts of identifiers apart, and at the end
+    each identifier once more as one word; unspaced scripts by character."""
+    text = _BLOB.sub(" ", unify(text))
+    joined = {re.sub("[_-]", "", word) for word in _COMPOUND.findall(text)}
+    if not text.isascii():
+        text = _UNSPACED.sub(r" \1 ", text)
+    return " ".join([split_case(text), *sorted(joined)]).casefold()
+
+
+def spell_days(times: Iterable[str]) -> str:
+    """Return the days of some times as people write them: 12 May 2026 Tuesday."""
+    days = sorted({time[:10] for time in times if time})
+    found = []
+    for day in dict.fromkeys([*days[:2], *days[-1:]]):
+        with contextlib.suppress(ValueError):
+            when = datetime.date.fromisoformat(day)
+            found.append(f"{when.day} {when:%B} {when.year} {when:%A} {day}")
+    return " ".join(found)
+
+
+def condense(message: Message) -> str:
+    """Return as much of a message as is indexed: all that was said, the beginning of a
+    tool's input, the ends of a tool's result."""
+    text = message.text
+    if message.role == "tool" and len(text) > INDEXED_RESULT_CHARS:
+        end = INDEXED_RESULT_CHARS // 4
+        return f"{text[: 3 * end]}\n…\n{text[-end:]}"
+    if message.role == "note" or len(text) <= INDEXED_INPUT_CHARS:
+        return text
+    lines = text.split("\n")
+    return "\n".join(
+        clip(line, INDEXED_INPUT_CHARS) if line.startswith("→") else line
+        for line in lines
+    )
+
+
+def cut_chapters(
+    messages: Iterable[tuple[int, Message]], mask: Callable
+) -> Iterator[list[Excerpt]]:
+    """Yield chapters: excerpts of consecutive messages up to a size, masked before they
+    are cut, for half a secret has no shape. A message lies in one chapter."""
+    chapter: list[Excerpt] = []
+    room = CHAPTER_CHARS
+    for number, message in messages:
+        shown = dataclasses.replace(message, text=mask(message.text))
+        text = condense(shown)
+        if chapter and len(text) > room:
+            yield chapter
+            chapter, room = [], CHAPTER_CHARS
+        for part in split_parts(text, WINDOW_CHARS):
+            chapter.append(Excerpt(number, message.time, part))
+        room -= len(text)
+    if chapter:
+        yield chapter
+
+
+def cut_windows(chapter: list[Excerpt]) -> list[list[Excerpt]]:
+    """Return a chapter's windows: runs of excerpts up to a size, each beginning with
+    the last ones of the one before when they are short."""
+    windows: list[list[Excerpt]] = []
+    first = end = 0
+    while end < len(chapter):
+        end, room = first + 1, WINDOW_CHARS - len(chapter[first].text)
+        while end < len(chapter) and len(chapter[end].text) <= room:
+            room -= len(chapter[end].text)
+            end += 1
+        windows.append(chapter[first:end])
+        begun, first, room = first, end, WINDOW_OVERLAP_CHARS
+        while first - 1 > begun and len(chapter[first - 1].text) <= room:
+            first -= 1
+            room -= len(chapter[first].text)
+    return windows
+
+
+class Source(
+    collections.namedtuple(
+        "Source",
+        "kind title name project sha256 signature start end born members read archive",
+    )
+):
+    """Describe what is to be indexed of one document or session: its columns in the
+    index, then `read`, which yields its messages from a number on; a note's sections
+    are its messages."""
+
+    __slots__ = ()
+
+
+def index_key(path: str) -> str:
+    """Return under which key a journalled path is indexed, empty for none: a document
+    under its path, all archives of a session under one."""
+    if path.startswith("sessions/"):
+        return "sessions/" + session_of(path)
+    return path if path == OVERVIEW or path.startswith("knowledge/") else ""
+
+
+def find_source(
+    store: Store, workspace_id: str, key: str, mask: Callable
+) -> Source | None:
+    """Return what a key stands for now, None when it is gone or cannot be read. A note
+    is masked before it is cut."""
+    try:
+        project = store.registry.require(workspace_id).project
+        if key.startswith("sessions/"):
+            return _find_session(store, workspace_id, project, key)
+        signature = sign_file(store.root, f"workspaces/{workspace_id}/{key}")
+        path = key.removeprefix("knowledge/")
+        document, data = read_document(store, workspace_id, path)
+    except (NotFound, NotAllowed, BadRequest, TooLarge, Damaged) as e:
+        log.debug("not indexed: %s", e)
+        return None
+    text, when = mask(data.decode("utf-8", "replace")), document.modified
+    sections = _HEADING.split(text)
+    title = sections[1].partition("\n")[0].strip("# ") if sections[1:] else ""
+    notes = [Message("note", section, when) for section in sections if section]
+    about = ("knowledge", title, path, project, document.sha256, f"{signature}")
+    return Source(*about, when, when, 0, "", lambda first: enumerate(notes), None)
+
+
+def _find_session(
+    store: Store, workspace_id: str, project: str, key: str
+) -> Source | None:
+    """Return what a session's head archive holds, None without one."""
+    session_id = key.removeprefix("sessions/")
+    ledger = store.journal.ledger(workspace_id)
+    archive = load_head(store, workspace_id, ledger.sessions.get(session_id, []))
+    if archive is None:
+        return None
+    session, received = archive.session, ledger.entries[archive.path].time
+    offsets = [block.archive_offset for block in session.blocks]
+    return Source(
+        kind="sessions",
+        title=session.title,
+        name=archive.name,
+        project=project,
+        sha256=session.sha256,
+        signature=f"{sign_file(store.root, archive.relative)}",
+        start=session.start or received,
+        end=session.end or received,
+        born=ledger.born[session_id],
+        members=format_json([session.uses_items, offsets]),
+        read=functools.partial(iter_messages, store, archive),
+        archive=archive,
+    )
+
+
+def count_same_messages(members: str, source: Source) -> int:
+    """Return how many messages a grown transcript surely shares with the one that was
+    indexed: those before the last gzip member that both have."""
+    if not members or source.archive is None:
+        return 0
+    uses_items, offsets = parse_json(members)
+    session = source.archive.session
+    if uses_items != session.uses_items:
+        return 0
+    same = 0
+    for offset, block in zip(offsets, session.blocks, strict=False):
+        if offset != block.archive_offset:
+            break
+        same += 1
+    return messages_before(session, session.blocks[same - 1]) if same else 0
+
+
+def hash_message(message: Message) -> int:
+    """Return what tells a message from any other, as SQLite's 64-bit integer."""
+    text = f"{message.time}\0{message.role}\0{message.text}"
+    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def has_fts5() -> bool:
+    """Return whether this Python's SQLite can index text."""
+    if sqlite3 is None:
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(":memory:")) as database:
+            make_tables(database)
+    except sqlite3.Error:
+        return False
+    return True
+
+
+def make_tables(database: sqlite3.Connection) -> None:
+    """Make an empty index's tables."""
+    database.executescript(_SCHEMA)
+    for table in _FTS_TABLES:
+        database.execute(
+            f"CREATE VIRTUAL TABLE {table} USING fts5(words, content='', "
+            f"tokenize='{_TOKENIZER}')"
+        )
+
+
+def connect_index(folder: str, create: bool = False) -> sqlite3.Connection:
+    """Return a connection to a folder's index; raise sqlite3.Error when there is
+    none."""
+    path = urllib.parse.quote(os.path.join(folder, INDEX_FILE))
+    database = sqlite3.connect(
+        f"file:{path}?mode={'rwc' if create else 'rw'}",
+        uri=True,
+        timeout=INDEX_WAIT_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    database.execute(f"PRAGMA cache_size = -{INDEX_CACHE_BYTES // KIB}")
+    return database
+
+
+def sign_index(folder: str) -> tuple | None:
+    """Return what tells a folder's index from a later one, None without one."""
+    found = stat_file(folder, INDEX_FILE)
+    return found and (found.st_dev, found.st_ino)
+
+
+def remove_index(folder: str) -> None:
+    """Remove a folder's index."""
+    for ending in ("", "-wal", "-shm"):
+        remove_file(folder, INDEX_FILE + ending)
+
+
+class Index:
+    """Guard the readers' connections to the index of a folder."""
+
+    def __init__(self, folder: str):
+        self.folder = folder
+        self._idle: list[tuple[tuple, sqlite3.Connection]] = []
+        self._lock = threading.Lock()
+        self._room = threading.BoundedSemaphore(INDEX_READERS)
+
+    @contextlib.contextmanager
+    def read(self, budget_s: float, partly: bool = False) -> Iterator:
+        """Give a connection for some seconds; raise NoIndex when there is no index,
+        when it is not complete (unless `partly` will do), when the time is over, and
+        for every error of SQLite inside the block."""
+        end = time.monotonic() + budget_s
+        signature, database = sign_index(self.folder), None
+        try:
+            with self._room:
+                if signature is None:
+                    raise NoIndex("There is no index.")
+                database = self._take(signature) or connect_index(self.folder)
+                database.execute("PRAGMA query_only = 1")
+                database.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+                if not partly and not read_meta(database, "ready"):
+                    done, total = (read_meta(database, n) for n in ("done", "total"))
+                    raise NoIndex(f"The index is being built ({done} of {total}).")
+                yield database
+                with self._lock:
+                    self._idle.append((signature, database))
+                    database = None
+        except sqlite3.Error as e:
+            raise NoIndex(f"The index cannot be read ({e}).") from e
+        finally:
+            if database:
+                database.close()
+
+    def _take(self, signature: tuple) -> sqlite3.Connection | None:
+        """Return an idle connection to the file that is there now; close others."""
+        with self._lock:
+            while self._idle:
+                known, database = self._idle.pop()
+                if known == signature:
+                    return database
+                database.close()
+        return None
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._take(())
+
+
+def read_meta(database: sqlite3.Connection, name: str) -> object:
+    """Return a remark on the index, None without one."""
+    row = database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    return row and row[0]
+
+
+def write_meta(database: sqlite3.Connection, **remarks: object) -> None:
+    """Keep remarks on the index."""
+    database.executemany("REPLACE INTO meta VALUES (?, ?)", remarks.items())
+
+
+class IndexWriter:
+    """Guard the rows of an index: what `update` makes of one document, it can take back
+    word by word. `outdated` are documents that must be updated because of another."""
+
+    def __init__(self, database: sqlite3.Connection, store: Store, mask: Callable):
+        self.database = database
+        self.outdated: dict[tuple[str, str], None] = {}
+        self._store = store
+        self._mask = mask
+
+    def update(self, workspace_id: str, key: str) -> None:
+        """Make one document's rows say what its file says now."""
+        database = self.database
+        row = database.execute(
+            "SELECT id, kind, title, name, project, sha256, members FROM documents "
+            "WHERE workspace = ? AND key = ?",
+            (workspace_id, key),
+        ).fetchone()
+        source = find_source(self._store, workspace_id, key, self._mask)
+        if source is None:
+            if row:
+                self._drop(*row[:5], first=0)
+                database.execute("DELETE FROM documents WHERE id = ?", row[:1])
+            return
+        first = 0
+        if row and row[2:6] == source[1:5]:
+            first = MAX_OFFSET  # the very same text
+        elif row and row[2:5] == source[1:4]:
+            first = self._find_restart(row[0], row[6], source)
+        if row and first < MAX_OFFSET:
+            self._drop(*row[:5], first=first)
+        marks = ", ".join("?" * 13)
+        added = database.execute(
+            "REPLACE INTO documents (id, workspace, key, kind, title, name, project, "
+            f"sha256, signature, start, end, born, members) VALUES ({marks})",
+            (row and row[0], workspace_id, key, *source[:10]),
+        )
+        if first < MAX_OFFSET:
+            self._add(added.lastrowid, source, first)
+
+    def _find_restart(self, document: int, members: str, source: Source) -> int:
+        """Return the first message of the last chapter that a grown transcript may
+        have changed."""
+        same = count_same_messages(members, source)
+        found = self.database.execute(
+            "SELECT max(first) FROM chapters WHERE document = ? AND first <= ?",
+            (document, same),
+        ).fetchone()
+        return found[0] or 0
+
+    def _add(self, document: int, source: Source, first: int) -> None:
+        """Add the chapters of a document from a message on."""
+        messages = source.read(first)
+        if source.kind == "sessions":
+            messages = self._own(document, source.born, messages)
+        try:
+            for chapter in cut_chapters(messages, self._mask):
+                packed = zlib.compress(encode_json(chapter), COMPRESSION_LEVEL)
+                added = self.database.execute(
+                    "INSERT INTO chapters (document, first, excerpts) VALUES (?, ?, ?)",
+                    (document, chapter[0].number, packed),
+                )
+                self._post(*source[:4], added.lastrowid, chapter)
+        except (Damaged, NotFound) as e:
+            log.warning("session indexed in part: %s", e)
+
+    def _own(
+        self, document: int, born: int, messages: Iterable[tuple[int, Message]]
+    ) -> Iterator[tuple[int, Message]]:
+        """Yield the messages that no older session has: a forked or resumed transcript
+        repeats the one it came from."""
+        database = self.database
+        for number, message in messages:
+            if message.time:
+                mark = hash_message(message)
+                row = database.execute(
+                    "SELECT document, born FROM lines JOIN documents "
+                    "ON documents.id = document WHERE hash = ?",
+                    (mark,),
+                ).fetchone()
+                if row and row[0] == document:
+                    continue
+                if row and row[1] < born:
+                    database.execute(
+                        "INSERT OR IGNORE INTO copies VALUES (?, ?)", (row[0], document)
+                    )
+                    continue
+                if row:
+                    self._outdate("id = ?", row[0])
+                database.execute(
+                    "REPLACE INTO lines VALUES (?, ?, ?)", (mark, document, number)
+                )
+            yield number, message
+
+    def _outdate(self, condition: str, value: int) -> None:
+        """Put documents among the outdated ones, whatever their files say."""
+        found = self.database.execute(
+            f"UPDATE documents SET sha256 = '', members = '' WHERE {condition} "
+            "RETURNING workspace, key",
+            (value,),
+        )
+        self.outdated.update(dict.fromkeys(found.fetchall()))
+
+    def _drop(
+        self, document: int, kind: str, title: str, name: str, project: str, first: int
+    ) -> None:
+        """Remove a document's chapters from a message on. What it had and others
+        repeat is theirs now, or its own again in a moment."""
+        database = self.database
+        chapters = database.execute(
+            "SELECT id, excerpts FROM chapters WHERE document = ? AND first >= ?",
+            (document, first),
+        ).fetchall()
+        for chapter, packed in chapters:
+            excerpts = unpack_chapter(packed)
+            self._post(kind, title, name, project, chapter, excerpts, delete=True)
+            database.execute("DELETE FROM chapters WHERE id = ?", (chapter,))
+        database.execute(
+            "DELETE FROM lines WHERE document = ? AND number >= ?", (document, first)
+        )
+        if first == 0:
+            self._outdate("id IN (SELECT copy FROM copies WHERE owner = ?)", document)
+            database.execute("DELETE FROM copies WHERE ? IN (owner, copy)", (document,))
+
+    def _post(
+        self,
+        kind: str,
+        title: str,
+        name: str,
+        project: str,
+        chapter: int,
+        excerpts: list[Excerpt],
+        delete: bool = False,
+    ) -> None:
+        """Give the index a chapter's words, or take the very same ones back."""
+        days = spell_days(excerpt.time for excerpt in excerpts)
+        text = "\n".join(excerpt.text for excerpt in excerpts)
+        about = f"{title} {days} {name} {project}"
+        rows = [("chapters", chapter, f"{about}\n{text}")]
+        for i, window in enumerate(cut_windows(excerpts)):
+            text = "\n".join(excerpt.text for excerpt in window)
+            row = chapter * CHAPTER_WINDOWS + i
+            rows.append(("windows", row, f"{title} {days}\n{text}"))
+        for part, row, text in rows:
+            table, words = f"{kind}_{part}", split_words(text)
+            if delete:
+                self.database.execute(
+                    f"INSERT INTO {table} ({table}, rowid, words) "
+                    "VALUES ('delete', ?, ?)",
+                    (row, words),
+                )
+            else:
+                self.database.execute(
+                    f"INSERT INTO {table} (rowid, words) VALUES (?, ?)", (row, words)
+                )
+
+
+class Indexer:
+    """Keep an index true to the files: after the journal at once, after the files at
+    the start and every hour."""
+
+    def __init__(self, store: Store, folder: str, mask: Callable):
+        self._store = store
+        self._mask = mask
+        self._folder = folder
+        self._label = f"{INDEX_VERSION}.{PARSER_VERSION}.{mask.__name__}"
+        self._lock = FileLock(folder, "index.lock")
+        self._changed: collections.deque[Entry] = collections.deque()
+        self._pending: dict[tuple[str, str], None] = {}
+        self._reached = self._written = 0  # journal numbers
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._writer: IndexWriter
+        store.journal.followers.append(self._changed.append)
+
+    def start(self) -> None:
+        """Begin to follow the journal in a thread."""
+        self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; what it has not indexed comes at the next start."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join(SHUTDOWN_GRACE_S)
+        with contextlib.suppress(ValueError):  # stopped before
+            self._store.journal.followers.remove(self._changed.append)
+        self._lock.close()
+
+    def build(
+        self, tell: Callable[[int, int], None] = lambda done, total: None
+    ) -> bool:
+        """Make the whole index anew; tell how many of how many documents are done.
+        Return False when another process writes it."""
+        make_folder(self._folder)
+        with self._lock.hold(wait=False) as fd:
+            if fd is not None:
+                remove_index(self._folder)
+                with self.opened():
+                    self.compare_files()
+                    self.catch_up(tell)
+            return fd is not None
+
+    def _run(self) -> None:
+        """Follow the journal until stop(), unless another process does it."""
+        while not self._stop.is_set():
+            try:
+                make_folder(self._folder)
+                with self._lock.hold(wait=False) as fd:
+                    if fd is not None:
+                        self._follow()
+            except sqlite3.OperationalError as e:  # a full disk, say: later
+                log.warning("index not written: %s", e)
+            except sqlite3.DatabaseError as e:
+                log.warning("index damaged, built anew: %s", e)
+                remove_index(self._folder)
+            except FedmemError as e:
+                log.warning("index not written: %s", e)
+            except Exception:  # a bug must not end it for good
+                log_incident("indexer")
+            self._stop.wait(INDEX_RETRY_S)
+
+    def _follow(self) -> None:
+        """Bring the index up to date and keep it so until stop(), or until its file is
+        gone."""
+        with self.opened():
+            signature = sign_index(self._folder)
+            if read_meta(self._writer.database, "ready"):
+                self.catch_up()
+            next_check = 0.0
+            while not self._stop.is_set() and sign_index(self._folder) == signature:
+                if time.monotonic() >= next_check:
+                    self.compare_files()
+                    next_check = time.monotonic() + INDEX_CHECK_S
+                self.catch_up()
+                self._stop.wait(INDEX_POLL_S)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Hold the index open for writing; make it anew when it is missing or not for
+        this program, this masking or this memory."""
+        first, is_known = self._store.journal.identity, False
+        self._changed.clear()
+        with contextlib.suppress(sqlite3.Error):
+            with contextlib.closing(connect_index(self._folder)) as database:
+                label = read_meta(database, "label")
+                known = read_meta(database, "journal") or first
+                is_known = (label, known) == (self._label, first)
+        if not is_known:
+            remove_index(self._folder)
+        with contextlib.closing(connect_index(self._folder, True)) as database:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            if not is_known:
+                make_tables(database)
+                write_meta(database, label=self._label, journal=first, ready=0)
+                write_meta(database, seq=0, done=0, total=0)
+            self._writer = IndexWriter(database, self._store, self._mask)
+            self._pending = self._writer.outdated
+            self._take_since(read_meta(database, "seq"))
+            yield
+
+    def catch_up(
+        self, tell: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
+        """Index what was written since the last look, in transactions of half a
+        second; tell how many documents are done of how many."""
+        self._take_changed()
+        database, done = self._writer.database, 0
+        if not self._pending and self._reached == self._written:
+            return
+        while not self._stop.is_set():
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                end = time.monotonic() + INDEX_COMMIT_S
+                while self._pending and time.monotonic() < end:
+                    workspace_id, key = next(iter(self._pending))
+                    del self._pending[workspace_id, key]
+                    self._writer.update(workspace_id, key)
+                    done += 1
+                total = done + len(self._pending)
+                write_meta(database, done=done, total=total)
+                if not self._pending:
+                    first = self._store.journal.identity
+                    write_meta(database, ready=1, seq=self._reached, journal=first)
+                    self._written = self._reached
+            except BaseException:
+                database.execute("ROLLBACK")
+                raise
+            database.execute("COMMIT")
+            tell(done, total)
+            if not self._pending:
+                return
+
+    def _take_since(self, seq: int) -> None:
+        """Put what was journalled after a number among what is to be done."""
+        self._store.journal.refresh()
+        self._reached, self._written = self._store.journal.last_seq, seq
+        for workspace_id, ledger in list(self._store.journal.ledgers.items()):
+            for path, entry in list(ledger.entries.items()):
+                if entry.seq > seq:
+                    self._put(workspace_id, path)
+
+    def _take_changed(self) -> None:
+        """Put what was journalled since the last look among what is to be done."""
+        self._store.journal.refresh()
+        while self._changed:
+            entry = self._changed.popleft()
+            self._reached = max(self._reached, entry.seq)
+            self._put(entry.workspace, entry.path)
+
+    def _put(self, workspace_id: str, path: str) -> None:
+        """Put one path among what is to be done."""
+        if key := index_key(path):
+            self._pending[workspace_id, key] = None
+
+    def compare_files(self) -> None:
+        """Put every document whose file is not the indexed one among what is to be
+        done: changed by hand, restored, or missed."""
+        database = self._writer.database
+        rows = database.execute("SELECT DISTINCT workspace FROM documents")
+        for workspace_id in sorted(
+            {*self._store.registry.all(), *(r[0] for r in rows)}
+        ):
+            indexed = dict(
+                database.execute(
+                    "SELECT key, signature FROM documents WHERE workspace = ?",
+                    (workspace_id,),
+                )
+            )
+            there = dict(iter_signatures(self._store, workspace_id))
+            for key in indexed.keys() | there.keys():
+                if indexed.get(key) != there.get(key):
+                    self._pending[workspace_id, key] = None
+            if self._stop.is_set():
+                return
+
+
+def unpack_chapter(packed: bytes) -> list[Excerpt]:
+    """Return a chapter's excerpts."""
+    return [Excerpt(*values) for values in parse_json(zlib.decompress(packed))]
+
+
+def iter_signatures(store: Store, workspace_id: str) -> Iterator[tuple[str, str]]:
+    """Yield key and file signature of everything in a workspace that is indexed."""
+    folder = f"workspaces/{workspace_id}"
+    paths = [OVERVIEW]
+    for relative, _ in walk_files(store.root, f"{folder}/knowledge"):
+        path = relative.removeprefix(f"{folder}/")
+        if path.endswith(".md") and "/." not in path:
+            paths.append(path)
+    sessions = list(store.journal.ledger(workspace_id).sessions.values())
+    for path in (*paths, *(archives[-1] for archives in sessions)):
+        signature = sign_file(store.root, f"{folder}/{path}")
+        if signature:
+            yield index_key(path), f"{signature}"
+
+
+# What a search asks the index.
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """Say which documents a search may find: their kind, workspace and time, what they
+    must hold and must not hold (FTS5 expressions)."""
+
+    kind: str
+    workspace_id: str = ""
+    since: str = ""
+    until: str = ""
+    required: tuple[str, ...] = ()
+    banned: tuple[str, ...] = ()
+
+
+def rank_rows(
+    database: sqlite3.Connection, table: str, match: str, scope: Scope, limit: int
+) -> list[tuple[int, int, str, float]]:
+    """Return row, document, the document's end and score (higher is better) of the
+    chapters or windows that fit an FTS5 expression best."""
+    name = f"{scope.kind}_{table}"
+    shift = CHAPTER_WINDOWS if table == "windows" else 1
+    limits, values = _limit_documents(scope)
+    ranked = (
+        f"SELECT rowid AS row, -bm25({name}) AS score FROM {name} WHERE {name} MATCH ?"
+    )
+    rows = (
+        f"FROM ({ranked}{{}}) JOIN chapters ON chapters.id = row / {shift} "
+        "JOIN documents ON documents.id = document"
+    )
+    best = " ORDER BY score DESC LIMIT ?"
+    if limits:
+        sql = f"SELECT row, document, end, score {rows.format('')} WHERE {limits}{best}"
+    else:
+        sql = f"SELECT row, document, end, score {rows.format(best)}"
+    return database.execute(sql, (match, *values, limit)).fetchall()
+
+
+def _limit_documents(scope: Scope) -> tuple[str, list[str]]:
+    """Return the SQL condition of a scope and its values, empty when all fit."""
+    conditions, values = [], []
+    for condition, value in (
+        ("workspace = ?", scope.workspace_id),
+        ("end >= ?", scope.since),
+        ("start <= ?", scope.until),
+    ):
+        if value:
+            conditions.append(condition)
+            values.append(value)
+    name = f"{scope.kind}_chapters"
+    for word, matches in (("IN", scope.required), ("NOT IN", scope.banned)):
+        for match in matches:
+            conditions.append(
+                f"document {word} (SELECT document FROM chapters WHERE id IN "
+                f"(SELECT rowid FROM {name} WHERE {name} MATCH ?))"
+            )
+            values.append(match)
+    return " AND ".join(conditions), values
+
+
+def count_rows(database: sqlite3.Connection, table: str, match: str) -> int:
+    """Return how many rows of an FTS5 table fit an expression."""
+    sql = f"SELECT count(*) FROM {table} WHERE {table} MATCH ?"
+    return database.execute(sql, (match,)).fetchone()[0]
+
+
+def read_window(database: sqlite3.Connection, row: int) -> list[Excerpt]:
+    """Return the excerpts of a window's row; empty when it is gone."""
+    chapter, number = divmod(row, CHAPTER_WINDOWS)
+    sql = "SELECT excerpts FROM chapters WHERE id = ?"
+    found = database.execute(sql, (chapter,)).fetchone()
+    windows = cut_windows(unpack_chapter(found[0])) if found else []
+    return windows[number] if number < len(windows) else []
+
+
+def read_indexed(database: sqlite3.Connection, document: int) -> tuple | None:
+    """Return workspace, key, name, title and end of an indexed document."""
+    return database.execute(
+        "SELECT workspace, key, name, title, end FROM documents WHERE id = ?",
+        (document,),
+    ).fetchone()
+
+
 # ---- 11. Search: words, literal, regex over what an AI may read -------------
 # Every mode sees the rendered, masked text, so what is hidden cannot be probed. This
 # room scans; it answers what it found within its time budget and says how far it got.
 
 MODES = ("auto", "words", "literal", "regex")
 STOP_WORDS = frozenset(
-    "a an and are as at be but by can could did do does for from had has have how i if "
-    "in into is it its me my no not of on or our should so than that the their them "
-    "then there these they this to us was we were what when where which who why will "
-    "with would you your".split()
+    "a an and are as at be but by can could d did do does for from had has have he her "
+    "hers him his how i if in into is it its ll m me my no not of on or our re s she "
+    "should so t than that the their them then there these they this to us ve was we "
+    "were what when where which who why will with would you your".split()
 )
 _CODE_LIKE = re.compile(r"[_/\\(){}\[\]<>=#$@;|]|\w[.:]\w|[a-z][A-Z]|\d[A-Za-z]|--\w")
-_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_WORD_PARTS = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
+_UNSPACED_RUNS = re.compile(f"[{UNSPACED}]+|[^{UNSPACED}]+")
+_ENDING = re.compile(r"(?<=\w{3})(?:ings?|ed|es|s|e)$")
 _REGEX_CHILD = """
 import json, os, re, sys
 try:
@@ -3027,6 +3903,7 @@ class Query:
     until: str = ""
     limit: int = 10
     offset: int = 0
+    cursor: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -3050,15 +3927,36 @@ class Hit:
     matches: int
 
 
-class Deadline:
-    """Tell whether a search's time is used up."""
+class Scan:
+    """Tell how far a search through the files came, and when its time is used up."""
 
-    def __init__(self, budget_s: float):
+    def __init__(self, budget_s: float, cursor: str = ""):
+        self.is_whole = False
+        self._began = self._reached = cursor
+        self._after = ""
         self._end = time.monotonic() + budget_s
 
     def left_s(self) -> float:
         """Return the seconds left, 0 when there are none."""
         return max(0.0, self._end - time.monotonic())
+
+    def reach(self, cursor: str, after: str) -> None:
+        """Remember what is looked at next, and what comes after it; raise TimeoutError
+        at the end of time."""
+        self._reached, self._after = cursor, after
+        if not self.left_s():
+            raise TimeoutError
+
+    def explain(self) -> str:
+        """Return what to tell of a search that did not see all, else nothing."""
+        if self.is_whole:
+            return ""
+        is_stuck = self._reached == self._began  # on one text, which is passed over
+        return (
+            f"The search stopped after {SEARCH_BUDGET_S:g} s before it had seen all. "
+            f'Go on with cursor="{self._after if is_stuck else self._reached}", or '
+            "narrow it with workspace_id, since or until."
+        )
 
 
 class RegexChild:
@@ -3067,12 +3965,12 @@ class RegexChild:
 
     _at_once = threading.BoundedSemaphore(2)  # each may use 512 MB and a core
 
-    def __init__(self, shape: str, deadline: Deadline):
+    def __init__(self, shape: str, scan: Scan):
         import subprocess  # only a regex search needs it
 
-        if not self._at_once.acquire(timeout=deadline.left_s()):
+        if not self._at_once.acquire(timeout=scan.left_s()):
             raise Busy("Other regex searches are running. Try again in a moment.")
-        self._deadline = deadline
+        self._scan = scan
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         command = [sys.executable, "-I", "-S", "-c", _REGEX_CHILD]
         try:
@@ -3108,9 +4006,7 @@ class RegexChild:
         except OSError as e:
             raise TimeoutError from e
         while b"\n" not in self._answers:
-            ready = select.select(
-                [self._process.stdout], [], [], self._deadline.left_s()
-            )
+            ready = select.select([self._process.stdout], [], [], self._scan.left_s())
             data = os.read(self._process.stdout.fileno(), 64 * KIB) if ready[0] else b""
             if not data:
                 raise TimeoutError
@@ -3127,28 +4023,216 @@ class RegexChild:
         self._at_once.release()
 
 
-def parse_words(text: str) -> tuple[list[re.Pattern], list[re.Pattern]]:
-    """Return the patterns of the words and phrases that a query wants, and of those it
-    excludes with a dash."""
-    wanted, excluded = [], []
-    for dash, phrase, word in re.findall(r'(?<!\S)(-?)(?:"([^"]+)"|(\S+))', text):
-        terms = [phrase] if phrase.strip() else re.findall(r"\w+", word)
-        for term in terms:
-            if phrase or dash or term.casefold() not in STOP_WORDS:
-                (excluded if dash else wanted).append(_compile_word(term))
-    if not wanted:  # nothing but stop words: then they count
-        terms = re.findall(r"\w+", text)
-        wanted = [_compile_word(term) for term in terms]
-    return wanted, excluded
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """Hold a query in words: each word's parts with its weight, neighbours that should
+    stand together, phrases that must be there, and those that must not. All are in the
+    form of split_words."""
+
+    words: dict[str, int]
+    pairs: tuple[str, ...]
+    required: tuple[str, ...]
+    banned: tuple[str, ...]
 
 
-def _compile_word(term: str) -> re.Pattern:
-    """Return the pattern of a word's beginning, of a very short word as a whole, of
-    CJK text anywhere."""
-    shape = r"\s+".join(re.escape(part) for part in term.split())
-    if not _CJK.match(term) and term[:1].isalnum():
-        shape = r"(?<![^\W_])" + shape + (r"(?![^\W_])" if len(term) < 3 else "")
-    return re.compile(shape, re.IGNORECASE)
+def split_query(text: str) -> list[str]:
+    """Return the parts of a word or phrase, as split_words makes them."""
+    return _WORD_PARTS.findall(split_case(unify(text)).casefold())
+
+
+def parse_terms(text: str) -> Terms:
+    """Return the terms of a query. Stop words count only when there is nothing else;
+    a name (a capital that does not begin the query) counts twice."""
+    words: dict[str, int] = {}
+    pairs, phrases, before = [], {"": [], "-": []}, ""
+    for found in re.finditer(r'(?<!\S)(-?)(?:"([^"]+)"|(\S+))', text):
+        dash, phrase, word = found.groups(default="")
+        if dash or phrase:
+            phrases[dash] += filter(None, [" ".join(split_query(phrase or word))])
+            before = ""
+            continue
+        for run in _UNSPACED_RUNS.findall(word):
+            parts = split_query(run)
+            is_code = len(parts) > 1 and not re.search("['\u2019]", run)
+            weight = 2 if found.start() and re.match(r"\W*[A-Z]", run) else 1
+            for i, part in enumerate(parts):
+                counts = part not in STOP_WORDS
+                if before and before != part and (counts or (i and is_code)):
+                    pairs.append(f"{before} {part}")
+                before = part if counts or is_code else ""
+                if counts:
+                    words[part] = max(weight, words.get(part, 0))
+            if is_code and run.isascii():
+                words["".join(parts)] = weight
+    if not words and not phrases[""]:
+        words = dict.fromkeys(split_query(re.sub(r"(?<!\S)-\S+", "", text)), 1)
+    required = tuple(phrases[""])
+    for phrase in required:
+        words.update(dict.fromkeys(phrase.split(), 1))
+    return Terms(words, tuple(dict.fromkeys(pairs)), required, tuple(phrases["-"]))
+
+
+def choose_words(
+    database: sqlite3.Connection, table: str, terms: Terms
+) -> dict[str, str]:
+    """Return the FTS5 expression of each word worth asking for: the rarest, until they
+    touch enough rows. A word that nothing has stands for those it begins."""
+    counts = {w: count_rows(database, table, quote(w)) for w in terms.words}
+    chosen, touched = {}, 0
+    for word in sorted(counts, key=counts.get):
+        touched += counts[word]
+        if touched > MAX_RANKED_ROWS and any(counts[w] for w in chosen):
+            break
+        is_beginning = not counts[word] and len(word) > 2
+        chosen[word] = quote(word) + "*" * is_beginning
+    return chosen
+
+
+def quote(words: str) -> str:
+    """Return the FTS5 expression of a word, or of words that follow each other."""
+    return f'"{words}"'
+
+
+def rank_documents(
+    database: sqlite3.Connection, terms: Terms, scope: Scope
+) -> list[tuple[float, int, int]]:
+    """Return score, document and the row of its best window, the best first: a
+    document counts by its best chapter and by its best window.
+
+    On LoCoMo either alone finds less (chapters .88, windows .86 of the evidence in the
+    first five, both .91); pairs of neighbouring words count in windows only.
+    """
+    chosen = choose_words(database, f"{scope.kind}_chapters", terms)
+    asked = [chosen[w] for w, n in terms.words.items() if w in chosen for _ in range(n)]
+    asked += map(quote, terms.required)
+    if not asked:
+        return []
+    near = [quote(p) for p in terms.pairs if not chosen.keys().isdisjoint(p.split())]
+    scores: dict[int, float] = {}
+    windows: dict[int, int] = {}
+    ends: dict[int, str] = {}
+    for part, weight, matches in (
+        ("chapters", 1.0, asked),
+        ("windows", WINDOW_WEIGHT, asked + near),
+    ):
+        match = " OR ".join(matches)
+        rows = rank_rows(database, part, match, scope, RANKED_ROWS)
+        seen: set[int] = set()
+        for row, document, end, score in rows:
+            if document not in seen:
+                seen.add(document)
+                score = weight * score / rows[0][3]
+                scores[document] = scores.get(document, 0.0) + score
+                windows[document] = row if part == "windows" else row * CHAPTER_WINDOWS
+                ends[document] = end
+    order = sorted(scores, key=lambda d: (round(scores[d], 2), ends[d]), reverse=True)
+    return [(scores[document], document, windows[document]) for document in order]
+
+
+def find_in_windows(
+    database: sqlite3.Connection, literal: str, scope: Scope
+) -> dict[int, int]:
+    """Return the documents that hold a text as it is written, each with the row of its
+    window, as far as the index knows."""
+    parts = " ".join(split_query(literal))
+    found: dict[int, int] = {}
+    rows = rank_rows(database, "windows", quote(parts), scope, 100) if parts else []
+    for row, document, _, _ in rows:
+        if document not in found:
+            texts = "\n".join(e.text for e in read_window(database, row))
+            if literal.casefold() in texts.casefold():
+                found[document] = row
+    return found
+
+
+def search_index(
+    database: sqlite3.Connection, store: Store, query: Query, scope: Scope
+) -> tuple[list[Hit], int]:
+    """Return a page of hits in words and how many there are in all; in mode auto what
+    holds the very text comes first where that matters."""
+    terms = parse_terms(query.text)
+    scope = dataclasses.replace(
+        scope,
+        required=tuple(map(quote, terms.required)),
+        banned=tuple(map(quote, terms.banned)),
+    )
+    ranked = rank_documents(database, terms, scope)
+    literal = find_literal(query)
+    if literal:
+        exact = find_in_windows(database, literal, scope)
+        rest = [row for row in ranked if row[1] not in exact]
+        ranked = [(1.0 + WINDOW_WEIGHT, d, row) for d, row in exact.items()] + rest
+    shape = make_shape(terms.words, literal)
+    hits = []
+    for score, document, row in ranked[query.offset : query.offset + query.limit]:
+        about = read_indexed(database, document)
+        if about and is_current(store, *about[:2]):
+            hits.append(show_window(about, read_window(database, row), shape, score))
+    return hits, len(ranked)
+
+
+def is_current(store: Store, workspace_id: str, key: str) -> bool:
+    """Return whether a document is not known to be deleted since it was indexed."""
+    entry = store.journal.ledger(workspace_id).entries.get(key)
+    return entry is None or entry.action != "deleted"
+
+
+def show_window(
+    about: tuple, window: list[Excerpt], shape: re.Pattern, score: float
+) -> Hit:
+    """Return the hit of a document: the place in its window where most words stand."""
+    workspace_id, _, name, title, date = about
+    best = (0, (0, 0), 0)
+    excerpt = window[0] if window else Excerpt(0, "", "")
+    for other in window:
+        found = find_densest(other.text, shape)
+        if found[0] > best[0]:
+            best, excerpt = found, other
+    passage = Passage(
+        workspace_id, excerpt.time or date, title or name, name, *excerpt[::2]
+    )
+    hit = make_hit(passage, [best[1]], max(1, best[2]))
+    return dataclasses.replace(hit, score=round(score, 4))
+
+
+def fold_letters(text: str) -> str:
+    """Return text of the same length without accents."""
+    return text if text.isascii() else text.translate(_plain_letters())
+
+
+@functools.cache
+def _plain_letters() -> dict[int, str]:
+    """Return the Latin, Greek and Cyrillic letters with accents, each with its own."""
+    codes = (*range(0xC0, 0x500), *range(0x1E00, 0x2000))
+    return {c: unicodedata.normalize("NFD", chr(c))[0] for c in codes}
+
+
+def make_shape(words: Iterable[str], literal: str = "") -> re.Pattern:
+    """Return the pattern of what a snippet shows and a scan looks for: words by their
+    stems (the group that matched), short ones whole, a literal text as it is."""
+    shapes = [f"({re.escape(fold_letters(literal))})"] if literal else []
+    for word in sorted(map(fold_letters, words), key=len, reverse=True):
+        shape = f"({re.escape(_ENDING.sub('', word))})"
+        if _UNSPACED.match(word):
+            shapes.append(shape)
+        elif len(word) < 4:
+            shapes.append(rf"(?<![^\W_]){shape}(?![^\W_])")
+        else:
+            shapes.append(shape + ("[a-z0-9]*" if word.isascii() else r"[^\W_]*"))
+    return re.compile("|".join(shapes) or "(?!)", re.IGNORECASE)
+
+
+def find_densest(text: str, shape: re.Pattern) -> tuple[int, tuple[int, int], int]:
+    """Return how many different words stand together where most do, where that begins,
+    and how many matches a text has in all."""
+    matches = itertools.islice(shape.finditer(fold_letters(text)), MAX_MATCHES)
+    spans = [(*m.span(), m.lastindex) for m in matches]
+    best, place = 0, (0, 0)
+    for i, (start, end, _) in enumerate(spans):
+        near = {g for at, _, g in spans[i : i + 20] if at - start < SNIPPET_CHARS // 2}
+        if len(near) > best:
+            best, place = len(near), (start, end)
+    return best, place, len(spans)
 
 
 def find_matches(shape: re.Pattern, text: str) -> list[tuple[int, int]]:
@@ -3162,183 +4246,240 @@ def make_hit(passage: Passage, spans: list, matches: int) -> Hit:
     return Hit(dataclasses.replace(passage, text=snippet), 0.0, matches)
 
 
-def find_words(passages: Iterable[Passage], text: str) -> list[Hit]:
-    """Return the best passage of each document or session, the best first: rare words
-    weigh more, and passages in which more of the words stand come first."""
-    wanted, excluded = parse_words(text)
+def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hit]:
+    """Return the best passage of each document without the index, the best first: rare
+    words weigh more, and passages in which more of the words stand come first."""
+    terms, literal = parse_terms(query.text), find_literal(query)
+    shapes = [make_shape([word]) for word in terms.words]
+    shapes += [make_shape([], literal)] if literal else []
+    required, banned = (
+        [
+            re.compile(r"[\W_]*".join(map(re.escape, p.split())), re.IGNORECASE)
+            for p in ps
+        ]
+        for ps in (terms.required, terms.banned)
+    )
     groups: dict[tuple, list] = {}
-    banned: set[tuple] = set()
-    for passage in passages:
-        key = passage.workspace_id, passage.name
-        if any(shape.search(passage.text) for shape in excluded):
-            banned.add(key)
-        found = [find_matches(shape, passage.text) for shape in wanted]
-        in_title = [bool(shape.search(passage.title)) for shape in wanted]
-        group = groups.setdefault(key, [[0.0] * len(wanted), None, -1.0])
-        here = 0
-        for i, matches in enumerate(found):
-            group[0][i] += len(matches) + 2 * in_title[i]
-            here += bool(matches)
-        if here > group[2] and (here or any(in_title)):
-            spans = [span for matches in found for span in matches[:1]]
-            group[1:] = [make_hit(passage, spans, sum(map(len, found))), here]
-    kept = {k: g for k, g in groups.items() if g[1] and k not in banned}
-    weights = []
-    for i in range(len(wanted)):
-        number = sum(1 for group in kept.values() if group[0][i])
-        weights.append(math.log(1 + (len(groups) + 1) / (number + 0.5)))
+    counts: collections.Counter = collections.Counter()
+    with contextlib.suppress(TimeoutError):
+        for passage in passages:
+            text = fold_letters(passage.text)
+            folded = f"{fold_letters(passage.title)}\n{text}"
+            words = {i for i, shape in enumerate(shapes) if shape.search(folded)}
+            here = sum(1 for i in words if shapes[i].search(text))
+            held = {i for i, shape in enumerate(required) if shape.search(folded)}
+            key = passage.workspace_id, passage.name
+            group = groups.setdefault(key, [set(), set(), 0, None])
+            counts.update(words - group[0])
+            group[0] |= words
+            group[1] |= held
+            if any(shape.search(folded) for shape in banned):
+                group[1] = {-1}
+            if words and (not group[3] or here > group[2]):
+                _, span, matches = find_densest(passage.text, make_shape(terms.words))
+                group[2:] = here, make_hit(passage, [span], matches)
+        scan.is_whole = True
     hits = []
-    for counts, hit, here in kept.values():
-        score = sum(w * n / (n + 1.2) for w, n in zip(weights, counts, strict=True))
-        score += 0.5 * here / max(1, len(wanted))
-        hits.append(dataclasses.replace(hit, score=round(score, 4)))
+    for words, held, best, hit in groups.values():
+        if hit and held == set(range(len(required))):
+            score = sum(math.log(1 + len(groups) / counts[i]) for i in words)
+            score += best / (1 + len(shapes))
+            hits.append(dataclasses.replace(hit, score=round(score, 4)))
     return sorted(hits, key=lambda h: (h.score, h.passage.date), reverse=True)
 
 
 def find_spans(
-    passages: Iterable[Passage], find: Callable[[str], list]
-) -> tuple[list[Hit], bool]:
-    """Return every passage in which `find` has spans, in the order given, and whether
-    the end was reached before the deadline."""
-    hits = []
-    try:
+    passages: Iterable[Passage], find: Callable[[str], list], scan: Scan
+) -> list[Hit]:
+    """Return every passage in which `find` has spans, in the order given, until the
+    end of time or of room."""
+    hits: list[Hit] = []
+    with contextlib.suppress(TimeoutError):
         for passage in passages:
-            spans = find(passage.text)
-            if spans:
-                hits.append(make_hit(passage, spans, len(spans)))
             if len(hits) == MAX_SCANNED_HITS:
-                return hits, False
-    except TimeoutError:
-        return hits, False
-    return hits, True
+                return hits
+            if spans := find(passage.text):
+                hits.append(make_hit(passage, spans, len(spans)))
+        scan.is_whole = True
+    return hits
 
 
-def search(passages: Callable[[Deadline], Iterator[Passage]], query: Query) -> dict:
-    """Return a page of hits over what `passages` yields until the deadline."""
-    deadline = Deadline(SEARCH_BUDGET_S)
-    if query.mode == "regex":
-        child = RegexChild(query.text, deadline)
-        try:
-            hits, is_whole = find_spans(passages(deadline), child.spans)
-        finally:
-            child.close()
-        return _make_page(hits, query, deadline, is_whole)
+# What of a raw transcript may show more than its own letters: escapes of ASCII and of
+# the letters that fold to it, control characters that JSON can write in two ways, and
+# text from which a reminder is cut out.
+_HIDDEN = re.compile(
+    rb"\\u(?:00(?:0[89acd]|[2-7])|013[01]|017f|212a)|\w<system-reminder>"
+    + "|".join("İıſK").encode()
+)
+_TEMPLATES = "error: image document " + " ".join(f"[redacted:{s[0]}]" for s in _SHAPES)
+
+
+def make_block_filter(literal: str) -> Callable[[bytes], bool] | None:
+    """Return a test whether a block of a raw transcript may show a text, None when
+    that cannot be told: a run of its letters must stand in the block as it is."""
+    runs = [
+        run
+        for run in re.findall(r"[a-z0-9_]{3,}", literal.lower())
+        if len(re.findall("[a-z]", run)) > 1 and run not in _TEMPLATES
+    ]
+    if not runs:
+        return None
+    needle = max(runs, key=len).encode()
+
+    def may_hold(block: bytes) -> bool:
+        """Return whether the text may be in a block."""
+        lowered = block.lower()
+        return needle in lowered or bool(_HIDDEN.search(lowered))
+
+    return may_hold
+
+
+def find_literal(query: Query) -> str:
+    """Return the text that is to be found as it is written, empty for none."""
     text = query.text
     is_quoted = len(text) > 2 and text[0] == text[-1] == '"' and text.count('"') == 2
-    literal = text[1:-1] if is_quoted and query.mode == "auto" else text
-    hits: list[Hit] = []
-    if query.mode in ("auto", "words"):
-        hits = find_words(passages(deadline), text)
-    exact = is_quoted or bool(_CODE_LIKE.search(text)) or not hits
-    if query.mode == "literal" or (query.mode == "auto" and exact):
-        shape = re.compile(re.escape(literal), re.IGNORECASE)
-        found, _ = find_spans(
-            passages(deadline), functools.partial(find_matches, shape)
-        )
-        seen = {(h.passage.workspace_id, h.passage.name) for h in found}
-        rest = (h for h in hits if (h.passage.workspace_id, h.passage.name) not in seen)
-        hits = [*found, *rest]
-    return _make_page(hits, query, deadline)
+    if query.mode == "literal":
+        return text
+    if query.mode == "auto" and is_quoted:
+        return text[1:-1]
+    return text if query.mode == "auto" and _CODE_LIKE.search(text) else ""
 
 
-def _make_page(
-    hits: list[Hit], query: Query, deadline: Deadline, is_whole: bool = True
+def search(
+    store: Store,
+    index: Index | None,
+    query: Query,
+    kind: str,
+    passages: Callable[[Scan, Callable | None], Iterator[Passage]],
 ) -> dict:
-    """Return the page of hits a query asks for, with a note when time ran out."""
-    note = ""
-    if not is_whole or not deadline.left_s():
+    """Return a page of hits: words by the index where it can be used, everything else
+    by a scan of what `passages` yields."""
+    chosen_workspaces(store, query.workspace_id)  # or NotFound
+    scan, note = Scan(SEARCH_BUDGET_S, query.cursor), ""
+    if query.mode in ("auto", "words") and not query.cursor:
+        hits, total, note = _search_words(store, index, query, kind, passages, scan)
+        if total or query.mode == "words":
+            return {"hits": hits, "total": total, "note": note}
+    if query.mode == "regex":
+        child = RegexChild(query.text, scan)
+        try:
+            found = find_spans(passages(scan, None), child.spans, scan)
+        finally:
+            child.close()
+    else:
+        literal = find_literal(query) or query.text
+        shape = re.compile(re.escape(literal), re.IGNORECASE)
+        chosen = passages(scan, make_block_filter(literal))
+        found = find_spans(chosen, functools.partial(find_matches, shape), scan)
+    hits = found[query.offset : query.offset + query.limit]
+    return {"hits": hits, "total": len(found), "note": scan.explain() or note}
+
+
+def _search_words(
+    store: Store,
+    index: Index | None,
+    query: Query,
+    kind: str,
+    passages: Callable,
+    scan: Scan,
+) -> tuple[list[Hit], int, str]:
+    """Return a page of hits in words, how many there are, and what to say of it."""
+    scope = Scope(kind, query.workspace_id, query.since, query.until)
+    try:
+        if index is None:
+            raise NoIndex("This server has no index.")
+        with index.read(scan.left_s() / 2) as database:
+            hits, total = search_index(database, store, query, scope)
+            behind = store.journal.last_seq - read_meta(database, "seq")
         note = (
-            f"The search stopped after {SEARCH_BUDGET_S:g} s before it had seen all: "
-            "there may be more. Narrow it with workspace_id, since or until."
+            f"The {behind} newest writes are not searched yet." if behind > 20 else ""
         )
-    rows = []
-    for hit in hits[query.offset : query.offset + query.limit]:
-        row = {n: v for n, v in vars(hit.passage).items() if n != "text"}
-        found = {"matches": hit.matches, "score": hit.score}
-        rows.append({**row, **found, "snippet": hit.passage.text})
-    return {"hits": rows, "total": len(hits), "offset": query.offset, "note": note}
+        return hits, total, note
+    except NoIndex as e:
+        found = scan_words(passages(scan, None), query, scan)
+        page = found[query.offset : query.offset + query.limit]
+        return page, len(found), f"{e} The files were scanned. {scan.explain()}".strip()
 
 
-def search_documents(store: Store, query: Query, mask: Callable) -> dict:
+def search_documents(
+    store: Store, index: Index | None, query: Query, mask: Callable
+) -> dict:
     """Return hits over knowledge and overviews, as `mask` shows them."""
 
-    def passages(deadline: Deadline) -> Iterator[Passage]:
-        """Yield every document until the deadline."""
+    def passages(scan: Scan, may_hold: Callable | None) -> Iterator[Passage]:
+        """Yield every document until the end of time."""
         for workspace_id in chosen_workspaces(store, query.workspace_id):
+            if f"{workspace_id}/\U0010ffff" < query.cursor:
+                continue
             paths = [d.path for d in list_documents(store, workspace_id)]
-            for path in (OVERVIEW, *paths):
-                if not deadline.left_s():
-                    return
+            for path in sorted([OVERVIEW, *paths]):
+                cursor = f"{workspace_id}/{path}"
+                if cursor < query.cursor:
+                    continue
+                scan.reach(cursor, cursor + " ")
                 with contextlib.suppress(NotFound, NotAllowed, TooLarge):
                     document, data = read_document(store, workspace_id, path)
                     text = mask(data.decode("utf-8", "replace"))
                     yield Passage(workspace_id, document.modified, path, path, 0, text)
 
-    return search(passages, query)
+    return search(store, index, query, "knowledge", passages)
 
 
-def search_sessions(store: Store, query: Query, mask: Callable) -> dict:
+def search_sessions(
+    store: Store, index: Index | None, query: Query, mask: Callable
+) -> dict:
     """Return hits over sessions, newest first where hits are not ranked."""
+    where, number = parse_cursor(query.cursor)
 
-    def passages(deadline: Deadline) -> Iterator[Passage]:
-        """Yield every message until the deadline."""
+    def passages(scan: Scan, may_hold: Callable | None) -> Iterator[Passage]:
+        """Yield every message of what may hold the text until the end of time."""
         chosen = chosen_workspaces(store, query.workspace_id)
         for archive in list_heads(store, chosen, query.since, query.until):
-            if not deadline.left_s():
-                return
-            title = mask(archive.session.title) or archive.name
-            start = archive.session.start
-            try:
-                for number, message in iter_messages(store, archive):
-                    text = mask(message.text)
-                    date = message.time or start
-                    where = archive.workspace_id, date, title, archive.name, number
-                    yield Passage(*where, text)
-                    if not deadline.left_s():
-                        return
-            except (Damaged, NotFound) as e:
-                log.warning("session left out of the search: %s", e)
+            place = rank_head(store, archive)
+            if not where or place <= where:
+                first = number if place == where else 0
+                yield from _iter_passages(store, archive, mask, scan, may_hold, first)
 
-    return search(passages, query)
+    return search(store, index, query, "sessions", passages)
 
 
-def chosen_workspaces(store: Store, workspace_id: str) -> list[str]:
-    """Return the one workspace that was asked for, or all; raise NotFound."""
-    if workspace_id:
-        return [store.registry.require(workspace_id).workspace_id]
-    return sorted(store.registry.all())
+def _iter_passages(
+    store: Store,
+    archive: Archive,
+    mask: Callable,
+    scan: Scan,
+    may_hold: Callable | None,
+    first: int,
+) -> Iterator[Passage]:
+    """Yield the messages of a session from one on, of blocks that may hold the text."""
+    place = " ".join(rank_head(store, archive))
+
+    def look(block: bytes, number: int) -> bool:
+        """Return whether a block is worth parsing; raise TimeoutError."""
+        scan.reach(f"{place} {number}", f"{place} {number + 1}")
+        return may_hold is None or may_hold(block)
+
+    title = mask(archive.session.title) or archive.name
+    start = archive.session.start
+    try:
+        for number, message in iter_messages(store, archive, first, look):
+            scan.reach(f"{place} {number}", f"{place} {number + 1}")
+            date = message.time or start
+            where = archive.workspace_id, date, title, archive.name, number
+            yield Passage(*where, mask(message.text))
+    except (Damaged, NotFound) as e:
+        log.warning("session left out of the search: %s", e)
 
 
-def list_heads(
-    store: Store, workspaces: list[str], since: str = "", until: str = ""
-) -> list[Archive]:
-    """Return the head archive of every session that has a message between the times,
-    the one with the newest last message first."""
-    store.journal.refresh()
-    found = []
-    for workspace_id in workspaces:
-        ledger = store.journal.ledgers.get(workspace_id) or Ledger()
-        for paths in list(ledger.sessions.values()):
-            archive = _load_head(store, workspace_id, list(paths))
-            if archive is None:
-                continue
-            received = ledger.entries[archive.path].time
-            first = archive.session.start or received
-            last = archive.session.end or received
-            if (not since or last >= since) and (not until or first <= until):
-                found.append((last, archive))
-    found.sort(key=lambda pair: (pair[0], pair[1].name), reverse=True)
-    return [archive for _, archive in found]
-
-
-def _load_head(store: Store, workspace_id: str, paths: list[str]) -> Archive | None:
-    """Return a session's last committed archive that can be read."""
-    for path in reversed(paths):
-        try:
-            return Archive(workspace_id, path, store.recall_session(workspace_id, path))
-        except (NotFound, NotAllowed, Damaged) as e:
-            log.warning("archive left out: %s", e)
-    return None
+def parse_cursor(cursor: str) -> tuple[tuple[str, ...], int]:
+    """Return the session, as rank_head gives it, and the message at which a search
+    goes on; raise BadRequest."""
+    parts = cursor.split(" ")
+    if not cursor:
+        return (), 0
+    if len(parts) == 4 and re.fullmatch(r"[0-9]{1,15}", parts[3]):
+        return tuple(parts[:3]), int(parts[3])
+    raise BadRequest("`cursor` is not one that a search of sessions answered.")
 
 
 def make_snippet(text: str, start: int, end: int) -> str:
@@ -3378,6 +4519,7 @@ class Context:
     caller: Caller
     redact: bool = True
     form: str = "markdown"
+    index: Index | None = None
 
     def mask(self, text: str) -> str:
         """Return text as this caller may read it."""
@@ -3433,6 +4575,7 @@ PARAMETERS = {
     "view": Parameter(choices=("text", "raw", "data")),
     "since": Parameter("ISO 8601, UTC", 40),
     "until": Parameter("inclusive", 40),
+    "cursor": Parameter("from an unfinished search", 600),
     "content": Parameter("", MAX_BODY_BYTES),
     "binding": Parameter("from register_workspace"),
     "if_sha256": Parameter("of the text you read: refuse if changed", is_digest=True),
@@ -3775,6 +4918,7 @@ def tool_search_knowledge(
     mode: str = "auto",
     limit: int = 10,
     offset: int = 0,
+    cursor: str = "",
 ) -> dict:
     """Search the knowledge and overviews of all workspaces, or of one. Ranked; not
     every word must match; "quoted phrase", -excluded. mode literal: exact substring;
@@ -3782,15 +4926,26 @@ def tool_search_knowledge(
 
     Example: {"query": "deploy checklist"}
     """
-    wanted = Query(_require_query(query), mode, workspace_id, "", "", limit, offset)
-    page = search_documents(ctx.store, wanted, ctx.search_mask)
-    for row in page["hits"]:
+    pages = limit, offset, cursor
+    wanted = Query(_require_query(query), mode, workspace_id, "", "", *pages)
+    page = search_documents(ctx.store, ctx.index, wanted, ctx.search_mask)
+    for row in _list_hits(page, offset):
         row["path"] = row.pop("name")
         where = _given(workspace_id=row["workspace_id"], path=row["path"])
         row["_read"] = f"read_knowledge({where[:-2]})"
-    again = _given(query=query, workspace_id=workspace_id, mode=mode)
+    again = _given(query=query, workspace_id=workspace_id, mode=mode, cursor=cursor)
     heading = f"Knowledge matching {query!r}"
     return {"_heading": heading, **page, "_call": f"search_knowledge({again}offset="}
+
+
+def _list_hits(page: dict, offset: int) -> list[dict]:
+    """Return the hits of a page that begins at `offset` as rows, and put them there."""
+    page["offset"] = offset
+    for i, hit in enumerate(page["hits"]):
+        row = {n: v for n, v in vars(hit.passage).items() if n != "text"}
+        found = {"matches": hit.matches, "score": hit.score}
+        page["hits"][i] = {**row, **found, "snippet": hit.passage.text}
+    return page["hits"]
 
 
 def _require_query(query: str) -> str:
@@ -3840,7 +4995,7 @@ def _session_row(ctx: Context, archive: Archive) -> dict:
         "tool": ctx.store.registry.require(archive.workspace_id).tool,
         "title": ctx.mask(session.title),
         "start": session.start,
-        "end": session.end or ledger.entries[archive.path].time,
+        "end": rank_head(ctx.store, archive)[0],
         "messages": session.messages,
         "size": session.size,
         "sha256": session.sha256,
@@ -3965,6 +5120,7 @@ def tool_search_sessions(
     mode: str = "auto",
     limit: int = 10,
     offset: int = 0,
+    cursor: str = "",
 ) -> dict:
     """Search past conversations of every machine and tool: what was tried, said,
     decided, which command or error. Same query language as search_knowledge.
@@ -3973,16 +5129,15 @@ def tool_search_sessions(
     """
     period = parse_period(since, until)
     text = _require_query(query)
-    wanted = Query(text, mode, workspace_id, *period, limit, offset)
-    page = search_sessions(ctx.store, wanted, ctx.search_mask)
-    for row in page["hits"]:
+    wanted = Query(text, mode, workspace_id, *period, limit, offset, cursor)
+    page = search_sessions(ctx.store, ctx.index, wanted, ctx.search_mask)
+    for row in _list_hits(page, offset):
         row["session_id"], row["message"] = row.pop("name"), row.pop("number")
         where = {n: row[n] for n in ("workspace_id", "session_id")}
         first = max(0, row["message"] - 2)
         row["_read"] = f"read_session({_given(**where)}offset={first})"
-    again = _given(
-        query=query, workspace_id=workspace_id, since=since, until=until, mode=mode
-    )
+    place = {"workspace_id": workspace_id, "since": since, "until": until}
+    again = _given(query=query, **place, mode=mode, cursor=cursor)
     heading = f"Sessions matching {query!r}"
     return {"_heading": heading, **page, "_call": f"search_sessions({again}offset="}
 
@@ -5009,9 +6164,16 @@ class Server(http.server.ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = ACCEPT_QUEUE
 
-    def __init__(self, store: Store, keys: Keys, settings: dict[str, str]):
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        settings: dict[str, str],
+        index: Index | None = None,
+    ):
         self.store = store
         self.keys = keys
+        self.index = index
         self.redact = settings["redact"].lower() == "on"
         names = re.split(r"[,\s]+", settings["allowed_hosts"].lower())
         self.allowed = LOOPBACK_NAMES | {n for n in names if n}
@@ -5248,7 +6410,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         names = (headers.get(f"x-fedmem-{n}", "") for n in ("machine", "tool"))
         caller = Caller(scope, self._address, *map(_decode_name, names))
         form = "markdown" if scope == "ai" else "json"
-        context = Context(server.store, server.keys, caller, server.redact, form)
+        context = Context(
+            server.store, server.keys, caller, server.redact, form, server.index
+        )
         with server.bodies.hold(self._left):
             is_large = self._left > LARGE_BODY_BYTES
             if is_large:  # compression frees the lock: uploads use all cores
@@ -5297,9 +6461,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 "fedmem_documents": sum(ledger.documents for ledger in ledgers),
                 "fedmem_sessions": sum(len(ledger.sessions) for ledger in ledgers),
                 "fedmem_journal_seq": journal.last_seq,
+                **self._count_lag(),
             }
         )
         return Reply(200, text.encode(), {}, "text/plain; version=0.0.4")
+
+    def _count_lag(self) -> dict[str, float]:
+        """Return how many journal lines the index is behind, nothing without one."""
+        index, journal = self.server.index, self.server.store.journal
+        with contextlib.suppress(NoIndex):
+            if index:
+                with index.read(1, partly=True) as database:
+                    lag = journal.last_seq - read_meta(database, "seq")
+                    return {"fedmem_index_lag": lag}
+        return {}
 
     def get_program(self) -> Reply:
         """Answer this very file, all that a new machine needs."""
@@ -7334,14 +8509,20 @@ def cmd_serve(args: argparse.Namespace) -> int:
         write_default_texts(store.root)
         if args.demo:
             fill_demo(store)
-        server = make_server(store, keys, settings)
+        indexer = make_indexer(store, settings)
+        index = indexer and Index(settings["cache_dir"])
+        server = make_server(store, keys, settings, index)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         if args.demo:
             made = ["mcp_token", "sync_token"]
+        if indexer:
+            indexer.start()
         print(format_welcome(server, made), flush=True)
         signal.sigwait(signals)
         log.info("stopping")
+        if indexer:
+            indexer.stop()
         server.stop()  # files stay open: a request that outlives it may still write
     return 0
 
@@ -7356,10 +8537,21 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def make_server(store: Store, keys: Keys, settings: dict[str, str]) -> Server:
+def make_indexer(store: Store, settings: dict[str, str]) -> Indexer | None:
+    """Return what writes the search index, None where SQLite has no FTS5."""
+    if not has_fts5():
+        log.warning("this Python's SQLite has no FTS5: searches scan the files")
+        return None
+    mask = mask_secrets if settings["redact"].lower() == "on" else str
+    return Indexer(store, settings["cache_dir"], mask)
+
+
+def make_server(
+    store: Store, keys: Keys, settings: dict[str, str], index: Index | None
+) -> Server:
     """Return a listening server; raise BadRequest when its address is not to be had."""
     try:
-        return Server(store, keys, settings)
+        return Server(store, keys, settings, index)
     except OSError as e:
         where = f"{settings['host']}:{settings['port']}"
         raise BadRequest(
