@@ -168,8 +168,11 @@ SESSION_CACHE_ENTRIES = 50_000  # about a kilobyte each
 
 # Search.
 MAX_QUERY_CHARS = 500  # a question, or an error message
-RANKED_ROWS = 200  # of the best chapters and windows; more cannot be paged through
-WINDOW_WEIGHT = 0.7  # of the best window against the best chapter; 0.5 to 1 is as good
+RANKED_ROWS = 200  # of the best chapters; more cannot be paged through
+# Chosen on half of LoCoMo; 300 to 800 characters and 0.5 to 1 are about as good.
+DENSE_CHARS = 400
+DENSE_WEIGHT = 0.7  # of the words that stand together against those of a chapter
+DENSE_ROWS = 30  # of the best chapters are looked at; 10 find nearly as much
 SEARCH_BUDGET_S = 5.0  # what a person waits for
 SNIPPET_CHARS = 240
 INDEX_VERSION = 1  # raise it when room 10 changes what is indexed, or how
@@ -182,12 +185,7 @@ INDEX_RETRY_S = 2  # after an error, and while another process writes the index
 INDEX_CHECK_S = 3_600  # files changed by hand are found within the hour
 INDEXED_INPUT_CHARS = 4_000  # of a tool's input: a file it writes may be any size
 INDEXED_RESULT_CHARS = 2_000  # of a tool's result: errors stand at its ends
-# Chosen on half of LoCoMo; anything from 600 to 1,400 is as good.
-WINDOW_CHARS = 1_000
-WINDOW_OVERLAP_CHARS = 250
-CHAPTER_CHARS = 8_000  # a topic; a session in LoCoMo has 3,000
-CHAPTER_WINDOWS = 1_024  # room in a row's number; the shortest messages make 100
-MAX_RANKED_ROWS = 15_000  # chapters one query may touch: its rarest words go first
+CHAPTER_CHARS = 8_000  # what an answer needs stands together; a page or three
 MAX_MATCHES = 1_000  # counted in one passage
 MAX_SCANNED_HITS = 10_000  # more cannot be paged through
 
@@ -3077,10 +3075,10 @@ def reconcile_workspace(store: Store, workspace_id: str) -> None:
 
 
 # ---- 10. Index: a cache of what search finds; the only door to SQL ----------
-# It follows from the files and may be deleted at any time. Indexed is the masked text,
-# in windows (a few messages, a few paragraphs) and chapters (some windows): rows of
-# FTS5 tables without content, whose words are split here. One thread of one process
-# writes, after the journal; every thread reads.
+# It follows from the files and may be deleted at any time. Indexed is the masked text
+# in chapters, a page or three of one document or session: rows of FTS5 tables without
+# content, whose words are split here, and beside them the text. One thread of one
+# process writes, after the journal; every thread reads.
 
 INDEX_FILE = "index.sqlite"
 KINDS = ("knowledge", "sessions")
@@ -3098,7 +3096,6 @@ CREATE INDEX lines_of ON lines (document, number);
 CREATE TABLE copies (owner INTEGER, copy INTEGER, PRIMARY KEY (owner, copy))
     WITHOUT ROWID;
 """
-_FTS_TABLES = tuple(f"{k}_{part}" for k in KINDS for part in ("chapters", "windows"))
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _COMPOUND = re.compile(  # snake_case, kebab-case, camelCase, HTTPServer
     r"[A-Za-z0-9]{1,24}(?:[_-][A-Za-z0-9]{1,24}){1,4}"
@@ -3166,39 +3163,26 @@ def condense(message: Message) -> str:
 def cut_chapters(
     messages: Iterable[tuple[int, Message]], mask: Callable
 ) -> Iterator[list[Excerpt]]:
-    """Yield chapters: excerpts of consecutive messages up to a size, masked before they
-    are cut, for half a secret has no shape. A message lies in one chapter."""
+    """Yield chapters: consecutive messages up to a size, masked before they are cut,
+    for half a secret has no shape. A message of several chapters begins the first and
+    is all of the others but the last."""
     chapter: list[Excerpt] = []
     room = CHAPTER_CHARS
     for number, message in messages:
-        shown = dataclasses.replace(message, text=mask(message.text))
-        text = condense(shown)
-        if chapter and len(text) > room:
-            yield chapter
-            chapter, room = [], CHAPTER_CHARS
-        for part in split_parts(text, WINDOW_CHARS):
+        text = condense(dataclasses.replace(message, text=mask(message.text)))
+        for part in split_parts(text, CHAPTER_CHARS):
+            if chapter and len(text) > room:
+                yield chapter
+                chapter, room = [], CHAPTER_CHARS
             chapter.append(Excerpt(number, message.time, part))
-        room -= len(text)
+            room -= len(part)
     if chapter:
         yield chapter
 
 
-def cut_windows(chapter: list[Excerpt]) -> list[list[Excerpt]]:
-    """Return a chapter's windows: runs of excerpts up to a size, each beginning with
-    the last ones of the one before when they are short."""
-    windows: list[list[Excerpt]] = []
-    first = end = 0
-    while end < len(chapter):
-        end, room = first + 1, WINDOW_CHARS - len(chapter[first].text)
-        while end < len(chapter) and len(chapter[end].text) <= room:
-            room -= len(chapter[end].text)
-            end += 1
-        windows.append(chapter[first:end])
-        begun, first, room = first, end, WINDOW_OVERLAP_CHARS
-        while first - 1 > begun and len(chapter[first - 1].text) <= room:
-            first -= 1
-            room -= len(chapter[first].text)
-    return windows
+def format_head(title: str, chapter: list[Excerpt]) -> str:
+    """Return the line above a chapter's text: what it is about, and its days."""
+    return f"{title} {spell_days(excerpt.time for excerpt in chapter)}"
 
 
 class Source(
@@ -3311,9 +3295,9 @@ def has_fts5() -> bool:
 def make_tables(database: sqlite3.Connection) -> None:
     """Make an empty index's tables."""
     database.executescript(_SCHEMA)
-    for table in _FTS_TABLES:
+    for kind in KINDS:
         database.execute(
-            f"CREATE VIRTUAL TABLE {table} USING fts5(words, content='', "
+            f"CREATE VIRTUAL TABLE {kind} USING fts5(words, content='', "
             f"tokenize='{_TOKENIZER}')"
         )
 
@@ -3542,26 +3526,14 @@ class IndexWriter:
         delete: bool = False,
     ) -> None:
         """Give the index a chapter's words, or take the very same ones back."""
-        days = spell_days(excerpt.time for excerpt in excerpts)
-        text = "\n".join(excerpt.text for excerpt in excerpts)
-        about = f"{title} {days} {name} {project}"
-        rows = [("chapters", chapter, f"{about}\n{text}")]
-        for i, window in enumerate(cut_windows(excerpts)):
-            text = "\n".join(excerpt.text for excerpt in window)
-            row = chapter * CHAPTER_WINDOWS + i
-            rows.append(("windows", row, f"{title} {days}\n{text}"))
-        for part, row, text in rows:
-            table, words = f"{kind}_{part}", split_words(text)
-            if delete:
-                self.database.execute(
-                    f"INSERT INTO {table} ({table}, rowid, words) "
-                    "VALUES ('delete', ?, ?)",
-                    (row, words),
-                )
-            else:
-                self.database.execute(
-                    f"INSERT INTO {table} (rowid, words) VALUES (?, ?)", (row, words)
-                )
+        head = f"{format_head(title, excerpts)} {name} {project}"
+        text = "\n".join([head, *(excerpt.text for excerpt in excerpts)])
+        columns, values = "rowid, words", (chapter, split_words(text))
+        if delete:
+            columns, values = f"{kind}, {columns}", ("delete", *values)
+        marks = ", ".join("?" * len(values))
+        sql = f"INSERT INTO {kind} ({columns}) VALUES ({marks})"
+        self.database.execute(sql, values)
 
 
 class Indexer:
@@ -3781,27 +3753,24 @@ class Scope:
     banned: tuple[str, ...] = ()
 
 
-def rank_rows(
-    database: sqlite3.Connection, table: str, match: str, scope: Scope, limit: int
+def rank_chapters(
+    database: sqlite3.Connection, match: str, scope: Scope
 ) -> list[tuple[int, int, str, float]]:
-    """Return row, document, the document's end and score (higher is better) of the
-    chapters or windows that fit an FTS5 expression best."""
-    name = f"{scope.kind}_{table}"
-    shift = CHAPTER_WINDOWS if table == "windows" else 1
+    """Return chapter, document, the document's end and score (higher is better) of
+    what fits an FTS5 expression best."""
     limits, values = _limit_documents(scope)
     ranked = (
-        f"SELECT rowid AS row, -bm25({name}) AS score FROM {name} WHERE {name} MATCH ?"
+        f"SELECT rowid AS chapter, -bm25({scope.kind}) AS score FROM {scope.kind} "
+        f"WHERE {scope.kind} MATCH ?"
     )
-    rows = (
-        f"FROM ({ranked}{{}}) JOIN chapters ON chapters.id = row / {shift} "
-        "JOIN documents ON documents.id = document"
+    best = f"ORDER BY score DESC LIMIT {RANKED_ROWS}"
+    inner, outer = ("", f"WHERE {limits} {best}") if limits else (best, "")
+    sql = (
+        f"SELECT chapter, document, end, score FROM ({ranked} {inner}) "
+        "JOIN chapters ON chapters.id = chapter "
+        f"JOIN documents ON documents.id = document {outer}"
     )
-    best = " ORDER BY score DESC LIMIT ?"
-    if limits:
-        sql = f"SELECT row, document, end, score {rows.format('')} WHERE {limits}{best}"
-    else:
-        sql = f"SELECT row, document, end, score {rows.format(best)}"
-    return database.execute(sql, (match, *values, limit)).fetchall()
+    return database.execute(sql, (match, *values)).fetchall()
 
 
 def _limit_documents(scope: Scope) -> tuple[str, list[str]]:
@@ -3815,30 +3784,30 @@ def _limit_documents(scope: Scope) -> tuple[str, list[str]]:
         if value:
             conditions.append(condition)
             values.append(value)
-    name = f"{scope.kind}_chapters"
     for word, matches in (("IN", scope.required), ("NOT IN", scope.banned)):
         for match in matches:
             conditions.append(
                 f"document {word} (SELECT document FROM chapters WHERE id IN "
-                f"(SELECT rowid FROM {name} WHERE {name} MATCH ?))"
+                f"(SELECT rowid FROM {scope.kind} WHERE {scope.kind} MATCH ?))"
             )
             values.append(match)
     return " AND ".join(conditions), values
 
 
-def count_rows(database: sqlite3.Connection, table: str, match: str) -> int:
-    """Return how many rows of an FTS5 table fit an expression."""
-    sql = f"SELECT count(*) FROM {table} WHERE {table} MATCH ?"
-    return database.execute(sql, (match,)).fetchone()[0]
+def weigh(database: sqlite3.Connection, kind: str, match: str) -> float:
+    """Return how much the chapters that fit an FTS5 expression stand out from all: its
+    inverse document frequency; 0 when there are none."""
+    sql = f"SELECT count(*) FROM {kind} WHERE {kind} MATCH ?"
+    count = database.execute(sql, (match,)).fetchone()[0]
+    total = database.execute("SELECT max(id) FROM chapters").fetchone()[0] or 0
+    return math.log(1 + max(0, total - count + 0.5) / (count + 0.5)) if count else 0.0
 
 
-def read_window(database: sqlite3.Connection, row: int) -> list[Excerpt]:
-    """Return the excerpts of a window's row; empty when it is gone."""
-    chapter, number = divmod(row, CHAPTER_WINDOWS)
+def read_chapter(database: sqlite3.Connection, chapter: int) -> list[Excerpt]:
+    """Return the excerpts of a chapter, empty when it is gone."""
     sql = "SELECT excerpts FROM chapters WHERE id = ?"
-    found = database.execute(sql, (chapter,)).fetchone()
-    windows = cut_windows(unpack_chapter(found[0])) if found else []
-    return windows[number] if number < len(windows) else []
+    row = database.execute(sql, (chapter,)).fetchone()
+    return unpack_chapter(row[0]) if row else []
 
 
 def read_indexed(database: sqlite3.Connection, document: int) -> tuple | None:
@@ -3863,6 +3832,7 @@ STOP_WORDS = frozenset(
 _CODE_LIKE = re.compile(r"[_/\\(){}\[\]<>=#$@;|]|\w[.:]\w|[a-z][A-Z]|\d[A-Za-z]|--\w")
 _WORD_PARTS = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
 _UNSPACED_RUNS = re.compile(f"[{UNSPACED}]+|[^{UNSPACED}]+")
+_ACCENTED = re.compile("[\u00c0-\u04ff\u1e00-\u1fff]")
 _ENDING = re.compile(r"(?<=\w{3})(?:ings?|ed|es|s|e)$")
 _REGEX_CHILD = """
 import json, os, re, sys
@@ -4025,12 +3995,13 @@ class RegexChild:
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-    """Hold a query in words: each word's parts with its weight, neighbours that should
-    stand together, phrases that must be there, and those that must not. All are in the
-    form of split_words."""
+    """Hold a query in words: its words with their weights, neighbours (which count when
+    they stand together), those of them that code wrote as one, phrases that must be
+    there and that must not. All are in the form of split_words."""
 
-    words: dict[str, int]
-    pairs: tuple[str, ...]
+    words: dict[str, float]
+    pairs: tuple[tuple[str, str], ...]
+    compounds: tuple[str, ...]
     required: tuple[str, ...]
     banned: tuple[str, ...]
 
@@ -4043,8 +4014,8 @@ def split_query(text: str) -> list[str]:
 def parse_terms(text: str) -> Terms:
     """Return the terms of a query. Stop words count only when there is nothing else;
     a name (a capital that does not begin the query) counts twice."""
-    words: dict[str, int] = {}
-    pairs, phrases, before = [], {"": [], "-": []}, ""
+    words: dict[str, float] = {}
+    pairs, compounds, phrases, before = [], [], {"": [], "-": []}, ""
     for found in re.finditer(r'(?<!\S)(-?)(?:"([^"]+)"|(\S+))', text):
         dash, phrase, word = found.groups(default="")
         if dash or phrase:
@@ -4054,38 +4025,26 @@ def parse_terms(text: str) -> Terms:
         for run in _UNSPACED_RUNS.findall(word):
             parts = split_query(run)
             is_code = len(parts) > 1 and not re.search("['\u2019]", run)
-            weight = 2 if found.start() and re.match(r"\W*[A-Z]", run) else 1
+            weight = 2.0 if found.start() and re.match(r"\W*[A-Z]", run) else 1.0
             for i, part in enumerate(parts):
                 counts = part not in STOP_WORDS
                 if before and before != part and (counts or (i and is_code)):
-                    pairs.append(f"{before} {part}")
+                    pairs.append((before, part))
+                    if i and is_code:
+                        compounds.append(f"{before} {part}")
                 before = part if counts or is_code else ""
                 if counts:
                     words[part] = max(weight, words.get(part, 0))
             if is_code and run.isascii():
                 words["".join(parts)] = weight
     if not words and not phrases[""]:
-        words = dict.fromkeys(split_query(re.sub(r"(?<!\S)-\S+", "", text)), 1)
-    required = tuple(phrases[""])
-    for phrase in required:
-        words.update(dict.fromkeys(phrase.split(), 1))
-    return Terms(words, tuple(dict.fromkeys(pairs)), required, tuple(phrases["-"]))
-
-
-def choose_words(
-    database: sqlite3.Connection, table: str, terms: Terms
-) -> dict[str, str]:
-    """Return the FTS5 expression of each word worth asking for: the rarest, until they
-    touch enough rows. A word that nothing has stands for those it begins."""
-    counts = {w: count_rows(database, table, quote(w)) for w in terms.words}
-    chosen, touched = {}, 0
-    for word in sorted(counts, key=counts.get):
-        touched += counts[word]
-        if touched > MAX_RANKED_ROWS and any(counts[w] for w in chosen):
-            break
-        is_beginning = not counts[word] and len(word) > 2
-        chosen[word] = quote(word) + "*" * is_beginning
-    return chosen
+        words = dict.fromkeys(split_query(re.sub(r"(?<!\S)-\S+", "", text)), 1.0)
+    for phrase in phrases[""]:
+        inner = [part for part in phrase.split() if part not in STOP_WORDS]
+        words.update(dict.fromkeys(inner or phrase.split(), 1.0))
+    compounds += phrases[""]
+    unique = (tuple(dict.fromkeys(x)) for x in (pairs, compounds, *phrases.values()))
+    return Terms(words, *unique)
 
 
 def quote(words: str) -> str:
@@ -4093,82 +4052,204 @@ def quote(words: str) -> str:
     return f'"{words}"'
 
 
-def rank_documents(
-    database: sqlite3.Connection, terms: Terms, scope: Scope
-) -> list[tuple[float, int, int]]:
-    """Return score, document and the row of its best window, the best first: a
-    document counts by its best chapter and by its best window.
+class Probe:
+    """Find where the words of a query stand in a text. Term i is worth `values[i]`."""
 
-    On LoCoMo either alone finds less (chapters .88, windows .86 of the evidence in the
-    first five, both .91); pairs of neighbouring words count in windows only.
-    """
-    chosen = choose_words(database, f"{scope.kind}_chapters", terms)
-    asked = [chosen[w] for w, n in terms.words.items() if w in chosen for _ in range(n)]
-    asked += map(quote, terms.required)
-    if not asked:
-        return []
-    near = [quote(p) for p in terms.pairs if not chosen.keys().isdisjoint(p.split())]
-    scores: dict[int, float] = {}
-    windows: dict[int, int] = {}
-    ends: dict[int, str] = {}
-    for part, weight, matches in (
-        ("chapters", 1.0, asked),
-        ("windows", WINDOW_WEIGHT, asked + near),
+    def __init__(
+        self,
+        words: dict[str, float],
+        pairs: dict[tuple[str, str], float] | None = None,
+        literal: str = "",
     ):
-        match = " OR ".join(matches)
-        rows = rank_rows(database, part, match, scope, RANKED_ROWS)
-        seen: set[int] = set()
-        for row, document, end, score in rows:
-            if document not in seen:
-                seen.add(document)
-                score = weight * score / rows[0][3]
-                scores[document] = scores.get(document, 0.0) + score
-                windows[document] = row if part == "windows" else row * CHAPTER_WINDOWS
-                ends[document] = end
-    order = sorted(scores, key=lambda d: (round(scores[d], 2), ends[d]), reverse=True)
-    return [(scores[document], document, windows[document]) for document in order]
+        number = {word: i for i, word in enumerate(words)}
+        self.values = list(words.values())
+        self._roots = [fold_letters(_ENDING.sub("", word)) for word in words]
+        self._is_short = [word.isascii() and len(word) < 4 for word in words]
+        self._pairs = {}
+        for (one, two), value in (pairs or {}).items():
+            if one in number and two in number:
+                self._pairs[number[one], number[two]] = len(self.values)
+                self.values.append(value)
+        self._literal = fold_letters(literal.lower())
+        if literal:
+            self.values.append(sum(self.values) + 1)  # above all the rest
+
+    def find(self, text: str) -> list[tuple[int, int, int]]:
+        """Return start, end and term of what a text has of the query, in order."""
+        text = fold_letters(text)
+        low = text.lower()
+        text = text if len(text) == len(low) else low
+        found = [
+            (start, end, term)
+            for term, root in enumerate(self._roots)
+            for start, end in _find_word(text, low, root, self._is_short[term])
+        ]
+        found.sort()
+        for before, after in zip(found, found[1:], strict=False):
+            pair = self._pairs.get((before[2], after[2]))
+            if pair is not None and _is_gap(text[before[1] : after[0]]):
+                found.append((before[0], after[1], pair))
+        if self._literal:
+            at = low.find(self._literal)
+            while at >= 0 and len(found) < MAX_MATCHES:
+                end = at + len(self._literal)
+                found.append((at, end, len(self.values) - 1))
+                at = low.find(self._literal, end)
+        return sorted(found)
 
 
-def find_in_windows(
-    database: sqlite3.Connection, literal: str, scope: Scope
-) -> dict[int, int]:
-    """Return the documents that hold a text as it is written, each with the row of its
-    window, as far as the index knows."""
-    parts = " ".join(split_query(literal))
-    found: dict[int, int] = {}
-    rows = rank_rows(database, "windows", quote(parts), scope, 100) if parts else []
-    for row, document, _, _ in rows:
-        if document not in found:
-            texts = "\n".join(e.text for e in read_window(database, row))
-            if literal.casefold() in texts.casefold():
-                found[document] = row
-    return found
+def _find_word(
+    text: str, low: str, root: str, is_short: bool
+) -> Iterator[tuple[int, int]]:
+    """Yield start and end of a word's forms, found by its root in lower case: where a
+    word begins, or a part of one, up to its end; very short words whole."""
+    at, found = low.find(root), 0
+    while at >= 0 and found < MAX_MATCHES:
+        end = at + len(root)
+        before, here = text[at - 1 : at], text[at]
+        is_hump = here.isupper() and not before.isupper()
+        if is_hump or not before.isalnum() or not here.isascii():
+            while (
+                here.isascii() and low[end : end + 1].isalnum() and low[end].isascii()
+            ):
+                end += 1
+            if not is_short or end == at + len(root):
+                found += 1
+                yield at, end
+        at = low.find(root, end)
+
+
+def _is_gap(text: str) -> bool:
+    """Return whether two words with this between them stand together."""
+    return len(text) <= 3 and not any(c.isalnum() for c in text)
+
+
+def find_densest(
+    found: list[tuple[int, int, int]], values: list[float], held: Iterable[int] = ()
+) -> tuple[float, tuple[int, int]]:
+    """Return what the different terms are worth that stand together where that is most,
+    and the first of them. Those `held` count everywhere."""
+    counts = collections.Counter(held)
+    worth = sum(values[term] for term in counts)
+    best, place, first = worth, (0, 0), 0
+    for start, _, term in found:
+        counts[term] += 1
+        worth += values[term] if counts[term] == 1 else 0.0
+        while start - found[first][0] > DENSE_CHARS:
+            gone = found[first][2]
+            counts[gone] -= 1
+            worth -= values[gone] if not counts[gone] else 0.0
+            first += 1
+        if worth > best + 1e-9:
+            best, place = worth, found[first][:2]
+    return best, place
+
+
+def fold_letters(text: str) -> str:
+    """Return text of the same length without accents."""
+    return text.translate(_plain_letters()) if _ACCENTED.search(text) else text
+
+
+@functools.cache
+def _plain_letters() -> dict[int, str]:
+    """Return the Latin, Greek and Cyrillic letters with accents, each with its own."""
+    letters = map(chr, (*range(0xC0, 0x500), *range(0x1E00, 0x2000)))
+    return {ord(c): unicodedata.normalize("NFD", c)[0] for c in letters}
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranked:
+    """Hold a found document: its score, its best chapter and the best place there."""
+
+    score: float
+    document: int
+    chapter: int
+    place: tuple[int, int] = (0, 0)
+
+
+def make_probe(
+    database: sqlite3.Connection, kind: str, terms: Terms, literal: str = ""
+) -> tuple[Probe, list[str]]:
+    """Return what looks for a query's terms in a text, each worth what it tells, and
+    the FTS5 expressions of them. A number or an id that nothing has, or the only word,
+    stands for what it begins."""
+    words, matches = {}, []
+    for word, weight in terms.words.items():
+        match = quote(word)
+        value = weigh(database, kind, match)
+        if not value and (len(terms.words) == 1 or re.search(r"\d\w", word)):
+            match += "*"
+            value = weigh(database, kind, match)
+        if value:
+            words[word] = weight * value
+            matches += [match] * int(weight)
+    pairs = {
+        pair: weigh(database, kind, quote(" ".join(pair)))
+        for pair in terms.pairs
+        if pair[0] in words or pair[1] in words
+    }
+    matches += map(quote, terms.compounds)
+    return Probe(words, pairs, literal), matches
+
+
+def rank_documents(
+    database: sqlite3.Connection, probe: Probe, matches: list[str], scope: Scope
+) -> list[Ranked]:
+    """Return documents by what their best chapter holds of the query and by how much of
+    it stands together there, the best first; the newer one of equals.
+
+    On LoCoMo's first half chapters alone find .887 of the evidence among the first
+    five (MRR .805), with the place .908 (.861).
+    """
+    rows = rank_chapters(database, " OR ".join(matches), scope) if matches else []
+    looked: list[tuple[float, int, str, Ranked]] = []
+    for i, (chapter, document, end, score) in enumerate(rows):
+        worth, place = 0.0, (0, 0)
+        if i < DENSE_ROWS:
+            title = read_indexed(database, document)[3]
+            excerpts = read_chapter(database, chapter)
+            head = probe.find(format_head(title, excerpts))
+            text = "\n".join(excerpt.text for excerpt in excerpts)
+            held = {term for _, _, term in head}
+            worth, place = find_densest(probe.find(text), probe.values, held)
+        looked.append((worth, end, Ranked(score, document, chapter, place)))
+    densest = max((worth for worth, _, _ in looked), default=0.0) or 1.0
+    best: dict[int, tuple[float, str, Ranked]] = {}
+    for worth, end, row in looked:
+        score = row.score / rows[0][3] + DENSE_WEIGHT * worth / densest
+        if row.document not in best or score > best[row.document][0]:
+            found = dataclasses.replace(row, score=score)
+            best[row.document] = score, end, found
+    order = sorted(best.values(), key=lambda b: (round(b[0], 4), b[1]), reverse=True)
+    return [row for _, _, row in order]
 
 
 def search_index(
     database: sqlite3.Connection, store: Store, query: Query, scope: Scope
-) -> tuple[list[Hit], int]:
-    """Return a page of hits in words and how many there are in all; in mode auto what
-    holds the very text comes first where that matters."""
-    terms = parse_terms(query.text)
+) -> tuple[list[Hit], int, str]:
+    """Return a page of hits in words, how many there are in all, and what to say of
+    them; in mode auto what holds the very text comes first where that matters."""
+    terms, literal = parse_terms(query.text), find_literal(query)
     scope = dataclasses.replace(
         scope,
         required=tuple(map(quote, terms.required)),
         banned=tuple(map(quote, terms.banned)),
     )
-    ranked = rank_documents(database, terms, scope)
-    literal = find_literal(query)
-    if literal:
-        exact = find_in_windows(database, literal, scope)
-        rest = [row for row in ranked if row[1] not in exact]
-        ranked = [(1.0 + WINDOW_WEIGHT, d, row) for d, row in exact.items()] + rest
-    shape = make_shape(terms.words, literal)
+    probe, matches = make_probe(database, scope.kind, terms, literal)
+    ranked = rank_documents(database, probe, matches, scope)
+    note = ""
+    if terms.required and not ranked:
+        ranked = rank_documents(
+            database, probe, matches, dataclasses.replace(scope, required=())
+        )
+        note = "Nothing has the quoted phrase; these hold its words." if ranked else ""
     hits = []
-    for score, document, row in ranked[query.offset : query.offset + query.limit]:
-        about = read_indexed(database, document)
+    for row in ranked[query.offset : query.offset + query.limit]:
+        about = read_indexed(database, row.document)
         if about and is_current(store, *about[:2]):
-            hits.append(show_window(about, read_window(database, row), shape, score))
-    return hits, len(ranked)
+            chapter = read_chapter(database, row.chapter)
+            hits.append(show_place(about, chapter, row, probe))
+    return hits, len(ranked), note
 
 
 def is_current(store: Store, workspace_id: str, key: str) -> bool:
@@ -4177,62 +4258,21 @@ def is_current(store: Store, workspace_id: str, key: str) -> bool:
     return entry is None or entry.action != "deleted"
 
 
-def show_window(
-    about: tuple, window: list[Excerpt], shape: re.Pattern, score: float
-) -> Hit:
-    """Return the hit of a document: the place in its window where most words stand."""
+def show_place(about: tuple, chapter: list[Excerpt], row: Ranked, probe: Probe) -> Hit:
+    """Return the hit of a document: what stands at the best place of its chapter."""
     workspace_id, _, name, title, date = about
-    best = (0, (0, 0), 0)
-    excerpt = window[0] if window else Excerpt(0, "", "")
-    for other in window:
-        found = find_densest(other.text, shape)
-        if found[0] > best[0]:
-            best, excerpt = found, other
-    passage = Passage(
-        workspace_id, excerpt.time or date, title or name, name, *excerpt[::2]
+    (start, end), excerpt = row.place, Excerpt(0, "", "")
+    for excerpt in chapter:
+        if start < len(excerpt.text):
+            break
+        start, end = (x - len(excerpt.text) - 1 for x in (start, end))
+    where = workspace_id, excerpt.time or date, title or name, name
+    hit = make_hit(
+        Passage(*where, excerpt.number, excerpt.text),
+        [(start, end)],
+        max(1, len(probe.find(excerpt.text))),
     )
-    hit = make_hit(passage, [best[1]], max(1, best[2]))
-    return dataclasses.replace(hit, score=round(score, 4))
-
-
-def fold_letters(text: str) -> str:
-    """Return text of the same length without accents."""
-    return text if text.isascii() else text.translate(_plain_letters())
-
-
-@functools.cache
-def _plain_letters() -> dict[int, str]:
-    """Return the Latin, Greek and Cyrillic letters with accents, each with its own."""
-    codes = (*range(0xC0, 0x500), *range(0x1E00, 0x2000))
-    return {c: unicodedata.normalize("NFD", chr(c))[0] for c in codes}
-
-
-def make_shape(words: Iterable[str], literal: str = "") -> re.Pattern:
-    """Return the pattern of what a snippet shows and a scan looks for: words by their
-    stems (the group that matched), short ones whole, a literal text as it is."""
-    shapes = [f"({re.escape(fold_letters(literal))})"] if literal else []
-    for word in sorted(map(fold_letters, words), key=len, reverse=True):
-        shape = f"({re.escape(_ENDING.sub('', word))})"
-        if _UNSPACED.match(word):
-            shapes.append(shape)
-        elif len(word) < 4:
-            shapes.append(rf"(?<![^\W_]){shape}(?![^\W_])")
-        else:
-            shapes.append(shape + ("[a-z0-9]*" if word.isascii() else r"[^\W_]*"))
-    return re.compile("|".join(shapes) or "(?!)", re.IGNORECASE)
-
-
-def find_densest(text: str, shape: re.Pattern) -> tuple[int, tuple[int, int], int]:
-    """Return how many different words stand together where most do, where that begins,
-    and how many matches a text has in all."""
-    matches = itertools.islice(shape.finditer(fold_letters(text)), MAX_MATCHES)
-    spans = [(*m.span(), m.lastindex) for m in matches]
-    best, place = 0, (0, 0)
-    for i, (start, end, _) in enumerate(spans):
-        near = {g for at, _, g in spans[i : i + 20] if at - start < SNIPPET_CHARS // 2}
-        if len(near) > best:
-            best, place = len(near), (start, end)
-    return best, place, len(spans)
+    return dataclasses.replace(hit, score=round(row.score, 4))
 
 
 def find_matches(shape: re.Pattern, text: str) -> list[tuple[int, int]]:
@@ -4250,40 +4290,36 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
     """Return the best passage of each document without the index, the best first: rare
     words weigh more, and passages in which more of the words stand come first."""
     terms, literal = parse_terms(query.text), find_literal(query)
-    shapes = [make_shape([word]) for word in terms.words]
-    shapes += [make_shape([], literal)] if literal else []
+    probe = Probe(dict.fromkeys(terms.words, 1.0), {}, literal)
     required, banned = (
-        [
-            re.compile(r"[\W_]*".join(map(re.escape, p.split())), re.IGNORECASE)
-            for p in ps
-        ]
-        for ps in (terms.required, terms.banned)
+        [re.compile(r"[\W_]*".join(p.split()), re.IGNORECASE) for p in phrases]
+        for phrases in (terms.required, terms.banned)
     )
-    groups: dict[tuple, list] = {}
+    groups: dict[tuple, list] = {}  # terms had, phrases had, best worth, its hit
     counts: collections.Counter = collections.Counter()
     with contextlib.suppress(TimeoutError):
         for passage in passages:
-            text = fold_letters(passage.text)
-            folded = f"{fold_letters(passage.title)}\n{text}"
-            words = {i for i, shape in enumerate(shapes) if shape.search(folded)}
-            here = sum(1 for i in words if shapes[i].search(text))
-            held = {i for i, shape in enumerate(required) if shape.search(folded)}
-            key = passage.workspace_id, passage.name
-            group = groups.setdefault(key, [set(), set(), 0, None])
-            counts.update(words - group[0])
-            group[0] |= words
-            group[1] |= held
-            if any(shape.search(folded) for shape in banned):
-                group[1] = {-1}
-            if words and (not group[3] or here > group[2]):
-                _, span, matches = find_densest(passage.text, make_shape(terms.words))
-                group[2:] = here, make_hit(passage, [span], matches)
+            group = groups.setdefault(
+                (passage.workspace_id, passage.name), [set(), set(), -1.0, None]
+            )
+            folded = fold_letters(f"{passage.title}\n{passage.text}")
+            group[1] |= {i for i, s in enumerate(required) if s.search(folded)}
+            group[1] |= {-1 for shape in banned if shape.search(folded)}
+            found = probe.find(passage.text)
+            had = {term for _, _, term in [*found, *probe.find(passage.title)]}
+            counts.update(had - group[0])
+            group[0] |= had
+            worth, place = find_densest(found, probe.values)
+            if had and worth > group[2]:
+                group[2:] = worth, make_hit(passage, [place], max(1, len(found)))
         scan.is_whole = True
     hits = []
-    for words, held, best, hit in groups.values():
-        if hit and held == set(range(len(required))):
-            score = sum(math.log(1 + len(groups) / counts[i]) for i in words)
-            score += best / (1 + len(shapes))
+    for had, phrases, worth, hit in groups.values():
+        if hit and phrases == set(range(len(required))):
+            score = sum(
+                probe.values[i] * math.log(1 + len(groups) / counts[i]) for i in had
+            )
+            score += worth / (1 + len(probe.values))
             hits.append(dataclasses.replace(hit, score=round(score, 4)))
     return sorted(hits, key=lambda h: (h.score, h.passage.date), reverse=True)
 
@@ -4389,12 +4425,11 @@ def _search_words(
         if index is None:
             raise NoIndex("This server has no index.")
         with index.read(scan.left_s() / 2) as database:
-            hits, total = search_index(database, store, query, scope)
+            hits, total, note = search_index(database, store, query, scope)
             behind = store.journal.last_seq - read_meta(database, "seq")
-        note = (
-            f"The {behind} newest writes are not searched yet." if behind > 20 else ""
-        )
-        return hits, total, note
+        if behind > 20:
+            note += f" The {behind} newest writes are not searched yet."
+        return hits, total, note.strip()
     except NoIndex as e:
         found = scan_words(passages(scan, None), query, scan)
         page = found[query.offset : query.offset + query.limit]

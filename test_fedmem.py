@@ -1755,20 +1755,18 @@ class IndexCase(RootCase):
                 "documents": database.execute(documents).fetchall(),
                 "chapters": database.execute(chapters).fetchall(),
             }
-            for table in fedmem._FTS_TABLES:
-                name, size = f"words_{table}", fedmem.CHAPTER_WINDOWS
-                size = size if table.endswith("windows") else 1
+            for kind in fedmem.KINDS:
                 database.execute(
-                    f"CREATE VIRTUAL TABLE temp.{name} USING "
-                    f"fts5vocab('main', '{table}', 'instance')"
+                    f"CREATE VIRTUAL TABLE temp.{kind}_words USING "
+                    f"fts5vocab('main', '{kind}', 'instance')"
                 )
-                found[table] = database.execute(
-                    f"SELECT key, first, term, doc % {size}, offset FROM {name} "
-                    f"JOIN chapters ON chapters.id = doc / {size} JOIN documents "
-                    "ON documents.id = document ORDER BY 1, 2, 4, 5, 3"
+                found[kind] = database.execute(
+                    f"SELECT key, first, offset, term FROM {kind}_words "
+                    "JOIN chapters ON chapters.id = doc JOIN documents "
+                    "ON documents.id = document ORDER BY 1, 2, 3, 4"
                 ).fetchall()
-                total = database.execute(f"SELECT count(*) FROM {name}").fetchone()
-                self.assertEqual(len(found[table]), total[0], "words of nothing")
+                total = database.execute(f"SELECT count(*) FROM {kind}_words")
+                self.assertEqual(len(found[kind]), total.fetchone()[0], "of nothing")
         return found
 
     def assert_true_to_files(self) -> None:
@@ -1815,29 +1813,24 @@ class IndexTest(IndexCase):
             "12 May 2026 Tuesday 2026-05-12",
         )
 
-    def test_a_chapter_is_cut_at_messages_and_its_windows_cover_it(self) -> None:
-        """No text is lost between windows; they overlap."""
+    def test_a_chapter_is_cut_at_messages_and_nothing_is_left_out(self) -> None:
+        """Only a message longer than a chapter is cut, and it begins one."""
         chooser = random.Random(7)
         for _ in range(50):
             messages = [
-                (i, fedmem.Message("user", "word " * chooser.randrange(1, 900)))
+                (i, fedmem.Message("user", "word " * chooser.randrange(1, 4_000)))
                 for i in range(chooser.randrange(1, 40))
             ]
             chapters = list(fedmem.cut_chapters(messages, str))
-            excerpts = [excerpt for chapter in chapters for excerpt in chapter]
-            expected = [
-                (i, fedmem.condense(message).split()) for i, message in messages
-            ]
-            for i, words in expected:
-                text = " ".join(e.text for e in excerpts if e.number == i)
-                self.assertEqual(text.split(), words)
-            firsts = [chapter[0].number for chapter in chapters]
-            self.assertEqual(len(set(firsts)), len(firsts), "a message in two chapters")
+            for i, message in messages:
+                parts = [e.text for c in chapters for e in c if e.number == i]
+                self.assertEqual("".join(parts), message.text)
+            for before, after in zip(chapters, chapters[1:], strict=False):
+                if after[0].number == before[-1].number:
+                    self.assertEqual(before[0].number, after[0].number)
             for chapter in chapters:
-                windows = fedmem.cut_windows(chapter)
-                covered = list(dict.fromkeys(id(e) for w in windows for e in w))
-                self.assertEqual(covered, [id(e) for e in chapter])
-                self.assertLess(len(windows), fedmem.CHAPTER_WINDOWS)
+                size = sum(len(e.text) for e in chapter)
+                self.assertLessEqual(size, fedmem.CHAPTER_CHARS)
 
     def test_an_index_kept_in_steps_is_the_one_made_at_once(self) -> None:
         """After every kind of write, in any order, word by word."""
@@ -1924,7 +1917,8 @@ class IndexTest(IndexCase):
         hidden = "<system-reminder>INJECTED pelican</system-reminder>seen"
         self.talk("hidden", hidden, "ok", "<command-name>INJECTED</command-name>")
         self.catch_up()
-        words = {row[2] for t in fedmem._FTS_TABLES for row in self.dump(self.cache)[t]}
+        found = self.dump(self.cache)
+        words = {row[3] for kind in fedmem.KINDS for row in found[kind]}
         self.assertNotIn("inject", words)
         database = fedmem.connect_index(self.cache)
         with contextlib.closing(database):
@@ -2216,7 +2210,10 @@ class SearchTest(IndexCase):
         self.fill()
         self.assertEqual(self.find('"deploy freeze"', "words"), ["deploy"])
         self.assertEqual(self.find('pelican "lake kerkini"', "words"), ["pelicans"])
-        self.assertEqual(self.find('"freeze deploy"', "words"), [])
+        page = self.search('"freeze deploy"', "words")
+        self.assertEqual(
+            bool(page["hits"]), "Nothing has the quoted phrase" in page["note"]
+        )
         self.assertNotIn("pool", self.find("pool cert nginx -firewall", "words"))
         self.assertNotIn("pelicans", self.find('deploy pelican -"412 pelicans"'))
         self.assertIn("cert", self.find("nginx -firewall", "words"))
