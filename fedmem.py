@@ -3180,6 +3180,11 @@ def cut_chapters(
         yield chapter
 
 
+def unpack_chapter(packed: bytes) -> list[Excerpt]:
+    """Return a chapter's excerpts."""
+    return [Excerpt(*values) for values in parse_json(zlib.decompress(packed))]
+
+
 def format_head(title: str, chapter: list[Excerpt]) -> str:
     """Return the line above a chapter's text: what it is about, and its days."""
     return f"{title} {spell_days(excerpt.time for excerpt in chapter)}"
@@ -3698,28 +3703,24 @@ class Indexer:
     def compare_files(self) -> None:
         """Put every document whose file is not the indexed one among what is to be
         done: changed by hand, restored, or missed."""
-        database = self._writer.database
-        rows = database.execute("SELECT DISTINCT workspace FROM documents")
-        for workspace_id in sorted(
-            {*self._store.registry.all(), *(r[0] for r in rows)}
-        ):
-            indexed = dict(
-                database.execute(
-                    "SELECT key, signature FROM documents WHERE workspace = ?",
-                    (workspace_id,),
-                )
-            )
-            there = dict(iter_signatures(self._store, workspace_id))
-            for key in indexed.keys() | there.keys():
-                if indexed.get(key) != there.get(key):
-                    self._pending[workspace_id, key] = None
+        for place in iter_differences(self._writer.database, self._store):
+            self._pending[place] = None
             if self._stop.is_set():
                 return
 
 
-def unpack_chapter(packed: bytes) -> list[Excerpt]:
-    """Return a chapter's excerpts."""
-    return [Excerpt(*values) for values in parse_json(zlib.decompress(packed))]
+def iter_differences(
+    database: sqlite3.Connection, store: Store
+) -> Iterator[tuple[str, str]]:
+    """Yield workspace and key of every document whose file is not the indexed one."""
+    rows = database.execute("SELECT DISTINCT workspace FROM documents").fetchall()
+    for workspace_id in sorted({*store.registry.all(), *(row[0] for row in rows)}):
+        sql = "SELECT key, signature FROM documents WHERE workspace = ?"
+        indexed = dict(database.execute(sql, (workspace_id,)))
+        there = dict(iter_signatures(store, workspace_id))
+        for key in sorted(indexed.keys() | there.keys()):
+            if indexed.get(key) != there.get(key):
+                yield workspace_id, key
 
 
 def iter_signatures(store: Store, workspace_id: str) -> Iterator[tuple[str, str]]:
@@ -4343,10 +4344,9 @@ def find_spans(
 # What of a raw transcript may show more than its own letters: escapes of ASCII and of
 # the letters that fold to it, control characters that JSON can write in two ways, and
 # text from which a reminder is cut out.
-_HIDDEN = re.compile(
-    rb"\\u(?:00(?:0[89acd]|[2-7])|013[01]|017f|212a)|\w<system-reminder>"
-    + "|".join("İıſK").encode()
-)
+_ESCAPES = re.compile(rb"\\u(?:00(?:0[89acd]|[2-7])|013[01]|017f|212a)")
+_CUT = re.compile(rb"\w<system-reminder>")
+_FOLDING = {"i": "\u0130\u0131", "s": "\u017f", "k": "\u212a"}
 _TEMPLATES = "error: image document " + " ".join(f"[redacted:{s[0]}]" for s in _SHAPES)
 
 
@@ -4361,11 +4361,16 @@ def make_block_filter(literal: str) -> Callable[[bytes], bool] | None:
     if not runs:
         return None
     needle = max(runs, key=len).encode()
+    letters = "".join(_FOLDING[c] for c in _FOLDING if c.encode() in needle)
+    others = [letter.encode() for letter in letters]
 
     def may_hold(block: bytes) -> bool:
         """Return whether the text may be in a block."""
         lowered = block.lower()
-        return needle in lowered or bool(_HIDDEN.search(lowered))
+        if needle in lowered or any(letter in block for letter in others):
+            return True
+        has_cut = b"<system-reminder>" in lowered and _CUT.search(lowered)
+        return bool(has_cut or _ESCAPES.search(lowered))
 
     return may_hold
 
@@ -8489,6 +8494,25 @@ def _check_file(store: Store, workspace_id: str, relative: str) -> str:
     return "" if is_same else f"its sha256 is {digest}, the journal says {entry.sha256}"
 
 
+def check_index(store: Store, folder: str) -> str:
+    """Return what is wrong with a folder's search index, empty when nothing is or when
+    there is none. What a running server is about to index is not wrong."""
+    wrong = 0
+    for wait_s in (0, 4 * INDEX_POLL_S):
+        time.sleep(wait_s)
+        try:
+            with Index(folder).read(INDEX_CHECK_S) as database:
+                wrong = sum(1 for _ in iter_differences(database, store))
+        except NoIndex:
+            return ""
+        if not wrong:
+            return ""
+    return (
+        f"{plural(wrong, 'document')} not indexed as they are: a server mends that "
+        "within the hour, `reindex` at once"
+    )
+
+
 # ---- 21. Commands: what each command does -----------------------------------
 # cmd_NAME(args) -> exit code. Server and client meet here and nowhere else.
 
@@ -8687,17 +8711,46 @@ def fill_demo(store: Store) -> None:
 
 def cmd_check(args: argparse.Namespace) -> int:
     """Print what is wrong with a root; return 0 when nothing is."""
-    root = os.path.realpath(os.path.expanduser(args.memory_root or find_root()))
+    settings = read_settings(vars(args), dict(os.environ))
     files = problems = 0
-    with contextlib.closing(open_store(root, existing=True)) as store:
-        for relative, problem in check_store(store):
+    with contextlib.closing(open_store(settings["memory_root"], True)) as store:
+        index = os.path.join(settings["cache_dir"], INDEX_FILE)
+        last = (index, check_index(store, settings["cache_dir"]))
+        for relative, problem in itertools.chain(check_store(store), [last]):
             files += 1
             if problem:
                 problems += 1
                 print(f"{relative}: {problem}")
     outcome = plural(problems, "problem") if problems else "all sound"
-    print(f"{plural(files, 'file')} read: {outcome}")
+    print(f"{plural(files - 1, 'file')} read: {outcome}")
     return 1 if problems else 0
+
+
+def cmd_reindex(args: argparse.Namespace) -> int:
+    """Make the search index anew; return 0 when it is complete."""
+    settings = read_settings(vars(args), dict(os.environ))
+    folder, started = settings["cache_dir"], time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        """Show how far it is."""
+        if sys.stderr.isatty():
+            print(f"\r{done:,} of {total:,} ", end="", file=sys.stderr, flush=True)
+
+    with contextlib.closing(open_store(settings["memory_root"], True)) as store:
+        indexer = make_indexer(store, settings)
+        if indexer is None:
+            return 1
+        if not indexer.build(tell):
+            remove_index(folder)  # the server that writes it begins anew
+            print(f"A server runs on {store.root} and makes it anew by itself.")
+            return 0
+        indexer.stop()
+        with Index(folder).read(INDEX_WAIT_S) as database:
+            documents = read_meta(database, "total")
+    size = format_size(os.path.getsize(os.path.join(folder, INDEX_FILE)))
+    took_s = time.monotonic() - started
+    print(f"{plural(documents, 'document')} indexed in {took_s:.1f} s: {size}")
+    return 0
 
 
 # The client's commands.
@@ -9114,11 +9167,17 @@ def add_serve(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=cmd_serve)
 
 
-def add_check(commands: argparse._SubParsersAction) -> None:
-    """Add the command check."""
-    parser = commands.add_parser("check", help="compare every file with its record")
-    add_option(parser, next(o for o in OPTIONS if o.variable == "MEMORY_ROOT"))
-    parser.set_defaults(run=cmd_check)
+def add_operator_commands(commands: argparse._SubParsersAction) -> None:
+    """Add the commands of who runs a server."""
+    for name, run, about in (
+        ("check", cmd_check, "compare every file with its record"),
+        ("reindex", cmd_reindex, "make the search index anew"),
+    ):
+        parser = commands.add_parser(name, help=about)
+        for option in OPTIONS:
+            if option.variable in ("MEMORY_ROOT", "CACHE_DIR"):
+                add_option(parser, option)
+        parser.set_defaults(run=run)
 
 
 def add_install(commands: argparse._SubParsersAction) -> None:
@@ -9199,7 +9258,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fedmem {VERSION}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     add_serve(commands)
-    add_check(commands)
+    add_operator_commands(commands)
     add_client_commands(commands)
     add_reading_commands(commands)
     return parser

@@ -4633,6 +4633,76 @@ class CommandsTest(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, r"^fedmem: Cannot listen on 127\.0\.0\.1:\d+ ")
 
+    def call(self, port: int, scope: str, name: str, **arguments: object) -> dict:
+        """Return a tool's answer in JSON; `scope` is the token."""
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
+        meta = {"fedmem/format": "json"}
+        body["params"] = {"name": name, "arguments": arguments, "_meta": meta}
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        with contextlib.closing(connection):
+            headers = {"Authorization": f"Bearer {scope}"}
+            connection.request("POST", "/mcp", json.dumps(body), headers)
+            result = json.loads(connection.getresponse().read())["result"]
+        return json.loads(result["content"][0]["text"])
+
+    def await_words(self, port: int, word: str) -> float:
+        """Return after how many seconds the index, not a scan, finds a word."""
+        started = time.monotonic()
+        while time.monotonic() - started < 20:
+            page = self.call(port, AI, "search_knowledge", query=word, mode="words")
+            if page["total"] and not page["note"]:
+                return time.monotonic() - started
+            time.sleep(0.02)
+        self.fail(f"{word!r} is not in the index")
+
+    def run_command(self, *arguments: str) -> tuple[int, str]:
+        """Return exit code and output of a command on this test's root."""
+        command = [sys.executable, str(PROGRAM), *arguments]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    def test_a_write_is_in_the_index_in_two_seconds_and_after_a_kill(self) -> None:
+        """Also of a server that was killed in the middle, or whose index was deleted
+        by `reindex`; `check` compares the index with the files."""
+        root = os.path.join(self.home, "memory")
+        self.env.update(MCP_TOKEN=AI, SYNC_TOKEN=SYNC, MEMORY_ROOT=root)
+        process, _, port = self.start()
+        own = self.call(port, SYNC, "register_workspace", **NAMES)
+        for i in range(40):
+            text = {"path": f"n{i}.md", "content": f"# N\n\nkestrel{i} {'x ' * 500}"}
+            self.call(port, SYNC, "upload_knowledge", **own, **text)
+            if i == 20:
+                self.assertLess(self.await_words(port, "kestrel20"), 2)
+        process.kill()
+        process.wait()
+        _, _, port = self.start("--existing")
+        for i in (0, 39):
+            self.await_words(port, f"kestrel{i}")
+        code, said = self.run_command("reindex")
+        self.assertEqual(code, 0)
+        self.assertIn("A server runs", said)
+        self.await_words(port, "kestrel39")
+        self.assertEqual(self.run_command("check")[0], 0)
+
+    def test_reindex_makes_the_index_anew_and_check_misses_what_it_lacks(self) -> None:
+        """Without a server."""
+        root = os.path.join(self.home, "memory")
+        self.env["MEMORY_ROOT"] = root
+        store = fedmem.open_store(root)
+        self.addCleanup(store.close)
+        identity = fedmem.Workspace("", **{n: NAMES[n] for n in NAMES})
+        where = fedmem.register_workspace(store, identity, "sync").workspace_id
+        for name in ("a.md", "b.md"):
+            fedmem.write_document(store, where, name, b"pelican", "sync")
+        code, said = self.run_command("reindex", "--cache-dir", self.home)
+        self.assertEqual(code, 0, said)
+        self.assertIn("2 documents indexed in", said)
+        self.assertEqual(self.run_command("check", "--cache-dir", self.home)[0], 0)
+        fedmem.write_document(store, where, "c.md", b"heron", "sync")
+        code, said = self.run_command("check", "--cache-dir", self.home)
+        self.assertEqual(code, 1)
+        self.assertIn("1 document not indexed", said)
+
     def test_check_tells_by_its_exit_code(self) -> None:
         """0 when clean, 1 with a line per problem."""
         root = os.path.join(self.home, "r")
