@@ -35,7 +35,7 @@ The rooms, bottom-up; a room uses only names of the rooms above it:
     17 Sync            plan, then apply
     18 Hooks           Claude Code calls, fedmem answers at once
     19 Setup           client configs, hooks, the schedule
-    20 Operate         check
+    20 Operate         check, backup, restore, export, figures
     21 Commands        what each command does
     22 Command line    parser and main
 
@@ -157,6 +157,11 @@ MAX_NAME_CHARS = 200  # machine, tool, project as the caller wrote them
 MAX_NOTE_CHARS = 2_000  # description, cwd, git_remote
 SLUG_CHARS = 40  # three slugs, two dashes and a suffix stay under 128
 LOCK_FILES = 64
+# Backups.
+SNAPSHOTS_KEPT = 14  # two weeks of days
+BACKUP_RESERVE_BYTES = 64 * MIB  # a disk filled to the brim stops everything on it
+BACKUP_ROUNDS = 3  # each copies what was written during the one before
+OVERLAP_DAYS = 7  # an old token opens the door while its clients are told the new one
 # What nobody finishes must not fill the disk.
 PARTIAL_QUOTA_BYTES = 8 * 1024 * MIB
 PARTIAL_LIFETIME_S = 7 * 86_400  # a week offline is normal
@@ -465,12 +470,21 @@ def log_incident(doing: str) -> str:
     return incident
 
 
+class LogFormatter(logging.Formatter):
+    """Mark every line of a traceback, so that none can be taken for a log line."""
+
+    def formatException(self, info: tuple) -> str:  # noqa: N802, the base class's name
+        """Return a traceback, each line behind a bar."""
+        lines = super().formatException(info).splitlines()
+        return "\n".join(f"| {escape_controls(line)}" for line in lines)
+
+
 def set_up_logging(verbose: bool = False) -> None:
     """Send the log to standard error; systemd's journal adds its own times."""
     under_systemd = "JOURNAL_STREAM" in os.environ
     form = "%(message)s" if under_systemd else "%(asctime)s %(message)s"
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(form, "%Y-%m-%dT%H:%M:%S"))
+    handler.setFormatter(LogFormatter(form, "%Y-%m-%dT%H:%M:%S"))
     log.handlers[:] = [handler]
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     log.propagate = False
@@ -681,6 +695,55 @@ def write_file(root: str, relative: str, data: bytes, durable: bool = True) -> N
     """Replace a file by `data`, durably unless told otherwise."""
     with replace_file(root, relative, durable) as file:
         file.write(data)
+
+
+def copy_file(
+    root: str, relative: str, to_root: str, max_bytes: int | None = None
+) -> bool:
+    """Copy a file (or its beginning) to the same place below another root, durably and
+    with its time, and read it back; return False when it is not there. Raise Damaged
+    when what was read back is not what was written."""
+    hasher, left = hashlib.sha256(), max_bytes
+    try:
+        source = open_file(root, relative)
+    except NotFound:
+        return False
+    with source, replace_file(to_root, relative) as out:
+        found = os.fstat(source.fileno())
+        while data := source.read(MIB if left is None else min(MIB, left)):
+            hasher.update(data)
+            out.write(data)
+            left = None if left is None else left - len(data)
+        out.flush()
+        os.utime(out.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
+    copied = hashlib.sha256()
+    with open_file(to_root, relative) as copy, disk_errors(relative):
+        # From the disk, not from memory, where the system can be told so.
+        with contextlib.suppress(AttributeError):
+            os.posix_fadvise(copy.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        while data := copy.read(MIB):
+            copied.update(data)
+    if copied.digest() != hasher.digest():
+        raise Damaged(
+            f"The copy of {relative!r} is not what was written. Check the disk."
+        )
+    return True
+
+
+def link_file(root: str, relative: str, to_root: str) -> None:
+    """Give a file a second name at the same place below another root."""
+    parent, name = split_path(relative)
+    with disk_errors(relative), directory(root, parent) as old:
+        with directory(to_root, parent, create=True) as new:
+            os.link(name, name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder by its plain path, with all that is in it."""
+    import shutil  # only who keeps backups needs it
+
+    with disk_errors(path):
+        shutil.rmtree(path)
 
 
 def sync_folders(root: str, relative: str) -> None:
@@ -1068,6 +1131,11 @@ OPTIONS = (
         "SYNC_TOKEN", "", "bearer token of sync clients; made at first start likewise"
     ),
     Option(
+        "OLD_TOKENS",
+        "",
+        "tokens that are still valid for a while, as `token rotate` writes them",
+    ),
+    Option(
         "MEMORY_ROOT",
         "",
         f"root of all data; {DATA_ROOT} if it is there and writable, else {HOME_ROOT}",
@@ -1141,6 +1209,7 @@ class Keys:
     sync_token: str
     key: bytes
     key_version: int
+    old: tuple[tuple[str, str, str], ...] = ()  # scope, sha256, until
 
     def scope_of(self, token: str) -> str | None:
         """Return "ai" or "sync" for a bearer token, None for any other text, in a
@@ -1150,6 +1219,9 @@ class Keys:
         for scope, known in (("ai", self.mcp_token), ("sync", self.sync_token)):
             if hmac.compare_digest(given, hashlib.sha256(known.encode()).digest()):
                 found = scope
+        for scope, digest, until in self.old:
+            if hmac.compare_digest(given.hex(), digest):
+                found = scope if format_time(utc_now()) < until else None
         return found
 
     def sign(self, purpose: str, workspace_id: str) -> str:
@@ -1199,6 +1271,7 @@ def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
             write_file(root, SECRET_FILE, encode_json(secret) + b"\n")
         stored = _load_secrets(root, TOKENS_FILE)
         tokens = {n: settings[n] or stored.get(n) for n in ("mcp_token", "sync_token")}
+        old = f"{settings['old_tokens']},{stored.get('old_tokens', '')}"
         made = [name for name, token in tokens.items() if not token]
         for name in made:
             tokens[name] = stored[name] = f"fm{name[0]}_" + secrets.token_urlsafe(32)
@@ -1209,10 +1282,31 @@ def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
         key, version = bytes.fromhex(secret["key"]), int(secret["version"])
     except (KeyError, ValueError, TypeError) as e:
         raise _damaged_secrets(root, SECRET_FILE) from e
-    keys = Keys(**tokens, key=key, key_version=version)
+    keys = Keys(**tokens, key=key, key_version=version, old=parse_old_tokens(old))
     if keys.mcp_token == keys.sync_token:
         raise BadRequest("MCP_TOKEN and SYNC_TOKEN must differ: they open other doors.")
     return keys, made
+
+
+def parse_old_tokens(text: str) -> tuple[tuple[str, str, str], ...]:
+    """Return scope, digest and end of the old tokens that a setting lists."""
+    shape = r"(ai|sync)=([0-9a-f]{64})@([0-9T:.-]+Z)"
+    return tuple(re.findall(shape, text))
+
+
+def rotate_token(stored: dict[str, str], scope: str, overlap_days: float) -> str:
+    """Put a new token in the place of a scope's old one, which goes on being valid for
+    some days, and return it; `stored` has the names of the settings in lower case."""
+    name = {"ai": "mcp_token", "sync": "sync_token"}[scope]
+    now = utc_now()
+    until = format_time(now + datetime.timedelta(days=overlap_days))
+    rows = [f"{scope}={hash_text(stored[name])}@{until}"]
+    for row in parse_old_tokens(stored.get("old_tokens", "")):
+        if row[2] > format_time(now):
+            rows.append("{}={}@{}".format(*row))
+    stored[name] = f"fm{name[0]}_" + secrets.token_urlsafe(32)
+    stored["old_tokens"] = ",".join(rows)
+    return stored[name]
 
 
 def _load_secrets(root: str, relative: str) -> dict:
@@ -3063,7 +3157,8 @@ def _reconcile_document(
 
 
 def reconcile_workspace(store: Store, workspace_id: str) -> None:
-    """Journal everything of a workspace that is on the disk and not journalled."""
+    """Journal everything of a workspace that is on the disk and not journalled, and
+    deletions: documents that are gone and lie among their old versions."""
     folder = f"workspaces/{workspace_id}"
     for relative, _ in list(walk_files(store.root, folder)):
         path = relative.removeprefix(folder + "/")
@@ -3072,6 +3167,13 @@ def reconcile_workspace(store: Store, workspace_id: str) -> None:
         elif path == OVERVIEW or path.startswith("knowledge/"):
             if "/." not in path:
                 _reconcile_document(store, workspace_id, path)
+    for path, last in list(store.journal.ledger(workspace_id).entries.items()):
+        is_document = path == OVERVIEW or path.startswith("knowledge/")
+        if is_document and stat_file(store.root, f"{folder}/{path}") is None:
+            name = path.removeprefix("knowledge/")
+            versions = list_versions(store, workspace_id, name)
+            if any(document.sha256 == last.sha256 for _, document in versions):
+                _reconcile_document(store, workspace_id, path, "deleted")
 
 
 # ---- 10. Index: a cache of what search finds; the only door to SQL ----------
@@ -6214,6 +6316,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.store = store
         self.keys = keys
         self.index = index
+        self._settings = settings
+        self._tokens_file = sign_file(store.root, TOKENS_FILE)
         self.redact = settings["redact"].lower() == "on"
         names = re.split(r"[,\s]+", settings["allowed_hosts"].lower())
         self.allowed = LOOPBACK_NAMES | {n for n in names if n}
@@ -6278,12 +6382,24 @@ class Server(http.server.ThreadingHTTPServer):
         self._deadlines[connection] = end, is_idle
 
     def service_actions(self) -> None:
-        """End connections over their deadline; called about twice a second."""
+        """End connections over their deadline, take tokens that were rotated; called
+        about twice a second."""
         now = time.monotonic()
+        self._reload_keys()
         for connection, (deadline, is_idle) in list(self._deadlines.items()):
             if (deadline and now > deadline) or (self.is_stopping and is_idle):
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
+
+    def _reload_keys(self) -> None:
+        """Read the tokens again when their file was replaced."""
+        try:
+            found = sign_file(self.store.root, TOKENS_FILE)
+            if found != self._tokens_file:
+                self._tokens_file = found
+                self.keys, _ = load_keys(self.store.root, self._settings)
+        except FedmemError as e:
+            log.warning("tokens not read again: %s", e)
 
     def stop(self) -> None:
         """Take no more connections, let running requests finish, end idle ones; return
@@ -6892,11 +7008,23 @@ def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
         params["arguments"] = {"cwd": cwd, **(arguments or {})}
         line = encode_json(message)
     try:
-        _, answer, _ = remote.post(line, headers)
+        status, answer, _ = remote.post(line, headers)
+        if status != 200 and not _is_answer(answer, message.get("id")):
+            said = clip(one_line(answer.decode("utf-8", "replace")), 200)
+            raise Unreachable(f"The server answered {status}: {said}")
     except FedmemError as e:
         answer = format_json(make_error(message.get("id"), INTERNAL_ERROR, str(e), {}))
         answer = answer.encode()
     return answer.strip() if "id" in message else b""
+
+
+def _is_answer(body: bytes, request_id: object) -> bool:
+    """Return whether a body is a JSON-RPC answer to a request; a proxy's is not."""
+    try:
+        value = parse_json(body)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and value.get("id") == request_id
 
 
 # ---- 17. Sync: plan, then apply ---------------------------------------------
@@ -8427,14 +8555,17 @@ def require_free_name(client: Client, adopt: bool) -> None:
         )
 
 
-# ---- 20. Operate: check -----------------------------------------------------
+# ---- 20. Operate: check, backup, restore, export, figures -------------------
 # What an operator does with the files, with or without a running server.
 
 
-def check_store(store: Store) -> Iterator[tuple[str, str]]:
+def check_store(
+    store: Store, deep: bool = True, repair: bool = False
+) -> Iterator[tuple[str, str]]:
     """Yield every file of a root and what is wrong with it, empty when nothing is: each
-    document and archive is read and compared with its record and the journal. A server
-    may be running: what looks wrong is looked at again when all writes have ended."""
+    is compared with its record and the journal, archives only `deep` by reading them. A
+    server may be running: what looks wrong is looked at again when all writes have
+    ended. With `repair` what can be mended without a choice is mended first."""
     if store.journal.bad_lines:
         yield JOURNAL_FILE, f"{store.journal.bad_lines} bad lines"
     for name, _ in list_directory(store.root, "workspaces"):
@@ -8448,17 +8579,36 @@ def check_store(store: Store) -> Iterator[tuple[str, str]]:
         files = [f"{folder}/{path}" for path in list(entries)]
         files += [relative for relative, _ in walk_files(store.root, folder)]
         for relative in dict.fromkeys(files):
-            problem = _check_file(store, workspace_id, relative)
+            problem = _check_file(store, workspace_id, relative, deep)
             if problem:
                 store.settle()
-                problem = _check_file(store, workspace_id, relative)
+                if repair:
+                    _repair_file(store, workspace_id, relative)
+                problem = _check_file(store, workspace_id, relative, deep)
             yield relative, problem
     for relative, _ in walk_files(store.root, "_meta"):
         if split_path(relative)[1].startswith(TEMP_MARK):
             yield relative, "left by an interrupted write"
 
 
-def _check_file(store: Store, workspace_id: str, relative: str) -> str:
+def _repair_file(store: Store, workspace_id: str, relative: str) -> None:
+    """Mend what needs no choice: remove what a killed writer left and a record that
+    does not fit, and journal a file that is in no line of the journal."""
+    path = relative.removeprefix(f"workspaces/{workspace_id}/")
+    if split_path(path)[1].startswith(TEMP_MARK):
+        remove_file(store.root, relative)
+    if path.endswith(".jsonl.gz"):
+        remove_file(store.root, record_path(relative))
+        store.forget_session(relative)
+    entry = store.journal.ledger(workspace_id).entries.get(path)
+    is_session = path.startswith("sessions/")
+    if index_key(path) and (entry is None or entry.action == "deleted"):
+        lock = f"sessions/{session_of(path)}" if is_session else path
+        with store.locked(workspace_id, lock, "repaired"):
+            reconcile_path(store, workspace_id, lock, "repaired")
+
+
+def _check_file(store: Store, workspace_id: str, relative: str, deep: bool) -> str:
     """Return what is wrong with a file of a workspace, empty when nothing is."""
     path = relative.removeprefix(f"workspaces/{workspace_id}/")
     entry = store.journal.ledger(workspace_id).entries.get(path)
@@ -8476,6 +8626,9 @@ def _check_file(store: Store, workspace_id: str, relative: str) -> str:
             if not path.endswith(".jsonl.gz"):
                 is_aside = ".jsonl.gz.damaged-" in path
                 return "damaged; it was set aside" if is_aside else ""
+            if not deep:
+                session = store.load_session(workspace_id, path)
+                return _compare_digest(entry, session.sha256)
             session = scan_archive(store.root, relative)
             digest = session.sha256
             record = parse_session(read_json_file(store.root, record_path(relative)))
@@ -8488,6 +8641,11 @@ def _check_file(store: Store, workspace_id: str, relative: str) -> str:
     if path.startswith(".versions/"):
         is_named = relative.endswith(f"-{digest[:12]}.md")
         return "" if is_named else f"its sha256 is {digest}, not the one in its name"
+    return _compare_digest(entry, digest)
+
+
+def _compare_digest(entry: Entry | None, digest: str) -> str:
+    """Return what is wrong with a file of a digest, by its last line in the journal."""
     if entry is None or entry.action == "deleted":
         return "it is not in the journal"
     is_same = entry.sha256 == digest
@@ -8511,6 +8669,243 @@ def check_index(store: Store, folder: str) -> str:
         f"{plural(wrong, 'document')} not indexed as they are: a server mends that "
         "within the hour, `reindex` at once"
     )
+
+
+# Backups: snapshots, each a whole root without caches; what did not change is a hard
+# link to the one before.
+
+_SNAPSHOT = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z(?:-\d+)?")
+_LEFT_OUT = ("_cache/", "_meta/locks/", "_meta/partial/", JOURNAL_FILE)
+
+
+def list_snapshots(target: str) -> list[str]:
+    """Return the names of the complete snapshots in a folder, the oldest first."""
+    names = [name for name, _ in list_directory(target, "")]
+    return [name for name in names if _SNAPSHOT.fullmatch(name)]
+
+
+def iter_stored(root: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield path and stat of every file of a root that a backup holds, except the
+    journal."""
+    for relative, found in walk_files(root, ""):
+        is_temp = split_path(relative)[1].startswith(TEMP_MARK)
+        if not relative.startswith(_LEFT_OUT) and not is_temp:
+            yield relative, found
+
+
+def require_room(folder: str, size: int) -> None:
+    """Raise StorageFailed unless a disk has room for so many bytes and some more."""
+    with disk_errors(folder):
+        found = os.statvfs(folder)
+    free = found.f_bavail * found.f_frsize
+    if free < size + BACKUP_RESERVE_BYTES:
+        raise StorageFailed(
+            f"{folder} has {format_size(free)} left; this takes {format_size(size)} "
+            f"and {format_size(BACKUP_RESERVE_BYTES)} in reserve. Nothing was written."
+        )
+
+
+def back_up(root: str, target: str, keep: int) -> tuple[str, int, int]:
+    """Return the name of a new snapshot of a root, how many files it copied and how
+    many it links; remove all but the newest `keep`. A server may be running. Raise
+    StorageFailed, Busy, or Damaged for a copy that does not read back."""
+    make_folder(target)
+    with exclusive_file(os.path.join(target, ".lock")) as is_mine:
+        if not is_mine:
+            raise Busy(f"Another backup to {target} is running.")
+        for name, _ in list_directory(target, ""):
+            if name.startswith(TEMP_MARK):  # a backup that was interrupted
+                remove_tree(os.path.join(target, name))
+        names = list_snapshots(target)
+        stamp = utc_now().strftime("%Y-%m-%dT%H%M%SZ")
+        count = sum(1 for name in names if name.startswith(stamp))
+        name = f"{stamp}-{count}" if count else stamp
+        draft = os.path.join(target, TEMP_MARK + name)
+        last = os.path.join(target, names[-1]) if names else ""
+        copied, linked = _fill_snapshot(root, last, draft)
+        move_file(target, TEMP_MARK + name, name)
+        for old in list_snapshots(target)[:-keep]:
+            remove_tree(os.path.join(target, old))
+    return name, copied, linked
+
+
+def _fill_snapshot(root: str, last: str, draft: str) -> tuple[int, int]:
+    """Make a snapshot in a new folder; return how many files were copied and linked.
+
+    What is written meanwhile is copied once more, and the journal up to before that: a
+    file may be newer than its last line there, which `restore` mends, never older. A
+    document goes before its old versions: what is overwritten now is among them then.
+    """
+    reached = measure_journal(root)
+    files = [(path, _is_as_in(last, path, found)) for path, found in iter_stored(root)]
+    sizes = (stat_file(root, path) for path, is_same in files if not is_same)
+    require_room(os.path.dirname(draft), sum(s.st_size for s in sizes if s) + reached)
+    make_folder(draft)
+    counts = [0, 0]
+    for is_version in (False, True):
+        for path, found in iter_stored(root):
+            if ("/.versions/" in path) == is_version:
+                is_same = _is_as_in(last, path, found)
+                counts[is_same] += 1
+                link_file(last, path, draft) if is_same else copy_file(
+                    root, path, draft
+                )
+    for _ in range(BACKUP_ROUNDS):
+        before, reached = reached, measure_journal(root)
+        if before == reached:
+            break
+        for path in iter_written(root, before, reached):
+            is_kept = "/.versions/" in path and stat_file(draft, path)
+            if not is_kept and not copy_file(root, path, draft):
+                remove_file(draft, path)
+    copy_file(root, JOURNAL_FILE, draft, reached)
+    return counts[0], counts[1]
+
+
+def _is_as_in(snapshot: str, relative: str, found: os.stat_result) -> bool:
+    """Return whether a snapshot (empty for none) has a file as it was found."""
+    old = stat_file(snapshot, relative) if snapshot else None
+    marks = [(s.st_size, s.st_mtime_ns) for s in (found, old) if s]
+    return len(marks) == 2 and marks[0] == marks[1]
+
+
+def measure_journal(root: str) -> int:
+    """Return the length of a root's journal up to its last whole line."""
+    with open_file(root, JOURNAL_FILE) as file, disk_errors(JOURNAL_FILE):
+        size = file.seek(0, os.SEEK_END)
+        while size:
+            start = max(0, size - 64 * KIB)
+            file.seek(start)
+            end = file.read(size - start).rfind(b"\n") + 1
+            if end:
+                return start + end
+            size = start
+    return 0
+
+
+def iter_written(root: str, begin: int, end: int) -> Iterator[str]:
+    """Yield the files that the journal's lines between two bytes are about, with
+    records; the old versions of a document only after it was dealt with."""
+    with open_file(root, JOURNAL_FILE) as file:
+        file.seek(begin)
+        lines = file.read(end - begin).splitlines()
+    entries = filter(None, map(parse_entry, lines))
+    for entry in {(e.workspace, e.path): e for e in entries}.values():
+        folder = f"workspaces/{entry.workspace}"
+        yield f"{folder}/{entry.path}"
+        if entry.action == "registered":
+            yield REGISTRY_FILE
+        elif entry.path.startswith("sessions/"):
+            yield record_path(f"{folder}/{entry.path}")
+        else:
+            name = f"{folder}/.versions/{entry.path.removeprefix('knowledge/')}"
+            yield from (f"{name}/{old}" for old, _ in list_directory(root, name))
+
+
+def restore(snapshot: str, root: str) -> list[str]:
+    """Make a root of a snapshot's files and return what is wrong with it; raise
+    Conflict when the root holds something, NotFound when that is no snapshot."""
+    if stat_file(snapshot, JOURNAL_FILE) is None:
+        raise NotFound(f"{snapshot!r} is no snapshot: it has no {JOURNAL_FILE}.")
+    make_folder(root)
+    if os.listdir(root):
+        raise Conflict(f"{root!r} is not empty. Restore into a new or empty folder.")
+    files = [relative for relative, _ in iter_stored(snapshot)]
+    sizes = sum(found.st_size for _, found in iter_stored(snapshot))
+    require_room(root, sizes)
+    for relative in [*files, JOURNAL_FILE]:
+        if not copy_file(snapshot, relative, root):
+            raise Damaged(f"{snapshot}/{relative} vanished while it was restored.")
+    with contextlib.closing(open_store(root, existing=True)) as store:
+        for workspace_id in sorted(store.registry.all()):
+            reconcile_workspace(store, workspace_id)
+        return [f"{name}: {what}" for name, what in check_store(store) if what]
+
+
+def write_tar(folder: str, path: str) -> None:
+    """Write a folder as a tar file, whole or not at all."""
+    import tarfile  # only who asks for one needs it
+
+    parent, name = os.path.split(os.path.abspath(path))
+    with replace_file(parent, name) as out, tarfile.open(fileobj=out, mode="w") as tar:
+        tar.add(folder, os.path.basename(folder))
+
+
+# Export: the memory as a plain folder.
+
+
+def export_memory(
+    store: Store, target: str, workspaces: list[str]
+) -> tuple[int, int, list[str]]:
+    """Write documents and transcripts as they were uploaded below a new or empty
+    folder; return how many of each, and what could not be read. Raise Conflict."""
+    make_folder(target)
+    if os.listdir(target):
+        raise Conflict(f"{target!r} is not empty. Export into a new or empty folder.")
+    documents, sessions, problems = 0, 0, []
+    for workspace_id in workspaces:
+        for path in (OVERVIEW, *(d.path for d in list_documents(store, workspace_id))):
+            with contextlib.suppress(NotFound):
+                _, data = read_document(store, workspace_id, path)
+                write_file(target, f"{workspace_id}/{path}", data, durable=False)
+                documents += 1
+        ledger = store.journal.ledger(workspace_id)
+        for path in itertools.chain.from_iterable(ledger.sessions.values()):
+            try:
+                _export_archive(store, workspace_id, path, target)
+                sessions += 1
+            except (NotFound, Damaged) as e:
+                problems.append(str(e))
+    return documents, sessions, problems
+
+
+def _export_archive(store: Store, workspace_id: str, path: str, target: str) -> None:
+    """Write one transcript as it was uploaded; raise Damaged when it is not that."""
+    session = store.load_session(workspace_id, path)
+    archive, hasher = Archive(workspace_id, path, session), hashlib.sha256()
+    name = f"{workspace_id}/{path.removesuffix('.gz')}"
+    with replace_file(target, name, durable=False) as out:
+        for block in read_blocks(store, archive, 0):
+            hasher.update(block)
+            out.write(block)
+        if hasher.hexdigest() != session.sha256:
+            raise Damaged(f"{archive.relative} is not what was uploaded.")
+
+
+# Figures.
+
+
+def measure_store(store: Store, settings: dict[str, str]) -> list[tuple[str, str]]:
+    """Return what there is, how large it is, and who was heard of when."""
+    sizes: collections.Counter = collections.Counter()
+    for relative, found in iter_stored(store.root):
+        parts = relative.split("/")
+        kind = parts[2] if parts[0] == "workspaces" and len(parts) > 3 else "other"
+        sizes[kind] += found.st_size
+    for _, found in walk_files(settings["cache_dir"], ""):
+        sizes["index"] += found.st_size
+    ledgers = store.journal.ledgers
+    sessions = sum(len(ledger.sessions) for ledger in ledgers.values())
+    documents = sum(ledger.documents for ledger in ledgers.values())
+    with disk_errors(store.root):
+        disk = os.statvfs(store.root)
+    rows = [
+        ("root", store.root),
+        ("workspaces", f"{len(store.registry.all()):,}"),
+        ("knowledge", f"{documents:,} ({format_size(sizes['knowledge'])})"),
+        ("old versions", format_size(sizes[".versions"])),
+        ("sessions", f"{sessions:,} ({format_size(sizes['sessions'])} in archives)"),
+        ("search index", format_size(sizes["index"])),
+        ("journal", f"{store.journal.last_seq:,} writes"),
+        ("disk", f"{format_size(disk.f_bavail * disk.f_frsize)} free"),
+    ]
+    heard: dict[str, str] = {}
+    for workspace_id, workspace in store.registry.all().items():
+        last = ledgers[workspace_id].last_time if workspace_id in ledgers else ""
+        heard[workspace.machine] = max(heard.get(workspace.machine, ""), last)
+    newest_first = sorted(heard.items(), key=lambda item: item[1], reverse=True)
+    rows += [(f"last from {name}", format_minute(last)) for name, last in newest_first]
+    return rows
 
 
 # ---- 21. Commands: what each command does -----------------------------------
@@ -8623,6 +9018,8 @@ def format_welcome(server: Server, made: list[str]) -> str:
     """Return what a server prints at its start: where it is, the tokens that were made
     now, how to connect."""
     keys, root = server.keys, server.store.root
+    if "JOURNAL_STREAM" in os.environ:  # a service: nobody reads this with a terminal
+        return f"fedmem {VERSION} serves {root} at {server.url}"
     tokens = {"mcp_token": "AI token", "sync_token": "sync token"}
     lines = [f"fedmem {VERSION} serves {root} at {server.url}", ""]
     lines += [f"  {tokens[name]:<11} {getattr(keys, name)}" for name in made]
@@ -8709,35 +9106,148 @@ def fill_demo(store: Store) -> None:
         receive_piece(store, workspace_id, f"demo-{project}", piece, "sync")
 
 
+@contextlib.contextmanager
+def opened_root(args: argparse.Namespace) -> Iterator[tuple[Store, dict[str, str]]]:
+    """Hold the store of the root that an operator's command is about."""
+    settings = read_settings(vars(args), dict(os.environ))
+    store = open_store(settings["memory_root"], existing=True)
+    with contextlib.closing(store):
+        yield store, settings
+
+
 def cmd_check(args: argparse.Namespace) -> int:
     """Print what is wrong with a root; return 0 when nothing is."""
-    settings = read_settings(vars(args), dict(os.environ))
     files = problems = 0
-    with contextlib.closing(open_store(settings["memory_root"], True)) as store:
+    with opened_root(args) as (store, settings):
         index = os.path.join(settings["cache_dir"], INDEX_FILE)
         last = (index, check_index(store, settings["cache_dir"]))
-        for relative, problem in itertools.chain(check_store(store), [last]):
+        checked = check_store(store, args.deep, args.repair)
+        for relative, problem in itertools.chain(checked, [last]):
             files += 1
             if problem:
                 problems += 1
                 print(f"{relative}: {problem}")
     outcome = plural(problems, "problem") if problems else "all sound"
-    print(f"{plural(files - 1, 'file')} read: {outcome}")
+    how = "read" if args.deep else "looked at (--deep reads every archive)"
+    print(f"{plural(files - 1, 'file')} {how}: {outcome}")
     return 1 if problems else 0
+
+
+def cmd_backup(args: argparse.Namespace) -> int:
+    """Make a snapshot of a root; return 0 when it was read back."""
+    settings = read_settings(vars(args), dict(os.environ))
+    root, started = settings["memory_root"], time.monotonic()
+    target = os.path.abspath(os.path.expanduser(args.to or f"{root}-backups"))
+    name, copied, linked = back_up(root, target, args.keep)
+    took_s = time.monotonic() - started
+    print(
+        f"{target}/{name}: {plural(copied, 'file')} copied and read back, {linked:,} "
+        f"as in the snapshot before, {took_s:.1f} s"
+    )
+    if args.tar:
+        write_tar(os.path.join(target, name), args.tar)
+        print(f"{args.tar}: {format_size(os.path.getsize(args.tar))}")
+    return 0
+
+
+def cmd_restore(args: argparse.Namespace) -> int:
+    """Make a root of a snapshot; return 0 when all of it is sound."""
+    root = os.path.abspath(os.path.expanduser(args.to))
+    problems = restore(os.path.abspath(args.snapshot), root)
+    for problem in problems:
+        print(problem)
+    outcome = plural(len(problems), "problem") if problems else "all sound"
+    print(f"{root}: restored, {outcome}. Serve it: fedmem.py serve --root {root}")
+    return 1 if problems else 0
+
+
+def cmd_export(args: argparse.Namespace) -> int:
+    """Write the memory as a plain folder; return 0 when all of it could be read."""
+    target = os.path.abspath(os.path.expanduser(args.to))
+    with opened_root(args) as (store, _):
+        chosen = chosen_workspaces(store, args.workspace)
+        documents, sessions, problems = export_memory(store, target, chosen)
+    for problem in problems:
+        print(problem)
+    print(
+        f"{target}: {plural(documents, 'document')}, {plural(sessions, 'transcript')}"
+    )
+    return 1 if problems else 0
+
+
+def cmd_stats(args: argparse.Namespace) -> int:
+    """Print what there is and who was heard of when; return 0."""
+    with opened_root(args) as (store, settings):
+        for name, value in measure_store(store, settings):
+            print(f"{name:<20} {value}")
+    return 0
+
+
+def cmd_token(args: argparse.Namespace) -> int:
+    """Show the tokens, or replace one of them; return 0."""
+    if args.action == "show":
+        with opened_root(args) as (store, settings):
+            keys, _ = load_keys(store.root, settings)
+        print(f"AI token    {keys.mcp_token}\nsync token  {keys.sync_token}")
+        for scope, _, until in keys.old:
+            print(f"an old {scope} token is valid until {format_minute(until)}")
+        return 0
+    if not args.scope:
+        raise BadRequest("token rotate needs `ai` or `sync`.")
+    name = {"ai": "MCP_TOKEN", "sync": "SYNC_TOKEN"}[args.scope]
+    if args.env:
+        token = rotate_in_environment(args.env, name, args.scope, args.overlap)
+        print("Restart the server: it reads that file when it starts.")
+    elif os.environ.get(name):
+        raise BadRequest(f"{name} is set in the environment: rotate it there (--env).")
+    else:
+        with opened_root(args) as (store, settings):
+            load_keys(store.root, settings)  # makes what is not there
+            token = rotate_in_root(store.root, args.scope, args.overlap)
+        print("A running server takes it within a second.")
+    print(f"{name}={token}\nThe old one is valid for {args.overlap:g} days.")
+    return 0
+
+
+def rotate_in_environment(path: str, name: str, scope: str, overlap: float) -> str:
+    """Replace a token in a file of variables and return the new one; raise NotFound
+    when that file has none."""
+    with disk_errors(path), open(path, encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    pairs = (line.partition("=") for line in lines if "=" in line)
+    stored = {key.lower(): value.strip("\"'") for key, _, value in pairs}
+    if not stored.get(name.lower()):
+        raise NotFound(f"{path} has no line {name}=...")
+    token = rotate_token(stored, scope, overlap)
+    changed = {n: stored[n.lower()] for n in (name, "OLD_TOKENS")}
+    kept = [line for line in lines if line.partition("=")[0] not in changed]
+    text = "\n".join([*kept, *(f"{n}={v}" for n, v in changed.items()), ""])
+    write_private(path, text.encode())
+    return token
+
+
+def rotate_in_root(root: str, scope: str, overlap: float) -> str:
+    """Replace a token in a root's own file and return the new one."""
+    with contextlib.closing(FileLock(root, "_meta/locks/keys")) as lock, lock.hold():
+        stored = read_json_file(root, TOKENS_FILE)
+        if not isinstance(stored, dict):
+            raise NotFound(f"{root}/{TOKENS_FILE} is not there or cannot be read.")
+        token = rotate_token(stored, scope, overlap)
+        write_file(root, TOKENS_FILE, encode_json(stored) + b"\n")
+        return token
 
 
 def cmd_reindex(args: argparse.Namespace) -> int:
     """Make the search index anew; return 0 when it is complete."""
-    settings = read_settings(vars(args), dict(os.environ))
-    folder, started = settings["cache_dir"], time.monotonic()
+    started = time.monotonic()
 
     def tell(done: int, total: int) -> None:
         """Show how far it is."""
         if sys.stderr.isatty():
             print(f"\r{done:,} of {total:,} ", end="", file=sys.stderr, flush=True)
 
-    with contextlib.closing(open_store(settings["memory_root"], True)) as store:
-        indexer = make_indexer(store, settings)
+    with opened_root(args) as (store, settings):
+        folder, indexer = settings["cache_dir"], make_indexer(store, settings)
         if indexer is None:
             return 1
         if not indexer.build(tell):
@@ -9169,15 +9679,40 @@ def add_serve(commands: argparse._SubParsersAction) -> None:
 
 def add_operator_commands(commands: argparse._SubParsersAction) -> None:
     """Add the commands of who runs a server."""
+    options = [o for o in OPTIONS if o.variable in ("MEMORY_ROOT", "CACHE_DIR")]
+    parsers = {}
     for name, run, about in (
+        ("backup", cmd_backup, "make a snapshot, while a server runs or not"),
+        ("restore", cmd_restore, "make a root of a snapshot"),
         ("check", cmd_check, "compare every file with its record"),
         ("reindex", cmd_reindex, "make the search index anew"),
+        ("export", cmd_export, "write the memory as a plain folder"),
+        ("token", cmd_token, "show the tokens, or replace one"),
+        ("stats", cmd_stats, "say what there is and who was heard of when"),
     ):
-        parser = commands.add_parser(name, help=about)
-        for option in OPTIONS:
-            if option.variable in ("MEMORY_ROOT", "CACHE_DIR"):
-                add_option(parser, option)
+        parser = parsers[name] = commands.add_parser(name, help=about)
+        for option in options if name != "restore" else ():
+            add_option(parser, option)
         parser.set_defaults(run=run)
+    add = parsers["backup"].add_argument
+    add("--to", metavar="DIR", help="where snapshots are kept; MEMORY_ROOT-backups")
+    add("--keep", type=int, default=SNAPSHOTS_KEPT, help="how many; default 14")
+    add("--tar", metavar="FILE", help="write the new snapshot as a tar file as well")
+    parsers["restore"].add_argument("snapshot", metavar="SNAPSHOT")
+    parsers["restore"].add_argument(
+        "--to", required=True, metavar="DIR", help="a new or empty folder"
+    )
+    add = parsers["check"].add_argument
+    add("--deep", action="store_true", help="read every archive")
+    add("--repair", action="store_true", help="mend what needs no choice")
+    add = parsers["export"].add_argument
+    add("--to", required=True, metavar="DIR", help="a new or empty folder")
+    add("--workspace", default="", metavar="ID", help="only this one")
+    add = parsers["token"].add_argument
+    add("action", choices=("show", "rotate"))
+    add("scope", nargs="?", choices=("ai", "sync"))
+    add("--overlap", type=float, default=OVERLAP_DAYS, metavar="DAYS")
+    add("--env", metavar="FILE", help="the file of variables that holds the token")
 
 
 def add_install(commands: argparse._SubParsersAction) -> None:

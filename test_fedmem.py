@@ -18,6 +18,7 @@ import gzip
 import hashlib
 import http.client
 import http.server
+import io
 import itertools
 import json
 import logging
@@ -30,6 +31,7 @@ import signal
 import socket
 import socketserver
 import ssl
+import stat
 import subprocess
 import sys
 import tempfile
@@ -1470,28 +1472,38 @@ class ArchiveTest(RootCase):
         self.assertEqual(home, foreign.workspace_id)
 
 
-CRASH_CHILD = """
-import os, sys, signal
-sys.path.insert(0, sys.argv[1])
-import fedmem, test_fedmem
-root, action, step = sys.argv[2], sys.argv[3], int(sys.argv[4])
-store = fedmem.open_store(root)
-count = 0
-def kill_at(name):
-    real = getattr(os, name)
-    def call(*args, **more):
-        global count
-        count += 1
-        if count == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **more)
-    setattr(os, name, call)
-for name in ("fsync", "rename", "write", "pwrite", "link", "mkdir", "ftruncate"):
-    kill_at(name)
-test_fedmem.CRASH_ACTIONS[action](store)
-print("done", flush=True)
-os._exit(0)
-"""
+CRASH_STEPS = ("fsync", "rename", "write", "pwrite", "link", "mkdir", "ftruncate")
+
+
+def run_killed(root: str, action: str, step: int) -> int:
+    """Run an action in a process of its own that kill -9 ends at the step-th of the
+    calls in CRASH_STEPS; return 0 when it ended by itself before, else a signal."""
+    child = os.fork()
+    if child:
+        return -os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        store, count = fedmem.open_store(root), itertools.count(1)
+
+        def make_deadly(name: str) -> object:
+            """Return a call of the system that is the last one at that step."""
+            real = getattr(os, name)
+
+            def call(*args: object, **more: object) -> object:
+                """Die, or do it."""
+                if next(count) == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*args, **more)
+
+            return call
+
+        for name in CRASH_STEPS:
+            setattr(os, name, make_deadly(name))
+        CRASH_ACTIONS[action](store)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
 CRASH_RAW = make_transcript(8, 300_000)
 
 
@@ -1536,9 +1548,8 @@ class CrashTest(RootCase):
             copy = origin.with_name(f"{origin.name}-{action}-{step}")
             self.addCleanup(shutil.rmtree, copy, ignore_errors=True)
             shutil.copytree(origin, copy)
-            command = [sys.executable, "-c", CRASH_CHILD, str(HERE), str(copy)]
-            child = subprocess.run([*command, action, str(step)], capture_output=True)
-            self.assertIn(child.returncode, (0, -signal.SIGKILL), child.stderr)
+            ended_by = run_killed(str(copy), action, step)
+            self.assertIn(ended_by, (0, signal.SIGKILL))
             with contextlib.closing(fedmem.open_store(str(copy))) as store:
                 self.assertEqual(find_problems(store), [], f"{action}, step {step}")
                 text = {"a.md": (b"first", b"updated")}
@@ -1546,7 +1557,7 @@ class CrashTest(RootCase):
                 with contextlib.suppress(fedmem.NotFound):
                     CRASH_ACTIONS[action](store)
                 self.assertEqual(find_problems(store), [])
-            if child.returncode == 0:
+            if ended_by == 0:
                 return step
         self.fail(f"{action} did not end in 60 steps")
 
@@ -4518,6 +4529,228 @@ class OperateTest(RootCase):
         Path(self.path("knowledge/b.md")).unlink()
         self.assertIn("knowledge/b.md: acknowledged and missing", self.problems())
 
+    def test_what_needs_no_choice_is_repaired(self) -> None:
+        """A leftover, a record that does not fit, a file that no line is about."""
+        self.upload("s", make_transcript(9))
+        archive = self.archives()[0]
+        record = Path(fedmem.record_path(str(archive)))
+        value = json.loads(record.read_bytes())
+        record.write_text(json.dumps({**value, "title": "other", "messages": 3}))
+        Path(archive.parent, "t.jsonl.gz").write_bytes(archive.read_bytes())
+        self.write("a.md", "one")
+        Path(self.path("knowledge/b.md")).write_text("by hand")
+        Path(self.path("knowledge/.tmp-1")).write_text("x")
+        Path(self.path("knowledge/a.md")).write_text("rotten")
+        self.assertEqual(self.problems().count("\n"), 4)
+        store = self.open_again()
+        left = [name for name, what in fedmem.check_store(store, True, True) if what]
+        self.assertEqual([Path(name).name for name in left], ["a.md"])
+        [again] = find_problems(self.open_again())
+        self.assertIn("a.md", again)
+        found = fedmem.list_archives(store, self.workspace_id, "t")
+        self.assertEqual(found[0].session.messages, 9)
+
+    def test_a_quick_check_reads_records_and_a_deep_one_archives(self) -> None:
+        """A flipped bit in the middle keeps size and tail."""
+        self.upload("s", make_transcript(99, 700))
+        archive = self.archives()[0]
+        data = bytearray(archive.read_bytes())
+        data[len(data) // 2] ^= 1
+        archive.write_bytes(data)
+        for deep, expected in ((False, 0), (True, 1)):
+            checked = fedmem.check_store(self.open_again(), deep)
+            self.assertEqual(sum(1 for _, what in checked if what), expected)
+
+    def test_a_snapshot_under_load_restores_to_a_sound_root(self) -> None:
+        """Everything acknowledged before it began is there, byte for byte."""
+        acked: dict[str, bytes] = {}
+        stop = threading.Event()
+
+        def write_on(number: int) -> None:
+            """Write, overwrite, delete and upload until told to stop."""
+            for i in itertools.count():
+                if stop.wait(0.01):
+                    return
+                path, text = f"n{number}-{i % 20}.md", f"{number} {i}".encode()
+                args = self.store, self.workspace_id, path
+                fedmem.write_document(*args, text, "sync")
+                acked[path] = text
+                if i % 5 == 4:
+                    acked.pop(path)
+                    fedmem.delete_document(*args, "ai")
+                raw = make_transcript(2 + i // 4)
+                self.upload(f"s{number}-{i % 4}", raw)
+
+        threads = [threading.Thread(target=write_on, args=(n,)) for n in range(2)]
+        for thread in threads:
+            thread.start()
+        target = os.path.join(self.root, "..", f"{os.path.basename(self.root)}-b")
+        self.addCleanup(shutil.rmtree, target, ignore_errors=True)
+        try:
+            for _ in range(3):
+                stable = {p: t for p, t in list(acked.items())}
+                seq = self.store.journal.last_seq
+                name, _, _ = fedmem.back_up(self.root, target, 14)
+                self.assert_restores(os.path.join(target, name), stable, seq)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        name, _, _ = fedmem.back_up(self.root, target, 14)
+        again = self.assert_restores(os.path.join(target, name), acked, 0)
+        for relative, _ in fedmem.iter_stored(self.root):
+            there = Path(again, relative).read_bytes()
+            self.assertEqual(there, Path(self.root, relative).read_bytes(), relative)
+
+    def assert_restores(self, snapshot: str, acked: dict[str, bytes], seq: int) -> str:
+        """Restore a snapshot, look for what was acknowledged, return the new root."""
+        root = tempfile.mkdtemp(prefix="fedmem-test-")
+        self.addCleanup(shutil.rmtree, root, ignore_errors=True)
+        self.assertEqual(fedmem.restore(snapshot, root), [])
+        with contextlib.closing(fedmem.open_store(root, True)) as store:
+            self.assertGreaterEqual(store.journal.last_seq, seq)
+            for path, text in acked.items():
+                where = store, self.workspace_id, path
+                names = fedmem.list_versions(*where)
+                found = [fedmem.read_document(*where, name)[1] for name, _ in names]
+                with contextlib.suppress(fedmem.NotFound):
+                    found.append(fedmem.read_document(*where)[1])
+                self.assertIn(text, found, path)
+        return root
+
+    def test_what_did_not_change_is_a_link_and_old_snapshots_go(self) -> None:
+        """So is the space of a snapshot that was interrupted."""
+        self.write("a.md", "one")
+        self.write("b.md", "two")
+        target = tempfile.mkdtemp(prefix="fedmem-test-")
+        self.addCleanup(shutil.rmtree, target, ignore_errors=True)
+        Path(target, ".tmp-2026-01-01T000000Z").mkdir()
+        Path(target, "notes").mkdir()
+        counts = [fedmem.back_up(self.root, target, 2)[1:]]
+        self.write("b.md", "three")
+        counts += [fedmem.back_up(self.root, target, 2)[1:] for _ in range(2)]
+        self.assertEqual(counts[0][1], 0)
+        self.assertEqual(counts[1], (2, counts[0][0] - 1))  # b.md and its old version
+        self.assertEqual(counts[2], (0, counts[0][0] + 1))
+        names = fedmem.list_snapshots(target)
+        self.assertEqual(len(names), 2)
+        self.assertEqual(sorted(os.listdir(target)), sorted([".lock", "notes", *names]))
+        one, two = (
+            Path(target, n, "workspaces", self.workspace_id, "knowledge/a.md").stat()
+            for n in names
+        )
+        self.assertEqual((one.st_ino, one.st_mode & 0o777), (two.st_ino, 0o600))
+
+    def test_a_snapshot_that_fails_leaves_nothing_behind(self) -> None:
+        """No room, a copy that reads back otherwise, another backup under way."""
+        self.write("a.md", "one")
+        target = tempfile.mkdtemp(prefix="fedmem-test-")
+        self.addCleanup(shutil.rmtree, target, ignore_errors=True)
+        full = mock.Mock(f_bavail=10, f_frsize=4_096)
+        with mock.patch.object(os, "statvfs", return_value=full):
+            with self.assertRaisesRegex(fedmem.StorageFailed, "41.0 KB left"):
+                fedmem.back_up(self.root, target, 2)
+        self.assertEqual(os.listdir(target), [".lock"])
+        real = fedmem.open_file
+
+        def rot(root: str, relative: str) -> io.BufferedReader:
+            """Open a file; what lies in the snapshot has rotten."""
+            if root.startswith(target):
+                Path(root, relative).write_bytes(b"rot")
+            return real(root, relative)
+
+        with mock.patch.object(fedmem, "open_file", rot):
+            with self.assertRaisesRegex(fedmem.Damaged, "not what was written"):
+                fedmem.back_up(self.root, target, 2)
+        self.assertEqual(fedmem.list_snapshots(target), [])
+        with fedmem.exclusive_file(os.path.join(target, ".lock")):
+            with self.assertRaises(fedmem.Busy):
+                fedmem.back_up(self.root, target, 2)
+        fedmem.back_up(self.root, target, 2)
+        for source, root, error in (
+            (self.root, target, fedmem.Conflict),
+            (target, os.path.join(target, "new"), fedmem.NotFound),
+        ):
+            with self.assertRaises(error):
+                fedmem.restore(source, root)
+
+    def test_an_export_is_what_was_uploaded(self) -> None:
+        """Documents and transcripts byte for byte; what is damaged is told."""
+        raw = make_transcript(50, 30_000)
+        self.upload("s", raw)
+        self.upload("s", b"other\n")
+        self.upload("bad", make_transcript(5))
+        self.write("deep/a.md", "one")
+        self.write("overview.md", "two")
+        bad = next(path for path in self.archives() if path.name.startswith("bad"))
+        bad.write_bytes(bad.read_bytes()[:-4])
+        target = tempfile.mkdtemp(prefix="fedmem-test-")
+        self.addCleanup(shutil.rmtree, target, ignore_errors=True)
+        store = self.open_again()
+        documents, sessions, problems = fedmem.export_memory(
+            store, target, [self.workspace_id]
+        )
+        self.assertEqual((documents, sessions, len(problems)), (2, 2, 1))
+        files = {
+            str(path.relative_to(Path(target, self.workspace_id))): path.read_bytes()
+            for path in Path(target).rglob("*")
+            if path.is_file()
+        }
+        self.assertEqual(files["overview.md"], b"two")
+        self.assertEqual(files["deep/a.md"], b"one")
+        self.assertEqual(sorted(files.values(), key=len)[-1], raw)
+        self.assertEqual(len(files), 4)
+        with self.assertRaises(fedmem.Conflict):
+            fedmem.export_memory(store, target, [self.workspace_id])
+
+
+class TokenTest(ServerCase):
+    """Tokens that are replaced while their holders work."""
+
+    settings = {"mcp_token": None, "sync_token": None}
+
+    def test_both_tokens_are_valid_until_the_overlap_ends(self) -> None:
+        """A running server takes the new one by itself."""
+        old = self.server.keys.mcp_token
+        new = fedmem.rotate_in_root(self.root, "ai", 1)
+        end = time.monotonic() + 5
+        while self.ping(new) != 200 and time.monotonic() < end:
+            time.sleep(0.02)
+        self.assertEqual([self.ping(new), self.ping(old)], [200, 200])
+        newer = fedmem.rotate_in_root(self.root, "ai", 1)
+        keys, _ = fedmem.load_keys(self.root, self.config)
+        scopes = [keys.scope_of(token) for token in (old, new, newer, "x")]
+        self.assertEqual(scopes, ["ai", "ai", "ai", None])
+        later = fedmem.utc_now() + fedmem.datetime.timedelta(days=2)
+        with mock.patch.object(fedmem, "utc_now", return_value=later):
+            scopes = [keys.scope_of(token) for token in (old, new, newer)]
+            self.assertEqual(scopes, [None, None, "ai"])
+            fedmem.rotate_in_root(self.root, "sync", 1)
+        stored = json.loads(Path(self.root, fedmem.TOKENS_FILE).read_bytes())
+        self.assertEqual(stored["old_tokens"].count("@"), 1)  # the ended ones are gone
+
+    def ping(self, token: str) -> int:
+        """Return the status of a ping with a token."""
+        message = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+        return self.post(message, token)[0]
+
+    def test_a_file_of_variables_keeps_its_other_lines(self) -> None:
+        """As the service reads it."""
+        path = Path(self.root, "env")
+        path.write_text("# mine\nMCP_TOKEN=old-ai\nSYNC_TOKEN=old-sync\nPORT=7000\n")
+        token = fedmem.rotate_in_environment(str(path), "MCP_TOKEN", "ai", 7)
+        lines = path.read_text().splitlines()
+        self.assertEqual(lines[:3], ["# mine", "SYNC_TOKEN=old-sync", "PORT=7000"])
+        environment = dict(line.split("=", 1) for line in lines[1:])
+        self.assertEqual(environment["MCP_TOKEN"], token)
+        self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+        settings = fedmem.read_settings({"memory_root": self.root}, environment)
+        keys, _ = fedmem.load_keys(self.root, settings)
+        scopes = [keys.scope_of(t) for t in ("old-ai", token, "old-sync")]
+        self.assertEqual(scopes, ["ai", "ai", "sync"])
+        with self.assertRaises(fedmem.NotFound):
+            fedmem.rotate_in_environment(os.devnull, "MCP_TOKEN", "ai", 7)
+
 
 # ---- 21. Commands -----------------------------------------------------------
 
@@ -4759,6 +4992,685 @@ class CommandsTest(unittest.TestCase):
         status = Path(f"/proc/{process.pid}/status").read_text()
         peak_kib = int(re.search(r"VmHWM:\s+(\d+)", status)[1])
         self.assertLess(peak_kib, 120 * 1024)
+
+
+# ---- Ops: the installer, nginx, fail2ban, the unit --------------------------
+
+INSTALLER = HERE / "install_server.sh"
+SOURCES = ("fedmem.py", "install_server.sh", "nginx.conf", "fedmem.service")
+OPS_PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
+NGINX_TOP = """\
+daemon off;
+pid {0}/nginx.pid;
+error_log {0}/error.log;
+events {{}}
+http {{
+    access_log {0}/access.log;
+    client_body_temp_path {0}/body;
+    proxy_temp_path {0}/proxy;
+    fastcgi_temp_path {0}/fastcgi;
+    uwsgi_temp_path {0}/uwsgi;
+    scgi_temp_path {0}/scgi;
+    include {0}/site.conf;
+}}
+"""
+
+
+def require_tools(*names: str) -> None:
+    """Skip a test, and say so on standard error, where a tool is not installed."""
+    for name in names:
+        if not shutil.which(name, path=OPS_PATH):
+            print(f"\nSKIPPED: {name} is not installed", file=sys.stderr, flush=True)
+            raise unittest.SkipTest(f"{name} is not installed")
+
+
+def run_tool(*command: object, **more: object) -> subprocess.CompletedProcess:
+    """Return what a command of the system did, without settings of our own."""
+    hidden = [option.variable for option in fedmem.OPTIONS]
+    env = {n: v for n, v in os.environ.items() if n not in hidden}
+    env = {**env, "PATH": OPS_PATH, "LC_ALL": "C", **more.pop("env", {})}
+    settings = {"capture_output": True, "text": True, "timeout": 120, **more}
+    return subprocess.run([str(word) for word in command], env=env, **settings)
+
+
+def find_port() -> int:
+    """Return a port of the loopback address that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def await_true(is_true, what: str, seconds: float = 20) -> None:
+    """Return when something has become true; raise AssertionError when it does not."""
+    end = time.monotonic() + seconds
+    while not is_true():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {seconds} s for {what}")
+        time.sleep(0.02)
+
+
+def is_open(port: int) -> bool:
+    """Return whether something listens on a port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def start_nginx(case: unittest.TestCase, site: str, server: int, tls: Path) -> tuple:
+    """Start nginx with our site on free ports of the loopback address; return its TLS
+    port, its plain port and its folder."""
+    folder = Path(tempfile.mkdtemp(prefix="fedmem-nginx-"))
+    case.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+    folder.chmod(0o755)
+    ports = find_port(), find_port()
+    site = re.sub(r".*listen \[::\].*\n", "", site)
+    site = site.replace("listen 7443 ", f"listen 127.0.0.1:{ports[0]} ")
+    site = site.replace("listen 7444;", f"listen 127.0.0.1:{ports[1]};")
+    site = re.sub(r"server 127\.0\.0\.1:\d+;", f"server 127.0.0.1:{server};", site)
+    site = site.replace("/opt/fedmem/tls", str(tls))
+    (folder / "site.conf").write_text(site)
+    (folder / "nginx.conf").write_text(NGINX_TOP.format(folder))
+    command = [shutil.which("nginx", path=OPS_PATH), "-c", folder / "nginx.conf"]
+    log = open(folder / "start.log", "w")
+    case.addCleanup(log.close)
+    process = subprocess.Popen([*command, "-e", folder / "error.log"], stderr=log)
+    case.addCleanup(process.wait)
+    case.addCleanup(process.terminate)
+    try:
+        await_true(lambda: all(map(is_open, ports)), "nginx", 10)
+    except AssertionError as e:
+        raise AssertionError((folder / "start.log").read_text()) from e
+    return *ports, folder
+
+
+def make_certificate(folder: Path) -> None:
+    """Write a key and a certificate of its own, as the installer does."""
+    run_tool(
+        *("openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-days", "2"),
+        *("-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=localhost"),
+        *("-keyout", folder / "key.pem", "-out", folder / "cert.pem"),
+        check=True,
+    )
+
+
+class ProxyTest(ServerCase):
+    """A real nginx with our site, over TLS, in front of the real server."""
+
+    def setUp(self) -> None:
+        """Start both; keep what the server logs."""
+        require_tools("nginx", "openssl")
+        super().setUp()
+        self.logged: list[str] = []
+        keep = logging.Handler()
+        keep.emit = lambda record: self.logged.append(record.getMessage())
+        before = fedmem.log.level
+        self.addCleanup(fedmem.log.setLevel, before)
+        fedmem.log.setLevel(logging.INFO)
+        fedmem.log.handlers[:] = [keep]
+        self.tls = Path(tempfile.mkdtemp(prefix="fedmem-tls-"))
+        self.addCleanup(shutil.rmtree, self.tls)
+        make_certificate(self.tls)
+        self.start()
+
+    def start(self, site: str = "") -> None:
+        """Start nginx with this site, else with ours as it is."""
+        site = site or (HERE / "nginx.conf").read_text()
+        found = start_nginx(self, site, self.port, self.tls)
+        self.tls_port, self.plain_port, self.folder = found
+
+    def connect(self, source: str = "127.0.0.1") -> http.client.HTTPSConnection:
+        """Return a connection over TLS from an address of this machine."""
+        trust = ssl.create_default_context(cafile=str(self.tls / "cert.pem"))
+        trust.check_hostname = False
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1",
+            self.tls_port,
+            timeout=20,
+            context=trust,
+            source_address=(source, 0),
+        )
+        self.addCleanup(connection.close)
+        return connection
+
+    def http(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> tuple[int, dict, bytes]:
+        """Return status, headers and body of one request through nginx."""
+        connection = self.connect()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, named)
+        response = connection.getresponse()
+        found = {name.lower(): value for name, value in response.getheaders()}
+        return response.status, found, response.read()
+
+    def error_of(self, answer: tuple[int, dict, bytes]) -> str:
+        """Return the sentence in a small JSON body."""
+        self.assertEqual(answer[1]["content-type"], "application/json")
+        self.assertLess(len(answer[2]), 300)
+        return json.loads(answer[2])["error"]
+
+    def test_a_tool_call_passes_and_the_log_names_the_client(self) -> None:
+        """By the address nginx saw, whatever the client says it is."""
+        connection = self.connect("127.0.0.2")
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
+        message["params"] = {"name": "list_workspaces", "arguments": {}}
+        headers = {"Authorization": f"Bearer {AI}", "X-Real-IP": "203.0.113.9"}
+        for _ in range(2):  # the second one on the kept connection
+            connection.request("POST", "/mcp", json.dumps(message), headers)
+            response = connection.getresponse()
+            self.assertEqual(response.status, 200)
+            self.assertIn("laptop-claude-code-shop", response.read().decode())
+        connection.request("POST", "/mcp", b"{}", {"X-Real-IP": "203.0.113.9"})
+        self.assertEqual(connection.getresponse().status, 401)
+        text = "\n".join(self.logged)
+        self.assertIn("access addr=127.0.0.2 scope=ai status=200", text)
+        self.assertIn("auth refused: addr=127.0.0.2 reason=no-token", text)
+        self.assertNotIn("203.0.113.9", text)
+        self.assertGreaterEqual(connection.sock.version(), "TLSv1.2")
+
+    def test_a_piece_of_the_largest_size_passes(self) -> None:
+        """4 MiB that do not compress, 5.6 MiB as JSON."""
+        raw = random.Random(7).randbytes(4 * fedmem.MIB)
+        data = base64.b64encode(gzip.compress(raw, 1)).decode()
+        whole = {"offset": 0, "total_size": len(raw), "sha256": sha256(raw)}
+        receipt = self.send("large", data=data, **whole)
+        self.assertEqual((receipt["status"], receipt["size"]), ("stored", len(raw)))
+        self.assert_sound()
+
+    def test_nginx_refuses_the_same_size_as_the_program(self) -> None:
+        """Up to the limit it passes, over it is 413, in JSON."""
+        site = (HERE / "nginx.conf").read_text()
+        limit = re.findall(r"client_max_body_size (\d+)m;", site)
+        self.assertEqual([int(m) * fedmem.MIB for m in limit], [fedmem.MAX_BODY_BYTES])
+        full = b" " * fedmem.MAX_BODY_BYTES
+        answer = self.http("POST", "/mcp", full, Authorization=f"Bearer {AI}")
+        self.assertEqual(answer[0], 400, "it reaches the program, which finds no JSON")
+        answer = self.http("POST", "/mcp", full + b" ", Authorization=f"Bearer {AI}")
+        self.assertEqual(answer[0], 413)
+        self.assertIn("8 MiB", self.error_of(answer))
+
+    def test_a_flood_from_one_address_is_told_to_come_back(self) -> None:
+        """429 with Retry-After, for too many requests and for too many at once."""
+        connection = self.connect()
+        statuses = []
+        for _ in range(400):
+            connection.request("GET", "/healthz")
+            response = connection.getresponse()
+            answer = response.status, dict(response.getheaders()), response.read()
+            statuses.append(answer[0])
+        self.assertGreaterEqual(statuses.count(200), 200)
+        self.assertEqual(set(statuses), {200, 429})
+        head = {name.lower(): value for name, value in answer[1].items()}
+        self.assertEqual((answer[0], head["retry-after"]), (429, "1"))
+        self.assertIn("Too many requests", self.error_of((429, head, answer[2])))
+        self.start()  # limits are counted anew
+        kept = [self.connect() for _ in range(33)]
+        for one in kept:
+            one.putrequest("POST", "/mcp")
+            one.putheader("Content-Length", "10")
+            one.endheaders()
+        kept[-1].sock.settimeout(5)
+        self.assertEqual(kept[-1].getresponse().status, 429)
+
+    def test_everything_but_the_known_paths_is_404(self) -> None:
+        """And all that nginx itself refuses is a sentence in JSON."""
+        for path in ("/admin", "/mcp/", "/.env", "/refused", "/mcp/../.env"):
+            answer = self.http("GET", path)
+            self.assertEqual((answer[0], path), (404, path))
+            self.assertTrue(self.error_of(answer))
+        for path in ("/healthz", "/fedmem.py"):
+            self.assertEqual(self.http("GET", path)[0], 200)
+        self.assertEqual(self.http("GET", "/mcp")[0], 405)
+        self.assertEqual(self.http("GET", "/metrics")[0], 401)
+        self.assertEqual(self.http("GET", "/" + "a" * 9_000)[0], 414)
+        answer = self.http("GET", "/healthz", Host="evil.example")
+        self.assertIn("ALLOWED_HOSTS", self.error_of(answer))
+        self.server.stop()
+        answer = self.http("GET", "/healthz")
+        self.assertEqual((answer[0], answer[1]["retry-after"]), (502, "5"))
+        self.assertIn("not running", self.error_of(answer))
+
+    def test_plain_http_is_for_private_addresses(self) -> None:
+        """From elsewhere it is refused; one line makes it a redirect."""
+
+        def ask() -> tuple[int, dict, bytes]:
+            """Return the answer of the plain port."""
+            connection = http.client.HTTPConnection("127.0.0.1", self.plain_port)
+            with contextlib.closing(connection):
+                connection.request("GET", "/healthz")
+                response = connection.getresponse()
+                head = {n.lower(): v for n, v in response.getheaders()}
+                return response.status, head, response.read()
+
+        self.assertEqual(ask()[0], 200)
+        site = (HERE / "nginx.conf").read_text()
+        self.start(site.replace("127.0.0.0/8 1;", "127.0.0.0/8 0;"))
+        answer = ask()
+        self.assertEqual(answer[0], 403)
+        self.assertIn("https", self.error_of(answer))
+        self.assertEqual(self.http("GET", "/healthz")[0], 200)
+        self.assertEqual(self.http("GET", "/metrics")[0], 404)
+        self.start(site.replace("# if ($https", "if ($https"))
+        answer = ask()
+        self.assertEqual(answer[0], 308)
+        self.assertEqual(answer[1]["location"], "https://127.0.0.1:7443/healthz")
+
+
+class InstallerCase(unittest.TestCase):
+    """Give each test a machine that is a folder, set up by the installer."""
+
+    installed: str = ""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Set a folder up once; each test gets a copy."""
+        require_tools("openssl", "dash")
+        cls.folder = Path(tempfile.mkdtemp(prefix="fedmem-install-"))
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+        cls.first = cls.folder / "first"
+        command = ["dash", INSTALLER, "--root", cls.first, "--domain", "memory.example"]
+        done = run_tool(*command, env={"PORT": "8123"})
+        assert done.returncode == 0, done.stdout + done.stderr
+        cls.installed = done.stdout
+
+    def setUp(self) -> None:
+        """Copy the machine, and the sources, so that they can be changed."""
+        home = Path(tempfile.mkdtemp(prefix="fedmem-install-"))
+        self.addCleanup(shutil.rmtree, home)
+        self.prefix, self.sources = home / "machine", home / "sources"
+        shutil.copytree(self.first, self.prefix, symlinks=True)
+        self.sources.mkdir()
+        for name in SOURCES:
+            shutil.copy(HERE / name, self.sources)
+        self.opt = self.prefix / "opt/fedmem"
+
+    def install(self, *options: str, fails: int = 0) -> str:
+        """Return what the installer prints, on both channels."""
+        script = self.sources / "install_server.sh"
+        done = run_tool("dash", script, "--root", self.prefix, *options)
+        said = done.stdout + done.stderr
+        self.assertEqual(done.returncode, fails, said)
+        return said
+
+    def change_program(self, version: str, *changes: tuple[str, str]) -> None:
+        """Make the program to be installed another one."""
+        text = (HERE / "fedmem.py").read_text()
+        text = re.sub(r'(?m)^VERSION = ".*"', f'VERSION = "{version}"', text)
+        for old, new in changes:
+            self.assertIn(old, text)
+            text = text.replace(old, new)
+        (self.sources / "fedmem.py").write_text(text)
+
+    def list_all(self, folder: Path) -> dict[str, tuple]:
+        """Return every path under a folder with its mode, time and content."""
+        found = {}
+        for path in sorted(folder.rglob("*")):
+            about = path.lstat()
+            content = os.readlink(path) if path.is_symlink() else ""
+            if path.is_file() and not content:
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[str(path)] = (about.st_mode, about.st_mtime_ns, content)
+        return found
+
+    def read_settings(self) -> dict[str, str]:
+        """Return what .env of the machine says."""
+        lines = (self.opt / ".env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+
+class InstallerTest(InstallerCase):
+    """Set up, upgrade, roll back, remove."""
+
+    def test_a_dry_run_changes_nothing_and_says_what_it_would_do(self) -> None:
+        """On an empty machine, on one that is set up, and for a removal."""
+        before = self.list_all(self.prefix.parent)
+        self.change_program("9.0.0")
+        changed = self.list_all(self.prefix.parent)
+        for options in ((), ("--upgrade",), ("--uninstall", "--purge")):
+            said = self.install("--dry-run", *options)
+            self.assertIn("would run: ", said)
+            self.assertEqual(self.list_all(self.prefix.parent), changed)
+        self.assertNotEqual(before, changed)
+        empty = self.prefix.parent / "empty"
+        script = self.sources / "install_server.sh"
+        done = run_tool("dash", script, "--dry-run", "--root", empty)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("would run: install -m 600", done.stdout)
+        self.assertFalse(empty.exists())
+
+    def test_a_second_run_changes_nothing(self) -> None:
+        """Not even the time of a file; no service is touched."""
+        before = self.list_all(self.prefix)
+        said = self.install("--domain", "memory.example")
+        self.assertEqual(self.list_all(self.prefix), before)
+        self.assertIn("as it should be", said)
+        self.assertNotIn("systemctl", said)
+
+    def test_what_it_makes_is_closed_to_others(self) -> None:
+        """Tokens, key and data; settings come from the environment at first."""
+        for name, mode in (
+            ("opt/fedmem/.env", 0o600),
+            ("opt/fedmem/tls", 0o700),
+            ("opt/fedmem/tls/key.pem", 0o600),
+            ("data/memory", 0o700),
+            ("data/memory-backups", 0o700),
+        ):
+            found = stat.S_IMODE((self.prefix / name).stat().st_mode)
+            self.assertEqual((name, found), (name, mode))
+        settings = self.read_settings()
+        self.assertRegex(settings["MCP_TOKEN"], r"fmm_[\w-]{40,}")
+        self.assertRegex(settings["SYNC_TOKEN"], r"fms_[\w-]{40,}")
+        self.assertEqual(settings["MEMORY_ROOT"], "/data/memory")
+        self.assertEqual(settings["PORT"], "8123")
+        self.assertTrue(settings["ALLOWED_HOSTS"].startswith("memory.example"))
+        site = (self.prefix / "etc/nginx/conf.d/fedmem.conf").read_text()
+        self.assertIn("server 127.0.0.1:8123;", site)
+        compiled = self.opt / f"releases/{fedmem.VERSION}/__pycache__"
+        self.assertTrue(list(compiled.glob("fedmem.*.pyc")))
+
+    def test_a_new_name_joins_the_others_and_changes_no_token(self) -> None:
+        """Nor the key that clients have pinned."""
+        key = (self.opt / "tls/key.pem").read_bytes()
+        before = self.read_settings()
+        text = (self.opt / ".env").read_text()
+        quoted = re.sub(r"=(.+)", r'="\1"', text)  # as systemd and the shell allow
+        (self.opt / ".env").write_text("# mine\n" + quoted)
+        self.install("--domain", "memory.example")
+        (self.opt / ".env").write_text(text)
+        said = self.install("--domain", "other.example")
+        after = self.read_settings()
+        hosts = "other.example," + before["ALLOWED_HOSTS"]
+        self.assertEqual(after, {**before, "ALLOWED_HOSTS": hosts})
+        self.assertEqual((self.opt / "tls/key.pem").read_bytes(), key)
+        self.assertIn("https://other.example:7443/fedmem.py", said)
+
+    def test_a_memory_that_was_moved_here_keeps_its_tokens(self) -> None:
+        """Those that its first server made."""
+        root = self.prefix.parent / "moved/data/memory"
+        fedmem.open_store(str(root)).close()
+        keys, _ = fedmem.load_keys(str(root), fedmem.read_settings({}, {}))
+        self.prefix = self.prefix.parent / "moved"
+        self.opt = self.prefix / "opt/fedmem"
+        self.install("--no-nginx", "--no-fail2ban", "--no-firewall")
+        settings = self.read_settings()
+        found = settings["MCP_TOKEN"], settings["SYNC_TOKEN"]
+        self.assertEqual(found, (keys.mcp_token, keys.sync_token))
+        self.assertFalse((self.prefix / "etc/nginx").exists())
+        self.assertFalse((self.prefix / "etc/fail2ban").exists())
+        self.assertFalse((self.opt / "firewall.nft").exists())
+
+    def test_upgrade_and_rollback_move_between_releases(self) -> None:
+        """The data stay, and so does the release before."""
+        self.change_program("9.0.0")
+        self.assertIn("fedmem 9.0.0: healthy", self.install("--upgrade"))
+        self.assertEqual(os.readlink(self.opt / "current"), "releases/9.0.0")
+        self.assertIn("as it should be", self.install("--upgrade"))
+        self.change_program("9.0.0", ("one shared", "one and only shared"))
+        self.install("--upgrade")
+        self.assertRegex(os.readlink(self.opt / "current"), r"releases/9\.0\.0-\w{8}")
+        for expected in ("9.0.0", "9.0.0-"):
+            self.assertIn("healthy", self.install("--rollback"))
+            self.assertIn(f"releases/{expected}", os.readlink(self.opt / "current"))
+
+    def test_a_broken_release_is_taken_back(self) -> None:
+        """One that does not parse, does not start, or answers nonsense."""
+        before = self.list_all(self.prefix)
+        for changes, expected in (
+            (("def make_server(", "def make_server(("), "the old one stays"),
+            (("def make_server(", "def make_server_("), f"{fedmem.VERSION} is back"),
+            (
+                ("def answer_message(", "def answer_message(*a):\n    1/0\ndef other("),
+                f"{fedmem.VERSION} is back",
+            ),
+        ):
+            self.change_program("9.0.0", changes)
+            self.assertIn(expected, self.install("--upgrade", fails=1))
+            after = self.list_all(self.opt / "releases")
+            self.assertEqual(after, {n: before[n] for n in after})
+            target = os.readlink(self.opt / "current")
+            self.assertEqual(target, f"releases/{fedmem.VERSION}")
+        self.assertFalse((self.opt / "previous").is_symlink())
+
+    def test_an_unmounted_disk_is_not_mistaken_for_an_empty_memory(self) -> None:
+        """The new release is not started on a folder that was never one of ours."""
+        root = self.prefix / "data/memory"
+        shutil.rmtree(root)
+        root.mkdir()
+        self.change_program("9.0.0")
+        self.assertIn("Is its disk mounted?", self.install("--upgrade", fails=1))
+        self.assertEqual(list(root.iterdir()), [])
+
+    def test_uninstall_keeps_the_data_and_purge_removes_them(self) -> None:
+        """Tokens and key stay with the data; another set-up finds them again."""
+        tokens = self.read_settings()
+        data = self.list_all(self.prefix / "data")
+        self.install("--uninstall")
+        left = sorted(p.name for p in self.opt.iterdir())
+        self.assertEqual(left, [".env", "tls"])
+        self.assertEqual(self.list_all(self.prefix / "data"), data)
+        for name in ("etc/systemd/system", "etc/nginx/conf.d", "usr/local/sbin"):
+            self.assertEqual(list((self.prefix / name).iterdir()), [], name)
+        self.install()
+        self.assertEqual(self.read_settings(), tokens)
+        self.install("--uninstall", "--purge")
+        self.assertFalse(self.opt.exists())
+        self.assertEqual(list((self.prefix / "data").iterdir()), [])
+        self.install("--uninstall", "--purge")
+
+    def test_a_folder_that_is_no_memory_is_neither_taken_nor_removed(self) -> None:
+        """Whatever the settings say."""
+        other = self.prefix / "srv/photos"
+        other.mkdir(parents=True)
+        text = (self.opt / ".env").read_text()
+        text = text.replace("=/data/memory", "=/srv/photos")
+        (self.opt / ".env").write_text(text)
+        (other / "1.jpg").touch()
+        self.assertIn("holds something else", self.install(fails=1))
+        self.install("--uninstall", "--purge")
+        self.assertTrue((other / "1.jpg").exists())
+
+    def test_a_certificate_of_lets_encrypt_is_taken_and_needs_no_pin(self) -> None:
+        """Where this machine trusts who signed it; our own key stays for later."""
+        live = self.prefix / "etc/letsencrypt/live/memory.example"
+        live.mkdir(parents=True)
+        make_certificate(live)
+        (live / "cert.pem").rename(live / "fullchain.pem")
+        (live / "key.pem").rename(live / "privkey.pem")
+        line = self.install().splitlines()[-1]
+        self.assertIn(" --pin 'sha256//", line)
+        site = (self.prefix / "etc/nginx/conf.d/fedmem.conf").read_text()
+        path = "/etc/letsencrypt/live/memory.example"
+        self.assertIn(f"ssl_certificate {path}/fullchain.pem;", site)
+        self.assertIn(f"ssl_certificate_key {path}/privkey.pem;", site)
+        trusted = {"SSL_CERT_FILE": str(live / "fullchain.pem")}
+        script = self.sources / "install_server.sh"
+        done = run_tool("dash", script, "--root", self.prefix, env=trusted)
+        line = done.stdout.splitlines()[-1]
+        self.assertTrue(line.startswith("curl -fsS https://memory.example:7443/"))
+        self.assertNotIn("pin", line)
+        self.assertTrue((self.opt / "tls/key.pem").exists())
+
+    def test_what_it_does_not_know_is_refused(self) -> None:
+        """With 2 and the usage, or with 1 and a sentence; nothing is done."""
+        before = self.list_all(self.prefix)
+        for option in ("--upgraed", "extra", "--domain", "--root"):
+            done = run_tool("dash", INSTALLER, "--root", self.prefix, option)
+            self.assertEqual(done.returncode, 2, option)
+            self.assertIn("--uninstall", done.stderr)
+        for options in (("--domain", "a b"), ("--purge",)):
+            self.install(*options, fails=1)
+        self.assertEqual(self.list_all(self.prefix), before)
+
+    def test_the_printed_line_sets_a_client_up(self) -> None:
+        """As it is printed, but for the name, against nginx and the release."""
+        require_tools("nginx", "curl")
+        settings, home = self.read_settings(), self.prefix.parent
+        log = open(home / "server.log", "w")
+        self.addCleanup(log.close)
+        port = find_port()
+        server = subprocess.Popen(
+            ["/usr/bin/env", "python3", "-I", self.opt / "current/run.py", "serve"]
+            + ["--existing", "--root", self.prefix / "data/memory"],
+            env={**os.environ, **settings, "PORT": str(port)},
+            stdout=log,
+            stderr=log,
+        )
+        self.addCleanup(server.wait)
+        self.addCleanup(server.terminate)
+        await_true(lambda: is_open(port), "the server")
+        site = (self.prefix / "etc/nginx/conf.d/fedmem.conf").read_text()
+        tls_port, _, _ = start_nginx(self, site, port, self.opt / "tls")
+        line = self.installed.splitlines()[-1]
+        shape = r"curl -fsSk --pinnedpubkey 'sha256//\S+' https://memory"
+        self.assertRegex(line, shape)
+        line = line.replace("memory.example:7443", f"127.0.0.1:{tls_port}")
+        options = {"cwd": home, "env": {"HOME": str(home)}}
+        done = run_tool("sh", "-c", line + " --dry-run", **options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("Claude Code: MCP server", done.stdout)
+        program = (HERE / "fedmem.py").read_bytes()
+        self.assertEqual((home / "fedmem.py").read_bytes(), program)
+        pin = re.search(r"sha256//[\w+/=]+", line)[0]
+        other = line.replace(pin, "sha256//" + "A" * 43 + "=")
+        done = run_tool("sh", "-c", other + " --dry-run", **options)
+        self.assertEqual(done.returncode, 90, "curl found another key")
+
+
+class ServiceTest(InstallerCase):
+    """What the installer leaves for systemd, fail2ban and the firewall."""
+
+    def test_the_units_are_valid_and_closed(self) -> None:
+        """The server's and the backup's, exposure at most 1.5."""
+        require_tools("systemd-analyze")
+        folder = self.prefix / "etc/systemd/system"
+        units = sorted(p for p in folder.iterdir() if p.is_file())
+        names = ["fedmem-backup.service", "fedmem-backup.timer", "fedmem.service"]
+        self.assertEqual([unit.name for unit in units], names)
+        done = run_tool("systemd-analyze", "verify", "--man=no", *units)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        for unit in (HERE / "fedmem.service", units[0], units[2]):
+            command = ["systemd-analyze", "security", "--offline=true", unit]
+            said = run_tool(*command).stdout
+            score = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+            self.assertLessEqual(float(score[1]), 1.5, said)
+        text = units[2].read_text()
+        self.assertIn("run.py serve --existing\n", text)
+        self.assertIn("MemoryMax=512M\n", text)
+        self.assertIn("backup --to /data/memory-backups\n", units[0].read_text())
+
+    def test_every_group_of_the_unit_says_what_it_is_for(self) -> None:
+        """A comment stands above each block of directives."""
+        text = (HERE / "fedmem.service").read_text()
+        service = text.partition("[Service]\n")[2].partition("\n[Install]")[0]
+        for block in service.strip().split("\n\n"):
+            self.assertTrue(block.startswith("# "), block)
+
+    def make_refusals(self) -> tuple[list[str], int]:
+        """Return the log of a server that strangers spoke to, and how many tokens it
+        refused."""
+        root = self.prefix / "data/memory"
+        command = [sys.executable, str(HERE / "fedmem.py"), "serve", "--port", "0"]
+        with open(self.prefix / "log", "w") as log:
+            server = subprocess.Popen(
+                [*command, "--root", str(root)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self.addCleanup(server.wait)
+        self.addCleanup(server.kill)
+        self.addCleanup(server.stdout.close)
+        port = int(re.search(r":(\d+)/mcp", server.stdout.readline())[1])
+        forged = "auth refused: addr=198.51.100.1 reason=bad-token"
+        refused = 0
+        for address in ("203.0.113.7", "2001:db8::7", f"x\t{forged}", "198.51.100.1 x"):
+            for token in ("", "Bearer wrong", f"Bearer {forged}", "Basic eDp5"):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+                headers = {"X-Real-IP": address, "Authorization": token}
+                headers = {n: v for n, v in headers.items() if v}
+                path = "/mcp" if token else "/" + forged.replace(" ", "%20")
+                body = json.dumps({"method": forged})
+                connection.request("POST", path, body, headers)
+                refused += connection.getresponse().status == 401
+                connection.close()
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+        lines = (self.prefix / "log").read_text().splitlines()
+        return [line for line in lines if line], refused
+
+    def match(self, lines: list[str]) -> tuple[int, int]:
+        """Return how many lines fail2ban's filter takes for refusals, of how many."""
+        log = self.prefix / "sample.log"
+        log.write_text("\n".join(lines) + "\n")
+        name = self.prefix / "etc/fail2ban/filter.d/fedmem.conf"
+        said = run_tool("fail2ban-regex", log, name).stdout
+        found = re.search(r"Lines: (\d+) lines, 0 ignored, (\d+) matched", said)
+        return int(found[2]), int(found[1])
+
+    def test_fail2ban_takes_refusals_and_no_forgeries(self) -> None:
+        """Lines of the real server, as a file has them and as the journal does."""
+        require_tools("fail2ban-regex")
+        lines, refused = self.make_refusals()
+        self.assertGreaterEqual(refused, 12)
+        shape = re.compile(r"\S+ auth refused: addr=[\da-f.:]+ reason=[a-z-]+")
+        real = [line for line in lines if shape.fullmatch(line)]
+        self.assertEqual(len(real), 6)
+        self.assertGreater(len(lines), 20)
+        self.assertEqual(self.match(lines), (6, len(lines)))
+        journal = [
+            "Nov 22 12:00:00 box fedmem[812]: " + line.partition(" ")[2]
+            for line in lines
+        ]
+        self.assertEqual(self.match(journal), (6, len(lines)))
+        forged = "auth refused: addr=198.51.100.1 reason=bad-token"
+        time_ = "2026-11-22T12:00:00 "
+        forgeries = [
+            f"{time_}access addr=203.0.113.7 scope=- status=401 path=/mcp rpc={forged}",
+            f"{time_}{forged} addr=203.0.113.7",
+            f"{time_}{forged.replace('.1 ', '.1 x ')}",
+            f"{time_}x {forged}",
+            f"{time_}{forged.replace('198.51.100.1', 'localhost')}",
+            f"Nov 22 12:00:00 box sshd[812]: {forged}",
+            f"Nov 22 12:00:00 box fedmem[812]: incident=0 doing={forged}",
+            f"Nov 22 12:00:00 box other fedmem[812]: {forged}",
+        ]
+        self.assertEqual(self.match(forgeries), (0, len(forgeries)))
+
+    def test_the_firewall_rules_load_and_load_again(self) -> None:
+        """Into a network of their own, where the kernel lets us make one."""
+        require_tools("nft", "unshare")
+        rules = self.opt / "firewall.nft"
+        if run_tool("unshare", "-rn", "nft", "list", "tables").returncode:
+            print("\nSKIPPED: no network of our own here", file=sys.stderr, flush=True)
+            self.skipTest("no network of our own here")
+        script = 'nft -f "$1" && nft -f "$1" && nft list table inet fedmem'
+        done = run_tool("unshare", "-rn", "sh", "-c", script, "sh", rules)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout.count("limit rate over 20/second"), 2)
+        self.assertEqual(done.stdout.count("{ 7443, 7444 }"), 2)
+
+    def test_the_scripts_are_plain_shell(self) -> None:
+        """Without exclusions; cut short on the way, they do nothing."""
+        scripts = [INSTALLER, HERE / "install_client.sh"]
+        for script in scripts:
+            self.assertTrue(os.access(script, os.X_OK), script)
+            self.assertEqual(run_tool("dash", "-n", script).returncode, 0)
+            lines = script.read_text().splitlines()
+            self.assertEqual(lines[-1], 'main "$@"')
+            self.assertIn("set -eu", lines)
+            self.assertEqual([li for li in lines if "shellcheck" in li], [])
+        long = [li for li in INSTALLER.read_text().splitlines() if len(li) > 88]
+        self.assertEqual(long, [])
+        cut = "\n".join(INSTALLER.read_text().splitlines()[:-1])
+        done = run_tool("dash", "-s", input=cut)
+        self.assertEqual((done.returncode, done.stdout), (0, ""))
+        require_tools("shellcheck")
+        wrapper = self.prefix / "usr/local/sbin/fedmem"
+        done = run_tool("shellcheck", *scripts)
+        self.assertEqual((done.returncode, done.stdout), (0, ""))
+        done = run_tool("shellcheck", "--external-sources", wrapper)
+        self.assertNotIn("error", done.stdout)
 
 
 # ---- House: how the program is written --------------------------------------
