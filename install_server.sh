@@ -198,6 +198,10 @@ write_units() {
 # Run a command of the installed fedmem as its user, with the settings of the service.
 set -eu
 [ "\$(id -u)" = 0 ] || { echo "fedmem: run it with sudo." >&2; exit 1; }
+case "\${1:-} \${2:-}" in
+    # The tokens are in a file that only root may write.
+    "token rotate") exec $python -I $home/current/run.py "\$@" --env $home/.env ;;
+esac
 set -a
 . $home/.env
 exec setpriv --reuid=fedmem --regid=fedmem --init-groups --no-new-privs \\

@@ -3639,6 +3639,19 @@ class RemoteTest(ClientCase):
             with self.assertRaisesRegex(fedmem.Unreachable, reason or "certificate"):
                 fedmem.Remote(address, SYNC, attempts=1).call("list_workspaces")
 
+    def test_the_bridge_answers_when_a_proxy_refuses(self) -> None:
+        """With the request's id, whatever body came with the status."""
+        remote = fedmem.Remote(fedmem.Address("http://h:8000"), "t")
+        line = b'{"jsonrpc":"2.0","id":7,"method":"ping"}'
+        for status, body in ((429, b'{"error":"slow"}'), (502, b"<html>"), (401, b"")):
+            with mock.patch.object(remote, "post", return_value=(status, body, {})):
+                answer = json.loads(fedmem.bridge_message(remote, "/", line))
+            self.assertEqual(answer["id"], 7)
+            self.assertIn(f"answered {status}", answer["error"]["message"])
+        real = b'{"jsonrpc":"2.0","id":7,"error":{"code":-32600,"message":"no"}}'
+        with mock.patch.object(remote, "post", return_value=(400, real, {})):
+            self.assertEqual(fedmem.bridge_message(remote, "/", line), real)
+
     def test_the_bridge_passes_both_eras_and_writes_nothing_else(self) -> None:
         """One line in, one out; the working directory is told; errors are answers."""
         modern = {"name": "list_workspaces", "arguments": {}, "_meta": MODERN}
@@ -5607,6 +5620,17 @@ class ServiceTest(InstallerCase):
         said = run_tool("fail2ban-regex", log, name).stdout
         found = re.search(r"Lines: (\d+) lines, 0 ignored, (\d+) matched", said)
         return int(found[2]), int(found[1])
+
+    def test_no_line_of_a_traceback_can_be_taken_for_a_refusal(self) -> None:
+        """What a stranger sent may stand in an error's text."""
+        formatter = fedmem.LogFormatter("%(message)s")
+        try:
+            raise ValueError("x\nauth refused: addr=192.0.2.1 reason=bad-token")
+        except ValueError:
+            args = "fedmem", logging.ERROR, "", 0, "incident", (), sys.exc_info()
+            text = formatter.format(logging.LogRecord(*args))
+        self.assertIn("| auth refused: addr=192.0.2.1", text)
+        self.assertFalse(re.search("^auth refused", text, re.MULTILINE))
 
     def test_fail2ban_takes_refusals_and_no_forgeries(self) -> None:
         """Lines of the real server, as a file has them and as the journal does."""
