@@ -1143,6 +1143,7 @@ OPTIONS = (
     ),
     Option("PORT", str(DEFAULT_PORT), "listen port; 0 takes any free one", "--port"),
     Option("HOST", "127.0.0.1", "listen address", "--host"),
+    Option("WORKERS", "1", "processes that share the port", "--workers"),
     Option(
         "ALLOWED_HOSTS",
         "",
@@ -1170,6 +1171,8 @@ def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, 
         settings[option.name] = value.strip() or option.default
     if not settings["port"].isdigit() or int(settings["port"]) > 65535:
         raise BadRequest(f"PORT must be 0 to 65535, not {settings['port']!r}.")
+    if not re.fullmatch(r"[1-9]|[1-5][0-9]|6[0-4]", settings["workers"]):
+        raise BadRequest(f"WORKERS must be 1 to 64, not {settings['workers']!r}.")
     if settings["redact"].lower() not in ("on", "off"):
         raise BadRequest(f"REDACT must be on or off, not {settings['redact']!r}.")
     for name in ("mcp_token", "sync_token"):
@@ -6306,16 +6309,10 @@ class Server(http.server.ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = ACCEPT_QUEUE
 
-    def __init__(
-        self,
-        store: Store,
-        keys: Keys,
-        settings: dict[str, str],
-        index: Index | None = None,
-    ):
+    def __init__(self, store: Store, keys: Keys, settings: dict[str, str]):
         self.store = store
         self.keys = keys
-        self.index = index
+        self.index: Index | None = None
         self._settings = settings
         self._tokens_file = sign_file(store.root, TOKENS_FILE)
         self.redact = settings["redact"].lower() == "on"
@@ -6329,11 +6326,13 @@ class Server(http.server.ThreadingHTTPServer):
         # When to end a connection (0: never), and whether it waits for a request.
         self._deadlines: dict[socket.socket, tuple[float, bool]] = {}
         self.cores = getattr(os, "sched_getaffinity", lambda pid: {0})(0)
-        self.core = {sorted(self.cores)[os.getpid() % len(self.cores)]}
+        self.core = {min(self.cores)}
         host = settings["host"]
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, int(settings["port"])), Handler)
+        # With several workers another one may have taken the connection.
+        self.socket.setblocking(settings["workers"] == "1")
 
     def server_bind(self) -> None:
         """Bind without the reverse DNS look-up of the base class, which may hang."""
@@ -8963,22 +8962,71 @@ def cmd_serve(args: argparse.Namespace) -> int:
         write_default_texts(store.root)
         if args.demo:
             fill_demo(store)
-        indexer = make_indexer(store, settings)
-        index = indexer and Index(settings["cache_dir"])
-        server = make_server(store, keys, settings, index)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+        server = make_server(store, keys, settings)
         if args.demo:
             made = ["mcp_token", "sync_token"]
-        if indexer:
-            indexer.start()
         print(format_welcome(server, made), flush=True)
-        signal.sigwait(signals)
-        log.info("stopping")
-        if indexer:
-            indexer.stop()
-        server.stop()  # files stay open: a request that outlives it may still write
+        workers = int(settings["workers"])
+        if workers == 1:
+            run_server(server, settings, signals)
+        else:
+            supervise(functools.partial(run_server, server, settings), workers, signals)
     return 0
+
+
+def run_server(server: Server, settings: dict[str, str], signals: set) -> None:
+    """Serve and index until a signal comes."""
+    indexer = make_indexer(server.store, settings)
+    if indexer:
+        server.index = Index(settings["cache_dir"])
+        indexer.start()
+    server.core = {sorted(server.cores)[os.getpid() % len(server.cores)]}
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    signal.sigwait(signals)
+    log.info("stopping")
+    if indexer:
+        indexer.stop()
+    server.stop()  # files stay open: a request that outlives it may still write
+
+
+def supervise(run: Callable[[set], None], count: int, signals: set) -> None:
+    """Run `count` processes until a signal comes, and a new one for each that ends
+    before. They end when this one does, however it ends."""
+    kept_open, held = os.pipe()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    children: dict[int, float] = {}
+
+    def begin() -> None:
+        """Start one process."""
+        child = os.fork()
+        if child:
+            children[child] = time.monotonic()
+            return
+        os.close(held)
+        threading.Thread(target=_end_with, args=(kept_open,), daemon=True).start()
+        run(signals)
+        os._exit(0)
+
+    for _ in range(count):
+        begin()
+    while signal.sigwait({*signals, signal.SIGCHLD}) == signal.SIGCHLD:
+        for child, started in list(children.items()):
+            if os.waitpid(child, os.WNOHANG)[0]:
+                log.error("worker %s ended, another is started", child)
+                del children[child]
+                time.sleep(max(0.0, 1 - (time.monotonic() - started)))
+                begin()
+    for child in children:
+        os.kill(child, signal.SIGTERM)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+def _end_with(kept_open: int) -> None:
+    """End this process when the one that holds the pipe's other end is gone."""
+    os.read(kept_open, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def raise_file_limit() -> None:
@@ -9000,12 +9048,10 @@ def make_indexer(store: Store, settings: dict[str, str]) -> Indexer | None:
     return Indexer(store, settings["cache_dir"], mask)
 
 
-def make_server(
-    store: Store, keys: Keys, settings: dict[str, str], index: Index | None
-) -> Server:
+def make_server(store: Store, keys: Keys, settings: dict[str, str]) -> Server:
     """Return a listening server; raise BadRequest when its address is not to be had."""
     try:
-        return Server(store, keys, settings, index)
+        return Server(store, keys, settings)
     except OSError as e:
         where = f"{settings['host']}:{settings['port']}"
         raise BadRequest(

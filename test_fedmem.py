@@ -4949,6 +4949,40 @@ class CommandsTest(unittest.TestCase):
         self.assertEqual(code, 1)
         self.assertIn("1 document not indexed", said)
 
+    def test_workers_share_a_port_and_end_together(self) -> None:
+        """Each answers; one that is killed is replaced; none outlives the first."""
+        self.env.update(MCP_TOKEN=AI, SYNC_TOKEN=SYNC)
+        process, _, port = self.start("--workers", "2")
+        own = self.call(port, SYNC, "register_workspace", **NAMES)
+        children = self.list_children(process.pid)
+        self.assertEqual(len(children), 2)
+        os.kill(children[0], signal.SIGKILL)
+        end = time.monotonic() + 10
+        while (
+            children[0] in self.list_children(process.pid)
+            or len(self.list_children(process.pid)) != 2
+        ):
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.02)
+        for i in range(30):
+            text = {"path": f"n{i}.md", "content": f"kestrel{i}"}
+            self.call(port, SYNC, "upload_knowledge", **own, **text)
+            where = {"workspace_id": own["workspace_id"], "path": f"n{i}.md"}
+            read = self.call(port, SYNC, "read_knowledge", **where)
+            self.assertEqual(read["content"], f"kestrel{i}")
+        self.await_words(port, "kestrel29")
+        children = self.list_children(process.pid)
+        process.kill()
+        process.wait()
+        while any(os.path.exists(f"/proc/{child}") for child in children):
+            self.assertLess(time.monotonic(), end + 20)
+            time.sleep(0.02)
+
+    def list_children(self, parent: int) -> list[int]:
+        """Return the ids of a process' children."""
+        listed = Path(f"/proc/{parent}/task/{parent}/children").read_text()
+        return [int(number) for number in listed.split()]
+
     def test_check_tells_by_its_exit_code(self) -> None:
         """0 when clean, 1 with a line per problem."""
         root = os.path.join(self.home, "r")
