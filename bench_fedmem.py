@@ -3,6 +3,7 @@
 
     python3 bench_fedmem.py http      requests a second and latency of two tools
     python3 bench_fedmem.py startup   spawn to first answer; memory of an idle server
+    python3 bench_fedmem.py workers   one process and two: requests, durable writes
     python3 bench_fedmem.py upload    a large transcript: speed, peak memory, last page
     python3 bench_fedmem.py sync      a client's first sync, and one without changes
     python3 bench_fedmem.py hook      what a hook costs over starting Python
@@ -57,6 +58,7 @@ LOAD_UNITS = ("req/s", "p50 ms", "p99 ms")
 WARM_UP_S = 0.3  # at the start of every round, not counted
 ROUNDS, ROUND_S = 5, 1.0
 STARTUP_RUNS = 7
+WRITERS, WRITERS_S = 32, 5.0
 SYNC_SESSIONS, SYNC_SESSION_BYTES, SYNC_SMALL_SESSIONS = 400, 500_000, 9_600
 HOOK_RUNS = 15
 UPLOAD_THREADS = 3
@@ -1087,14 +1089,80 @@ def measure_starts(commands: list[list[str]], folder: Path) -> list[tuple]:
 
 def cmd_startup(args: argparse.Namespace, folder: Path) -> None:
     """Print the time from spawn to first answer and the memory of an idle server."""
-    commands = [format_fedmem_command(args.program, folder)]
+    # As the installer does it: imported by a launcher, so Python keeps it compiled.
+    place = folder / "installed"
+    place.mkdir()
+    shutil.copy(args.program, place / "fedmem.py")
+    code = "import sys, fedmem; sys.stdout.write(fedmem.LAUNCHER)"
+    made = subprocess.run(
+        [sys.executable, "-c", code], cwd=place, check=True, capture_output=True
+    )
+    (place / "run.py").write_bytes(made.stdout)
+    commands = [
+        format_fedmem_command(place / "run.py", folder),
+        format_fedmem_command(args.program, folder),
+    ]
     if args.peers:
         texts = {"list_workspaces": "", "read_knowledge": ""}
         commands.append(format_peer_command(args.peers, folder, texts))
-    ours, peer = (measure_starts(commands, folder) + [(None, None)])[:2]
-    labels = ("spawn to first answer, ms", "idle resident memory, MB")
-    rows = list(zip(labels, ours, peer, strict=True))
+    found = (measure_starts(commands, folder) + [(None, None)])[:3]
+    rows = []
+    for how, ours in zip(("installed", "as a script"), found, strict=False):
+        labels = (f"{how}: spawn to first answer, ms", f"{how}: idle memory, MB")
+        rows += zip(labels, ours, found[2], strict=True)
     print_table(f"Start: median of {STARTUP_RUNS}", rows)
+
+
+def count_writes(port: int, owner: dict[str, str]) -> tuple[int, int]:
+    """Return how many notes 32 writers wrote in some seconds, and how many of them
+    cannot be read back as they were written."""
+    end_s = time.perf_counter() + WRITERS_S
+
+    def write_on(number: int) -> list[str]:
+        """Write one note after the other; return their texts."""
+        texts = []
+        with open_socket(port) as sock:
+            while time.perf_counter() < end_s:
+                texts.append(f"writer {number}, note {len(texts)}\n" * 20)
+                path = {"path": f"w{number}/n{len(texts) - 1}.md"}
+                note = {**owner, **path, "content": texts[-1]}
+                call_tool(sock, SYNC_TOKEN, "upload_knowledge", note)
+        return texts
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        written = list(pool.map(write_on, range(WRITERS)))
+    lost = 0
+    with open_socket(port) as sock:
+        for number, texts in enumerate(written):
+            for i, text in enumerate(texts):
+                where = {"workspace_id": owner["workspace_id"]}
+                where["path"] = f"w{number}/n{i}.md"
+                found = call_tool(sock, SYNC_TOKEN, "read_knowledge", where)
+                lost += json.loads(found)["content"] != text
+    return sum(map(len, written)), lost
+
+
+def cmd_workers(args: argparse.Namespace, folder: Path) -> None:
+    """Print requests and durable writes a second with one process and with two."""
+    rows = []
+    for workers in ("1", "2"):
+        place = folder / workers
+        place.mkdir()
+        command = format_fedmem_command(args.program, place)
+        command[-1:] = ["--workers", workers, "--port"]
+        with running(command, place) as (port, _, _), open_socket(port) as sock:
+            calls = fill_server(sock)
+            loads = []
+            for tool, given in calls.items():
+                params = {"name": tool, "arguments": given}
+                request = format_request(AI_TOKEN, "tools/call", params)
+                [(rate, _, p99_ms)] = measure_load([port], request, 8)
+                loads += [f"{rate:,.0f}", f"{p99_ms:.1f}"]
+            count, lost = count_writes(port, register(sock, "writers"))
+        rows.append((workers, *loads, f"{count / WRITERS_S:,.0f}", str(lost)))
+    header = ("workers", "list_workspaces, req/s", "p99 ms")
+    header += ("read_knowledge, req/s", "p99 ms", "durable writes/s", "lost")
+    print_rows(f"8 connections; {WRITERS} writers of notes", header, rows)
 
 
 def time_calls(sock: socket.socket, token: str, tool: str, calls: list[dict]) -> list:
@@ -1492,7 +1560,7 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_argument("--conversations", type=int, help="search: the first so many")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     benches = {"http": [cmd_http], "startup": [cmd_startup], "upload": [cmd_upload]}
-    benches |= {"sync": [cmd_sync], "hook": [cmd_hook]}
+    benches |= {"workers": [cmd_workers], "sync": [cmd_sync], "hook": [cmd_hook]}
     benches |= {"scale": [cmd_scale]}
     benches["all"] = [run for (run,) in benches.values()]
     benches["search"] = [cmd_search]  # needs a file that not everyone has

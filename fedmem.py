@@ -173,6 +173,7 @@ SESSION_CACHE_ENTRIES = 50_000  # about a kilobyte each
 
 # Search.
 MAX_QUERY_CHARS = 500  # a question, or an error message
+MAX_TERMS = 48  # words, and pairs of words: a long question has twenty
 RANKED_ROWS = 200  # of the best chapters; more cannot be paged through
 # Chosen on half of LoCoMo; 300 to 800 characters and 0.5 to 1 are about as good.
 DENSE_CHARS = 400
@@ -184,7 +185,8 @@ INDEX_VERSION = 1  # raise it when room 10 changes what is indexed, or how
 INDEX_READERS = 4  # searches at once; each connection may keep 4 MiB of pages
 INDEX_CACHE_BYTES = 4 * MIB  # of pages that a connection keeps
 INDEX_WAIT_S = 5  # for SQLite's own locks, held for milliseconds
-INDEX_POLL_S = 0.5  # a write is found within two seconds
+INDEX_POLL_S = 0.5  # how often other processes' writes are looked for
+INDEX_DELAY_S = 0.05  # what comes together is indexed together
 INDEX_COMMIT_S = 0.5  # the length of a transaction
 INDEX_RETRY_S = 2  # after an error, and while another process writes the index
 INDEX_CHECK_S = 3_600  # files changed by hand are found within the hour
@@ -360,7 +362,8 @@ def encode_json(value: object) -> bytes:
     try:
         return _encode_json(value).encode("utf-8")
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()
+        text = _encode_json(value)
+        return re.sub("[\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):x}", text).encode()
 
 
 def format_json(value: object) -> str:
@@ -1573,8 +1576,12 @@ def parse_message(record: dict) -> Message | None:
 
 
 def make_title(text: str) -> str:
-    """Return a title's line, masked before it is cut: half a secret has no shape."""
-    return clip(mask_secrets(one_line(text[: 100 * TITLE_CHARS])), TITLE_CHARS)
+    """Return a title's line, masked before it is cut: half a secret has no shape. Of a
+    very long text the beginning counts, up to a blank."""
+    line = one_line(text[: 100 * TITLE_CHARS].encode("utf-8", "replace").decode())
+    if len(text) > 100 * TITLE_CHARS:
+        line = line.rpartition(" ")[0] or f"({format_size(len(text))} without a blank)"
+    return clip(mask_secrets(line), TITLE_CHARS)
 
 
 def parse_title(record: dict) -> tuple[int, str]:
@@ -1621,6 +1628,7 @@ def _make_message(
 ) -> Message | None:
     """Return a message of non-empty parts without system reminders, else None."""
     text = _REMINDER.sub("", "\n".join(p for p in parts if p)).strip()
+    text = text.encode("utf-8", "replace").decode()  # half an emoji, cut by a tool
     if not text:
         return None
     try:
@@ -1901,7 +1909,6 @@ class Ledger:
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
         self.sessions: dict[str, list[str]] = {}  # last committed archive last
-        self.born: dict[str, int] = {}  # a session's first journal number
         self.documents = 0
         self.last_time = ""
 
@@ -1915,7 +1922,6 @@ class Ledger:
             name = session_of(entry.path)  # a new list: readers hold the old one
             others = [p for p in self.sessions.get(name, ()) if p != entry.path]
             self.sessions[name] = [*others, entry.path]
-            self.born.setdefault(name, entry.seq)
         self.entries[entry.path] = entry
         self.last_time = max(self.last_time, entry.time)
 
@@ -3083,7 +3089,7 @@ def load_head(store: Store, workspace_id: str, paths: list[str]) -> Archive | No
     for path in reversed(paths):
         try:
             return Archive(workspace_id, path, store.recall_session(workspace_id, path))
-        except (NotFound, NotAllowed, Damaged) as e:
+        except FedmemError as e:
             log.warning("archive left out: %s", e)
     return None
 
@@ -3191,15 +3197,11 @@ _TOKENIZER = "porter unicode61 remove_diacritics 2"  # all that SQLite 3.37 can 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE documents (id INTEGER PRIMARY KEY, workspace TEXT, key TEXT, kind TEXT,
-    name TEXT, title TEXT, project TEXT, start TEXT, end TEXT, sha256 TEXT,
-    signature TEXT, born INTEGER, members TEXT, UNIQUE (workspace, key));
+    title TEXT, name TEXT, project TEXT, sha256 TEXT, signature TEXT, start TEXT,
+    end TEXT, blocks TEXT, UNIQUE (workspace, key));
 CREATE TABLE chapters (id INTEGER PRIMARY KEY, document INTEGER, first INTEGER,
     excerpts BLOB);
 CREATE INDEX chapters_of ON chapters (document, first);
-CREATE TABLE lines (hash INTEGER PRIMARY KEY, document INTEGER, number INTEGER);
-CREATE INDEX lines_of ON lines (document, number);
-CREATE TABLE copies (owner INTEGER, copy INTEGER, PRIMARY KEY (owner, copy))
-    WITHOUT ROWID;
 """
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _COMPOUND = re.compile(  # snake_case, kebab-case, camelCase, HTTPServer
@@ -3258,10 +3260,11 @@ def condense(message: Message) -> str:
         return f"{text[: 3 * end]}\n…\n{text[-end:]}"
     if message.role == "note" or len(text) <= INDEXED_INPUT_CHARS:
         return text
-    lines = text.split("\n")
+    if message.text.startswith("→") and "\n→" not in text:
+        return clip(text, INDEXED_INPUT_CHARS)  # Codex: a call is a message of its own
     return "\n".join(
         clip(line, INDEXED_INPUT_CHARS) if line.startswith("→") else line
-        for line in lines
+        for line in text.split("\n")
     )
 
 
@@ -3286,8 +3289,11 @@ def cut_chapters(
 
 
 def unpack_chapter(packed: bytes) -> list[Excerpt]:
-    """Return a chapter's excerpts."""
-    return [Excerpt(*values) for values in parse_json(zlib.decompress(packed))]
+    """Return a chapter's excerpts; raise sqlite3.DatabaseError when they are torn."""
+    try:
+        return [Excerpt(*values) for values in parse_json(zlib.decompress(packed))]
+    except (zlib.error, ValueError, TypeError) as e:
+        raise sqlite3.DatabaseError(f"a chapter cannot be unpacked: {e}") from e
 
 
 def format_head(title: str, chapter: list[Excerpt]) -> str:
@@ -3295,17 +3301,40 @@ def format_head(title: str, chapter: list[Excerpt]) -> str:
     return f"{title} {spell_days(excerpt.time for excerpt in chapter)}"
 
 
-class Source(
-    collections.namedtuple(
-        "Source",
-        "kind title name project sha256 signature start end born members read archive",
-    )
-):
-    """Describe what is to be indexed of one document or session: its columns in the
-    index, then `read`, which yields its messages from a number on; a note's sections
-    are its messages."""
+@dataclasses.dataclass(frozen=True)
+class Indexed:
+    """Describe one document or session as the index has it: a row of `documents`."""
 
-    __slots__ = ()
+    workspace: str
+    key: str
+    kind: str
+    title: str
+    name: str
+    project: str
+    sha256: str
+    signature: str
+    start: str
+    end: str
+    blocks: str = ""  # of an archive: whether items are shown, where members begin
+    id: int | None = None
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """Return what the rows of its chapters follow from."""
+        return self.title, self.name, self.project, self.sha256
+
+
+_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Indexed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Hold what is to be indexed: its row to be, and `read`, which yields its messages
+    from a number on; a note's sections are its messages."""
+
+    row: Indexed
+    read: Callable[[int], Iterable[tuple[int, Message]]]
+    session: Session | None = None
 
 
 def index_key(path: str) -> str:
@@ -3328,52 +3357,43 @@ def find_source(
         signature = sign_file(store.root, f"workspaces/{workspace_id}/{key}")
         path = key.removeprefix("knowledge/")
         document, data = read_document(store, workspace_id, path)
-    except (NotFound, NotAllowed, BadRequest, TooLarge, Damaged) as e:
-        log.debug("not indexed: %s", e)
+    except FedmemError as e:
+        log.info("not indexed: %s", e)
         return None
     text, when = mask(data.decode("utf-8", "replace")), document.modified
     sections = _HEADING.split(text)
     title = sections[1].partition("\n")[0].strip("# ") if sections[1:] else ""
     notes = [Message("note", section, when) for section in sections if section]
-    about = ("knowledge", title, path, project, document.sha256, f"{signature}")
-    return Source(*about, when, when, 0, "", lambda first: enumerate(notes), None)
+    about = workspace_id, key, "knowledge", title, path, project, document.sha256
+    return Source(
+        Indexed(*about, f"{signature}", when, when), lambda _: enumerate(notes)
+    )
 
 
 def _find_session(
     store: Store, workspace_id: str, project: str, key: str
 ) -> Source | None:
     """Return what a session's head archive holds, None without one."""
-    session_id = key.removeprefix("sessions/")
     ledger = store.journal.ledger(workspace_id)
-    archive = load_head(store, workspace_id, ledger.sessions.get(session_id, []))
+    paths = ledger.sessions.get(key.removeprefix("sessions/"), [])
+    archive = load_head(store, workspace_id, paths)
     if archive is None:
         return None
     session, received = archive.session, ledger.entries[archive.path].time
+    signature = f"{sign_file(store.root, archive.relative)}"
+    about = workspace_id, key, "sessions", session.title, archive.name, project
+    times = session.start or received, session.end or received
     offsets = [block.archive_offset for block in session.blocks]
-    return Source(
-        kind="sessions",
-        title=session.title,
-        name=archive.name,
-        project=project,
-        sha256=session.sha256,
-        signature=f"{sign_file(store.root, archive.relative)}",
-        start=session.start or received,
-        end=session.end or received,
-        born=ledger.born[session_id],
-        members=format_json([session.uses_items, offsets]),
-        read=functools.partial(iter_messages, store, archive),
-        archive=archive,
-    )
+    blocks = format_json([session.uses_items, offsets])
+    row = Indexed(*about, session.sha256, signature, *times, blocks)
+    return Source(row, functools.partial(iter_messages, store, archive), session)
 
 
-def count_same_messages(members: str, source: Source) -> int:
-    """Return how many messages a grown transcript surely shares with the one that was
-    indexed: those before the last gzip member that both have."""
-    if not members or source.archive is None:
-        return 0
-    uses_items, offsets = parse_json(members)
-    session = source.archive.session
-    if uses_items != session.uses_items:
+def count_same_messages(known: str, session: Session | None) -> int:
+    """Return how many messages a grown transcript surely shares with the indexed one
+    of those blocks: the ones before the last gzip member that both have."""
+    uses_items, offsets = parse_json(known) if known else (None, [])
+    if session is None or uses_items != session.uses_items:
         return 0
     same = 0
     for offset, block in zip(offsets, session.blocks, strict=False):
@@ -3381,13 +3401,6 @@ def count_same_messages(members: str, source: Source) -> int:
             break
         same += 1
     return messages_before(session, session.blocks[same - 1]) if same else 0
-
-
-def hash_message(message: Message) -> int:
-    """Return what tells a message from any other, as SQLite's 64-bit integer."""
-    text = f"{message.time}\0{message.role}\0{message.text}"
-    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
 
 
 def has_fts5() -> bool:
@@ -3439,41 +3452,55 @@ def remove_index(folder: str) -> None:
         remove_file(folder, INDEX_FILE + ending)
 
 
-class Index:
-    """Guard the readers' connections to the index of a folder."""
+def format_label(mask: Callable) -> str:
+    """Return what an index must be labelled with to be used by this program, with this
+    masking and this Python's idea of letters."""
+    letters = unicodedata.unidata_version
+    return f"{INDEX_VERSION}.{PARSER_VERSION}.{mask.__name__}.{letters}"
 
-    def __init__(self, folder: str):
+
+class Index:
+    """Guard the readers' connections to the index of a folder, made with `mask`."""
+
+    def __init__(self, folder: str, mask: Callable):
         self.folder = folder
+        self._label = format_label(mask)
         self._idle: list[tuple[tuple, sqlite3.Connection]] = []
         self._lock = threading.Lock()
         self._room = threading.BoundedSemaphore(INDEX_READERS)
 
     @contextlib.contextmanager
     def read(self, budget_s: float, partly: bool = False) -> Iterator:
-        """Give a connection for some seconds; raise NoIndex when there is no index,
-        when it is not complete (unless `partly` will do), when the time is over, and
-        for every error of SQLite inside the block."""
+        """Give a connection to one state of the index, for some seconds; raise NoIndex
+        when there is no index, when it is not complete (unless `partly` will do), when
+        the time is over, and for every error of SQLite; raise Busy."""
+        if not self._room.acquire(timeout=budget_s):
+            raise Busy("Too many searches are running. Try again in a moment.")
         end = time.monotonic() + budget_s
         signature, database = sign_index(self.folder), None
         try:
-            with self._room:
-                if signature is None:
-                    raise NoIndex("There is no index.")
-                database = self._take(signature) or connect_index(self.folder)
-                database.execute("PRAGMA query_only = 1")
-                database.set_progress_handler(lambda: time.monotonic() > end, 10_000)
-                if not partly and not read_meta(database, "ready"):
-                    done, total = (read_meta(database, n) for n in ("done", "total"))
-                    raise NoIndex(f"The index is being built ({done} of {total}).")
-                yield database
-                with self._lock:
-                    self._idle.append((signature, database))
-                    database = None
+            if signature is None:
+                raise NoIndex("There is no index.")
+            database = self._take(signature) or connect_index(self.folder)
+            database.execute("PRAGMA query_only = 1")
+            database.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+            database.execute("BEGIN")
+            if read_meta(database, "label") != self._label:
+                raise NoIndex("The index is another version's.")
+            if not partly and not read_meta(database, "ready"):
+                done, total = (read_meta(database, n) for n in ("done", "total"))
+                raise NoIndex(f"The index is being built ({done} of {total}).")
+            yield database
+            database.execute("COMMIT")
+            with self._lock:
+                self._idle.append((signature, database))
+                database = None
         except sqlite3.Error as e:
             raise NoIndex(f"The index cannot be read ({e}).") from e
         finally:
             if database:
                 database.close()
+            self._room.release()
 
     def _take(self, signature: tuple) -> sqlite3.Connection | None:
         """Return an idle connection to the file that is there now; close others."""
@@ -3503,147 +3530,86 @@ def write_meta(database: sqlite3.Connection, **remarks: object) -> None:
 
 class IndexWriter:
     """Guard the rows of an index: what `update` makes of one document, it can take back
-    word by word. `outdated` are documents that must be updated because of another."""
+    word by word."""
 
     def __init__(self, database: sqlite3.Connection, store: Store, mask: Callable):
         self.database = database
-        self.outdated: dict[tuple[str, str], None] = {}
         self._store = store
         self._mask = mask
 
     def update(self, workspace_id: str, key: str) -> None:
         """Make one document's rows say what its file says now."""
         database = self.database
-        row = database.execute(
-            "SELECT id, kind, title, name, project, sha256, members FROM documents "
-            "WHERE workspace = ? AND key = ?",
-            (workspace_id, key),
-        ).fetchone()
+        sql = f"SELECT {_COLUMNS} FROM documents WHERE workspace = ? AND key = ?"
+        found = database.execute(sql, (workspace_id, key)).fetchone()
+        old = Indexed(*found) if found else None
         source = find_source(self._store, workspace_id, key, self._mask)
         if source is None:
-            if row:
-                self._drop(*row[:5], first=0)
-                database.execute("DELETE FROM documents WHERE id = ?", row[:1])
+            if old:
+                self._drop(old, 0)
+                database.execute("DELETE FROM documents WHERE id = ?", (old.id,))
             return
+        is_same = old is not None and old.text == source.row.text
         first = 0
-        if row and row[2:6] == source[1:5]:
-            first = MAX_OFFSET  # the very same text
-        elif row and row[2:5] == source[1:4]:
-            first = self._find_restart(row[0], row[6], source)
-        if row and first < MAX_OFFSET:
-            self._drop(*row[:5], first=first)
-        marks = ", ".join("?" * 13)
-        added = database.execute(
-            "REPLACE INTO documents (id, workspace, key, kind, title, name, project, "
-            f"sha256, signature, start, end, born, members) VALUES ({marks})",
-            (row and row[0], workspace_id, key, *source[:10]),
-        )
-        if first < MAX_OFFSET:
-            self._add(added.lastrowid, source, first)
+        if old and not is_same:
+            first = self._find_restart(old, source)
+            self._drop(old, first)
+        new = dataclasses.replace(source.row, id=old and old.id)
+        marks = ", ".join("?" * len(vars(new)))
+        sql = f"REPLACE INTO documents ({_COLUMNS}) VALUES ({marks})"
+        added = database.execute(sql, tuple(vars(new).values()))
+        if not is_same:
+            self._add(dataclasses.replace(new, id=added.lastrowid), source.read(first))
 
-    def _find_restart(self, document: int, members: str, source: Source) -> int:
+    def _find_restart(self, old: Indexed, source: Source) -> int:
         """Return the first message of the last chapter that a grown transcript may
         have changed."""
-        same = count_same_messages(members, source)
+        if old.text[:3] != source.row.text[:3]:
+            return 0
         found = self.database.execute(
             "SELECT max(first) FROM chapters WHERE document = ? AND first <= ?",
-            (document, same),
+            (old.id, count_same_messages(old.blocks, source.session)),
         ).fetchone()
         return found[0] or 0
 
-    def _add(self, document: int, source: Source, first: int) -> None:
-        """Add the chapters of a document from a message on."""
-        messages = source.read(first)
-        if source.kind == "sessions":
-            messages = self._own(document, source.born, messages)
+    def _add(self, row: Indexed, messages: Iterable[tuple[int, Message]]) -> None:
+        """Add a document's chapters."""
         try:
             for chapter in cut_chapters(messages, self._mask):
                 packed = zlib.compress(encode_json(chapter), COMPRESSION_LEVEL)
                 added = self.database.execute(
                     "INSERT INTO chapters (document, first, excerpts) VALUES (?, ?, ?)",
-                    (document, chapter[0].number, packed),
+                    (row.id, chapter[0].number, packed),
                 )
-                self._post(*source[:4], added.lastrowid, chapter)
-        except (Damaged, NotFound) as e:
-            log.warning("session indexed in part: %s", e)
-
-    def _own(
-        self, document: int, born: int, messages: Iterable[tuple[int, Message]]
-    ) -> Iterator[tuple[int, Message]]:
-        """Yield the messages that no older session has: a forked or resumed transcript
-        repeats the one it came from."""
-        database = self.database
-        for number, message in messages:
-            if message.time:
-                mark = hash_message(message)
-                row = database.execute(
-                    "SELECT document, born FROM lines JOIN documents "
-                    "ON documents.id = document WHERE hash = ?",
-                    (mark,),
-                ).fetchone()
-                if row and row[0] == document:
-                    continue
-                if row and row[1] < born:
-                    database.execute(
-                        "INSERT OR IGNORE INTO copies VALUES (?, ?)", (row[0], document)
-                    )
-                    continue
-                if row:
-                    self._outdate("id = ?", row[0])
-                database.execute(
-                    "REPLACE INTO lines VALUES (?, ?, ?)", (mark, document, number)
+                words = _list_words(row, chapter)
+                self.database.execute(
+                    f"INSERT INTO {row.kind} (rowid, words) VALUES (?, ?)",
+                    (added.lastrowid, words),
                 )
-            yield number, message
+        except FedmemError as e:
+            log.warning("indexed in part: %s", e)
 
-    def _outdate(self, condition: str, value: int) -> None:
-        """Put documents among the outdated ones, whatever their files say."""
-        found = self.database.execute(
-            f"UPDATE documents SET sha256 = '', members = '' WHERE {condition} "
-            "RETURNING workspace, key",
-            (value,),
-        )
-        self.outdated.update(dict.fromkeys(found.fetchall()))
-
-    def _drop(
-        self, document: int, kind: str, title: str, name: str, project: str, first: int
-    ) -> None:
-        """Remove a document's chapters from a message on. What it had and others
-        repeat is theirs now, or its own again in a moment."""
-        database = self.database
-        chapters = database.execute(
+    def _drop(self, row: Indexed, first: int) -> None:
+        """Remove a document's chapters from a message on."""
+        chapters = self.database.execute(
             "SELECT id, excerpts FROM chapters WHERE document = ? AND first >= ?",
-            (document, first),
+            (row.id, first),
         ).fetchall()
         for chapter, packed in chapters:
-            excerpts = unpack_chapter(packed)
-            self._post(kind, title, name, project, chapter, excerpts, delete=True)
-            database.execute("DELETE FROM chapters WHERE id = ?", (chapter,))
-        database.execute(
-            "DELETE FROM lines WHERE document = ? AND number >= ?", (document, first)
-        )
-        if first == 0:
-            self._outdate("id IN (SELECT copy FROM copies WHERE owner = ?)", document)
-            database.execute("DELETE FROM copies WHERE ? IN (owner, copy)", (document,))
+            words = _list_words(row, unpack_chapter(packed))
+            self.database.execute(
+                f"INSERT INTO {row.kind} ({row.kind}, rowid, words) "
+                "VALUES ('delete', ?, ?)",
+                (chapter, words),
+            )
+            self.database.execute("DELETE FROM chapters WHERE id = ?", (chapter,))
 
-    def _post(
-        self,
-        kind: str,
-        title: str,
-        name: str,
-        project: str,
-        chapter: int,
-        excerpts: list[Excerpt],
-        delete: bool = False,
-    ) -> None:
-        """Give the index a chapter's words, or take the very same ones back."""
-        head = f"{format_head(title, excerpts)} {name} {project}"
-        text = "\n".join([head, *(excerpt.text for excerpt in excerpts)])
-        columns, values = "rowid, words", (chapter, split_words(text))
-        if delete:
-            columns, values = f"{kind}, {columns}", ("delete", *values)
-        marks = ", ".join("?" * len(values))
-        sql = f"INSERT INTO {kind} ({columns}) VALUES ({marks})"
-        self.database.execute(sql, values)
+
+def _list_words(row: Indexed, chapter: list[Excerpt]) -> str:
+    """Return the words under which a chapter is found: FTS5 must be given the very same
+    ones to forget them."""
+    head = f"{format_head(row.title, chapter)} {row.name} {row.project}"
+    return split_words("\n".join([head, *(excerpt.text for excerpt in chapter)]))
 
 
 class Indexer:
@@ -3654,15 +3620,16 @@ class Indexer:
         self._store = store
         self._mask = mask
         self._folder = folder
-        self._label = f"{INDEX_VERSION}.{PARSER_VERSION}.{mask.__name__}"
+        self._label = format_label(mask)
         self._lock = FileLock(folder, "index.lock")
         self._changed: collections.deque[Entry] = collections.deque()
         self._pending: dict[tuple[str, str], None] = {}
+        self._news = threading.Event()
         self._reached = self._written = 0  # journal numbers
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._writer: IndexWriter
-        store.journal.followers.append(self._changed.append)
+        store.journal.followers.append(self._note)
 
     def start(self) -> None:
         """Begin to follow the journal in a thread."""
@@ -3672,11 +3639,17 @@ class Indexer:
     def stop(self) -> None:
         """End the thread; what it has not indexed comes at the next start."""
         self._stop.set()
+        self._news.set()
         if self._thread:
             self._thread.join(SHUTDOWN_GRACE_S)
         with contextlib.suppress(ValueError):  # stopped before
-            self._store.journal.followers.remove(self._changed.append)
+            self._store.journal.followers.remove(self._note)
         self._lock.close()
+
+    def _note(self, entry: Entry) -> None:
+        """Remember a journal line, and wake the thread."""
+        self._changed.append(entry)
+        self._news.set()
 
     def build(
         self, tell: Callable[[int, int], None] = lambda done, total: None
@@ -3700,6 +3673,7 @@ class Indexer:
                 with self._lock.hold(wait=False) as fd:
                     if fd is not None:
                         self._follow()
+                self._changed.clear()  # who takes over looks at everything
             except sqlite3.OperationalError as e:  # a full disk, say: later
                 log.warning("index not written: %s", e)
             except sqlite3.DatabaseError as e:
@@ -3724,7 +3698,9 @@ class Indexer:
                     self.compare_files()
                     next_check = time.monotonic() + INDEX_CHECK_S
                 self.catch_up()
-                self._stop.wait(INDEX_POLL_S)
+                self._news.wait(INDEX_POLL_S)  # other processes are asked, not heard
+                self._stop.wait(INDEX_DELAY_S)
+                self._news.clear()
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
@@ -3744,11 +3720,13 @@ class Indexer:
             database.execute("PRAGMA synchronous = NORMAL")
             if not is_known:
                 make_tables(database)
-                write_meta(database, label=self._label, journal=first, ready=0)
-                write_meta(database, seq=0, done=0, total=0)
+                write_meta(database, seq=0, ready=0, done=0, total=0, journal=first)
+                write_meta(database, label=self._label)  # the last: now it is whole
             self._writer = IndexWriter(database, self._store, self._mask)
-            self._pending = self._writer.outdated
+            self._pending.clear()
             self._take_since(read_meta(database, "seq"))
+            if not read_meta(database, "ready"):
+                self._written = -1  # even an empty memory has to be said complete
             yield
 
     def catch_up(
@@ -3767,7 +3745,7 @@ class Indexer:
                 while self._pending and time.monotonic() < end:
                     workspace_id, key = next(iter(self._pending))
                     del self._pending[workspace_id, key]
-                    self._writer.update(workspace_id, key)
+                    self._update(workspace_id, key)
                     done += 1
                 total = done + len(self._pending)
                 write_meta(database, done=done, total=total)
@@ -3782,6 +3760,20 @@ class Indexer:
             tell(done, total)
             if not self._pending:
                 return
+
+    def _update(self, workspace_id: str, key: str) -> None:
+        """Index one document; one that fails is left out until the next comparison of
+        the files, and keeps no other from being indexed."""
+        database = self._writer.database
+        database.execute("SAVEPOINT document")
+        try:
+            self._writer.update(workspace_id, key)
+        except sqlite3.Error:
+            raise
+        except Exception:
+            log_incident(f"index {workspace_id}/{key}")
+            database.execute("ROLLBACK TO document")
+        database.execute("RELEASE document")
 
     def _take_since(self, seq: int) -> None:
         """Put what was journalled after a number among what is to be done."""
@@ -3871,10 +3863,21 @@ def rank_chapters(
     )
     best = f"ORDER BY score DESC LIMIT {RANKED_ROWS}"
     inner, outer = ("", f"WHERE {limits} {best}") if limits else (best, "")
+    joined = "JOIN chapters ON chapters.id = chapter"
+    joined += " JOIN documents ON documents.id = document"
     sql = (
-        f"SELECT chapter, document, end, score FROM ({ranked} {inner}) "
-        "JOIN chapters ON chapters.id = chapter "
-        f"JOIN documents ON documents.id = document {outer}"
+        f"SELECT chapter, document, end, score FROM ({ranked} {inner}) {joined} {outer}"
+    )
+    rows = database.execute(sql, (match, *values)).fetchall()
+    if len(rows) < RANKED_ROWS or len({row[1] for row in rows}) > RANKED_ROWS // 4:
+        return rows
+    # A few long documents took all the places: the best chapters of each, then. Ten
+    # times as slow.
+    where = f"WHERE {limits}" if limits else ""
+    sql = (
+        "SELECT chapter, document, end, score FROM (SELECT chapter, document, end, "
+        "score, row_number() OVER (PARTITION BY document ORDER BY score DESC) AS place "
+        f"FROM ({ranked}) {joined} {where}) WHERE place <= 3 {best}"
     )
     return database.execute(sql, (match, *values)).fetchall()
 
@@ -3939,15 +3942,21 @@ _CODE_LIKE = re.compile(r"[_/\\(){}\[\]<>=#$@;|]|\w[.:]\w|[a-z][A-Z]|\d[A-Za-z]|
 _WORD_PARTS = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
 _UNSPACED_RUNS = re.compile(f"[{UNSPACED}]+|[^{UNSPACED}]+")
 _ACCENTED = re.compile("[\u00c0-\u04ff\u1e00-\u1fff]")
-_ENDING = re.compile(r"(?<=\w{3})(?:ings?|ed|es|s|e)$")
+_ENDING = re.compile(
+    r"(?<=\w{3})(?:ations?|at(?:e[sd]?|ing|ors?)|ions?|ies|ied|ings?|ed|es|s|e|y)$"
+)
+_EXCLUDED = re.compile(r"[^\W\d_]\w{3,}")  # not -1, -rf, --force: parts of commands
 _REGEX_CHILD = """
 import json, os, re, sys
 try:
-    import resource
     os.sched_setaffinity(0, range(os.cpu_count()))
+except (AttributeError, OSError):
+    pass
+try:
+    import resource
     resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
     resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
-except (ImportError, AttributeError, ValueError, OSError):
+except (ImportError, ValueError, OSError):
     pass
 def say(value):
     sys.stdout.write(json.dumps(value) + "\\n")
@@ -4004,34 +4013,46 @@ class Hit:
 
 
 class Scan:
-    """Tell how far a search through the files came, and when its time is used up."""
+    """Tell where a search through the files goes on, how far it came, and when its time
+    is used up. A cursor is a number and the place of a document in the search's order:
+    what number means there is up to who scans it."""
 
-    def __init__(self, budget_s: float, cursor: str = ""):
+    def __init__(self, budget_s: float, cursor: str, parts: int):
+        number, _, place = cursor.partition(" ")
+        self.place = tuple(place.split(" ", parts - 1)) if cursor else ()
+        if cursor and (
+            len(self.place) < parts or not re.fullmatch(r"\d{1,15}", number)
+        ):
+            raise BadRequest("`cursor` is not one that this search answered.")
+        self.number = int(number or 0)
         self.is_whole = False
-        self._began = self._reached = cursor
-        self._after = ""
+        self._next = self.place, self.number
+        self._is_seen = False
         self._end = time.monotonic() + budget_s
 
     def left_s(self) -> float:
         """Return the seconds left, 0 when there are none."""
         return max(0.0, self._end - time.monotonic())
 
-    def reach(self, cursor: str, after: str) -> None:
-        """Remember what is looked at next, and what comes after it; raise TimeoutError
-        at the end of time."""
-        self._reached, self._after = cursor, after
+    def reach(self, place: tuple[str, ...], number: int) -> None:
+        """Say what is looked at next; raise TimeoutError when there is no time to."""
+        self._is_seen = False
+        self._next = place, number
         if not self.left_s():
             raise TimeoutError
+        self._is_seen = True
 
     def explain(self) -> str:
         """Return what to tell of a search that did not see all, else nothing."""
         if self.is_whole:
             return ""
-        is_stuck = self._reached == self._began  # on one text, which is passed over
+        place, number = self._next
+        # On the one text with which it began all the time went by: it is passed over.
+        number += self._is_seen and self._next == (self.place, self.number)
         return (
-            f"The search stopped after {SEARCH_BUDGET_S:g} s before it had seen all. "
-            f'Go on with cursor="{self._after if is_stuck else self._reached}", or '
-            "narrow it with workspace_id, since or until."
+            f"The search stopped before it had seen all ({SEARCH_BUDGET_S:g} s, or "
+            f"{MAX_SCANNED_HITS:,} hits). Go on with "
+            f'cursor="{number} {" ".join(place)}", or narrow it with workspace_id.'
         )
 
 
@@ -4124,7 +4145,7 @@ def parse_terms(text: str) -> Terms:
     pairs, compounds, phrases, before = [], [], {"": [], "-": []}, ""
     for found in re.finditer(r'(?<!\S)(-?)(?:"([^"]+)"|(\S+))', text):
         dash, phrase, word = found.groups(default="")
-        if dash or phrase:
+        if phrase or (dash and _EXCLUDED.fullmatch(word)):
             phrases[dash] += filter(None, [" ".join(split_query(phrase or word))])
             before = ""
             continue
@@ -4144,13 +4165,15 @@ def parse_terms(text: str) -> Terms:
             if is_code and run.isascii():
                 words["".join(parts)] = weight
     if not words and not phrases[""]:
-        words = dict.fromkeys(split_query(re.sub(r"(?<!\S)-\S+", "", text)), 1.0)
+        rest = re.sub(rf"(?<!\S)-{_EXCLUDED.pattern}(?!\S)", "", text)
+        words = dict.fromkeys(split_query(rest), 1.0)
     for phrase in phrases[""]:
         inner = [part for part in phrase.split() if part not in STOP_WORDS]
         words.update(dict.fromkeys(inner or phrase.split(), 1.0))
     compounds += phrases[""]
-    unique = (tuple(dict.fromkeys(x)) for x in (pairs, compounds, *phrases.values()))
-    return Terms(words, *unique)
+    words = dict(itertools.islice(words.items(), MAX_TERMS))
+    several = (pairs, compounds, *phrases.values())
+    return Terms(words, *(tuple(dict.fromkeys(x))[:MAX_TERMS] for x in several))
 
 
 def quote(words: str) -> str:
@@ -4308,26 +4331,46 @@ def rank_documents(
     five (MRR .805), with the place .908 (.861).
     """
     rows = rank_chapters(database, " OR ".join(matches), scope) if matches else []
-    looked: list[tuple[float, int, str, Ranked]] = []
-    for i, (chapter, document, end, score) in enumerate(rows):
-        worth, place = 0.0, (0, 0)
-        if i < DENSE_ROWS:
-            title = read_indexed(database, document)[3]
-            excerpts = read_chapter(database, chapter)
-            head = probe.find(format_head(title, excerpts))
-            text = "\n".join(excerpt.text for excerpt in excerpts)
-            held = {term for _, _, term in head}
-            worth, place = find_densest(probe.find(text), probe.values, held)
+    looked: list[tuple[float, str, Ranked]] = []
+    copies: dict[tuple[str, str], tuple[str, int]] = {}
+    lines: dict[int, tuple[str, str]] = {}
+    for chapter, document, end, score in rows[:DENSE_ROWS]:
+        title = read_indexed(database, document)[3]
+        excerpts = read_chapter(database, chapter)
+        held = {term for _, _, term in probe.find(format_head(title, excerpts))}
+        text = "\n".join(excerpt.text for excerpt in excerpts)
+        worth, place = find_densest(probe.find(text), probe.values, held)
         looked.append((worth, end, Ranked(score, document, chapter, place)))
+        excerpt, _ = locate(excerpts, place)
+        if scope.kind == "sessions" and excerpt.time:
+            line = lines[chapter] = (excerpt.time, excerpt.text)
+            copies[line] = min(copies.get(line, (end, document)), (end, document))
+    for chapter, document, end, score in rows[DENSE_ROWS:]:
+        looked.append((0.0, end, Ranked(score, document, chapter)))
     densest = max((worth for worth, _, _ in looked), default=0.0) or 1.0
     best: dict[int, tuple[float, str, Ranked]] = {}
     for worth, end, row in looked:
         score = row.score / rows[0][3] + DENSE_WEIGHT * worth / densest
+        line = lines.get(row.chapter)
+        if line and copies[line][1] != row.document:
+            continue  # a forked or resumed transcript repeats it: the older one counts
         if row.document not in best or score > best[row.document][0]:
             found = dataclasses.replace(row, score=score)
             best[row.document] = score, end, found
     order = sorted(best.values(), key=lambda b: (round(b[0], 4), b[1]), reverse=True)
     return [row for _, _, row in order]
+
+
+def locate(
+    chapter: list[Excerpt], place: tuple[int, int]
+) -> tuple[Excerpt, tuple[int, int]]:
+    """Return the excerpt in which a place of a chapter's text lies, and where there."""
+    (start, end), excerpt = place, Excerpt(0, "", "")
+    for excerpt in chapter:
+        if start < len(excerpt.text):
+            break
+        start, end = (x - len(excerpt.text) - 1 for x in (start, end))
+    return excerpt, (start, end)
 
 
 def search_index(
@@ -4367,15 +4410,11 @@ def is_current(store: Store, workspace_id: str, key: str) -> bool:
 def show_place(about: tuple, chapter: list[Excerpt], row: Ranked, probe: Probe) -> Hit:
     """Return the hit of a document: what stands at the best place of its chapter."""
     workspace_id, _, name, title, date = about
-    (start, end), excerpt = row.place, Excerpt(0, "", "")
-    for excerpt in chapter:
-        if start < len(excerpt.text):
-            break
-        start, end = (x - len(excerpt.text) - 1 for x in (start, end))
+    excerpt, span = locate(chapter, row.place)
     where = workspace_id, excerpt.time or date, title or name, name
     hit = make_hit(
         Passage(*where, excerpt.number, excerpt.text),
-        [(start, end)],
+        [span],
         max(1, len(probe.find(excerpt.text))),
     )
     return dataclasses.replace(hit, score=round(row.score, 4))
@@ -4398,8 +4437,8 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
     terms, literal = parse_terms(query.text), find_literal(query)
     probe = Probe(dict.fromkeys(terms.words, 1.0), {}, literal)
     required, banned = (
-        [re.compile(r"[\W_]*".join(p.split()), re.IGNORECASE) for p in phrases]
-        for phrases in (terms.required, terms.banned)
+        [re.compile(rf"\b{fold_letters(p)}".replace(" ", r"[\W_]*"), re.I) for p in ps]
+        for ps in (terms.required, terms.banned)
     )
     groups: dict[tuple, list] = {}  # terms had, phrases had, best worth, its hit
     counts: collections.Counter = collections.Counter()
@@ -4452,7 +4491,9 @@ def find_spans(
 _ESCAPES = re.compile(rb"\\u(?:00(?:0[89acd]|[2-7])|013[01]|017f|212a)")
 _CUT = re.compile(rb"\w<system-reminder>")
 _FOLDING = {"i": "\u0130\u0131", "s": "\u017f", "k": "\u212a"}
-_TEMPLATES = "error: image document " + " ".join(f"[redacted:{s[0]}]" for s in _SHAPES)
+_TEMPLATES = "error: image document none null infinity " + " ".join(
+    f"[redacted:{s[0]}]" for s in _SHAPES
+)
 
 
 def make_block_filter(literal: str) -> Callable[[bytes], bool] | None:
@@ -4501,7 +4542,10 @@ def search(
     """Return a page of hits: words by the index where it can be used, everything else
     by a scan of what `passages` yields."""
     chosen_workspaces(store, query.workspace_id)  # or NotFound
-    scan, note = Scan(SEARCH_BUDGET_S, query.cursor), ""
+    parts = {"knowledge": 2, "sessions": 3}[kind]
+    scan, note = Scan(SEARCH_BUDGET_S, query.cursor, parts), ""
+    if query.mode == "words" and query.cursor:
+        raise BadRequest("`cursor` is for literal and regex; words use offset.")
     if query.mode in ("auto", "words") and not query.cursor:
         hits, total, note = _search_words(store, index, query, kind, passages, scan)
         if total or query.mode == "words":
@@ -4543,7 +4587,11 @@ def _search_words(
     except NoIndex as e:
         found = scan_words(passages(scan, None), query, scan)
         page = found[query.offset : query.offset + query.limit]
-        return page, len(found), f"{e} The files were scanned. {scan.explain()}".strip()
+        how = "The files were scanned"
+        how += (
+            "." if scan.is_whole else f", {SEARCH_BUDGET_S:g} s long: not all of them."
+        )
+        return page, len(found), f"{e} {how}"
 
 
 def search_documents(
@@ -4554,14 +4602,14 @@ def search_documents(
     def passages(scan: Scan, may_hold: Callable | None) -> Iterator[Passage]:
         """Yield every document until the end of time."""
         for workspace_id in chosen_workspaces(store, query.workspace_id):
-            if f"{workspace_id}/\U0010ffff" < query.cursor:
+            if (workspace_id,) < scan.place[:1]:
                 continue
             paths = [d.path for d in list_documents(store, workspace_id)]
             for path in sorted([OVERVIEW, *paths]):
-                cursor = f"{workspace_id}/{path}"
-                if cursor < query.cursor:
+                place = workspace_id, path
+                if place < scan.place or (place == scan.place and scan.number):
                     continue
-                scan.reach(cursor, cursor + " ")
+                scan.reach(place, 0)
                 with contextlib.suppress(NotFound, NotAllowed, TooLarge):
                     document, data = read_document(store, workspace_id, path)
                     text = mask(data.decode("utf-8", "replace"))
@@ -4574,15 +4622,14 @@ def search_sessions(
     store: Store, index: Index | None, query: Query, mask: Callable
 ) -> dict:
     """Return hits over sessions, newest first where hits are not ranked."""
-    where, number = parse_cursor(query.cursor)
 
     def passages(scan: Scan, may_hold: Callable | None) -> Iterator[Passage]:
         """Yield every message of what may hold the text until the end of time."""
         chosen = chosen_workspaces(store, query.workspace_id)
         for archive in list_heads(store, chosen, query.since, query.until):
             place = rank_head(store, archive)
-            if not where or place <= where:
-                first = number if place == where else 0
+            if not scan.place or place <= scan.place:
+                first = scan.number if place == scan.place else 0
                 yield from _iter_passages(store, archive, mask, scan, may_hold, first)
 
     return search(store, index, query, "sessions", passages)
@@ -4597,34 +4644,23 @@ def _iter_passages(
     first: int,
 ) -> Iterator[Passage]:
     """Yield the messages of a session from one on, of blocks that may hold the text."""
-    place = " ".join(rank_head(store, archive))
+    place = rank_head(store, archive)
 
     def look(block: bytes, number: int) -> bool:
         """Return whether a block is worth parsing; raise TimeoutError."""
-        scan.reach(f"{place} {number}", f"{place} {number + 1}")
+        scan.reach(place, max(number, first))
         return may_hold is None or may_hold(block)
 
     title = mask(archive.session.title) or archive.name
     start = archive.session.start
     try:
         for number, message in iter_messages(store, archive, first, look):
-            scan.reach(f"{place} {number}", f"{place} {number + 1}")
+            scan.reach(place, number)
             date = message.time or start
             where = archive.workspace_id, date, title, archive.name, number
             yield Passage(*where, mask(message.text))
     except (Damaged, NotFound) as e:
         log.warning("session left out of the search: %s", e)
-
-
-def parse_cursor(cursor: str) -> tuple[tuple[str, ...], int]:
-    """Return the session, as rank_head gives it, and the message at which a search
-    goes on; raise BadRequest."""
-    parts = cursor.split(" ")
-    if not cursor:
-        return (), 0
-    if len(parts) == 4 and re.fullmatch(r"[0-9]{1,15}", parts[3]):
-        return tuple(parts[:3]), int(parts[3])
-    raise BadRequest("`cursor` is not one that a search of sessions answered.")
 
 
 def make_snippet(text: str, start: int, end: int) -> str:
@@ -8651,17 +8687,19 @@ def _compare_digest(entry: Entry | None, digest: str) -> str:
     return "" if is_same else f"its sha256 is {digest}, the journal says {entry.sha256}"
 
 
-def check_index(store: Store, folder: str) -> str:
-    """Return what is wrong with a folder's search index, empty when nothing is or when
-    there is none. What a running server is about to index is not wrong."""
+def check_index(store: Store, index: Index) -> str:
+    """Return what is wrong with a search index, empty when nothing is or when there is
+    none. What a running server is about to index is not wrong."""
     wrong = 0
     for wait_s in (0, 4 * INDEX_POLL_S):
         time.sleep(wait_s)
         try:
-            with Index(folder).read(INDEX_CHECK_S) as database:
+            with index.read(INDEX_CHECK_S, partly=True) as database:
+                if not read_meta(database, "ready"):
+                    return ""
                 wrong = sum(1 for _ in iter_differences(database, store))
-        except NoIndex:
-            return ""
+        except NoIndex as e:
+            return "" if sign_index(index.folder) is None else str(e)
         if not wrong:
             return ""
     return (
@@ -8978,7 +9016,7 @@ def run_server(server: Server, settings: dict[str, str], signals: set) -> None:
     """Serve and index until a signal comes."""
     indexer = make_indexer(server.store, settings)
     if indexer:
-        server.index = Index(settings["cache_dir"])
+        server.index = Index(settings["cache_dir"], choose_mask(settings))
         indexer.start()
     server.core = {sorted(server.cores)[os.getpid() % len(server.cores)]}
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -9039,13 +9077,17 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def choose_mask(settings: dict[str, str]) -> Callable:
+    """Return how text is shown to those who search."""
+    return mask_secrets if settings["redact"].lower() == "on" else str
+
+
 def make_indexer(store: Store, settings: dict[str, str]) -> Indexer | None:
     """Return what writes the search index, None where SQLite has no FTS5."""
     if not has_fts5():
         log.warning("this Python's SQLite has no FTS5: searches scan the files")
         return None
-    mask = mask_secrets if settings["redact"].lower() == "on" else str
-    return Indexer(store, settings["cache_dir"], mask)
+    return Indexer(store, settings["cache_dir"], choose_mask(settings))
 
 
 def make_server(store: Store, keys: Keys, settings: dict[str, str]) -> Server:
@@ -9165,8 +9207,8 @@ def cmd_check(args: argparse.Namespace) -> int:
     """Print what is wrong with a root; return 0 when nothing is."""
     files = problems = 0
     with opened_root(args) as (store, settings):
-        index = os.path.join(settings["cache_dir"], INDEX_FILE)
-        last = (index, check_index(store, settings["cache_dir"]))
+        index = Index(settings["cache_dir"], choose_mask(settings))
+        last = os.path.join(index.folder, INDEX_FILE), check_index(store, index)
         checked = check_store(store, args.deep, args.repair)
         for relative, problem in itertools.chain(checked, [last]):
             files += 1
@@ -9301,7 +9343,7 @@ def cmd_reindex(args: argparse.Namespace) -> int:
             print(f"A server runs on {store.root} and makes it anew by itself.")
             return 0
         indexer.stop()
-        with Index(folder).read(INDEX_WAIT_S) as database:
+        with Index(folder, choose_mask(settings)).read(INDEX_WAIT_S) as database:
             documents = read_meta(database, "total")
     size = format_size(os.path.getsize(os.path.join(folder, INDEX_FILE)))
     took_s = time.monotonic() - started
