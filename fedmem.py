@@ -6,7 +6,8 @@ nothing else.
 
     python3 fedmem.py serve             start a server, print how to connect to it
     python3 fedmem.py serve --demo      look around in a memory made of samples
-    python3 fedmem.py check --root DIR  compare every file with its record
+    python3 fedmem.py check             compare every file with its record
+    python3 fedmem.py backup            make a snapshot, while it serves
     python3 fedmem.py install --help    set a machine up as a client
     python3 fedmem.py sync              bring sessions and notes to the server
     python3 fedmem.py COMMAND --help    what a command takes
@@ -3059,8 +3060,8 @@ def chosen_workspaces(store: Store, workspace_id: str) -> list[str]:
 def list_heads(
     store: Store, workspaces: list[str], since: str = "", until: str = ""
 ) -> list[Archive]:
-    """Return the head archive of every session that has a message between the times,
-    the one with the newest last message first."""
+    """Return the head archive of every session whose first and last message do not both
+    lie before or after the times, the one with the newest last message first."""
     store.journal.refresh()
     found = []
     for workspace_id in workspaces:
@@ -3928,8 +3929,10 @@ def read_indexed(database: sqlite3.Connection, document: int) -> tuple | None:
 
 
 # ---- 11. Search: words, literal, regex over what an AI may read -------------
-# Every mode sees the rendered, masked text, so what is hidden cannot be probed. This
-# room scans; it answers what it found within its time budget and says how far it got.
+# Every mode sees the rendered, masked text, so what is hidden cannot be probed. Words
+# are ranked by the index: the best chapters first, then those among them in which the
+# words stand together. Literal and regex read all that is shown, in steps of some
+# seconds; so do words while there is no index.
 
 MODES = ("auto", "words", "literal", "regex")
 STOP_WORDS = frozenset(
