@@ -168,6 +168,7 @@ OVERLAP_DAYS = 7  # an old token opens the door while its clients are told the n
 PARTIAL_QUOTA_BYTES = 8 * 1024 * MIB
 PARTIAL_LIFETIME_S = 7 * 86_400  # a week offline is normal
 MAX_WORKSPACES = 10_000  # the registry is one file, written whole
+RECENT_ENTRIES = 1_000  # of the journal: what an index may be behind
 DIGEST_CACHE_ENTRIES = 4_096
 HASHER_CACHE_ENTRIES = 256
 ANSWER_CACHE_ENTRIES = 64  # of 40 KB at most
@@ -183,7 +184,8 @@ DENSE_WEIGHT = 0.7  # of the words that stand together against those of a chapte
 DENSE_ROWS = 30  # of the best chapters are looked at; 10 find nearly as much
 SEARCH_BUDGET_S = 5.0  # what a person waits for
 SNIPPET_CHARS = 240
-INDEX_VERSION = 1  # raise it when room 10 changes what is indexed, or how
+HEADS_AT_ONCE = 500  # sessions that a list takes from the index in one go
+INDEX_VERSION = 2  # raise it when room 10 changes what is indexed, or how
 INDEX_READERS = 4  # searches at once; each connection may keep 4 MiB of pages
 INDEX_CACHE_BYTES = 4 * MIB  # of pages that a connection keeps
 INDEX_WAIT_S = 5  # for SQLite's own locks, held for milliseconds
@@ -1063,12 +1065,17 @@ def parse_entry(line: bytes) -> Entry | None:
     try:
         value = parse_json(line)
         entry = Entry(*(value[name] for name in Entry._fields))
+        # The same few words in every line: a million lines need them once.
+        words = map(sys.intern, (entry.workspace, entry.action, entry.actor))
+        entry = entry._replace(**dict(zip(_REPEATED, words, strict=True)))
     except (ValueError, KeyError, TypeError):
         return None
-    numbers = (entry.seq, entry.size)
-    texts = (entry.time, entry.workspace, entry.action, entry.path, entry.sha256)
+    numbers, texts = (entry.seq, entry.size), (entry.time, entry.path, entry.sha256)
     is_sound = all(type(n) is int for n in numbers) and all(map(_is_text, texts))
     return entry if is_sound else None
+
+
+_REPEATED = ("workspace", "action", "actor")
 
 
 def _is_text(value: object) -> bool:
@@ -1994,6 +2001,7 @@ class Journal:
         self.registrations = 0
         self.identity = ""  # of its first line: no two memories have the same
         self.followers: list[Callable[[Entry], None]] = []  # told of every line read
+        self.recent: collections.deque[Entry] = collections.deque((), RECENT_ENTRIES)
         self._root = root
         self._lock = threading.RLock()
         self._file_lock = FileLock(root, "_meta/locks/journal")
@@ -2038,8 +2046,16 @@ class Journal:
         self.last_seq = max(self.last_seq, entry.seq)
         self.registrations += entry.action == "registered"
         self.ledgers.setdefault(entry.workspace, Ledger()).apply(entry)
+        self.recent.append(entry)
         for follow in self.followers:
             follow(entry)
+
+    def list_since(self, seq: int) -> list[Entry] | None:
+        """Return the entries after a number, None when they are too many."""
+        last = self.refresh()
+        if last - seq > len(self.recent):
+            return None
+        return [entry for entry in list(self.recent) if entry.seq > seq]
 
     def ledger(self, workspace_id: str) -> Ledger:
         """Return what is known of a workspace, fresh; empty for an unknown one."""
@@ -3123,12 +3139,18 @@ def list_heads(
             archive = load_head(store, workspace_id, list(paths))
             if archive is None:
                 continue
-            rank = rank_head(store, archive)
-            first = archive.session.start or ledger.entries[archive.path].time
-            if (not since or rank[0] >= since) and (not until or first <= until):
-                found.append((rank, archive))
-    found.sort(key=lambda pair: pair[0], reverse=True)
-    return [archive for _, archive in found]
+            if is_within(store, archive, since, until):
+                found.append(archive)
+    return sorted(found, key=functools.partial(rank_head, store), reverse=True)
+
+
+def is_within(store: Store, archive: Archive, since: str, until: str) -> bool:
+    """Return whether the first and last message do not both lie before or after the
+    times."""
+    ledger = store.journal.ledgers[archive.workspace_id]
+    first = archive.session.start or ledger.entries[archive.path].time
+    last = rank_head(store, archive)[0]
+    return (not since or last >= since) and (not until or first <= until)
 
 
 def rank_head(store: Store, archive: Archive) -> tuple[str, str, str]:
@@ -3256,6 +3278,7 @@ CREATE TABLE documents (id INTEGER PRIMARY KEY, workspace TEXT, key TEXT, kind T
 CREATE TABLE chapters (id INTEGER PRIMARY KEY, document INTEGER, first INTEGER,
     excerpts BLOB);
 CREATE INDEX chapters_of ON chapters (document, first);
+CREATE INDEX documents_newest ON documents (kind, end, name, workspace);
 """
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _COMPOUND = re.compile(  # snake_case, kebab-case, camelCase, HTTPServer
@@ -3903,6 +3926,12 @@ class Scope:
     until: str = ""
     required: tuple[str, ...] = ()
     banned: tuple[str, ...] = ()
+    besides: tuple[tuple[str, str], ...] = ()  # workspace and key of what is left out
+
+    @property
+    def period(self) -> tuple[str, str]:
+        """Return both ends of the time."""
+        return self.since, self.until
 
 
 def rank_chapters(
@@ -3954,7 +3983,34 @@ def _limit_documents(scope: Scope) -> tuple[str, list[str]]:
                 f"(SELECT rowid FROM {scope.kind} WHERE {scope.kind} MATCH ?))"
             )
             values.append(match)
+    if scope.besides:
+        pairs = ", ".join(["(?, ?)"] * len(scope.besides))
+        conditions.append(f"(workspace, key) NOT IN (VALUES {pairs})")
+        values += itertools.chain.from_iterable(scope.besides)
     return " AND ".join(conditions), values
+
+
+def list_newest(
+    database: sqlite3.Connection, scope: Scope, before: tuple[str, str, str]
+) -> list[tuple[str, str, str]]:
+    """Return end, name and workspace of the next documents of a scope in that order,
+    the newest first, after the one that is given."""
+    limits, values = _limit_documents(scope)
+    limits = f"AND {limits}" if limits else ""
+    sql = (
+        "SELECT end, name, workspace FROM documents WHERE kind = ? "
+        f"AND (end, name, workspace) < (?, ?, ?) {limits} "
+        f"ORDER BY end DESC, name DESC, workspace DESC LIMIT {HEADS_AT_ONCE}"
+    )
+    return database.execute(sql, (scope.kind, *before, *values)).fetchall()
+
+
+def count_indexed(database: sqlite3.Connection, scope: Scope) -> int:
+    """Return how many documents a scope has."""
+    limits, values = _limit_documents(scope)
+    limits = f"AND {limits}" if limits else ""
+    sql = f"SELECT count(*) FROM documents WHERE kind = ? {limits}"
+    return database.execute(sql, (scope.kind, *values)).fetchone()[0]
 
 
 def weigh(database: sqlite3.Connection, kind: str, match: str) -> float:
@@ -4650,6 +4706,76 @@ def _search_words(
         return page, len(found), f"{e} {how}"
 
 
+# Sessions, the newest first.
+
+
+def iter_places(
+    store: Store, index: Index | None, scope: Scope, place: tuple = ()
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what rank_head says of every session of a scope, from a place on: by the
+    index where it can be used, for a memory may have more sessions than can be looked
+    at in the time that people wait."""
+    before = (*place[:2], place[2] + "~") if place else ("~", "", "")
+    try:
+        while places := read_newest(store, index, scope, before):
+            for before in places:
+                yield before
+    except NoIndex:
+        chosen = chosen_workspaces(store, scope.workspace_id)
+        for archive in list_heads(store, chosen, *scope.period):
+            place = rank_head(store, archive)
+            if place < before:
+                yield place
+
+
+def read_newest(
+    store: Store, index: Index | None, scope: Scope, before: tuple[str, str, str]
+) -> list[tuple[str, str, str]]:
+    """Return the next places before one, in order; raise NoIndex."""
+    with open_listing(store, index, scope) as (database, known, fresh):
+        rows = list_newest(database, known, before)
+    end = rows[-1] if len(rows) == HEADS_AT_ONCE else ()
+    return sorted([*rows, *(p for p in fresh if end < p < before)], reverse=True)
+
+
+@contextlib.contextmanager
+def open_listing(store: Store, index: Index | None, scope: Scope) -> Iterator[tuple]:
+    """Give the index, a scope without what was written since, and the places of that;
+    raise NoIndex when it cannot be used, or is far behind."""
+    if index is None:
+        raise NoIndex("This server has no index.")
+    with index.read(INDEX_WAIT_S) as database:
+        entries = store.journal.list_since(read_meta(database, "seq"))
+        if entries is None:
+            raise NoIndex("The index is far behind.")
+        pairs = {(e.workspace, index_key(e.path)) for e in entries}
+        besides = tuple(sorted(p for p in pairs if p[1].startswith("sessions/")))
+        fresh = []
+        for workspace_id, key in besides:
+            archive = open_head(store, workspace_id, key)
+            is_asked = scope.workspace_id in ("", workspace_id)
+            if archive and is_asked and is_within(store, archive, *scope.period):
+                fresh.append(rank_head(store, archive))
+        yield database, dataclasses.replace(scope, besides=besides), fresh
+
+
+def count_sessions(store: Store, index: Index | None, scope: Scope) -> int:
+    """Return how many sessions a scope has."""
+    try:
+        with open_listing(store, index, scope) as (database, known, fresh):
+            return count_indexed(database, known) + len(fresh)
+    except NoIndex:
+        chosen = chosen_workspaces(store, scope.workspace_id)
+        return len(list_heads(store, chosen, *scope.period))
+
+
+def open_head(store: Store, workspace_id: str, name: str) -> Archive | None:
+    """Return the head archive of a session by a name or path of it, None when none can
+    be read."""
+    paths = store.journal.ledger(workspace_id).sessions.get(session_of(name), [])
+    return load_head(store, workspace_id, paths)
+
+
 def search_documents(
     store: Store, index: Index | None, query: Query, mask: Callable
 ) -> dict:
@@ -4681,10 +4807,9 @@ def search_sessions(
 
     def passages(scan: Scan, may_hold: Callable | None) -> Iterator[Passage]:
         """Yield every message of what may hold the text until the end of time."""
-        chosen = chosen_workspaces(store, query.workspace_id)
-        for archive in list_heads(store, chosen, query.since, query.until):
-            place = rank_head(store, archive)
-            if not scan.place or place <= scan.place:
+        scope = Scope("sessions", query.workspace_id, query.since, query.until)
+        for place in iter_places(store, index, scope, scan.place):
+            if archive := open_head(store, place[2], place[1]):
                 first = scan.number if place == scan.place else 0
                 yield from _iter_passages(store, archive, mask, scan, may_hold, first)
 
@@ -5206,15 +5331,17 @@ def tool_list_sessions(
     Example: {"since": "2026-11-01", "limit": 5}
     """
     period = parse_period(since, until)
-    chosen = chosen_workspaces(ctx.store, workspace_id)
-    heads = list_heads(ctx.store, chosen, *period)
-    page = heads[offset : offset + limit]
+    chosen_workspaces(ctx.store, workspace_id)  # or NotFound
+    scope = Scope("sessions", workspace_id, *period)
+    places = itertools.islice(iter_places(ctx.store, ctx.index, scope), offset, None)
+    heads = (open_head(ctx.store, place[2], place[1]) for place in places)
+    page = list(itertools.islice(filter(None, heads), limit))
     again = _given(workspace_id=workspace_id, since=since, until=until)
     return {
         "_heading": "Sessions"
         + (f" of workspace `{workspace_id}`" * bool(workspace_id)),
         "sessions": [_session_row(ctx, archive) for archive in page],
-        "total": len(heads),
+        "total": count_sessions(ctx.store, ctx.index, scope),
         "offset": offset,
         "_call": f"list_sessions({again}offset=",
     }
