@@ -9074,14 +9074,19 @@ def iter_written(root: str, begin: int, end: int) -> Iterator[str]:
             yield from (f"{name}/{old}" for old, _ in list_directory(root, name))
 
 
+def require_empty_folder(path: str) -> None:
+    """Make a folder unless it is there; raise Conflict when it holds something."""
+    make_folder(path)
+    if os.listdir(path):
+        raise Conflict(f"{path!r} is not empty. Choose a new or empty folder.")
+
+
 def restore(snapshot: str, root: str) -> list[str]:
     """Make a root of a snapshot's files and return what is wrong with it; raise
     Conflict when the root holds something, NotFound when that is no snapshot."""
     if stat_file(snapshot, JOURNAL_FILE) is None:
         raise NotFound(f"{snapshot!r} is no snapshot: it has no {JOURNAL_FILE}.")
-    make_folder(root)
-    if os.listdir(root):
-        raise Conflict(f"{root!r} is not empty. Restore into a new or empty folder.")
+    require_empty_folder(root)
     files = [relative for relative, _ in iter_stored(snapshot)]
     sizes = sum(found.st_size for _, found in iter_stored(snapshot))
     require_room(root, sizes)
@@ -9107,41 +9112,82 @@ def write_tar(folder: str, path: str) -> None:
 
 
 def export_memory(
-    store: Store, target: str, workspaces: list[str]
+    store: Store,
+    target: str,
+    workspaces: list[str],
+    name: str = "",
+    mask: Callable | None = None,
 ) -> tuple[int, int, list[str]]:
-    """Write documents and transcripts as they were uploaded below a new or empty
-    folder; return how many of each, and what could not be read. Raise Conflict."""
-    make_folder(target)
-    if os.listdir(target):
-        raise Conflict(f"{target!r} is not empty. Export into a new or empty folder.")
+    """Write documents and transcripts below a folder, with `name` that session only: as
+    they were uploaded, or with a mask as pages that people read. Return how many of
+    each, and what could not be read; raise Conflict when the folder is not empty."""
+    require_empty_folder(target)
+    write = functools.partial(_write_page, mask=mask) if mask else _write_transcript
     documents, sessions, problems = 0, 0, []
     for workspace_id in workspaces:
-        for path in (OVERVIEW, *(d.path for d in list_documents(store, workspace_id))):
+        known = [] if name else [d.path for d in list_documents(store, workspace_id)]
+        for path in known if name else (OVERVIEW, *known):
             with contextlib.suppress(NotFound):
                 _, data = read_document(store, workspace_id, path)
+                if mask:
+                    data = mask(data.decode("utf-8", "replace")).encode()
                 write_file(target, f"{workspace_id}/{path}", data, durable=False)
                 documents += 1
-        ledger = store.journal.ledger(workspace_id)
-        for path in itertools.chain.from_iterable(ledger.sessions.values()):
-            try:
-                _export_archive(store, workspace_id, path, target)
-                sessions += 1
-            except (NotFound, Damaged) as e:
-                problems.append(str(e))
+        for session_id, paths in list(
+            store.journal.ledger(workspace_id).sessions.items()
+        ):
+            for path in paths if name in ("", session_id) else ():
+                try:
+                    session = store.load_session(workspace_id, path)
+                    write(store, Archive(workspace_id, path, session), target)
+                    sessions += 1
+                except (NotFound, Damaged) as e:
+                    problems.append(str(e))
     return documents, sessions, problems
 
 
-def _export_archive(store: Store, workspace_id: str, path: str, target: str) -> None:
+def _write_transcript(store: Store, archive: Archive, target: str) -> None:
     """Write one transcript as it was uploaded; raise Damaged when it is not that."""
-    session = store.load_session(workspace_id, path)
-    archive, hasher = Archive(workspace_id, path, session), hashlib.sha256()
-    name = f"{workspace_id}/{path.removesuffix('.gz')}"
-    with replace_file(target, name, durable=False) as out:
+    hasher, path = hashlib.sha256(), archive.path.removesuffix(".gz")
+    with replace_file(target, f"{archive.workspace_id}/{path}", durable=False) as out:
         for block in read_blocks(store, archive, 0):
             hasher.update(block)
             out.write(block)
-        if hasher.hexdigest() != session.sha256:
+        if hasher.hexdigest() != archive.session.sha256:
             raise Damaged(f"{archive.relative} is not what was uploaded.")
+
+
+def _write_page(store: Store, archive: Archive, target: str, mask: Callable) -> None:
+    """Write a session's page; its name begins with the day and the title."""
+    session = archive.session
+    name = f"{session.start[:10]}-{make_slug(mask(session.title))}-{archive.name}.md"
+    path = f"{archive.workspace_id}/sessions/{name.lstrip('-')}"
+    with replace_file(target, path, durable=False) as out:
+        for text in iter_page(store, archive, mask):
+            out.write(text.encode("utf-8", "replace"))
+
+
+def iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[str]:
+    """Yield the Markdown of a session: who said what, and in fences what tools were
+    given and answered."""
+    session = archive.session
+    yield (
+        f"# {mask(session.title) or archive.name}\n\nSession `{archive.name}` of "
+        f"`{archive.workspace_id}`, {format_minute(session.start)} to "
+        f"{format_minute(session.end)}, {plural(session.messages, 'message')}.\n"
+    )
+    for number, message in iter_messages(store, archive):
+        when = f" · {format_minute(message.time)}" if message.time else ""
+        yield f"\n## {number} {message.role}{when}\n"
+        lines = mask(message.text).split("\n")
+        is_tool = message.role == "tool"
+        for is_fenced, group in itertools.groupby(
+            lines, lambda line, is_tool=is_tool: is_tool or line.startswith("→ ")
+        ):
+            text = "\n".join(group)
+            longest = max(map(len, re.findall("`{3,}", text)), default=2)
+            fence = f"\n{'`' * (longest + 1)}\n" if is_fenced else "\n"
+            yield f"{fence}{text}{fence}"
 
 
 # Figures.
@@ -9487,11 +9533,14 @@ def cmd_restore(args: argparse.Namespace) -> int:
 def cmd_export(args: argparse.Namespace) -> int:
     """Write the memory as a plain folder; return 0 when all of it could be read."""
     target = os.path.abspath(os.path.expanduser(args.to))
-    with opened_root(args) as (store, _):
+    with opened_root(args) as (store, settings):
         chosen = chosen_workspaces(store, args.workspace)
-        documents, sessions, problems = export_memory(store, target, chosen)
+        more = args.session, choose_mask(settings) if args.markdown else None
+        documents, sessions, problems = export_memory(store, target, chosen, *more)
     for problem in problems:
         print(problem)
+    if args.session and not sessions + len(problems):
+        raise NotFound(f"There is no session {args.session!r}. `sessions` lists them.")
     print(
         f"{target}: {plural(documents, 'document')}, {plural(sessions, 'transcript')}"
     )
@@ -10030,7 +10079,9 @@ def add_operator_commands(commands: argparse._SubParsersAction) -> None:
     add("--repair", action="store_true", help="mend what needs no choice")
     add = parsers["export"].add_argument
     add("--to", required=True, metavar="DIR", help="a new or empty folder")
-    add("--workspace", default="", metavar="ID", help="only this one")
+    add("--workspace", default="", metavar="ID", help="only this workspace")
+    add("--markdown", action="store_true", help="as pages for people, secrets masked")
+    add("--session", default="", metavar="ID", help="only this session")
     add = parsers["token"].add_argument
     add("action", choices=("show", "rotate"))
     add("scope", nargs="?", choices=("ai", "sync"))

@@ -4936,6 +4936,32 @@ class OperateTest(RootCase):
         with self.assertRaises(fedmem.Conflict):
             fedmem.export_memory(store, target, [self.workspace_id])
 
+    def test_pages_for_people_show_what_is_shown_and_no_secret(self) -> None:
+        """Tools' inputs and results in fences that nothing in them ends."""
+        call = {"type": "tool_use", "name": "Bash", "input": {"command": "cat a"}}
+        result = {"type": "tool_result", "content": "```\n" + carry("jwt")}
+        raw = claude_line("user", "# Why?") + claude_line("assistant", "", 1)
+        raw += claude_line("assistant", [{"type": "text", "text": "Let me see."}, call])
+        raw += claude_line("user", [result], 2)
+        self.upload("s", raw)
+        self.upload("other", make_transcript(1))
+        self.write("a.md", carry("jwt"))
+        target = os.path.join(self.root, "pages")
+        more = target, [self.workspace_id], "s", fedmem.mask_secrets
+        self.assertEqual(fedmem.export_memory(self.store, *more), (0, 1, []))
+        [page] = Path(target).rglob("*.md")
+        self.assertEqual(page.name, "2026-05-12-why-s.md")
+        text = page.read_text()
+        self.assertIn("## 0 user · 2026-05-12 09:00 UTC\n\n# Why?\n", text)
+        called = '\nLet me see.\n\n```\n→ Bash {"command":"cat a"}\n```\n'
+        self.assertIn(called, text)
+        self.assertRegex(text, r"\n````\n← ```\n.*\[redacted:jwt\].*\n````\n$")
+        shutil.rmtree(target)
+        more = target, [self.workspace_id], "", fedmem.mask_secrets
+        self.assertEqual(fedmem.export_memory(self.store, *more), (1, 2, []))
+        [note] = Path(target).rglob("a.md")
+        self.assertNotIn(SECRETS["jwt"], note.read_text())
+
 
 class TokenTest(ServerCase):
     """Tokens that are replaced while their holders work."""
@@ -6100,7 +6126,7 @@ class HouseTest(unittest.TestCase):
 
     def test_the_budget_of_the_file_is_kept(self) -> None:
         """One file that people can read."""
-        self.assertLessEqual(len(self.lines), 10_150)
+        self.assertLessEqual(len(self.lines), 10_230)
         long = [i for i, line in enumerate(self.lines, 1) if len(line) > 88]
         self.assertEqual(long, [])
 
