@@ -609,7 +609,9 @@ def open_file(root: str, relative: str) -> io.BufferedReader:
 def read_file(root: str, relative: str, max_bytes: int = 64 * MIB) -> bytes:
     """Return the bytes of a file; raise NotFound, NotAllowed, or TooLarge."""
     with open_file(root, relative) as file, disk_errors(relative):
-        data = file.read(max_bytes + 1)
+        # Python takes memory for all that is asked for: 64 MiB cost 40 us.
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(min(size, max_bytes) + 1)
     if len(data) > max_bytes:
         raise TooLarge(f"{relative!r} is over {format_size(max_bytes)}.")
     return data
