@@ -969,6 +969,14 @@ def read_all(raw: bytes) -> list[fedmem.Message]:
 class TranscriptsTest(unittest.TestCase):
     """Claude Code and Codex JSONL to messages."""
 
+    def test_a_codex_message_that_is_no_text_is_not_shown(self) -> None:
+        """Python's way of writing an object has letters that its file has not."""
+        for line in (
+            {"type": "compacted", "payload": {"message": {"a": "x\u200by"}}},
+            {"type": "event_msg", "payload": {"type": "user_message", "message": [1]}},
+        ):
+            self.assertIsNone(fedmem.parse_message(line))
+
     def test_a_claude_transcript_shows_the_conversation_and_nothing_injected(
         self,
     ) -> None:
@@ -1917,6 +1925,43 @@ class IndexTest(IndexCase):
         self.assertEqual(self.find("kestrels"), ["young"])
         self.assert_true_to_files()
 
+    def test_what_many_forks_repeat_is_found_once(self) -> None:
+        """More forks than chapters that are looked at."""
+        shared = claude_line("user", "the platypus sleeps", 1)
+        self.upload("old", shared)
+        for i in range(fedmem.DENSE_ROWS + 5):
+            own = claude_line("user", f"own ending {i}", 2 + i)
+            self.upload(f"fork{i}", shared + own)
+        self.assertEqual(self.find("platypus", limit=100), ["old"])
+
+    def test_letters_are_found_however_they_are_accented(self) -> None:
+        """Greek and Cyrillic too, and accents that no letter takes in."""
+        self.talk("russian", "Ёлка стоит", "замо\u0301к на складе")
+        self.talk("greek", "Τελείωσε η μνήμη του διακομιστή")
+        self.talk("turkish", "İstanbul sunucusu", "DİKKAT")
+        for query, name in (
+            ("ёлка", "russian"),
+            ("елка", "russian"),
+            ("замок", "russian"),
+            ("замо\u0301к", "russian"),
+            ("ΜΝΗΜΗ", "greek"),
+            ("διακομιστη", "greek"),
+            ("istanbul", "turkish"),
+            ("İstanbul", "turkish"),
+            ("dikkat", "turkish"),
+            ("DİKKAT", "turkish"),
+        ):
+            self.assertEqual(self.find(query), [name], query)
+
+    def test_every_day_of_a_slow_conversation_is_found(self) -> None:
+        """Not only the first two and the last."""
+        day = claude_line("user", "nothing new")
+        raw = [day.replace(b"05-12", b"05-%02d" % n) for n in range(3, 13)]
+        self.upload("slow", b"".join(raw))
+        self.upload("other", day.replace(b"05-12", b"05-30"))
+        for query in ("7 May", "2026-05-09", "Friday"):
+            self.assertEqual(self.find(query)[:1], ["slow"], query)
+
     def test_no_secret_lies_in_the_index_and_nothing_injected(self) -> None:
         """Not in words, not in kept text, not in a title; long ones included."""
         for kind in SECRETS:
@@ -1982,6 +2027,16 @@ class IndexTest(IndexCase):
                 self.await_hit(f"swift{name}")
         self.indexer.stop()
         self.assert_true_to_files()
+
+    def test_an_index_that_a_search_finds_torn_is_made_anew(self) -> None:
+        """Though nothing is written, and the writer has not met the torn pages."""
+        self.write("a.md", "pelican")
+        with mock.patch.multiple(fedmem, INDEX_POLL_S=0.01, INDEX_RETRY_S=0.01):
+            self.indexer.start()
+            self.await_hit("pelican")
+            with contextlib.closing(fedmem.connect_index(self.cache)) as database:
+                database.execute("UPDATE chapters SET excerpts = x'0011'")
+            self.await_hit("pelican")
 
     def await_hit(self, word: str) -> None:
         """Wait until the index has a word; fail after some seconds."""
@@ -2162,6 +2217,8 @@ class IndexTest(IndexCase):
             self.assertFalse(fedmem.has_fts5())
             config = fedmem.read_settings({"memory_root": self.root}, {})
             self.assertIsNone(fedmem.make_indexer(self.store, config))
+            self.index.close()
+            self.assertEqual(fedmem.check_index(self.store, self.index), "")
 
 
 # ---- 11. Search -------------------------------------------------------------
@@ -2352,6 +2409,35 @@ class SearchTest(IndexCase):
         self.assertEqual(self.find("the", "words")[:1] != [], True)
         self.assertEqual(self.find("...", "words"), [])
 
+    def test_a_language_named_with_signs_is_found_as_it_stands(self) -> None:
+        """Not the one of the same letter."""
+        self.talk("signs", "rewrite it in C++ or C#", "on .NET 8")
+        self.talk("plain", "the C library, C by C", "written in C")
+        for query in ("C++", "C#", ".NET"):
+            self.assertEqual(self.find(query)[:1], ["signs"], query)
+
+    def test_exclusions_without_blanks_or_with_dots_hold(self) -> None:
+        """Words of one Chinese character up, and names."""
+        self.talk("one", "gnu node.js 数据库")
+        self.talk("two", "gnu alone")
+        for query in ("gnu -数据库", "gnu -数", "gnu -node.js"):
+            self.assertEqual(self.find(query, "words"), ["two"], query)
+
+    def test_auto_finds_as_it_stands_what_the_index_left_out(self) -> None:
+        """In the middle of a tool's result, though its words are said elsewhere."""
+        middle = f"{'x ' * 2_000}the needle ERR_FLUX_9931 {'y ' * 2_000}"
+        block = {"type": "tool_result", "tool_use_id": "t", "content": middle}
+        self.upload("result", claude_line("user", [block]))
+        self.talk("said", "an err in the flux of the needle", "9931 it is")
+        self.write("a/err_flux.md", "the path names it")
+        self.write("b.md", "see a/err_flux.md")
+        for query in ("ERR_FLUX_9931", '"the needle ERR_FLUX"'):
+            self.assertEqual(self.find(query)[:1], ["result"], query)
+        self.assertIn("said", self.find("ERR_FLUX_9931", "words"))
+        self.assertEqual(self.find("ERR_FLUX_777")[:1], ["said"])
+        found = sorted(self.find_notes("a/err_flux.md"))
+        self.assertEqual(found, ["a/err_flux.md", "b.md"])
+
     def test_a_hit_names_the_message_and_shows_it(self) -> None:
         """The passage where the words stand together, marked."""
         self.talk("s", *(f"line {i} of the herd" for i in range(40)), "heron nests")
@@ -2464,6 +2550,51 @@ class SearchTest(IndexCase):
         for cursor in ("x", "a b c d", "1 a b"):
             with self.assertRaisesRegex(fedmem.BadRequest, "cursor"):
                 self.find("x", "literal", cursor=cursor)
+
+    def test_a_scan_loads_what_it_looks_at_and_misses_no_session_that_grows(
+        self,
+    ) -> None:
+        """However many sessions there are, each step gets on."""
+        raws = {f"s{i:02}": self.talk(f"s{i:02}", f"line {i}") for i in range(30)}
+        with mock.patch.object(fedmem, "load_head", wraps=fedmem.load_head) as load:
+            page = self.search_in_steps("sessions", "literal", "")
+        self.assertLess(load.call_count, 10)
+        seen = [hit.passage.name for hit in page["hits"]]
+        grown = min(raws.keys() - set(seen))
+        self.upload(grown, raws[grown] + claude_line("user", "and a line more", 59))
+        while following := re.search(r'cursor="([^"]+)"', page["note"]):
+            page = self.search_in_steps("sessions", "literal", following[1])
+            seen += [hit.passage.name for hit in page["hits"]]
+        self.assertEqual(sorted(seen), sorted([*raws, grown]))
+
+    def test_a_search_cut_off_after_a_whole_one_says_so(self) -> None:
+        """Words found nothing, and what is looked for next is not looked for to the
+        end."""
+        self.talk("s", *(f"{i}" for i in range(9)))
+        self.index = None
+        ends = [False] * 20 + [True] * 99
+
+        class Hasty(fedmem.Scan):
+            """A scan whose time ends while it looks a second time."""
+
+            def reach(self, place: tuple, number: int) -> None:
+                """Stop at the twentieth text."""
+                super().reach(place, number)
+                if ends.pop(0):
+                    raise TimeoutError
+
+        query, mask = fedmem.Query("zq(zq"), fedmem.mask_secrets
+        with mock.patch.object(fedmem, "Scan", Hasty):
+            page = fedmem.search_sessions(self.store, None, query, mask)
+        self.assertIn("The search stopped", page["note"])
+
+    def test_a_regex_that_waits_for_others_keeps_time_to_run(self) -> None:
+        """Or a sound one would be called one that takes too long to compile."""
+        slots = mock.Mock()
+        scan = fedmem.Scan(4, "", 2)
+        with mock.patch.object(fedmem.RegexChild, "_at_once", slots):
+            fedmem.RegexChild("a", scan).close()
+        self.assertLessEqual(slots.acquire.call_args.kwargs["timeout"], 2)
 
     def search_in_steps(self, find: str, mode: str, cursor: str) -> dict:
         """Return the page of a search whose time is over after seven looks at it."""
@@ -2636,6 +2767,8 @@ class ScanTest(SearchTest):
     test_a_search_out_of_time_says_where_to_go_on_and_misses_nothing = None
     test_a_hostile_regex_is_killed_and_the_server_goes_on = None
     test_a_cursor_goes_on_in_the_next_workspace = None
+    test_auto_finds_as_it_stands_what_the_index_left_out = None
+    test_a_scan_loads_what_it_looks_at_and_misses_no_session_that_grows = None
 
 
 # ---- 12. Tools --------------------------------------------------------------
