@@ -1735,7 +1735,7 @@ def _parse_codex(record: dict) -> Message | None:
     """Return the message of a Codex rollout line."""
     payload = record["payload"]
     if record["type"] == "compacted":
-        return _make_message("summary", [str(payload.get("message") or "")], record)
+        return _make_message("summary", [_text_of(payload)], record)
     kind = payload.get("type")
     if record["type"] == "event_msg":
         return _parse_codex_event(record, payload, kind)
@@ -1762,6 +1762,11 @@ def _parse_codex(record: dict) -> Message | None:
     return None
 
 
+def _text_of(payload: dict) -> str:
+    """Return what a Codex record has as its message, when that is text."""
+    return _render_block({"type": "text", "text": payload.get("message")})
+
+
 def _parse_codex_event(record: dict, payload: dict, kind: str) -> Message | None:
     """Return what a Codex event reports as said by the user or the assistant."""
     if kind == "item_completed":
@@ -1772,7 +1777,7 @@ def _parse_codex_event(record: dict, payload: dict, kind: str) -> Message | None
         parts = [_render_block(block) for block in item.get("content") or ()]
     else:
         role = {"user_message": "user", "agent_message": "assistant"}.get(kind)
-        parts = [str(payload.get("message") or "")]
+        parts = [_text_of(payload)]
     if role == "user":
         parts = [p for p in parts if not p.lstrip().startswith(_INJECTED_STARTS)]
     return _make_message(role, parts, record, "told") if role else None
@@ -3128,6 +3133,22 @@ def chosen_workspaces(store: Store, workspace_id: str) -> list[str]:
     return sorted(store.registry.all())
 
 
+def rank_head(store: Store, archive: Archive) -> tuple[str, str, str]:
+    """Return what sessions are sorted by: time of the last message, id, workspace."""
+    ledger = store.journal.ledgers[archive.workspace_id]
+    last = archive.session.end or ledger.entries[archive.path].time
+    return last, archive.name, archive.workspace_id
+
+
+def is_within(store: Store, archive: Archive, since: str, until: str) -> bool:
+    """Return whether the first and last message do not both lie before or after the
+    times."""
+    ledger = store.journal.ledgers[archive.workspace_id]
+    first = archive.session.start or ledger.entries[archive.path].time
+    last = rank_head(store, archive)[0]
+    return (not since or last >= since) and (not until or first <= until)
+
+
 def list_heads(
     store: Store, workspaces: list[str], since: str = "", until: str = ""
 ) -> list[Archive]:
@@ -3146,20 +3167,17 @@ def list_heads(
     return sorted(found, key=functools.partial(rank_head, store), reverse=True)
 
 
-def is_within(store: Store, archive: Archive, since: str, until: str) -> bool:
-    """Return whether the first and last message do not both lie before or after the
-    times."""
-    ledger = store.journal.ledgers[archive.workspace_id]
-    first = archive.session.start or ledger.entries[archive.path].time
-    last = rank_head(store, archive)[0]
-    return (not since or last >= since) and (not until or first <= until)
-
-
-def rank_head(store: Store, archive: Archive) -> tuple[str, str, str]:
-    """Return what sessions are sorted by: time of the last message, id, workspace."""
-    ledger = store.journal.ledgers[archive.workspace_id]
-    last = archive.session.end or ledger.entries[archive.path].time
-    return last, archive.name, archive.workspace_id
+def list_places(store: Store, workspaces: list[str]) -> list[tuple[str, str, str]]:
+    """Return month, id and workspace of every session, the newest first. Nothing is
+    read, and nothing that is written changes the order of the others."""
+    store.journal.refresh()
+    ledgers = [(w, store.journal.ledgers.get(w) or Ledger()) for w in workspaces]
+    places = [
+        (paths[0][len("sessions/") :][:7], session_id, workspace_id)
+        for workspace_id, ledger in ledgers
+        for session_id, paths in list(ledger.sessions.items())
+    ]
+    return sorted(places, reverse=True)
 
 
 def load_head(store: Store, workspace_id: str, paths: list[str]) -> Archive | None:
@@ -3293,15 +3311,31 @@ UNSPACED = (
     "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _UNSPACED = re.compile(f"([{UNSPACED}])")
+_ACCENTED = re.compile("[\u00c0-\u04ff\u1e00-\u1fff]")
+_ACCENTS = re.compile("[\u0300-\u036f]+")  # that no letter has taken in
 _BLOB = re.compile(r"[A-Za-z0-9+=]{100,}")  # base64: nobody searches for its letters
 _HEADING = re.compile(r"^(?=#{1,6} )", re.MULTILINE)
 
 Excerpt = collections.namedtuple("Excerpt", "number time text")
 
 
+def fold_letters(text: str) -> str:
+    """Return text of the same length without accents."""
+    return text.translate(_plain_letters()) if _ACCENTED.search(text) else text
+
+
+@functools.cache
+def _plain_letters() -> dict[int, str]:
+    """Return the Latin, Greek and Cyrillic letters with accents, each with its own."""
+    letters = map(chr, (*range(0xC0, 0x500), *range(0x1E00, 0x2000)))
+    return {ord(c): unicodedata.normalize("NFD", c)[0] for c in letters}
+
+
 def unify(text: str) -> str:
-    """Return text with one code for each letter, and no full-width ones."""
-    return text if text.isascii() else unicodedata.normalize("NFKC", text)
+    """Return text with one code for each letter, no accents and no full-width ones."""
+    if text.isascii():
+        return text
+    return fold_letters(_ACCENTS.sub("", unicodedata.normalize("NFKC", text)))
 
 
 def split_case(text: str) -> str:
@@ -3323,7 +3357,7 @@ def spell_days(times: Iterable[str]) -> str:
     """Return the days of some times as people write them: 12 May 2026 Tuesday."""
     days = sorted({time[:10] for time in times if time})
     found = []
-    for day in dict.fromkeys([*days[:2], *days[-1:]]):
+    for day in dict.fromkeys([*days[:14], *days[-1:]]):
         with contextlib.suppress(ValueError):
             when = datetime.date.fromisoformat(day)
             found.append(f"{when.day} {when:%B} {when.year} {when:%A} {day}")
@@ -3575,6 +3609,10 @@ class Index:
                 self._idle.append((signature, database))
                 database = None
         except sqlite3.Error as e:
+            is_torn = type(e) is sqlite3.DatabaseError  # and no kind of it
+            if is_torn and sign_index(self.folder) == signature:
+                with contextlib.suppress(FedmemError):
+                    remove_index(self.folder)  # its writer makes it anew
             raise NoIndex(f"The index cannot be read ({e}).") from e
         finally:
             if database:
@@ -4052,14 +4090,17 @@ STOP_WORDS = frozenset(
     "should so t than that the their them then there these they this to us ve was we "
     "were what when where which who why will with would you your".split()
 )
-_CODE_LIKE = re.compile(r"[_/\\(){}\[\]<>=#$@;|]|\w[.:]\w|[a-z][A-Z]|\d[A-Za-z]|--\w")
+_CODE_LIKE = re.compile(
+    r"[_/\\(){}\[\]<>=#$@;|]|\w[.:]\w|[a-z][A-Z]|\d[A-Za-z]|--\w|\w\+\+"
+)
 _WORD_PARTS = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
 _UNSPACED_RUNS = re.compile(f"[{UNSPACED}]+|[^{UNSPACED}]+")
-_ACCENTED = re.compile("[\u00c0-\u04ff\u1e00-\u1fff]")
 _ENDING = re.compile(
     r"(?<=\w{3})(?:ations?|at(?:e[sd]?|ing|ors?)|ions?|ies|ied|ings?|ed|es|s|e|y)$"
 )
-_EXCLUDED = re.compile(r"[^\W\d_]\w{3,}")  # not -1, -rf, --force: parts of commands
+_EXCLUDED = re.compile(  # not -1, -rf, --force: parts of commands
+    rf"[{UNSPACED}]\w*|[^\W\d_]\w{{3,}}(?:\.\w+)*"
+)
 _REGEX_CHILD = """
 import json, os, re, sys
 try:
@@ -4179,7 +4220,7 @@ class RegexChild:
     def __init__(self, shape: str, scan: Scan):
         import subprocess  # only a regex search needs it
 
-        if not self._at_once.acquire(timeout=scan.left_s()):
+        if not self._at_once.acquire(timeout=scan.left_s() / 2):
             raise Busy("Other regex searches are running. Try again in a moment.")
         self._scan = scan
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -4279,7 +4320,7 @@ def parse_terms(text: str) -> Terms:
             if is_code and run.isascii():
                 words["".join(parts)] = weight
     if not words and not phrases[""]:
-        rest = re.sub(rf"(?<!\S)-{_EXCLUDED.pattern}(?!\S)", "", text)
+        rest = re.sub(rf"(?<!\S)-(?:{_EXCLUDED.pattern})(?!\S)", "", text)
         words = dict.fromkeys(split_query(rest), 1.0)
     for phrase in phrases[""]:
         inner = [part for part in phrase.split() if part not in STOP_WORDS]
@@ -4314,6 +4355,7 @@ class Probe:
                 self._pairs[number[one], number[two]] = len(self.values)
                 self.values.append(value)
         self._literal = fold_letters(literal.lower())
+        self.is_literal_missed = bool(literal)  # until a text has it
         if literal:
             self.values.append(sum(self.values) + 1)  # above all the rest
 
@@ -4334,6 +4376,7 @@ class Probe:
                 found.append((before[0], after[1], pair))
         if self._literal:
             at = low.find(self._literal)
+            self.is_literal_missed &= at < 0
             while at >= 0 and len(found) < MAX_MATCHES:
                 end = at + len(self._literal)
                 found.append((at, end, len(self.values) - 1))
@@ -4388,18 +4431,6 @@ def find_densest(
     return best, place
 
 
-def fold_letters(text: str) -> str:
-    """Return text of the same length without accents."""
-    return text.translate(_plain_letters()) if _ACCENTED.search(text) else text
-
-
-@functools.cache
-def _plain_letters() -> dict[int, str]:
-    """Return the Latin, Greek and Cyrillic letters with accents, each with its own."""
-    letters = map(chr, (*range(0xC0, 0x500), *range(0x1E00, 0x2000)))
-    return {ord(c): unicodedata.normalize("NFD", c)[0] for c in letters}
-
-
 @dataclasses.dataclass(frozen=True)
 class Ranked:
     """Hold a found document: its score, its best chapter and the best place there."""
@@ -4448,19 +4479,24 @@ def rank_documents(
     looked: list[tuple[float, str, Ranked]] = []
     copies: dict[tuple[str, str], tuple[str, int]] = {}
     lines: dict[int, tuple[str, str]] = {}
-    for chapter, document, end, score in rows[:DENSE_ROWS]:
-        title = read_indexed(database, document)[3]
+    left = DENSE_ROWS
+    for chapter, document, end, score in rows:
+        if not left:
+            looked.append((0.0, end, Ranked(score, document, chapter)))
+            continue
+        name, title = read_indexed(database, document)[2:4]
         excerpts = read_chapter(database, chapter)
-        held = {term for _, _, term in probe.find(format_head(title, excerpts))}
+        head = f"{name} {format_head(title, excerpts)}"
+        held = {term for _, _, term in probe.find(head)}
         text = "\n".join(excerpt.text for excerpt in excerpts)
         worth, place = find_densest(probe.find(text), probe.values, held)
         looked.append((worth, end, Ranked(score, document, chapter, place)))
         excerpt, _ = locate(excerpts, place)
+        line = excerpt.time, excerpt.text
+        left -= line not in copies  # a line's repetitions take no other's place
         if scope.kind == "sessions" and excerpt.time:
-            line = lines[chapter] = (excerpt.time, excerpt.text)
+            lines[chapter] = line
             copies[line] = min(copies.get(line, (end, document)), (end, document))
-    for chapter, document, end, score in rows[DENSE_ROWS:]:
-        looked.append((0.0, end, Ranked(score, document, chapter)))
     densest = max((worth for worth, _, _ in looked), default=0.0) or 1.0
     best: dict[int, tuple[float, str, Ranked]] = {}
     for worth, end, row in looked:
@@ -4489,9 +4525,9 @@ def locate(
 
 def search_index(
     database: sqlite3.Connection, store: Store, query: Query, scope: Scope
-) -> tuple[list[Hit], int, str]:
-    """Return a page of hits in words, how many there are in all, and what to say of
-    them; in mode auto what holds the very text comes first where that matters."""
+) -> tuple[list[Hit], int, str, bool]:
+    """Return a page of hits in words, how many there are in all, what to say of them,
+    and whether none holds the very text that mode auto is to find as well."""
     terms, literal = parse_terms(query.text), find_literal(query)
     scope = dataclasses.replace(
         scope,
@@ -4512,7 +4548,7 @@ def search_index(
         if about and is_current(store, *about[:2]):
             chapter = read_chapter(database, row.chapter)
             hits.append(show_place(about, chapter, row, probe))
-    return hits, len(ranked), note
+    return hits, len(ranked), note, probe.is_literal_missed
 
 
 def is_current(store: Store, workspace_id: str, key: str) -> bool:
@@ -4589,6 +4625,7 @@ def find_spans(
     """Return every passage in which `find` has spans, in the order given, until the
     end of time or of room."""
     hits: list[Hit] = []
+    scan.is_whole = False
     with contextlib.suppress(TimeoutError):
         for passage in passages:
             if len(hits) == MAX_SCANNED_HITS:
@@ -4656,14 +4693,17 @@ def search(
     """Return a page of hits: words by the index where it can be used, everything else
     by a scan of what `passages` yields."""
     chosen_workspaces(store, query.workspace_id)  # or NotFound
-    parts = {"knowledge": 2, "sessions": 3}[kind]
-    scan, note = Scan(SEARCH_BUDGET_S, query.cursor, parts), ""
+    scan = Scan(SEARCH_BUDGET_S, query.cursor, {"knowledge": 2, "sessions": 3}[kind])
     if query.mode == "words" and query.cursor:
         raise BadRequest("`cursor` is for literal and regex; words use offset.")
+    ranked = {"hits": [], "total": 0, "note": ""}
     if query.mode in ("auto", "words") and not query.cursor:
-        hits, total, note = _search_words(store, index, query, kind, passages, scan)
-        if total or query.mode == "words":
-            return {"hits": hits, "total": total, "note": note}
+        ranked, is_missed = _search_words(store, index, query, kind, passages, scan)
+        # One word of code, or all of it in quotes: words alone are not what was meant.
+        text = query.text
+        is_exact = find_literal(query) in (text[1:-1], "".join(text.split()))
+        if query.mode == "words" or (ranked["total"] and not (is_missed and is_exact)):
+            return ranked
     if query.mode == "regex":
         child = RegexChild(query.text, scan)
         try:
@@ -4675,7 +4715,13 @@ def search(
         shape = re.compile(re.escape(literal), re.IGNORECASE)
         chosen = passages(scan, make_block_filter(literal))
         found = find_spans(chosen, functools.partial(find_matches, shape), scan)
+    if not found and ranked["total"]:
+        return {**ranked, "note": f"{ranked['note']} {scan.explain()}".strip()}
+    found.sort(key=lambda hit: hit.passage.date, reverse=True)
     hits = found[query.offset : query.offset + query.limit]
+    note = ranked["note"]
+    if ranked["total"]:
+        note = f"These have it as it stands; mode words finds {ranked['total']}."
     return {"hits": hits, "total": len(found), "note": scan.explain() or note}
 
 
@@ -4686,18 +4732,19 @@ def _search_words(
     kind: str,
     passages: Callable,
     scan: Scan,
-) -> tuple[list[Hit], int, str]:
-    """Return a page of hits in words, how many there are, and what to say of it."""
+) -> tuple[dict, bool]:
+    """Return a page of hits in words, and whether the index did not show the text that
+    is to be found as it stands."""
     scope = Scope(kind, query.workspace_id, query.since, query.until)
     try:
         if index is None:
             raise NoIndex("This server has no index.")
         with index.read(scan.left_s() / 2) as database:
-            hits, total, note = search_index(database, store, query, scope)
+            *page, is_missed = search_index(database, store, query, scope)
             behind = store.journal.last_seq - read_meta(database, "seq")
         if behind > 20:
-            note += f" The {behind} newest writes are not searched yet."
-        return hits, total, note.strip()
+            page[2] += f" The {behind} newest writes are not searched yet."
+        return dict(zip(("hits", "total", "note"), page, strict=True)), is_missed
     except NoIndex as e:
         found = scan_words(passages(scan, None), query, scan)
         page = found[query.offset : query.offset + query.limit]
@@ -4705,19 +4752,19 @@ def _search_words(
         how += (
             "." if scan.is_whole else f", {SEARCH_BUDGET_S:g} s long: not all of them."
         )
-        return page, len(found), f"{e} {how}"
+        return {"hits": page, "total": len(found), "note": f"{e} {how}"}, False
 
 
 # Sessions, the newest first.
 
 
 def iter_places(
-    store: Store, index: Index | None, scope: Scope, place: tuple = ()
+    store: Store, index: Index | None, scope: Scope
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield what rank_head says of every session of a scope, from a place on: by the
-    index where it can be used, for a memory may have more sessions than can be looked
-    at in the time that people wait."""
-    before = (*place[:2], place[2] + "~") if place else ("~", "", "")
+    """Yield what rank_head says of every session of a scope: by the index where it can
+    be used, for a memory may have more sessions than can be looked at in the time that
+    people wait."""
+    before = ("~", "", "")  # after every time
     try:
         while places := read_newest(store, index, scope, before):
             for before in places:
@@ -4809,11 +4856,14 @@ def search_sessions(
 
     def passages(scan: Scan, may_hold: Callable | None) -> Iterator[Passage]:
         """Yield every message of what may hold the text until the end of time."""
-        scope = Scope("sessions", query.workspace_id, query.since, query.until)
-        for place in iter_places(store, index, scope, scan.place):
-            if archive := open_head(store, place[2], place[1]):
-                first = scan.number if place == scan.place else 0
-                yield from _iter_passages(store, archive, mask, scan, may_hold, first)
+        chosen = chosen_workspaces(store, query.workspace_id)
+        for place in list_places(store, chosen):
+            if scan.place and place > scan.place:
+                continue
+            scan.reach(place, scan.number if place == scan.place else 0)
+            archive = open_head(store, place[2], place[1])
+            if archive and is_within(store, archive, query.since, query.until):
+                yield from _iter_passages(store, archive, mask, scan, may_hold, place)
 
     return search(store, index, query, "sessions", passages)
 
@@ -4824,10 +4874,11 @@ def _iter_passages(
     mask: Callable,
     scan: Scan,
     may_hold: Callable | None,
-    first: int,
+    place: tuple[str, ...],
 ) -> Iterator[Passage]:
-    """Yield the messages of a session from one on, of blocks that may hold the text."""
-    place = rank_head(store, archive)
+    """Yield the messages of a session from where the search goes on, of blocks that may
+    hold the text."""
+    first = scan.number if place == scan.place else 0
 
     def look(block: bytes, number: int) -> bool:
         """Return whether a block is worth parsing; raise TimeoutError."""
@@ -8928,6 +8979,8 @@ def check_index(store: Store, index: Index) -> str:
     """Return what is wrong with a search index, empty when nothing is or when there is
     none. What a running server is about to index is not wrong."""
     wrong = 0
+    if sqlite3 is None:
+        return ""
     for wait_s in (0, 4 * INDEX_POLL_S):
         time.sleep(wait_s)
         try:
