@@ -265,6 +265,10 @@ class StorageFailed(FedmemError):
     rpc_code = -32603
 
 
+class Exhausted(StorageFailed):
+    """Say that there is no file handle or memory left: of no file is anything known."""
+
+
 # ---- 3. Small tools: time, names, JSON, sizes, logging ----------------------
 # The only place with a clock and with randomness, so that tests can replace them.
 
@@ -545,7 +549,8 @@ def disk_errors(relative: str) -> Iterator[None]:
         if e.errno == errno.ENAMETOOLONG:
             raise BadRequest(f"The name {clip(relative, 80)!r} is too long.") from e
         reason = os.strerror(e.errno or 0)
-        raise StorageFailed(
+        is_exhausted = e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+        raise (Exhausted if is_exhausted else StorageFailed)(
             f"The server's disk refused {relative!r} ({reason}). Nothing was "
             "acknowledged: send it again later, and tell the operator."
         ) from e
@@ -2007,6 +2012,7 @@ class Journal:
         self.bad_lines = 0
         self.registrations = 0
         self.identity = ""  # of its first line: no two memories have the same
+        self.read_at_s = 0.0  # when its last line was read
         self.followers: list[Callable[[Entry], None]] = []  # told of every line read
         self.recent: collections.deque[Entry] = collections.deque((), RECENT_ENTRIES)
         self._root = root
@@ -2050,6 +2056,7 @@ class Journal:
             log.warning("journal line unreadable, skipped: %r", clip(repr(line), 200))
             return
         self.identity = self.identity or hash_bytes(line)[:16]
+        self.read_at_s = time.monotonic()
         self.last_seq = max(self.last_seq, entry.seq)
         self.registrations += entry.action == "registered"
         self.ledgers.setdefault(entry.workspace, Ledger()).apply(entry)
@@ -2122,22 +2129,32 @@ class Registry:
         self._lock = threading.RLock()
         self._workspaces: dict[str, Workspace] = {}
         self._seen = -1
+        self._signature: tuple | None = None
         self.load()
 
     def load(self) -> None:
         """Read the registry, and the identity of every folder it does not name."""
         with self._lock:
-            self._seen = self._journal.registrations
+            seen = self._journal.registrations
+            signature = sign_file(self._root, REGISTRY_FILE)
             value = read_json_file(self._root, REGISTRY_FILE)
             listed = value.get("workspaces") if isinstance(value, dict) else None
             known = map(parse_workspace, listed if isinstance(listed, list) else ())
-            self._workspaces = {w.workspace_id: w for w in known if w}
+            found = {w.workspace_id: w for w in known if w}
             for name, _ in list_directory(self._root, "workspaces"):
-                if name not in self._workspaces:
+                if name not in found:
                     identity = f"workspaces/{name}/identity.json"
                     workspace = parse_workspace(read_json_file(self._root, identity))
                     if workspace and workspace.workspace_id == name:
-                        self._workspaces[name] = workspace
+                        found[name] = workspace
+            # The last: after an error above it is read again.
+            self._workspaces, self._seen, self._signature = found, seen, signature
+
+    def refresh(self) -> None:
+        """Read the registry again when its file is another one. Who holds its lock asks
+        for that: what was mended after a kill is in no line of the journal."""
+        if sign_file(self._root, REGISTRY_FILE) != self._signature:
+            self.load()
 
     def save(self) -> None:
         """Write the registry's file, durably."""
@@ -2219,22 +2236,26 @@ class Store:
         self._hashers: collections.OrderedDict = collections.OrderedDict()
         self._answers: dict[tuple, tuple[object, dict]] = {}
 
+    def lock_of(self, workspace_id: str, path: str) -> FileLock:
+        """Return the lock of a path."""
+        return self._locks[zlib.crc32(f"{workspace_id}/{path}".encode()) % LOCK_FILES]
+
     @contextlib.contextmanager
     def locked(self, workspace_id: str, path: str, action: str) -> Iterator[None]:
         """Hold the lock of a path; first mend what a killed holder left undone.
 
         The lock file names the path in flight until the block ends well.
         """
-        slot = zlib.crc32(f"{workspace_id}/{path}".encode()) % LOCK_FILES
         note = {"workspace": workspace_id, "path": path, "action": action}
-        with self._locks[slot].hold() as fd:
+        with self.lock_of(workspace_id, path).hold() as fd:
             self._mend(fd)
             with disk_errors(path):
                 os.pwrite(fd, encode_json(note), 0)
             try:
                 yield
             except (BadRequest, Conflict, NotFound, TooLarge, Busy):
-                os.ftruncate(fd, 0)  # refused before anything was written
+                with contextlib.suppress(OSError):
+                    os.ftruncate(fd, 0)  # refused before anything was written
                 raise
             with disk_errors(path):
                 os.ftruncate(fd, 0)
@@ -2415,6 +2436,7 @@ def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace
     """Return the workspace of an identity, made when it is new; fill in what was not
     known of it. Raise BadRequest, Conflict."""
     with store.locked("", "registry", "registered"):
+        store.registry.refresh()
         found = store.registry.match(wanted)
         if found is None:
             if len(store.registry.all()) >= MAX_WORKSPACES:
@@ -2570,17 +2592,29 @@ def _require_digest(path: str, old: bytes | None, if_sha256: str) -> None:
         )
 
 
-def _version_path(workspace_id: str, path: str, text: bytes) -> str:
-    """Return the file for an old text replaced now."""
-    name = f"{format_stamp(utc_now())}-{hash_bytes(text)[:12]}.md"
-    return f"{versions_folder(workspace_id, path)}/{name}"
+def _version_path(store: Store, workspace_id: str, path: str, text: bytes) -> str:
+    """Return the file for an old text replaced now; its name comes after all others,
+    also when the clock went back."""
+    folder, stamp = versions_folder(workspace_id, path), format_stamp(utc_now())
+    names = [name for name, _ in list_directory(store.root, folder) if read_stamp(name)]
+    last = names[-1].partition("Z")[0] + "Z" if names else ""
+    if stamp <= last:
+        last = datetime.datetime.strptime(last, "%Y%m%dT%H%M%S.%fZ")
+        stamp = format_stamp(last + datetime.timedelta(microseconds=1))
+    return f"{folder}/{stamp}-{hash_bytes(text)[:12]}.md"
 
 
 def _keep_version(
     store: Store, workspace_id: str, path: str, relative: str, text: bytes
 ) -> None:
-    """Keep the text that is about to be replaced."""
-    target = _version_path(workspace_id, path, text)
+    """Keep the text that is about to be replaced, unless a write that failed did."""
+    found = stat_file(store.root, relative)
+    if found and found.st_nlink > 1:
+        ending = f"-{hash_bytes(text)[:12]}.md"
+        folder = list_directory(store.root, versions_folder(workspace_id, path))
+        if any(n.endswith(ending) and s.st_ino == found.st_ino for n, s in folder):
+            return
+    target = _version_path(store, workspace_id, path, text)
     move_file(store.root, relative, target, keep=True)
 
 
@@ -2589,7 +2623,7 @@ def delete_document(store: Store, workspace_id: str, path: str, actor: str) -> R
     inner = document_path(path)
     with store.locked(workspace_id, inner, "deleted"):
         document, text = read_document(store, workspace_id, path)
-        target = _version_path(workspace_id, path, text)
+        target = _version_path(store, workspace_id, path, text)
         move_file(store.root, f"workspaces/{workspace_id}/{inner}", target)
         args = (inner, document.size, document.sha256, actor)
         store.journal.append(workspace_id, "deleted", *args)
@@ -2793,7 +2827,8 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
     durable, for its digest is verified when it is complete."""
     now, used = utc_now().timestamp(), 0
     for name, found in list_directory(store.root, PARTIAL_DIR):
-        if now - found.st_mtime > PARTIAL_LIFETIME_S:
+        is_own = relative.endswith(f"/{name}")
+        if now - found.st_mtime > PARTIAL_LIFETIME_S and not is_own:
             remove_file(store.root, f"{PARTIAL_DIR}/{name}")
         else:
             used += found.st_size
@@ -2804,7 +2839,7 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
         )
     parent, name = split_path(relative)
     with disk_errors(relative), directory(store.root, parent, create=True) as handle:
-        flags = os.O_WRONLY | os.O_CREAT | _NO_FOLLOW
+        flags = os.O_WRONLY | _NO_FOLLOW | (0 if at else os.O_CREAT)
         with os.fdopen(os.open(name, flags, 0o600, dir_fd=handle), "wb") as file:
             file.truncate(at)
             file.seek(at)
@@ -3185,6 +3220,8 @@ def load_head(store: Store, workspace_id: str, paths: list[str]) -> Archive | No
     for path in reversed(paths):
         try:
             return Archive(workspace_id, path, store.recall_session(workspace_id, path))
+        except Exhausted:
+            raise  # without it sessions would be missing and nobody told
         except FedmemError as e:
             log.warning("archive left out: %s", e)
     return None
@@ -3224,6 +3261,7 @@ def _reconcile_registry(store: Store) -> None:
     store.registry.save()
     for workspace_id in list(store.registry.all()):
         if "identity.json" not in store.journal.ledger(workspace_id).entries:
+            sync_folders(store.root, f"workspaces/{workspace_id}/identity.json")
             args = (workspace_id, "registered", "identity.json", 0, "", "recovery")
             store.journal.append(*args)
 
@@ -3470,6 +3508,8 @@ def find_source(
         signature = sign_file(store.root, f"workspaces/{workspace_id}/{key}")
         path = key.removeprefix("knowledge/")
         document, data = read_document(store, workspace_id, path)
+    except Exhausted:
+        raise
     except FedmemError as e:
         log.info("not indexed: %s", e)
         return None
@@ -3590,8 +3630,10 @@ class Index:
         if not self._room.acquire(timeout=budget_s):
             raise Busy("Too many searches are running. Try again in a moment.")
         end = time.monotonic() + budget_s
-        signature, database = sign_index(self.folder), None
+        signature, database = None, None
         try:
+            with contextlib.suppress(StorageFailed):
+                signature = sign_index(self.folder)
             if signature is None:
                 raise NoIndex("There is no index.")
             database = self._take(signature) or connect_index(self.folder)
@@ -3703,6 +3745,8 @@ class IndexWriter:
                     f"INSERT INTO {row.kind} (rowid, words) VALUES (?, ?)",
                     (added.lastrowid, words),
                 )
+        except Exhausted:
+            raise
         except FedmemError as e:
             log.warning("indexed in part: %s", e)
 
@@ -3825,11 +3869,16 @@ class Indexer:
         this program, this masking or this memory."""
         first, is_known = self._store.journal.identity, False
         self._changed.clear()
-        with contextlib.suppress(sqlite3.Error):
+        try:
             with contextlib.closing(connect_index(self._folder)) as database:
                 label = read_meta(database, "label")
                 known = read_meta(database, "journal") or first
                 is_known = (label, known) == (self._label, first)
+        except sqlite3.DatabaseError as e:
+            # A full disk or no handles: it cannot be read now, and may be sound.
+            is_refused = isinstance(e, sqlite3.OperationalError)
+            if is_refused and "no such" not in str(e) and sign_index(self._folder):
+                raise
         if not is_known:
             remove_index(self._folder)
         with contextlib.closing(connect_index(self._folder, True)) as database:
@@ -3885,7 +3934,7 @@ class Indexer:
         database.execute("SAVEPOINT document")
         try:
             self._writer.update(workspace_id, key)
-        except sqlite3.Error:
+        except (sqlite3.Error, Exhausted):
             raise
         except Exception:
             log_incident(f"index {workspace_id}/{key}")
@@ -4218,7 +4267,8 @@ class RegexChild:
     _at_once = threading.BoundedSemaphore(2)  # each may use 512 MB and a core
 
     def __init__(self, shape: str, scan: Scan):
-        import subprocess  # only a regex search needs it
+        with disk_errors("regex process"):
+            import subprocess  # only a regex search needs it
 
         if not self._at_once.acquire(timeout=scan.left_s() / 2):
             raise Busy("Other regex searches are running. Try again in a moment.")
@@ -4742,7 +4792,8 @@ def _search_words(
         with index.read(scan.left_s() / 2) as database:
             *page, is_missed = search_index(database, store, query, scope)
             behind = store.journal.last_seq - read_meta(database, "seq")
-        if behind > 20:
+        is_late = time.monotonic() - store.journal.read_at_s > INDEX_WAIT_S
+        if behind > 20 or (behind and is_late):  # late: its disk is full, say
             page[2] += f" The {behind} newest writes are not searched yet."
         return dict(zip(("hits", "total", "note"), page, strict=True)), is_missed
     except NoIndex as e:
@@ -5515,7 +5566,7 @@ def _read_data(ctx: Context, archive: Archive, offset: int) -> dict:
     first = max(0, size + offset) if offset < 0 else offset
     if first > size:
         raise BadRequest(f"`offset` {offset} lies after the end ({size} bytes).")
-    raw = read_bytes(ctx.store, archive, first, MAX_PIECE_BYTES)
+    raw = read_bytes(ctx.store, archive, first, min(MAX_PIECE_BYTES, size - first))
     return {
         "workspace_id": archive.workspace_id,
         "session_id": archive.name,
@@ -6651,6 +6702,16 @@ class Server(http.server.ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]
 
+    def get_request(self) -> tuple:
+        """Return a new connection. Without a handle for it the loop would ask again at
+        once, for ever, and leave no time to those who could free some."""
+        try:
+            return super().get_request()
+        except OSError as e:
+            if e.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(0.1)
+            raise
+
     @property
     def url(self) -> str:
         """Return the address clients are given."""
@@ -6763,6 +6824,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             reply = self._refuse(e.http_status, str(e), e.headers)
         except ConnectionError:
             return
+        except StorageFailed as e:
+            reply = self._refuse(503, str(e), {"Retry-After": "5"})
         except Exception:
             incident = log_incident("request")
             text = f"The server failed (incident {incident}). Try again later."
@@ -6962,7 +7025,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def get_program(self) -> Reply:
         """Answer this very file, all that a new machine needs."""
-        with open(os.path.realpath(__file__), "rb") as file:
+        with disk_errors("fedmem.py"), open(os.path.realpath(__file__), "rb") as file:
             return Reply(200, file.read(), {}, "text/x-python; charset=utf-8")
 
     def _send(self, reply: Reply) -> None:
@@ -8907,11 +8970,19 @@ def check_store(
                 store.settle()
                 if repair:
                     _repair_file(store, workspace_id, relative)
-                problem = _check_file(store, workspace_id, relative, deep)
+                path = relative.removeprefix(f"{folder}/")
+                with store.lock_of(workspace_id, _lock_name(path)).hold():
+                    problem = _check_file(store, workspace_id, relative, deep)
             yield relative, problem
     for relative, _ in walk_files(store.root, "_meta"):
         if split_path(relative)[1].startswith(TEMP_MARK):
             yield relative, "left by an interrupted write"
+
+
+def _lock_name(path: str) -> str:
+    """Return the path under which writers of a file hold a lock."""
+    is_session = path.startswith("sessions/")
+    return f"sessions/{session_of(path)}" if is_session else path
 
 
 def _repair_file(store: Store, workspace_id: str, relative: str) -> None:
@@ -8924,9 +8995,8 @@ def _repair_file(store: Store, workspace_id: str, relative: str) -> None:
         remove_file(store.root, record_path(relative))
         store.forget_session(relative)
     entry = store.journal.ledger(workspace_id).entries.get(path)
-    is_session = path.startswith("sessions/")
     if index_key(path) and (entry is None or entry.action == "deleted"):
-        lock = f"sessions/{session_of(path)}" if is_session else path
+        lock = _lock_name(path)
         with store.locked(workspace_id, lock, "repaired"):
             reconcile_path(store, workspace_id, lock, "repaired")
 
@@ -9001,14 +9071,25 @@ def check_index(store: Store, index: Index) -> str:
 # Backups: snapshots, each a whole root without caches; what did not change is a hard
 # link to the one before.
 
-_SNAPSHOT = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z(?:-\d+)?")
+_SNAPSHOT = re.compile(r"(\d{4}-\d\d-\d\dT\d{6}Z)(?:-(\d+))?")
 _LEFT_OUT = ("_cache/", "_meta/locks/", "_meta/partial/", JOURNAL_FILE)
 
 
 def list_snapshots(target: str) -> list[str]:
     """Return the names of the complete snapshots in a folder, the oldest first."""
-    names = [name for name, _ in list_directory(target, "")]
-    return [name for name in names if _SNAPSHOT.fullmatch(name)]
+    found = (_SNAPSHOT.fullmatch(name) for name, _ in list_directory(target, ""))
+    order = sorted((m[1], int(m[2] or 0), m[0]) for m in found if m)
+    return [name for _, _, name in order]
+
+
+def name_snapshot(names: list[str]) -> str:
+    """Return the name of a snapshot made now: it comes after all others, also when the
+    clock went back, or the oldest to be removed would be the new one."""
+    stamp = utc_now().strftime("%Y-%m-%dT%H%M%SZ")
+    last = _SNAPSHOT.fullmatch(names[-1]) if names else None
+    if last and last[1] >= stamp:
+        return f"{last[1]}-{int(last[2] or 0) + 1}"
+    return stamp
 
 
 def iter_stored(root: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -9044,9 +9125,7 @@ def back_up(root: str, target: str, keep: int) -> tuple[str, int, int]:
             if name.startswith(TEMP_MARK):  # a backup that was interrupted
                 remove_tree(os.path.join(target, name))
         names = list_snapshots(target)
-        stamp = utc_now().strftime("%Y-%m-%dT%H%M%SZ")
-        count = sum(1 for name in names if name.startswith(stamp))
-        name = f"{stamp}-{count}" if count else stamp
+        name = name_snapshot(names)
         draft = os.path.join(target, TEMP_MARK + name)
         last = os.path.join(target, names[-1]) if names else ""
         copied, linked = _fill_snapshot(root, last, draft)
