@@ -132,6 +132,7 @@ DISCARD_S = 20  # at 800 KB/s
 
 # JSON-RPC.
 MAX_NESTING = 32  # MCP needs 8 levels; a deep body is an attack on the parser
+MAX_VALUES = 20_000  # 8 MiB of '{"":{}}' parses to 400 MB; a batch needs hundreds
 MAX_BATCH = 20  # a legacy batch; more work belongs into more requests
 MAX_BATCH_ANSWER_BYTES = 8 * MIB  # as much as one body
 
@@ -177,6 +178,7 @@ SESSION_CACHE_ENTRIES = 50_000  # about a kilobyte each
 # Search.
 MAX_QUERY_CHARS = 500  # a question, or an error message
 MAX_TERMS = 48  # words, and pairs of words: a long question has twenty
+MATCHED_ROWS = 100_000  # are ranked in a tenth of a second, however large the memory
 RANKED_ROWS = 200  # of the best chapters; more cannot be paged through
 # Chosen on half of LoCoMo; 300 to 800 characters and 0.5 to 1 are about as good.
 DENSE_CHARS = 400
@@ -345,7 +347,7 @@ def normalise_remote(remote: str) -> str:
     """Return a git remote as host/path, so that its ssh and https forms are equal;
     credentials in it are dropped."""
     text = re.sub(r"^[a-z+]+://", "", remote.strip(), flags=re.IGNORECASE)
-    text = re.sub(r"^[^/@]*@", "", text)
+    text = re.sub(r"^[^/]*@", "", text)
     text = re.sub(r"^([^/:]+):(\d+/)?/?", r"\1/", text)
     host, slash, path = text.rstrip("/").removesuffix(".git").partition("/")
     return host.lower() + slash + path
@@ -1403,11 +1405,11 @@ def _damaged_secrets(root: str, relative: str) -> Damaged:
     )
 
 
-# A secret begins where no word goes on: also after a JSON escape (\n), a terminal
-# colour (0m) and a URL escape (%3D).
+# A secret begins where no word goes on: also after a JSON escape (\n), a URL escape
+# (%3D), a terminal colour ([0m: without the [ "0meyJ0meyJ" takes time by the square).
 _START = (
-    r"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=\\u[0-9A-Fa-f]{4})|(?<=[0-9]m)"
-    r"|(?<=%[0-9A-Fa-f]{2}))"
+    r"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=\\u[0-9A-Fa-f]{4})|(?<=%[0-9A-Fa-f]{2})"
+    r"|(?<=[\[;][0-9]m)|(?<=[\[;][0-9]{2}m)|(?<=[\[;][0-9]{3}m))"
 )
 _END = r"(?![A-Za-z0-9])"
 _WORD = r"[A-Za-z0-9_-]"
@@ -1421,7 +1423,10 @@ _SHAPES = (  # kind, a text that each one contains, shape; `value` is what is ma
         r"|(?:\s|\\[nrt]|[A-Za-z0-9+/]{16,}={0,2}|[A-Z][A-Za-z-]+: [^\s\\]+)"
         r"{0,1000})",
     ),
-    ("aws-key", "A", _START + r"A(?:KIA|SIA|ROA|IDA)[A-Z2-7]{16}" + _END),
+    *(
+        ("aws-key", start, _START + start + r"[A-Z2-7]{16}" + _END)
+        for start in ("AKIA", "ASIA", "AROA", "AIDA")
+    ),
     ("github-token", "gh", _START + r"gh[pousr]_[A-Za-z0-9]{36,}"),
     ("github-token", "github_pat_", r"github_pat_[A-Za-z0-9_]{40,}"),
     ("gitlab-token", "glpat-", _START + rf"glpat-{_WORD}{{20,}}"),
@@ -1448,7 +1453,7 @@ _SHAPES = (  # kind, a text that each one contains, shape; `value` is what is ma
     ("stripe-key", "whsec_", _START + r"whsec_[A-Za-z0-9]{24,}"),
     ("npm-token", "npm_", _START + r"npm_[A-Za-z0-9]{36}" + _END),
     ("pypi-token", "pypi-", _START + rf"pypi-{_WORD}{{40,}}"),
-    ("telegram-token", ":", _START + rf"[0-9]{{8,10}}:AA{_WORD}{{33}}"),
+    ("telegram-token", ":AA", _START + rf"[0-9]{{8,10}}:AA{_WORD}{{33}}"),
     ("fedmem-token", "fm", _START + rf"fm[ms]_{_WORD}{{43}}"),
     (
         "jwt",
@@ -1460,7 +1465,7 @@ _SHAPES = (  # kind, a text that each one contains, shape; `value` is what is ma
         "url-password",
         ":",
         r"[a-zA-Z][a-zA-Z0-9+.-]{0,20}:(?:\\?/){2}[^\s/:@\"'<>\\]{0,128}"
-        r":(?P<value>[^\s/@\"'<>\\]{1,256})@",
+        r":(?P<value>[^\s/\"'<>\\]{1,256})@",
     ),
     (
         "bearer-token",
@@ -1469,6 +1474,12 @@ _SHAPES = (  # kind, a text that each one contains, shape; `value` is what is ma
         r"(?P<value>[A-Za-z0-9._~+/-]{20,}=*)",
     ),
     ("basic-auth", "asic ", r"[Bb]asic (?P<value>[A-Za-z0-9+/]{16,}={1,2})"),
+    (
+        "basic-auth",  # a third of them end without a =
+        "uthorization",
+        r"[Aa]uthorization(?:\\{0,7}[\"'])?[ \t]{0,3}[:=][ \t]{0,3}(?:\\{0,7}[\"'])?"
+        r"[Bb]asic (?P<value>[A-Za-z0-9+/]{8,}={0,2})",
+    ),
     (
         "password-option",
         "--",
@@ -1479,15 +1490,20 @@ _SHAPES = (  # kind, a text that each one contains, shape; `value` is what is ma
 SECRET_PATTERNS = [(kind, needle, re.compile(shape)) for kind, needle, shape in _SHAPES]
 # NAME=value, name: "value", "name":"value" (JSON may escape the quotes), where the
 # name says secret and the value has the entropy of one.
-ASSIGNMENT = re.compile(
-    r"(?i)(?:secret|token|passw(?:or)?d|passphrase|pwd|api_?-?key|access_?-?key|"
-    r"account_?-?key|"
-    r"private_?-?key|auth_?-?key|encryption_?-?key|signing_?-?key|credentials?)"
-    r"[A-Za-z0-9_]{0,20}(?:\\{0,7}[\"'])?[ \t]{0,3}(?:=>|:=|=|:)[ \t]{0,3}"
-    r"(?:\\{0,7}[\"'])?"
+_ASSIGNED = (
+    r"(?:\\{0,7}[\"'])?[ \t]{0,3}(?:=>|:=|=|:|%3[AaDd])[ \t]{0,3}(?:\\{0,7}[\"'])?"
     r"(?P<value>[A-Za-z0-9+/_.~!@#$%^&*-]{10,512}={0,2})"
 )
+ASSIGNMENT = re.compile(
+    r"(?i)(?:secret|token|passw(?:or)?d|passphrase|pwd|api_?-?key|access_?-?key|"
+    r"account_?-?key|private_?-?key|auth_?-?key|encryption_?-?key|"
+    r"signing_?-?key|credentials?)"
+    r"[A-Za-z0-9_]{0,20}" + _ASSIGNED
+)
 ASSIGNMENT_NEEDLES = ("ecret", "oken", "assw", "assphrase", "pwd", "key", "redential")
+_MAY_ASSIGN = [  # of lower-case text, whatever the value: far faster
+    re.compile(f"{n}[a-z0-9_]{{0,26}}{_ASSIGNED}") for n in ASSIGNMENT_NEEDLES
+]
 SHORTEST_SECRET_CHARS = 8  # a://b:c@
 MIN_ENTROPY_BITS = 3.0  # per character: "password-is-here" has 3.1, so digits too
 
@@ -1536,6 +1552,14 @@ def mask_secrets(text: str) -> str:
     if any(needle in lowered for needle in ASSIGNMENT_NEEDLES):
         text = ASSIGNMENT.sub(_mask_assignment, text)
     return text
+
+
+def may_be_masked(text: str) -> bool:
+    """Return whether mask_secrets may change a text, surely when it does."""
+    low, rows = text.lower(), SECRET_PATTERNS
+    return any(needle in text and shape.search(text) for _, needle, shape in rows) or (
+        any(shape.search(low) for shape in _MAY_ASSIGN)
+    )
 
 
 def mask_counted(text: str, counts: collections.Counter) -> str:
@@ -1656,7 +1680,7 @@ def make_title(text: str) -> str:
 def parse_title(record: dict) -> tuple[int, str]:
     """Return rank and text of the title a record carries; rank 0 for none."""
     kind = record.get("type")
-    text = record.get(_TITLE_KEYS.get(kind, "")) if isinstance(kind, str) else None
+    text = record.get(_TITLE_KEYS.get(kind)) if isinstance(kind, str) else None
     if not isinstance(text, str) or not text.strip():
         return 0, ""
     return _TITLE_RANKS[kind], make_title(text)
@@ -1837,6 +1861,10 @@ class TranscriptScanner:
         before = (self.size, archive_offset, begun, self.messages, self.items)
         self.blocks.append(Block(*before, self._is_mid_line))
         self.size += len(block)
+        if not self._is_mid_line and block.endswith(b"\n"):
+            if not _SHOWN_TYPES.search(block):  # nothing to parse, only to count
+                self.lines += block.count(b"\n")
+                return
         for line in io.BytesIO(block):  # splits at \n only, as JSONL does
             self._take(line)
 
@@ -3773,6 +3801,10 @@ def _list_words(row: Indexed, chapter: list[Excerpt]) -> str:
     return split_words("\n".join([head, *(excerpt.text for excerpt in chapter)]))
 
 
+def _tell_nobody(done: int, total: int) -> None:
+    """Take how many of how many documents are done, and say nothing."""
+
+
 class Indexer:
     """Keep an index true to the files: after the journal at once, after the files at
     the start and every hour."""
@@ -3812,9 +3844,7 @@ class Indexer:
         self._changed.append(entry)
         self._news.set()
 
-    def build(
-        self, tell: Callable[[int, int], None] = lambda done, total: None
-    ) -> bool:
+    def build(self, tell: Callable[[int, int], None] = _tell_nobody) -> bool:
         """Make the whole index anew; tell how many of how many documents are done.
         Return False when another process writes it."""
         make_folder(self._folder)
@@ -3895,9 +3925,7 @@ class Indexer:
                 self._written = -1  # even an empty memory has to be said complete
             yield
 
-    def catch_up(
-        self, tell: Callable[[int, int], None] = lambda done, total: None
-    ) -> None:
+    def catch_up(self, tell: Callable[[int, int], None] = _tell_nobody) -> None:
         """Index what was written since the last look, in transactions of half a
         second; tell how many documents are done of how many."""
         self._take_changed()
@@ -3947,8 +3975,8 @@ class Indexer:
         self._reached, self._written = self._store.journal.last_seq, seq
         for workspace_id, ledger in list(self._store.journal.ledgers.items()):
             for path, entry in list(ledger.entries.items()):
-                if entry.seq > seq:
-                    self._put(workspace_id, path)
+                if entry.seq > seq and (key := index_key(path)):
+                    self._pending[workspace_id, key] = None
 
     def _take_changed(self) -> None:
         """Put what was journalled since the last look among what is to be done."""
@@ -3956,12 +3984,8 @@ class Indexer:
         while self._changed:
             entry = self._changed.popleft()
             self._reached = max(self._reached, entry.seq)
-            self._put(entry.workspace, entry.path)
-
-    def _put(self, workspace_id: str, path: str) -> None:
-        """Put one path among what is to be done."""
-        if key := index_key(path):
-            self._pending[workspace_id, key] = None
+            if key := index_key(entry.path):
+                self._pending[entry.workspace, key] = None
 
     def compare_files(self) -> None:
         """Put every document whose file is not the indexed one among what is to be
@@ -4102,11 +4126,15 @@ def count_indexed(database: sqlite3.Connection, scope: Scope) -> int:
     return database.execute(sql, (scope.kind, *values)).fetchone()[0]
 
 
-def weigh(database: sqlite3.Connection, kind: str, match: str) -> float:
-    """Return how much the chapters that fit an FTS5 expression stand out from all: its
-    inverse document frequency; 0 when there are none."""
+def count_chapters(database: sqlite3.Connection, kind: str, match: str) -> int:
+    """Return how many chapters fit an FTS5 expression."""
     sql = f"SELECT count(*) FROM {kind} WHERE {kind} MATCH ?"
-    count = database.execute(sql, (match,)).fetchone()[0]
+    return database.execute(sql, (match,)).fetchone()[0]
+
+
+def weigh(database: sqlite3.Connection, count: int) -> float:
+    """Return how much so many chapters stand out from all: their inverse document
+    frequency; 0 when there are none."""
     total = database.execute("SELECT max(id) FROM chapters").fetchone()[0] or 0
     return math.log(1 + max(0, total - count + 0.5) / (count + 0.5)) if count else 0.0
 
@@ -4285,22 +4313,19 @@ class RegexChild:
             raise
         self._answers = b""
         try:
-            problem = self._ask(shape)
+            problem = self.ask(shape)
         except TimeoutError:
             problem = "it takes too long to compile"
         if problem:
             self.close()
             raise BadRequest(
-                f"`query` is no regular expression that Python's re takes: {problem}."
+                "`query` is no regular expression that Python's re takes: "
+                f"{clip(escape_controls(problem), 200)}."
             )
 
-    def spans(self, text: str) -> list[list[int]]:
-        """Return start and end of every match, a thousand at most; raise TimeoutError
-        at the deadline."""
-        return self._ask(text)
-
-    def _ask(self, value: str) -> list | str:
-        """Send one line and return the answer's value; raise TimeoutError."""
+    def ask(self, value: str) -> list | str:
+        """Send a text and return start and end of every match, a thousand at most (of
+        the shape, sent first: what is wrong with it); raise TimeoutError."""
         line = json.dumps(value).encode() + b"\n"
         try:
             self._process.stdin.write(line)
@@ -4497,21 +4522,28 @@ def make_probe(
     """Return what looks for a query's terms in a text, each worth what it tells, and
     the FTS5 expressions of them. A number or an id that nothing has, or the only word,
     stands for what it begins."""
-    words, matches = {}, []
+    words, found, counts = {}, [], collections.Counter()
     for word, weight in terms.words.items():
         match = quote(word)
-        value = weigh(database, kind, match)
-        if not value and (len(terms.words) == 1 or re.search(r"\d\w", word)):
+        count = count_chapters(database, kind, match)
+        if not count and (len(terms.words) == 1 or re.search(r"\d\w", word)):
             match += "*"
-            value = weigh(database, kind, match)
-        if value:
-            words[word] = weight * value
-            matches += [match] * int(weight)
+            count = count_chapters(database, kind, match)
+        if count:
+            counts[word] = count
+            words[word] = weight * weigh(database, count)
+            found.append((count, [match] * int(weight)))
     pairs = {
-        pair: weigh(database, kind, quote(" ".join(pair)))
+        pair: weigh(database, count_chapters(database, kind, quote(" ".join(pair))))
         for pair in terms.pairs
-        if pair[0] in words or pair[1] in words
+        if any(counts[word] and counts[word] <= MATCHED_ROWS for word in pair)
     }
+    # The rarest first, as many as can be ranked in the time: the rest tell little.
+    matches, left = [], MATCHED_ROWS
+    for count, expressions in sorted(found):
+        left -= count
+        if left >= 0 or not matches:
+            matches += expressions
     matches += map(quote, terms.compounds)
     return Probe(words, pairs, literal), matches
 
@@ -4612,23 +4644,41 @@ def show_place(about: tuple, chapter: list[Excerpt], row: Ranked, probe: Probe) 
     workspace_id, _, name, title, date = about
     excerpt, span = locate(chapter, row.place)
     where = workspace_id, excerpt.time or date, title or name, name
-    hit = make_hit(
-        Passage(*where, excerpt.number, excerpt.text),
-        [span],
-        max(1, len(probe.find(excerpt.text))),
-    )
-    return dataclasses.replace(hit, score=round(row.score, 4))
+    passage = Passage(*where, excerpt.number, excerpt.text)
+    return make_hit(passage, span, max(1, len(probe.find(excerpt.text))), row.score)
 
 
-def find_matches(shape: re.Pattern, text: str) -> list[tuple[int, int]]:
-    """Return start and end of a pattern's matches, a thousand at most."""
-    return [m.span() for m in itertools.islice(shape.finditer(text), MAX_MATCHES)]
+# What `re` takes for one letter beside upper and lower case.
+_VARIANTS = str.maketrans(
+    "ıſµ\u0345\u1fbe\u1fd3\u1fe3ϐϵϑϰϖϱςϕᲀᲁᲂᲃᲄᲅᲆᲇᲈẛﬅ",
+    "isμιι\u0390\u03b0βεθκπρσφвдосттъѣꙋṡﬆ",
+)
+_HAS_VARIANT = re.compile(f"[{''.join(map(chr, _VARIANTS))}]")
 
 
-def make_hit(passage: Passage, spans: list, matches: int) -> Hit:
+def fold_case(text: str) -> str:
+    """Return text of the same length without case, as re.IGNORECASE compares it."""
+    if text.isascii():
+        return text.lower()
+    text = text.replace("\u0130", "i").lower()
+    return text.translate(_VARIANTS) if _HAS_VARIANT.search(text) else text
+
+
+def find_matches(folded: str, text: str) -> list[tuple[int, int]]:
+    """Return start and end of a literal's matches, a thousand at most, unlike `re` in
+    linear time."""
+    text, found = fold_case(text), []
+    at = text.find(folded)
+    while at >= 0 and len(found) < MAX_MATCHES:
+        found.append((at, at + len(folded)))
+        at = text.find(folded, at + len(folded))
+    return found
+
+
+def make_hit(passage: Passage, span: tuple, matches: int, score: float = 0.0) -> Hit:
     """Return a hit that holds the snippet and not the text, which may be long."""
-    snippet = make_snippet(passage.text, *(spans[0] if spans else (0, 0)))
-    return Hit(dataclasses.replace(passage, text=snippet), 0.0, matches)
+    snippet = make_snippet(passage.text, *span)
+    return Hit(dataclasses.replace(passage, text=snippet), round(score, 4), matches)
 
 
 def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hit]:
@@ -4656,7 +4706,7 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
             group[0] |= had
             worth, place = find_densest(found, probe.values)
             if had and worth > group[2]:
-                group[2:] = worth, make_hit(passage, [place], max(1, len(found)))
+                group[2:] = worth, make_hit(passage, place, max(1, len(found)))
         scan.is_whole = True
     hits = []
     for had, phrases, worth, hit in groups.values():
@@ -4681,7 +4731,7 @@ def find_spans(
             if len(hits) == MAX_SCANNED_HITS:
                 return hits
             if spans := find(passage.text):
-                hits.append(make_hit(passage, spans, len(spans)))
+                hits.append(make_hit(passage, spans[0], len(spans)))
         scan.is_whole = True
     return hits
 
@@ -4722,6 +4772,21 @@ def make_block_filter(literal: str) -> Callable[[bytes], bool] | None:
     return may_hold
 
 
+_MASKED: dict[int, bool] = {}  # by the hash of a block
+
+
+def is_masked_by(mask: Callable, block: bytes) -> bool:
+    """Return whether a mask may change a block of a raw transcript; from memory when
+    the block was looked at before."""
+    key = hash(block)
+    if key not in _MASKED:
+        if len(_MASKED) >= SESSION_CACHE_ENTRIES:
+            _MASKED.clear()
+        text = "" if mask is str else block.decode("utf-8", "replace")
+        _MASKED[key] = may_be_masked(text)
+    return _MASKED.get(key, True)
+
+
 def find_literal(query: Query) -> str:
     """Return the text that is to be found as it is written, empty for none."""
     text = query.text
@@ -4757,14 +4822,14 @@ def search(
     if query.mode == "regex":
         child = RegexChild(query.text, scan)
         try:
-            found = find_spans(passages(scan, None), child.spans, scan)
+            found = find_spans(passages(scan, None), child.ask, scan)
         finally:
             child.close()
     else:
         literal = find_literal(query) or query.text
-        shape = re.compile(re.escape(literal), re.IGNORECASE)
         chosen = passages(scan, make_block_filter(literal))
-        found = find_spans(chosen, functools.partial(find_matches, shape), scan)
+        find = functools.partial(find_matches, fold_case(literal))
+        found = find_spans(chosen, find, scan)
     if not found and ranked["total"]:
         return {**ranked, "note": f"{ranked['note']} {scan.explain()}".strip()}
     found.sort(key=lambda hit: hit.passage.date, reverse=True)
@@ -4932,9 +4997,10 @@ def _iter_passages(
     first = scan.number if place == scan.place else 0
 
     def look(block: bytes, number: int) -> bool:
-        """Return whether a block is worth parsing; raise TimeoutError."""
+        """Return whether a block is worth parsing; raise TimeoutError. One in which
+        something is masked always is: the time would tell what is hidden there."""
         scan.reach(place, max(number, first))
-        return may_hold is None or may_hold(block)
+        return may_hold is None or is_masked_by(mask, block) or may_hold(block)
 
     title = mask(archive.session.title) or archive.name
     start = archive.session.start
@@ -5167,8 +5233,9 @@ def _check_argument(tool_name: str, name: str, kind: str, value: object) -> obje
     if kind == "integer":
         low = LOWEST_OFFSET.get(tool_name, 0) if name == "offset" else parameter.low
         if not low <= value <= parameter.high:
+            shown = clip(f"{value}", 60)
             raise BadRequest(
-                f"`{name}` must be {low} to {parameter.high}, not {value}."
+                f"`{name}` must be {low} to {parameter.high}, not {shown}."
             )
     if kind == "string":
         _check_text(name, parameter, value)
@@ -5287,9 +5354,9 @@ def _workspace_row(ctx: Context, workspace: Workspace) -> dict:
     ledger = ctx.store.journal.ledgers.get(workspace.workspace_id) or Ledger()
     return {
         "workspace_id": workspace.workspace_id,
-        "machine": workspace.machine,
-        "tool": workspace.tool,
-        "project": workspace.project,
+        "machine": ctx.mask(workspace.machine),
+        "tool": ctx.mask(workspace.tool),
+        "project": ctx.mask(workspace.project),
         "description": ctx.mask(workspace.description),
         "git_remote": ctx.mask(workspace.git_remote),
         "knowledge": ledger.documents,
@@ -6112,13 +6179,15 @@ def answer_body(ctx: Context, body: object, headers: dict[str, str]) -> Answer:
             used += len(format_json(answer))
             if used > MAX_BATCH_ANSWER_BYTES:
                 text = "The answers of this batch are too long. Send fewer at once."
-                answer = make_error(message.get("id"), INTERNAL_ERROR, text, {})
+                answer = make_error(answer.get("id"), INTERNAL_ERROR, text, {})
             answers.append(answer)
     return Answer(200, answers) if answers else Answer(202)
 
 
 def parse_body(body: bytes) -> tuple[Answer | None, object]:
     """Return a body's JSON value, or the answer that refuses it."""
+    if has_too_many(body):
+        return refuse_body(f"The body has over {MAX_VALUES:,} values."), None
     try:
         value = parse_json(body)
     except ValueError as e:
@@ -6128,6 +6197,22 @@ def parse_body(body: bytes) -> tuple[Answer | None, object]:
     if is_nested and is_deeper(value, MAX_NESTING):
         return refuse_body(f"The body is nested over {MAX_NESTING} levels deep."), None
     return None, value
+
+
+def has_too_many(body: bytes) -> bool:
+    """Return whether JSON has more values than are parsed; what stands in strings does
+    not count, so that a transcript may have any number."""
+    if sum(map(body.count, (b"{", b"[", b","))) <= MAX_VALUES:
+        return False
+    body, is_inside, values = body.replace(b"\\\\", b"").replace(b'\\"', b""), False, 0
+    for start in range(0, len(body), 64 * KIB):  # in pieces: each part is an object
+        parts = body[start : start + 64 * KIB].split(b'"')
+        bare = b"".join(parts[is_inside::2])
+        values += sum(map(bare.count, (b"{", b"[", b",")))
+        is_inside ^= len(parts) % 2 == 0
+        if values > MAX_VALUES:
+            return True
+    return False
 
 
 def refuse_body(message: str, code: int = INVALID_REQUEST, status: int = 400) -> Answer:
