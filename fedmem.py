@@ -552,10 +552,13 @@ def disk_errors(relative: str) -> Iterator[None]:
             raise BadRequest(f"The name {clip(relative, 80)!r} is too long.") from e
         reason = os.strerror(e.errno or 0)
         is_exhausted = e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-        raise (Exhausted if is_exhausted else StorageFailed)(
+        text = (
             f"The server's disk refused {relative!r} ({reason}). Nothing was "
             "acknowledged: send it again later, and tell the operator."
-        ) from e
+        )
+        if os.path.isabs(relative):  # a place that the one who reads this named
+            text = f"{relative!r} cannot be used by this user ({reason})."
+        raise (Exhausted if is_exhausted else StorageFailed)(text) from e
 
 
 @contextlib.contextmanager
@@ -9132,12 +9135,15 @@ def _compare_digest(entry: Entry | None, digest: str) -> str:
 
 def check_index(store: Store, index: Index) -> str:
     """Return what is wrong with a search index, empty when nothing is or when there is
-    none. What a running server is about to index is not wrong."""
-    wrong = 0
+    none. What a running server is about to index is not wrong: it is waited for as long
+    as it grows less."""
     if sqlite3 is None:
         return ""
-    for wait_s in (0, 4 * INDEX_POLL_S):
-        time.sleep(wait_s)
+    wrong, before = 0, sys.maxsize
+    while wrong < before:
+        if wrong:
+            before = wrong
+            time.sleep(4 * INDEX_POLL_S)
         try:
             with index.read(INDEX_CHECK_S, partly=True) as database:
                 if not read_meta(database, "ready"):
@@ -9323,6 +9329,8 @@ def write_tar(folder: str, path: str) -> None:
     import tarfile  # only who asks for one needs it
 
     parent, name = os.path.split(os.path.abspath(path))
+    if not os.access(parent, os.W_OK):
+        raise BadRequest(f"{path!r} cannot be written by the user that this runs as.")
     with replace_file(parent, name) as out, tarfile.open(fileobj=out, mode="w") as tar:
         tar.add(folder, os.path.basename(folder))
 
