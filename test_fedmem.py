@@ -14,6 +14,7 @@ import ast
 import base64
 import contextlib
 import dataclasses
+import functools
 import gzip
 import hashlib
 import http.client
@@ -26,6 +27,7 @@ import os
 import plistlib
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -6191,6 +6193,1001 @@ class ServiceTest(InstallerCase):
         self.assertNotIn("error", done.stdout)
 
 
+# ---- Crash: processes that are killed, starved and many ---------------------
+# Real servers and clients, forked off one process that has the program loaded. Faults
+# are put in from outside: the launcher wraps the calls of the system, limits are set by
+# prlimit, disks are small ones. What was acknowledged is kept in a ledger and looked
+# for afterwards, through the tools and in the files.
+
+LAUNCHER = '''
+import datetime, errno, json, logging, os, signal, sys, traceback
+sys.path.insert(0, sys.argv[1])
+import fedmem
+
+NAMES = "open write pwrite fsync ftruncate rename link unlink mkdir".split()
+real = {name: getattr(os, name) for name in NAMES}
+plan_fd, plan_text, plan, counts = -1, b"", {}, {}
+
+def read_plan():
+    """Return what the test wants now; it writes that into a file kept open here."""
+    global plan_text, plan
+    text = os.pread(plan_fd, 4096, 0) if plan_fd >= 0 else b""
+    if text != plan_text:
+        try:
+            plan = json.loads(text or b"{}")
+        except ValueError:
+            return plan
+        plan_text = text
+        counts.clear()
+    return plan
+
+def name_step(name, args, more):
+    """Return a call by what it is about: `rename archive`, `fsync folder`."""
+    fd = args[0] if isinstance(args[0], int) else -1
+    path = args[1] if name in ("rename", "link") else args[0]
+    place = more.get("dst_dir_fd", more.get("dir_fd"))
+    if fd >= 0:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+    elif place is not None:
+        path = os.readlink(f"/proc/self/fd/{place}") + "/" + path
+    marks = ("journal.jsonl", "/locks/", "/.tmp-", "/partial/", "workspaces.json",
+             "identity.json", "/.versions/", ".jsonl.gz", "/sessions/", ".md")
+    names = ("journal", "lock", "temp", "partial", "registry",
+             "identity", "version", "archive", "record", "document")
+    for mark, kind in zip(marks, names):
+        if mark in path and not (fd >= 0 and os.path.isdir(path)) and name != "mkdir":
+            return f"{name} {kind}"
+    return f"{name} folder"
+
+def die(step, how):
+    """Write down where, and be killed."""
+    fd = real["open"](deaths, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    real["write"](fd, f"{step} {how}\\n".encode())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def wrap(name):
+    """Return a call of the system that does what the plan says."""
+    call = real[name]
+    def act(*args, **more):
+        now = read_plan()
+        writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+        refused = now.get("refuse", {}).get(name)
+        if refused and (name != "open" or args[1] & writes):
+            raise OSError(getattr(errno, refused), os.strerror(getattr(errno, refused)))
+        if now.get("die", ["x"])[0].split()[0] != name:
+            return call(*args, **more)
+        step, nth, how = now["die"]
+        if name == "open" and not args[1] & writes or step != name_step(name, args, more):
+            return call(*args, **more)
+        counts[step] = counts.get(step, 0) + 1
+        if counts[step] != nth:
+            return call(*args, **more)
+        if how == "torn" and name in ("write", "pwrite"):
+            call(args[0], args[1][: len(args[1]) // 2], *args[2:])
+        elif how == "after":
+            call(*args, **more)
+        die(step, how)
+    return act
+
+def run(order):
+    """Be the program until it ends."""
+    global plan_fd, deaths
+    os.environ.clear()
+    os.environ.update(order["env"])
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for fd, path in ((0, os.devnull), (1, order["log"]), (2, order["log"])):
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        os.dup2(real["open"](path, flags, 0o600), fd)
+    if order["plan"]:
+        deaths = order["plan"] + ".deaths"
+        plan_fd = real["open"](order["plan"], os.O_RDONLY)
+        for name in NAMES:
+            setattr(os, name, wrap(name))
+        now = fedmem.utc_now
+        fedmem.utc_now = lambda: now() + datetime.timedelta(
+            seconds=read_plan().get("shift_s", 0))
+    code, logging.raiseExceptions = 1, False  # the log may be what is full
+    try:
+        code = fedmem.main(order["argv"])
+        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    os._exit(code)
+
+for line in sys.stdin:
+    order = json.loads(line)
+    if "wait" in order:
+        answer = os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])
+    else:
+        answer = os.fork() or run(order)
+    print(answer, flush=True)
+'''
+
+
+class Launcher:
+    """Guard a process that has the program loaded and forks servers and clients."""
+
+    def __init__(self) -> None:
+        """Start it."""
+        command = [sys.executable, "-c", LAUNCHER, str(HERE)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._process = subprocess.Popen(command, text=True, bufsize=1, **pipes)
+        self._lock = threading.Lock()
+        self._living: set[int] = set()
+
+    def _ask(self, **order: object) -> int:
+        """Return the answer to one line."""
+        with self._lock:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            return int(self._process.stdout.readline())
+
+    def start(self, argv: list[str], env: dict, log: str, plan: str = "") -> int:
+        """Start the program and return its process id."""
+        pid = self._ask(argv=argv, env=env, log=log, plan=plan)
+        self._living.add(pid)
+        return pid
+
+    def wait(self, pid: int) -> int:
+        """Return the exit code of a process when it has ended."""
+        code = self._ask(wait=pid)
+        self._living.discard(pid)
+        return code
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for pid in self._living:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.communicate()
+
+
+class Wire:
+    """Guard one kept connection of a raw caller."""
+
+    def __init__(self, port: int):
+        self.port = port
+        self._connection: http.client.HTTPConnection | None = None
+
+    def call(self, name: str, token: str = SYNC, **arguments: object) -> dict | None:
+        """Return a tool's data, which has `error` when it was refused; None when no
+        answer came. Raise AssertionError for an answer of another form."""
+        meta = {"fedmem/format": "json"}
+        params = {"name": name, "arguments": arguments, "_meta": meta}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        headers = {"Authorization": f"Bearer {token}"}
+        try:
+            if self._connection is None:
+                connection = http.client.HTTPConnection("127.0.0.1", self.port)
+                connection.timeout = 30
+                self._connection = connection
+            self._connection.request("POST", "/mcp", json.dumps(body), headers)
+            response = self._connection.getresponse()
+            status, answer = response.status, response.read()
+        except TimeoutError as e:
+            raise AssertionError(f"{name} hangs") from e
+        except (OSError, http.client.HTTPException):
+            self.close()
+            return None
+        if status == 503:
+            return {"error": answer.decode()}
+        value = json.loads(answer)
+        if status != 200 or "result" not in value:
+            raise AssertionError(f"{name}: HTTP {status} {answer[:300]!r}")
+        data = json.loads(value["result"]["content"][0]["text"])
+        if value["result"].get("isError", False) != ("error" in data):
+            raise AssertionError(f"{name}: isError does not fit {answer[:300]!r}")
+        return data
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection:
+            self._connection.close()
+        self._connection = None
+
+
+class Served:
+    """Guard a server in a process of its own, which can be killed and starved."""
+
+    def __init__(self, launcher: Launcher, folder: str, root: str = "", workers=1):
+        self.folder = folder
+        self.root = root or f"{folder}/root"
+        self.cache = f"{folder}/cache"
+        self.log = f"{folder}/log"
+        self.port = find_port()
+        self.pid = 0
+        self._workers = workers
+        self._launcher = launcher
+        self._plan = f"{folder}/plan"
+        self.tell()
+
+    def tell(self, **plan: object) -> None:
+        """Say what is to happen: `die` at a step, `refuse` calls, `shift_s` the clock."""
+        data = json.dumps(plan).encode()
+        with open(self._plan, "r+b" if os.path.exists(self._plan) else "wb") as file:
+            file.write(data)
+            file.truncate()
+
+    def start(self) -> bool:
+        """Start the server; return False when it was killed before it listened."""
+        env = {"HOME": self.folder, "MCP_TOKEN": AI, "SYNC_TOKEN": SYNC}
+        argv = ["serve", "--root", self.root, "--port", str(self.port)]
+        argv += ["--cache-dir", self.cache, "--workers", str(self._workers)]
+        Path(self.log).touch()
+        size = os.path.getsize(self.log)
+        self.pid = self._launcher.start(argv, env, self.log, self._plan)
+        await_true(lambda: self.said(size) or not self.is_alive(), "the server")
+        return self.is_alive() or bool(self.end())
+
+    def said(self, start: int) -> bool:
+        """Return whether the log has the welcome after a byte."""
+        with open(self.log, "rb") as file:
+            file.seek(start)
+            return b"Stop with" in file.read()
+
+    def is_alive(self) -> bool:
+        """Return whether the process runs."""
+        state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return state[0] != "Z"
+
+    def end(self, kind: int = signal.SIGKILL) -> int:
+        """End the process and return 0 when that was seen."""
+        os.kill(self.pid, kind)
+        self._launcher.wait(self.pid)
+        self.pid = 0
+        return 0
+
+    def limit(self, kind: int, soft: int | None) -> None:
+        """Set a soft limit of the running server; None for as much as it may."""
+        hard = resource.prlimit(self.pid, kind)[1]
+        resource.prlimit(self.pid, kind, (hard if soft is None else soft, hard))
+
+    def deaths(self) -> list[str]:
+        """Return the steps at which it was killed."""
+        path = Path(self._plan + ".deaths")
+        return path.read_text().splitlines() if path.exists() else []
+
+
+class Acked:
+    """Remember every receipt, and what was tried after it without one."""
+
+    def __init__(self) -> None:
+        self.documents: dict[tuple[str, str], list[list]] = {}
+        self.sessions: dict[tuple[str, str], set] = {}
+        self.workspaces: dict[str, str] = {}
+        self.raw: dict[str, dict[str, bytes]] = {}
+        self.shared: set[tuple[str, str]] = set()
+        self.touched: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
+
+    def try_document(self, workspace_id: str, path: str, text: bytes | None) -> list:
+        """Note that a text (None: nothing) may be there from now on; [1] is set to
+        True when that was acknowledged."""
+        row = ["" if text is None else sha256(text), False]
+        with self._lock:
+            self.documents.setdefault((workspace_id, path), []).append(row)
+            self.touched.add((workspace_id, path))
+        return row
+
+    def add_session(self, workspace_id: str, name: str, digest: str, size: int) -> None:
+        """Note that a transcript was acknowledged."""
+        with self._lock:
+            self.sessions.setdefault((workspace_id, name), set()).add((digest, size))
+            self.touched.add((workspace_id, name))
+
+    def judge_document(self, key: tuple[str, str], live: str, kept: set) -> str:
+        """Return what is wrong with a document, by the digests that are there."""
+        tries = self.documents[key]
+        acked = [i for i, (_, is_acked) in enumerate(tries) if is_acked]
+        gone = {tries[i][0] for i in acked} - kept - {live, ""}
+        if gone:
+            return f"lost {key}: {len(gone)} acknowledged texts"
+        since = tries if key in self.shared else tries[max(acked, default=0) :]
+        if acked and live not in {digest for digest, _ in since}:
+            return f"lost {key}: the newest text is not the document"
+        foreign = ({live} | kept) - {digest for digest, _ in tries} - {""}
+        return f"torn {key}: a text that nobody sent" if foreign else ""
+
+    def judge_session(self, key: tuple[str, str], archives: list[bytes]) -> str:
+        """Return what is wrong with a session, by its transcripts."""
+        for digest, size in self.sessions[key]:
+            if not any(sha256(raw[:size]) == digest for raw in archives):
+                return f"lost {key}: {size} bytes {digest[:12]}"
+        for one, two in itertools.permutations(archives, 2):
+            if two.startswith(one):
+                return f"torn {key}: archived twice"
+        return ""
+
+
+@functools.lru_cache(400)
+def unpack_file(path: Path, inode: int, size: int, mtime_ns: int) -> bytes:
+    """Return what an archive holds, unpacked by another program's code; from memory
+    while the file is the same."""
+    return gzip.decompress(path.read_bytes())
+
+
+def read_documents(root: str) -> dict[tuple[str, str], tuple[str, set]]:
+    """Return, by workspace and path, the digest of each document's file and of its
+    old versions."""
+    found: dict = {}
+    for folder in Path(root, "workspaces").iterdir():
+        for path in itertools.chain(folder.glob("*.md"), folder.rglob("*/*.md")):
+            if path.is_dir():  # the old versions of one document
+                continue
+            name = str(path.relative_to(folder))
+            digest = sha256(path.read_bytes())
+            if name.startswith(".versions/"):
+                name = name.removeprefix(".versions/").rpartition("/")[0]
+                found.setdefault((folder.name, name), ["", set()])[1].add(digest)
+            else:
+                name = name.removeprefix("knowledge/")
+                found.setdefault((folder.name, name), ["", set()])[0] = digest
+    return found
+
+
+def read_archives(root: str) -> dict[tuple[str, str], list[bytes]]:
+    """Return the transcripts of each session, unpacked by another program."""
+    found: dict = {}
+    for path in sorted(Path(root, "workspaces").glob("*/sessions/*/*/*.jsonl.gz")):
+        workspace_id, name = path.parts[-5], fedmem.session_of(path.name)
+        about = path.stat()
+        raw = unpack_file(path, about.st_ino, about.st_size, about.st_mtime_ns)
+        found.setdefault((workspace_id, name), []).append(raw)
+    return found
+
+
+def judge_files(root: str, acked: Acked) -> list[str]:
+    """Return what the files of a root lack of what was acknowledged."""
+    documents, archives = read_documents(root), read_archives(root)
+    wrong = [acked.judge_document(k, *documents.get(k, ("", set())))
+             for k in acked.documents]
+    wrong += [acked.judge_session(k, archives.get(k, [])) for k in acked.sessions]
+    for project, workspace_id in acked.workspaces.items():
+        path = Path(root, "workspaces", workspace_id, "identity.json")
+        known = json.loads(path.read_bytes())["project"] if path.exists() else ""
+        wrong += [f"lost workspace {project}"] if known != project else []
+    return list(filter(None, wrong))
+
+
+def judge_root(root: str, deep: bool = True) -> list[str]:
+    """Return what is torn in a root: by a check, by the numbers of the journal,
+    by what an interrupted write left and nobody mended."""
+    lines = Path(root, fedmem.JOURNAL_FILE).read_bytes().split(b"\n")[:-1]
+    seqs = [json.loads(line)["seq"] for line in lines]
+    wrong = []
+    if seqs != list(range(1, len(seqs) + 1)):
+        wrong.append("torn journal: its numbers have gaps or doubles")
+    locks = sorted(Path(root, "_meta/locks").iterdir())
+    wrong += [f"torn {lock.name} names a write" for lock in locks if lock.stat().st_size]
+    with contextlib.closing(fedmem.open_store(root, True)) as store:
+        checked = fedmem.check_store(store, deep)
+        return wrong + [f"torn {file}: {what}" for file, what in checked if what]
+
+
+class Machine:
+    """Guard a client's home, in which transcripts and notes change."""
+
+    def __init__(self, launcher: Launcher, folder: str, port: int, rng: random.Random):
+        self.folder = folder
+        self.log = f"{folder}/log"
+        self.env = {
+            "HOME": folder,
+            "MEMORY_SYNC_HOME": f"{folder}/.memory-sync",
+            "CLAUDE_CONFIG_DIR": f"{folder}/.claude",
+            "CODEX_HOME": f"{folder}/.codex",
+        }
+        self.transcripts: dict[str, Path] = {}
+        self.notes = Path(folder, "notes")
+        self.tries: dict[str, set] = {}
+        self._launcher = launcher
+        self._rng = rng
+        name = os.path.basename(folder)
+        about = {"machine": name, "tool": "claude-code", "project": "p0"}
+        row = {"local": str(self.notes), "upload_prefix": "notes/", "glob": "*.md"}
+        self.notes.mkdir(parents=True)
+        for path, value in (
+            ("config.json", {"url": f"http://127.0.0.1:{port}", "machine": name}),
+            ("tokens.json", {"mcp_token": AI, "sync_token": SYNC}),
+            ("manifests/p0.json", {**about, "tracked": [], "tracked_dirs": [row]}),
+        ):
+            file = Path(self.env["MEMORY_SYNC_HOME"], path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(value))
+
+    def make_lines(self) -> bytes:
+        """Return some lines that no other transcript has; one time in eight enough
+        for several blocks, sometimes for several pieces."""
+        rng, lines = self._rng, []
+        for number in range(rng.randint(1, 9)):
+            text = f"{rng.random()} says heron{rng.randint(0, 99)}"
+            lines.append(claude_line(rng.choice(("user", "assistant")), text, number))
+        if rng.random() < 0.12:
+            blob = rng.randbytes(rng.choice((200_000, 700_000, 700_000, 2_300_000))).hex()
+            lines.insert(1, json.dumps({"type": "blob", "data": blob}).encode() + b"\n")
+        return b"".join(lines)
+
+    def place(self, name: str) -> Path:
+        """Return where a transcript of a session lies, in a folder by chance."""
+        project = f"/home/dev/p{self._rng.randint(0, 2)}"
+        if name.count("-") == 4:
+            path = Path(self.env["CODEX_HOME"], "sessions/2026/05/12")
+            return path / f"rollout-2026-05-12T09-00-00-{name}.jsonl"
+        slug = fedmem.make_claude_slug(project)
+        return Path(self.env["CLAUDE_CONFIG_DIR"], "projects", slug, f"{name}.jsonl")
+
+    def change(self) -> None:
+        """Do to transcripts and notes what tools and people do."""
+        rng = self._rng
+        for _ in range(rng.randint(2, 5)):
+            act = rng.choice(
+                (self.begin, self.grow, self.grow, self.diverge, self.fork)
+                + (self.move, self.note, self.note, self.rename)
+            )
+            act()
+
+    def begin(self) -> None:
+        """Begin a session of Claude Code or Codex."""
+        name = f"{self._rng.getrandbits(40):x}"
+        if self._rng.random() < 0.4:
+            name = f"{self._rng.getrandbits(32):08x}-0000-7000-8000-{name:0>12}"
+        cwd = f"/home/dev/p{self._rng.randint(0, 2)}"
+        self.put(name, with_cwd(self.make_lines(), cwd))
+
+    def put(self, name: str, raw: bytes) -> None:
+        """Write a transcript."""
+        path = self.transcripts.setdefault(name, self.place(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(raw)
+
+    def pick(self) -> tuple[str, bytes]:
+        """Return a session and its transcript; begin one when there is none."""
+        if not self.transcripts:
+            self.begin()
+        name = self._rng.choice(list(self.transcripts))
+        return name, self.transcripts[name].read_bytes()
+
+    def grow(self) -> None:
+        """Go on with a session; sometimes a line is only half written."""
+        name, raw = self.pick()
+        more = self.make_lines()
+        self.put(name, raw + (more[:-7] if self._rng.random() < 0.2 else more))
+
+    def diverge(self) -> None:
+        """Change a transcript in its middle, or cut it, and end its session."""
+        name, raw = self.pick()
+        at = self._rng.randint(0, len(raw))
+        tail = self.make_lines() if self._rng.random() < 0.8 else b""
+        self.put(name, raw[:at] + tail)
+        client = fedmem.load_client(self.env)
+        event = {"hook_event_name": "SessionEnd", "session_id": name}
+        fedmem.write_spool(client, event)
+
+    def fork(self) -> None:
+        """Go on from the middle of a session in another one."""
+        _, raw = self.pick()
+        name = f"{self._rng.getrandbits(40):x}"
+        lines = raw.splitlines(keepends=True)
+        begun = b"".join(lines[: self._rng.randint(1, len(lines))])
+        self.put(name, begun + self.make_lines())
+
+    def move(self) -> None:
+        """Move a transcript to another project's folder."""
+        name, _ = self.pick()
+        path = self.place(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.transcripts[name] = self.transcripts[name].replace(path)
+
+    def note(self) -> None:
+        """Write a note, or write it anew."""
+        name = f"n{self._rng.randint(0, 5)}.md"
+        text = f"# Note\n\n{self._rng.random()} " + "word " * self._rng.randint(0, 900)
+        (self.notes / name).write_text(text)
+        self.tries.setdefault(name, set()).add(sha256(text.encode()))
+
+    def rename(self) -> None:
+        """Give a note another name, over one that may be there."""
+        notes = list(self.notes.iterdir())
+        if notes:
+            old, name = self._rng.choice(notes), f"n{self._rng.randint(0, 5)}.md"
+            text = old.read_bytes()
+            old.replace(self.notes / name)
+            self.tries.setdefault(name, set()).add(sha256(text))
+
+    def start_sync(self) -> int:
+        """Start a sync and return its process id."""
+        return self._launcher.start(["sync", "--quiet"], self.env, self.log)
+
+    def end_sync(self, pid: int) -> tuple[int, str]:
+        """Return exit code and output of a sync when it has ended."""
+        code = self._launcher.wait(pid)
+        said = Path(self.log).read_text()
+        Path(self.log).write_text("")
+        return code, said
+
+    def add_receipts(self, acked: Acked) -> None:
+        """Add what the client holds for acknowledged."""
+        path = Path(self.env["MEMORY_SYNC_HOME"], "state.json")
+        state = json.loads(path.read_bytes()) if path.exists() else {}
+        homes = state.get("workspaces", {})
+        for key, known in state.get("sessions", {}).items():
+            home = homes.get("\0".join(known.get("identity", ())))
+            if home and "sha256" in known:
+                where = home["workspace_id"], key.partition("/")[2]
+                acked.add_session(*where, known["sha256"], known["size"])
+
+    def judge(self, root: str) -> list[str]:
+        """Return which transcripts and notes of this machine are not in a root."""
+        found: dict[str, list[bytes]] = {}
+        wrong = []
+        for (_, name), archives in read_archives(root).items():
+            if name in found and name in self.transcripts:
+                wrong.append(f"torn {name}: in two workspaces")
+            found[name] = archives
+        for name, path in self.transcripts.items():
+            raw = path.read_bytes()
+            if not any(kept.startswith(raw) for kept in found.get(name, ())):
+                wrong.append(f"lost {path}")
+        machine = os.path.basename(self.folder)
+        documents = read_documents(root)
+        for path in self.notes.iterdir():
+            key = f"{machine}-claude-code-p0", f"notes/{path.name}"
+            live, kept = documents.get(key, ("", set()))
+            if live != sha256(path.read_bytes()):
+                wrong.append(f"lost {path}")
+            if not kept <= self.tries[path.name]:
+                wrong.append(f"torn {path}: versions that were never written")
+        return wrong
+
+
+class RawWriter(threading.Thread):
+    """Guard a thread that calls the tools as fast as they answer, and believes only
+    receipts that fit what it sent."""
+
+    def __init__(self, name: str, port: int, acked: Acked, seed: int):
+        super().__init__(name=name, daemon=True)
+        self.wire = Wire(port)
+        self.acked = acked
+        self.rng = random.Random(seed)
+        self.stopping = threading.Event()
+        self.refusals: list[str] = []
+        self.problems: list[str] = []
+        self.receipts = 0
+        self.own: dict = {}
+        self._raw = acked.raw.setdefault(name, {})
+        self._count = 0
+
+    def run(self) -> None:
+        """Write until told to stop; a lost connection is only waited for."""
+        acts = (self.write, self.write, self.share, self.overview, self.delete)
+        acts += (self.grow, self.grow, self.send_pieces, self.register, self.conflict)
+        while not self.stopping.is_set():
+            try:
+                if self.own or self.sign_up():
+                    self.rng.choice(acts)()
+            except Exception as e:  # noqa: BLE001 - told where it is looked for
+                self.problems.append(f"{self.name}: {type(e).__name__}: {e}")
+                return
+
+    def ask(self, name: str, token: str = SYNC, **arguments: object) -> dict | None:
+        """Return a receipt, None without one; keep the sentence of a refusal."""
+        data = self.wire.call(name, token, **arguments)
+        if data is None:
+            self.stopping.wait(0.02)
+        elif "error" in data:
+            self.refusals.append(data["error"])
+            self.stopping.wait(0.005)
+        else:
+            self.receipts += 1
+            return data
+        return None
+
+    def sign_up(self) -> bool:
+        """Register the workspace that this writer writes into."""
+        about = {"project": self.name, "machine": "raw", "tool": "codex"}
+        own = self.ask("register_workspace", **about)
+        bound = self.ask("register_workspace", AI, **about)
+        if own and bound:
+            self.keep_id(self.name, own)
+            self.keep_id(self.name, bound)
+            self.own = {**own, "binding": bound["binding"]}
+        return bool(self.own)
+
+    def put(self, path: str, name: str, token: str, /, **more: object) -> None:
+        """Store a text that no other call stores, and read it back."""
+        self._count += 1
+        text = f"{self.name} {self._count} {self.rng.random()}" + "x" * (
+            40_000 if self.rng.random() < 0.1 else self.rng.randint(0, 900)
+        )
+        where = self.own["workspace_id"], path
+        row = self.acked.try_document(*where, text.encode())
+        receipt = self.ask(name, token, content=text, **more)
+        if receipt is None:
+            return
+        if receipt["sha256"] != row[0] or receipt["status"] == "deleted":
+            raise AssertionError(f"a wrong receipt: {receipt}")
+        row[1] = True
+        there = self.wire.call("read_knowledge", workspace_id=where[0], path=path)
+        if there and there.get("content", text) != text and where not in self.shared:
+            raise AssertionError(f"{where} is not what was acknowledged: {there}")
+
+    @property
+    def shared(self) -> set:
+        """Return which documents others write too."""
+        return self.acked.shared
+
+    def write(self) -> None:
+        """Write one of a few documents."""
+        path = f"{self.rng.choice('abc')}/n{self.rng.randint(0, 2)}.md"
+        own = {n: self.own[n] for n in ("workspace_id", "write_token")}
+        self.put(path, "upload_knowledge", SYNC, path=path, **own)
+
+    def share(self) -> None:
+        """Write a document that all writers write."""
+        about = {"project": "shared", "machine": "raw", "tool": "codex"}
+        common = self.ask("register_workspace", **about)
+        if common:
+            mine, self.own = self.own, common
+            self.keep_id("shared", common)
+            self.shared.add((common["workspace_id"], "s.md"))
+            try:
+                self.put("s.md", "upload_knowledge", SYNC, path="s.md", **common)
+            finally:
+                self.own = mine
+
+    def overview(self) -> None:
+        """Write the overview as an AI does."""
+        binding = self.own["binding"]
+        self.put("overview.md", "write_overview", AI, binding=binding)
+
+    def delete(self) -> None:
+        """Delete a document as an AI does."""
+        path = f"{self.rng.choice('abc')}/n{self.rng.randint(0, 2)}.md"
+        where = self.own["workspace_id"], path
+        row = self.acked.try_document(*where, None)
+        binding = {"binding": self.own["binding"]}
+        row[1] = bool(self.ask("delete_knowledge", AI, path=path, **binding))
+        if not row[1] and self.refusals[-1:] and "no document" in self.refusals[-1]:
+            self.acked.documents[where].remove(row)
+
+    def conflict(self) -> None:
+        """Write on a reading that is stale, which must be refused."""
+        own = {n: self.own[n] for n in ("workspace_id", "write_token")}
+        stale = {"path": "a/n0.md", "content": "stale", "if_sha256": "0" * 64}
+        if self.ask("upload_knowledge", **own, **stale):
+            raise AssertionError("a write on a stale reading was acknowledged")
+
+    def upload(self, name: str, raw: bytes, base: bytes, size: int) -> None:
+        """Send a transcript in pieces, those after an archived beginning if any."""
+        own = {n: self.own[n] for n in ("workspace_id", "write_token")}
+        about = {"session_id": name, "sha256": sha256(raw), "total_size": len(raw)}
+        offset = len(base)
+        for _ in range(40):
+            data = pack(raw[offset : offset + size])
+            more = {"base_sha256": sha256(base)} if base else {}
+            answer = self.ask("upload_session", **own, **about, data=data,
+                              offset=offset, **more)
+            if answer is None:
+                return
+            if answer["status"] not in ("partial", "restart"):
+                break
+            base = b"" if answer["status"] == "restart" else base
+            offset = answer["next_offset"]
+        if answer.get("sha256") != sha256(raw) and answer["status"] != "contained":
+            raise AssertionError(f"a wrong receipt: {answer}")
+        name = answer["session_id"].partition("~")[0]
+        self.acked.add_session(own["workspace_id"], name, sha256(raw), len(raw))
+        self._raw[name] = raw
+
+    def grow(self) -> None:
+        """Begin a session or go on with it."""
+        name = f"s{self.rng.randint(0, 2)}"
+        base = self._raw.get(name, b"")
+        more = claude_line("user", f"{self.name} {self.rng.random()}")
+        if self.rng.random() < 0.15:
+            more += self.rng.randbytes(700_000).hex().encode() + b"\n"
+        self.upload(name, base + more, base, 4_000_000)
+
+    def send_pieces(self) -> None:
+        """Send a session whole, in small pieces, one time in three another one."""
+        name = f"s{self.rng.randint(0, 2)}"
+        base = self._raw.get(name, b"") if self.rng.random() < 0.7 else b"x\n"
+        more = claude_line("user", f"{self.rng.random()}", filler="y" * 90_000)
+        self.upload(name, base + more, b"", 400_000)
+
+    def register(self) -> None:
+        """Register a new project."""
+        name = f"{self.name}-{self.rng.getrandbits(24):x}"
+        about = {"project": name, "machine": "raw", "tool": "codex"}
+        if self.rng.random() < 0.2 and len(self.acked.workspaces) < 60:
+            made = self.ask("register_workspace", **about)
+            if made:
+                self.keep_id(name, made)
+
+    def keep_id(self, project: str, made: dict) -> None:
+        """Remember a workspace; a project that is registered twice has one id."""
+        known = self.acked.workspaces.setdefault(project, made["workspace_id"])
+        if known != made["workspace_id"]:
+            raise AssertionError(f"{project} is {known} and {made['workspace_id']}")
+
+
+CRASH_POINTS = tuple(
+    (step, how)
+    for step in (
+        "pwrite lock", "open temp", "fsync temp", "fsync folder", "mkdir folder",
+        "link version", "rename document", "rename version", "rename archive",
+        "rename record", "rename registry", "rename identity", "write journal",
+        "fsync journal", "ftruncate journal", "ftruncate lock", "open partial",
+        "unlink partial",
+    )
+    for how in ("before", "after", *(["torn"] if "write" in step else []))
+)  # fmt: skip
+REFUSING = (
+    dict.fromkeys(
+        ("open", "write", "pwrite", "ftruncate", "rename", "link", "unlink", "mkdir"),
+        "EROFS",
+    ),
+    {"fsync": "EIO"},
+    {"write": "ENOSPC"},
+    {"write": "EIO", "ftruncate": "EIO"},
+    {"rename": "EIO"},
+    {"link": "EDQUOT", "mkdir": "ENOSPC"},
+    {"open": "ENOSPC"},
+)
+HOUR_S = 3_600
+ROUNDS_PER_ROOT = 20
+
+
+class CrashRun:
+    """Guard rounds of trouble on roots that are used for some rounds each."""
+
+    KINDS = ("step", "time", "step", "client", "step", "both", "step", "mend")
+    KINDS += ("full", "step", "handles", "step", "refuse", "clock")
+
+    def __init__(self, folder: str, seed: int):
+        self.rng = random.Random(seed)
+        self.folder = folder
+        self.launcher = Launcher()
+        self.problems: list[str] = []
+        self.deaths: dict[str, int] = {}
+        self.receipts = self.refusals = self.rounds = self._point = 0
+        self.server: Served
+
+    def begin(self) -> None:
+        """Begin with a new root and two new machines."""
+        folder = tempfile.mkdtemp(dir=self.folder)
+        self.server = Served(self.launcher, folder)
+        self.acked = Acked()
+        self.machines = [
+            Machine(self.launcher, f"{folder}/{name}", self.server.port, self.rng)
+            for name in ("laptop", "desktop")
+        ]
+        self.server.start()
+
+    def end(self) -> None:
+        """End the server and forget the root."""
+        for death in self.server.deaths():
+            self.deaths[death] = self.deaths.get(death, 0) + 1
+        if self.server.pid:
+            self.server.end()
+        shutil.rmtree(self.server.folder)
+
+    def close(self) -> None:
+        """End everything."""
+        self.launcher.close()
+
+    def run(self, kind: str) -> list[str]:
+        """Run one round and return what is wrong after it."""
+        found: list[str] = []
+        self.rounds += 1
+        self.acked.touched.clear()
+        for machine in self.machines:
+            machine.change()
+        writers = [
+            RawWriter(f"w{i}", self.server.port, self.acked, self.rng.getrandbits(32))
+            for i in range(3)
+        ]
+        for writer in writers:
+            writer.start()
+        machine = self.rng.choice(self.machines)
+        client = machine.start_sync()
+        getattr(self, f"trouble_{kind}")(client)
+        for writer in writers:
+            writer.stopping.set()
+        self.restart(kind)
+        for writer in writers:
+            writer.join(60)
+            found += writer.problems + [f"{writer.name} hangs"] * writer.is_alive()
+            writer.wire.close()
+            self.receipts += writer.receipts
+            self.refusals += len(writer.refusals)
+            found += [f"refusal: {r}" for r in writer.refusals if "incident" in r]
+        machine.end_sync(client)
+        found += self.go_on() + self.sync_all()
+        found += self.judge(kind)
+        found += self.judge_tools()
+        self.problems += found
+        return found
+
+    def restart(self, kind: str) -> None:
+        """Start the server again if it was killed, for `mend` killed once more."""
+        if self.server.pid and not self.server.is_alive():
+            self.server.end()
+        if kind == "mend" and not self.server.pid:
+            step = ("fsync folder", "write journal", "rename registry", "unlink temp")
+            how = self.rng.choice(("before", "after"))
+            self.server.tell(die=[self.rng.choice(step), 1, how])
+            if self.server.start():
+                self.server.end()
+        self.server.tell()
+        if not self.server.pid and not self.server.start():
+            raise AssertionError("the server does not start")
+
+    def wait(self, low_s: float, high_s: float) -> None:
+        """Let things run for a while that chance chooses."""
+        time.sleep(self.rng.uniform(low_s, high_s))
+
+    def trouble_time(self, client: int) -> None:
+        """Kill the server at a moment."""
+        self.wait(0.02, 0.5)
+        self.server.end()
+
+    def trouble_step(self, client: int) -> None:
+        """Kill the server at a named step of a write."""
+        step, how = CRASH_POINTS[self._point % len(CRASH_POINTS)]
+        self._point += 1
+        self.wait(0, 0.15)
+        self.server.tell(die=[step, self.rng.randint(1, 4), how])
+        end = time.monotonic() + 0.7
+        while self.server.is_alive() and time.monotonic() < end:
+            time.sleep(0.005)
+        self.server.end()
+
+    trouble_mend = trouble_step
+
+    def trouble_client(self, client: int) -> None:
+        """Kill the client at a moment."""
+        self.wait(0.01, 0.4)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(client, signal.SIGKILL)
+
+    def trouble_both(self, client: int) -> None:
+        """Kill the client, and then the server."""
+        self.trouble_client(client)
+        self.trouble_time(client)
+
+    def trouble_full(self, client: int) -> None:
+        """Let no file grow beyond a size: the journal's, a page's, half a block."""
+        journal = os.path.getsize(f"{self.server.root}/{fedmem.JOURNAL_FILE}")
+        size = self.rng.choice((journal + 100, journal + 2_000, 30_000, 600_000))
+        self.server.limit(resource.RLIMIT_FSIZE, size)
+        self.wait(0.2, 0.4)
+        self.server.limit(resource.RLIMIT_FSIZE, None)
+        self.wait(0.1, 0.2)
+
+    def trouble_handles(self, client: int) -> None:
+        """Leave the server no more file handles than it has, or a few."""
+        self.wait(0, 0.1)
+        have = len(os.listdir(f"/proc/{self.server.pid}/fd"))
+        self.server.limit(resource.RLIMIT_NOFILE, have + self.rng.randint(-2, 5))
+        self.wait(0.2, 0.4)
+        self.server.limit(resource.RLIMIT_NOFILE, None)
+        self.wait(0.1, 0.2)
+
+    def trouble_refuse(self, client: int) -> None:
+        """Let the disk refuse everything, as one mounted read-only, or some calls."""
+        for _ in range(2):
+            self.server.tell(refuse=self.rng.choice(REFUSING))
+            self.wait(0.1, 0.25)
+            self.server.tell()
+            self.wait(0.05, 0.1)
+
+    def trouble_clock(self, client: int) -> None:
+        """Set the clock back, further back, and forward again."""
+        for shift_s in (-HOUR_S, -24 * HOUR_S, -8_760 * HOUR_S, 24 * HOUR_S):
+            self.server.tell(shift_s=shift_s * self.rng.random())
+            self.wait(0.05, 0.15)
+
+    def go_on(self) -> list[str]:
+        """Return what is wrong with a writer who comes after the trouble: he must get
+        a receipt of every kind."""
+        writer = RawWriter("after", self.server.port, self.acked, self.rounds)
+        for act in (writer.sign_up, writer.write, writer.overview, writer.grow):
+            act()
+        writer.wire.close()
+        return writer.problems + [f"after the trouble: {r}" for r in writer.refusals]
+
+    def sync_all(self) -> list[str]:
+        """Return what is wrong with two syncs of every machine: the first brings
+        everything, the second has nothing to do."""
+        wrong = []
+        for machine in self.machines:
+            code, said = machine.end_sync(machine.start_sync())
+            again = machine.end_sync(machine.start_sync())
+            machine.add_receipts(self.acked)
+            if code or again[0] or "synced 0 sessions, 0 notes" not in again[1]:
+                wrong.append(f"sync: {code} {said!r}, again {again}")
+        return wrong
+
+    def judge(self, kind: str) -> list[str]:
+        """Return what is lost or torn in the files, and what the server said that no
+        server should say."""
+        server = self.server
+        wrong = judge_files(server.root, self.acked)
+        wrong += judge_root(server.root, deep=self.rounds % 5 == 0)
+        if kind in ("full", "handles", "refuse"):  # no restart: the next writer mends
+            wrong = [w for w in wrong if not w.endswith("names a write")]
+        for machine in self.machines:
+            wrong += machine.judge(server.root)
+        log = Path(server.log)
+        text = log.read_text(errors="replace")
+        if "Traceback" in text:
+            wrong.append(f"log: {text[text.index('Traceback') :][:2000]}")
+        wrong += [f"log: {len(text)} bytes in one round"] * (len(text) > 500_000)
+        os.truncate(log, 0)
+        return wrong
+
+    def judge_tools(self) -> list[str]:
+        """Return where the tools show something else than the files: of some of what
+        was written in this round."""
+        wire, wrong = Wire(self.server.port), []
+        documents = read_documents(self.server.root)
+        archives = read_archives(self.server.root)
+        touched = sorted(self.acked.touched)
+        for where in self.rng.sample(touched, min(8, len(touched))):
+            about = {"workspace_id": where[0]}
+            if where in self.acked.sessions:
+                about["session_id"] = where[1]
+                page = wire.call("read_session", **about, view="data")
+                raw = gzip.decompress(base64.b64decode(page["data"]))
+                known = [kept[: len(raw)] for kept in archives[where]]
+                wrong += [] if raw in known else [f"torn {where}: by read_session"]
+            elif where in documents:
+                live, kept = documents[where]
+                page = wire.call("read_knowledge", **about, path=where[1])
+                text = page.get("content")
+                wrong += [f"lost {where}: by read_knowledge"] * (
+                    live != (sha256(text.encode()) if text is not None else "")
+                )
+                page = wire.call("list_knowledge", **about, versions_of=where[1])
+                listed = {row["sha256"] for row in page["documents"]}
+                wrong += [f"lost {where}: versions"] * (not kept <= listed)
+        wire.close()
+        return wrong
+
+
+def run_crash(count: int, seed: int) -> int:
+    """Run rounds of trouble, print how they went, and return 0 when nothing was lost
+    or torn."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="fedmem-test-") as folder:
+        run = CrashRun(folder, seed)
+        print(f"seed {seed}", flush=True)
+        for number in range(count):
+            if number % ROUNDS_PER_ROOT == 0:
+                run.begin()
+            kind = run.KINDS[number % len(run.KINDS)]
+            for problem in run.run(kind):
+                print(f"round {number} ({kind}): {problem}", flush=True)
+            if (number + 1) % ROUNDS_PER_ROOT == 0 or number + 1 == count:
+                run.end()
+                print(
+                    f"{number + 1} rounds, {run.receipts:,} receipts and "
+                    f"{run.refusals:,} refusals of raw callers, "
+                    f"{time.monotonic() - started:.0f} s",
+                    flush=True,
+                )
+        run.close()
+    for death, times in sorted(run.deaths.items()):
+        print(f"killed {times:3} times: {death}")
+    lost, torn = (
+        sum(p.startswith(word) for p in run.problems) for word in ("lost", "torn")
+    )
+    other = len(run.problems) - lost - torn
+    also = f", {other} other problems" if other else ""
+    print(f"{count} rounds, {lost} lost, {torn} torn{also}")
+    return 1 if run.problems else 0
+
+
 # ---- House: how the program is written --------------------------------------
 
 
@@ -6439,6 +7436,7 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import functools
 import gzip
 import hashlib
 import json
@@ -6972,6 +7970,10 @@ def main() -> None:
         at = sys.argv.index("--interop")
         INTEROP_DIR = sys.argv[at + 1]
         sys.argv[at : at + 2] = ["InteropTest"]
+    if "--crash" in sys.argv[1:]:
+        options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+        seed = int(options.get("--seed") or random.SystemRandom().getrandbits(32))
+        sys.exit(run_crash(int(options["--crash"]), seed))
     unittest.main()
 
 
