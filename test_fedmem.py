@@ -14,6 +14,8 @@ import ast
 import base64
 import contextlib
 import dataclasses
+import datetime
+import errno
 import functools
 import gzip
 import hashlib
@@ -32,6 +34,7 @@ import shutil
 import signal
 import socket
 import socketserver
+import sqlite3
 import ssl
 import stat
 import subprocess
@@ -1227,6 +1230,100 @@ class StoreTest(RootCase):
         self.assert_sound()
 
 
+    def test_a_registry_that_cannot_be_read_now_is_read_again(self) -> None:
+        """No handle left: what another process registered meanwhile is not forgotten,
+        and its id is given to nobody else."""
+        for number, name in enumerate(("read_json_file", "list_directory")):
+            project = {"machine": "m", "tool": "t", "project": f"new{number}"}
+            first = fedmem.Workspace("", **project, git_remote="one")
+            other = self.open_again()
+            made = fedmem.register_workspace(other, first, "sync").workspace_id
+            failed = fedmem.StorageFailed("no handle")
+            with mock.patch.object(fedmem, name, side_effect=failed):
+                with self.assertRaises(fedmem.StorageFailed):
+                    self.store.registry.all()
+            self.assertIn(made, self.store.registry.all())
+            second = fedmem.Workspace("", **project, git_remote="two")
+            again = fedmem.register_workspace(self.store, second, "sync").workspace_id
+            self.assertNotEqual(again, made)
+
+    def test_a_registration_mended_elsewhere_is_not_overwritten(self) -> None:
+        """One process is killed while it fills in a remote, the second one mends that
+        and acknowledges it; the third knows nothing of it, and registers too."""
+        one, two, three = (self.open_again() for _ in range(3))
+
+        def register(store: fedmem.Store, project: str, remote: str) -> str:
+            """Return the id of a project."""
+            wanted = fedmem.Workspace("", "m", "t", project, git_remote=remote)
+            return fedmem.register_workspace(store, wanted, "sync").workspace_id
+
+        made = register(one, "shop", "")
+        for store in (one, two, three):
+            store.registry.all()
+        with mock.patch.object(one.journal, "append", side_effect=SystemExit):
+            with self.assertRaises(SystemExit):
+                register(one, "shop", "r1")
+        self.assertEqual(register(two, "shop", "r1"), made)
+        register(three, "cart", "")
+        self.assertNotEqual(register(three, "shop", "r2"), made)
+        self.assertEqual(register(two, "shop", "r1"), made)
+
+    def test_versions_are_in_order_when_the_clock_goes_back(self) -> None:
+        """By an hour between two writes, and when it stands still."""
+        now = fedmem.utc_now()
+        for hours in (0, 1, 2, 2, 2):
+            shown = now - datetime.timedelta(hours=hours)
+            with mock.patch.object(fedmem, "utc_now", return_value=shown):
+                self.write("a.md", f"text {hours}")
+                self.write("a.md", "between")
+        texts = [
+            fedmem.read_document(self.store, self.workspace_id, "a.md", name)[1]
+            for name, _ in fedmem.list_versions(self.store, self.workspace_id, "a.md")
+        ]
+        written = [b"text 0", b"text 1", *[b"text 2"] * 3]
+        self.assertEqual([t for t in reversed(texts) if t != b"between"], written)
+        self.assertEqual(len(texts), 9)
+        self.assert_sound()
+
+    def test_a_write_that_fails_again_and_again_keeps_one_version(self) -> None:
+        """A full disk and a client that tries every ten minutes."""
+        self.write("a.md", "one")
+        real = os.rename
+
+        def refuse(old: str, new: str, **fds: int) -> None:
+            """Have no room for the document."""
+            if new == "a.md":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(old, new, **fds)
+
+        with mock.patch.object(os, "rename", refuse):
+            for _ in range(3):
+                with self.assertRaises(fedmem.StorageFailed):
+                    self.write("a.md", "two")
+        self.write("a.md", "two")
+        listed = fedmem.list_versions(self.store, self.workspace_id, "a.md")
+        self.assertEqual([d.sha256 for _, d in listed], [sha256(b"one")])
+        self.assert_sound()
+
+    def test_a_refusal_stays_one_when_the_lock_file_cannot_be_cleared(self) -> None:
+        """The caller is told what was wrong with the call."""
+        self.write("a.md", "one")
+        with mock.patch.object(os, "ftruncate", side_effect=OSError(errno.EIO, "")):
+            with self.assertRaises(fedmem.Conflict):
+                self.write("a.md", "two", if_sha256="0" * 64)
+        self.assertEqual(self.write("a.md", "two").status, "updated")
+
+    def test_a_list_without_handles_is_refused_and_not_shortened(self) -> None:
+        """A session that cannot be looked at now is not left out."""
+        self.upload("s", make_transcript(3))
+        store = self.open_again()
+        refused = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        with mock.patch.object(os, "open", side_effect=refused):
+            with self.assertRaisesRegex(fedmem.StorageFailed, "Too many open files"):
+                fedmem.list_heads(store, [self.workspace_id])
+        self.assertEqual(len(fedmem.list_heads(store, [self.workspace_id])), 1)
+
+
 class ArchiveTest(RootCase):
     """Sessions: byte-exact archives, growth, revisions, uploads under way."""
 
@@ -1412,6 +1509,19 @@ class ArchiveTest(RootCase):
             self.store, self.workspace_id, "t", unknown, "sync"
         )
         self.assertEqual(answer["status"], "restart")
+
+    def test_an_upload_goes_on_after_weeks(self) -> None:
+        """What expires is what nobody goes on with."""
+        raw = make_transcript(20, 2_000)
+        third = len(raw) // 3
+        for start, end in ((0, third), (third, 2 * third), (2 * third, len(raw))):
+            piece = fedmem.Piece(start, raw[start:end], len(raw), sha256(raw))
+            args = self.store, self.workspace_id, "s", piece, "sync"
+            receipt = fedmem.receive_piece(*args)
+            for part in Path(self.root, fedmem.PARTIAL_DIR).iterdir():
+                os.utime(part, (0, 0))
+        self.assertEqual(receipt["status"], "stored")
+        self.assert_exact(self.archives()[0], raw)
 
     def test_unfinished_uploads_have_a_quota_and_expire(self) -> None:
         """What nobody finishes does not fill the disk."""
@@ -2196,6 +2306,63 @@ class IndexTest(IndexCase):
         compare()
         with self.assertRaises(fedmem.NoIndex):
             fedmem.read_newest(self.store, self.index, scopes[0], ("~", "", ""))
+
+    def test_searches_that_fail_give_their_place_back(self) -> None:
+        """Without a handle the files are scanned, later the index is used again."""
+        refused = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        for _ in range(fedmem.INDEX_READERS + 1):
+            with mock.patch.object(os, "open", side_effect=refused):
+                with self.assertRaises(fedmem.NoIndex), self.index.read(0.1):
+                    pass
+        self.write("a.md", "pelican")
+        self.catch_up()
+        self.assertEqual(self.find_notes("pelican"), ["a.md"])
+
+    def test_an_index_that_cannot_be_read_now_is_kept(self) -> None:
+        """A full disk or no handles: it took hours to make."""
+        self.write("a.md", "pelican")
+        self.catch_up()
+        path = Path(self.cache, fedmem.INDEX_FILE)
+        before = path.stat().st_ino
+        refused = sqlite3.OperationalError("unable to open database file")
+        indexer = self.make_indexer(self.cache)
+        with mock.patch.object(fedmem, "connect_index", side_effect=refused):
+            with self.assertRaises(sqlite3.OperationalError), indexer.opened():
+                pass
+        self.assertEqual(path.stat().st_ino, before)
+
+    def test_a_document_that_cannot_be_read_now_stays_in_the_index(self) -> None:
+        """And is indexed when there are handles again."""
+        self.write("a.md", "pelican")
+        self.catch_up()
+        self.write("a.md", "heron")
+        real = os.open
+
+        def refuse(path: str, *args: int, **more: int) -> int:
+            """Have no handle for the document."""
+            if path == "a.md":
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return real(path, *args, **more)
+
+        with mock.patch.object(os, "open", refuse):
+            with self.assertRaises(fedmem.StorageFailed):
+                self.catch_up()
+        query = fedmem.Query("pelican", "words")
+        args = self.store, self.index, query, fedmem.mask_secrets
+        self.assertEqual(fedmem.search_documents(*args)["total"], 1)
+        self.assertEqual(self.find_notes("heron"), ["a.md"])
+
+    def test_an_index_that_falls_behind_for_long_says_so(self) -> None:
+        """By one write: its disk is full."""
+        self.write("a.md", "pelican")
+        self.catch_up()
+        self.write("b.md", "heron")
+        query = fedmem.Query("heron", "words")
+        args = self.store, self.index, query, fedmem.mask_secrets
+        self.assertEqual(fedmem.search_documents(*args)["note"], "")
+        self.store.journal.read_at_s -= 60
+        note = fedmem.search_documents(*args)["note"]
+        self.assertIn("newest writes are not searched yet", note)
 
     def test_searches_scan_while_there_is_no_index_and_say_so(self) -> None:
         """Being built, or never to come."""
@@ -2983,6 +3150,19 @@ class ToolsTest(ServerCase):
         tail = self.sync("read_session", **where, offset=-7)
         self.assertEqual(gzip.decompress(base64.b64decode(tail["data"])), raw[-7:])
         self.assertIn("sync token", self.refuse("read_session", **where))
+
+    def test_an_export_is_of_one_state_of_a_growing_session(self) -> None:
+        """What was added since it was looked up is not in it."""
+        raw = make_transcript(30, 3_000)
+        self.upload("s", raw[:40_000])
+        archive = fedmem.require_archive(self.store, self.workspace_id, "s")
+        self.upload("s", raw)
+        with mock.patch.object(fedmem, "require_archive", return_value=archive):
+            where = {"workspace_id": self.workspace_id, "session_id": "s"}
+            page = self.sync("read_session", **where, view="data")
+        data = gzip.decompress(base64.b64decode(page["data"]))
+        self.assertEqual(sha256(data), page["sha256"])
+        self.assertEqual(page["next_offset"], page["size"])
 
     def test_upload_session_refuses_what_does_not_fit_together(self) -> None:
         """Each with a sentence, nothing half-stored."""
@@ -5006,6 +5186,20 @@ class OperateTest(RootCase):
         )
         self.assertEqual((one.st_ino, one.st_mode & 0o777), (two.st_ino, 0o600))
 
+    def test_the_newest_snapshot_stays_when_the_clock_goes_back(self) -> None:
+        """It is the last one whatever the clock says, also the tenth of a second."""
+        target = tempfile.mkdtemp(prefix="fedmem-test-")
+        self.addCleanup(shutil.rmtree, target, ignore_errors=True)
+        now, made = fedmem.utc_now(), []
+        for days in (0, 1, 0, -400, *[1] * 12):
+            self.write("a.md", f"text {len(made)}")
+            shown = now + datetime.timedelta(days=days)
+            with mock.patch.object(fedmem, "utc_now", return_value=shown):
+                made.append(fedmem.back_up(self.root, target, 2)[0])
+            self.assertEqual(fedmem.list_snapshots(target), made[-2:])
+            path = f"{made[-1]}/workspaces/{self.workspace_id}/knowledge/a.md"
+            self.assertEqual(Path(target, path).read_text(), f"text {len(made) - 1}")
+
     def test_a_snapshot_that_fails_leaves_nothing_behind(self) -> None:
         """No room, a copy that reads back otherwise, another backup under way."""
         self.write("a.md", "one")
@@ -6845,8 +7039,9 @@ class RawWriter(threading.Thread):
         where = self.own["workspace_id"], path
         row = self.acked.try_document(*where, None)
         binding = {"binding": self.own["binding"]}
+        before = len(self.refusals)
         row[1] = bool(self.ask("delete_knowledge", AI, path=path, **binding))
-        if not row[1] and self.refusals[-1:] and "no document" in self.refusals[-1]:
+        if any("no document" in refusal for refusal in self.refusals[before:]):
             self.acked.documents[where].remove(row)
 
     def conflict(self) -> None:
@@ -7436,6 +7631,8 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import datetime
+import errno
 import functools
 import gzip
 import hashlib
