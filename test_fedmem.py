@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -25,6 +26,7 @@ import io
 import itertools
 import json
 import logging
+import operator
 import os
 import plistlib
 import random
@@ -43,6 +45,7 @@ import tempfile
 import threading
 import time
 import unittest
+from collections.abc import Iterable
 from pathlib import Path
 from unittest import mock
 
@@ -1228,7 +1231,6 @@ class StoreTest(RootCase):
             late, self.register(project="late", git_remote="host/b/late")
         )
         self.assert_sound()
-
 
     def test_a_registry_that_cannot_be_read_now_is_read_again(self) -> None:
         """No handle left: what another process registered meanwhile is not forgotten,
@@ -6447,11 +6449,13 @@ def wrap(name):
         writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT
         refused = now.get("refuse", {}).get(name)
         if refused and (name != "open" or args[1] & writes):
-            raise OSError(getattr(errno, refused), os.strerror(getattr(errno, refused)))
+            number = getattr(errno, refused)
+            raise OSError(number, os.strerror(number))
         if now.get("die", ["x"])[0].split()[0] != name:
             return call(*args, **more)
         step, nth, how = now["die"]
-        if name == "open" and not args[1] & writes or step != name_step(name, args, more):
+        is_read = name == "open" and not args[1] & writes
+        if is_read or step != name_step(name, args, more):
             return call(*args, **more)
         counts[step] = counts.get(step, 0) + 1
         if counts[step] != nth:
@@ -6502,13 +6506,14 @@ for line in sys.stdin:
 class Launcher:
     """Guard a process that has the program loaded and forks servers and clients."""
 
-    def __init__(self) -> None:
-        """Start it."""
-        command = [sys.executable, "-c", LAUNCHER, str(HERE)]
+    def __init__(self, namespace: Iterable[str] = ()) -> None:
+        """Start it, by a command that gives it disks of its own if any."""
+        command = [*namespace, sys.executable, "-c", LAUNCHER, str(HERE)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process = subprocess.Popen(command, text=True, bufsize=1, **pipes)
         self._lock = threading.Lock()
         self._living: set[int] = set()
+        self.pid = self._process.pid
 
     def _ask(self, **order: object) -> int:
         """Return the answer to one line."""
@@ -6533,7 +6538,9 @@ class Launcher:
         for pid in self._living:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._process.communicate()
+        self._living.clear()
+        if self._process.poll() is None:
+            self._process.communicate()
 
 
 class Wire:
@@ -6583,10 +6590,17 @@ class Wire:
 class Served:
     """Guard a server in a process of its own, which can be killed and starved."""
 
-    def __init__(self, launcher: Launcher, folder: str, root: str = "", workers=1):
+    def __init__(
+        self,
+        launcher: Launcher,
+        folder: str,
+        root: str = "",
+        cache: str = "",
+        workers: int = 1,
+    ):
         self.folder = folder
         self.root = root or f"{folder}/root"
-        self.cache = f"{folder}/cache"
+        self.cache = cache or f"{folder}/cache"
         self.log = f"{folder}/log"
         self.port = find_port()
         self.pid = 0
@@ -6596,7 +6610,7 @@ class Served:
         self.tell()
 
     def tell(self, **plan: object) -> None:
-        """Say what is to happen: `die` at a step, `refuse` calls, `shift_s` the clock."""
+        """Say what happens next: `die` at a step, `refuse` calls, `shift_s` time."""
         data = json.dumps(plan).encode()
         with open(self._plan, "r+b" if os.path.exists(self._plan) else "wb") as file:
             file.write(data)
@@ -6733,8 +6747,9 @@ def read_archives(root: str) -> dict[tuple[str, str], list[bytes]]:
 def judge_files(root: str, acked: Acked) -> list[str]:
     """Return what the files of a root lack of what was acknowledged."""
     documents, archives = read_documents(root), read_archives(root)
-    wrong = [acked.judge_document(k, *documents.get(k, ("", set())))
-             for k in acked.documents]
+    wrong = [
+        acked.judge_document(k, *documents.get(k, ("", set()))) for k in acked.documents
+    ]
     wrong += [acked.judge_session(k, archives.get(k, [])) for k in acked.sessions]
     for project, workspace_id in acked.workspaces.items():
         path = Path(root, "workspaces", workspace_id, "identity.json")
@@ -6752,7 +6767,9 @@ def judge_root(root: str, deep: bool = True) -> list[str]:
     if seqs != list(range(1, len(seqs) + 1)):
         wrong.append("torn journal: its numbers have gaps or doubles")
     locks = sorted(Path(root, "_meta/locks").iterdir())
-    wrong += [f"torn {lock.name} names a write" for lock in locks if lock.stat().st_size]
+    wrong += [
+        f"torn {lock.name} names a write" for lock in locks if lock.stat().st_size
+    ]
     with contextlib.closing(fedmem.open_store(root, True)) as store:
         checked = fedmem.check_store(store, deep)
         return wrong + [f"torn {file}: {what}" for file, what in checked if what]
@@ -6796,7 +6813,9 @@ class Machine:
             text = f"{rng.random()} says heron{rng.randint(0, 99)}"
             lines.append(claude_line(rng.choice(("user", "assistant")), text, number))
         if rng.random() < 0.12:
-            blob = rng.randbytes(rng.choice((200_000, 700_000, 700_000, 2_300_000))).hex()
+            blob = rng.randbytes(
+                rng.choice((200_000, 700_000, 700_000, 2_300_000))
+            ).hex()
             lines.insert(1, json.dumps({"type": "blob", "data": blob}).encode() + b"\n")
         return b"".join(lines)
 
@@ -6937,15 +6956,16 @@ class RawWriter(threading.Thread):
     """Guard a thread that calls the tools as fast as they answer, and believes only
     receipts that fit what it sent."""
 
-    def __init__(self, name: str, port: int, acked: Acked, seed: int):
+    def __init__(self, name: str, ports: Iterable[int], acked: Acked, seed: int):
         super().__init__(name=name, daemon=True)
-        self.wire = Wire(port)
+        self.ports = collections.deque(ports)
+        self.wire = Wire(self.ports[0])
         self.acked = acked
         self.rng = random.Random(seed)
         self.stopping = threading.Event()
         self.refusals: list[str] = []
         self.problems: list[str] = []
-        self.receipts = 0
+        self.receipts = self.refused = 0
         self.own: dict = {}
         self._raw = acked.raw.setdefault(name, {})
         self._count = 0
@@ -6953,12 +6973,13 @@ class RawWriter(threading.Thread):
     def run(self) -> None:
         """Write until told to stop; a lost connection is only waited for."""
         acts = (self.write, self.write, self.share, self.overview, self.delete)
+        acts += (self.look,)
         acts += (self.grow, self.grow, self.send_pieces, self.register, self.conflict)
         while not self.stopping.is_set():
             try:
                 if self.own or self.sign_up():
                     self.rng.choice(acts)()
-            except Exception as e:  # noqa: BLE001 - told where it is looked for
+            except Exception as e:
                 self.problems.append(f"{self.name}: {type(e).__name__}: {e}")
                 return
 
@@ -6966,9 +6987,12 @@ class RawWriter(threading.Thread):
         """Return a receipt, None without one; keep the sentence of a refusal."""
         data = self.wire.call(name, token, **arguments)
         if data is None:
+            self.ports.rotate()
+            self.wire.port = self.ports[0]
             self.stopping.wait(0.02)
         elif "error" in data:
             self.refusals.append(data["error"])
+            self.refused += 1
             self.stopping.wait(0.005)
         else:
             self.receipts += 1
@@ -7044,6 +7068,16 @@ class RawWriter(threading.Thread):
         if any("no document" in refusal for refusal in self.refusals[before:]):
             self.acked.documents[where].remove(row)
 
+    def look(self) -> None:
+        """List the sessions, of which none may be missing, and search."""
+        where = {"workspace_id": self.own["workspace_id"]}
+        page = self.ask("list_sessions", **where, limit=1000)
+        rows = page["sessions"] if page else ()
+        missing = set(self._raw) - {r["session_id"].partition("~")[0] for r in rows}
+        if page and missing:
+            raise AssertionError(f"sessions are missing: {missing}")
+        self.ask("search_knowledge", **where, query=self.name)
+
     def conflict(self) -> None:
         """Write on a reading that is stale, which must be refused."""
         own = {n: self.own[n] for n in ("workspace_id", "write_token")}
@@ -7059,8 +7093,9 @@ class RawWriter(threading.Thread):
         for _ in range(40):
             data = pack(raw[offset : offset + size])
             more = {"base_sha256": sha256(base)} if base else {}
-            answer = self.ask("upload_session", **own, **about, data=data,
-                              offset=offset, **more)
+            answer = self.ask(
+                "upload_session", **own, **about, data=data, offset=offset, **more
+            )
             if answer is None:
                 return
             if answer["status"] not in ("partial", "restart"):
@@ -7178,7 +7213,7 @@ class CrashRun:
         for machine in self.machines:
             machine.change()
         writers = [
-            RawWriter(f"w{i}", self.server.port, self.acked, self.rng.getrandbits(32))
+            RawWriter(f"w{i}", [self.server.port], self.acked, self.rng.getrandbits(32))
             for i in range(3)
         ]
         for writer in writers:
@@ -7284,12 +7319,23 @@ class CrashRun:
 
     def go_on(self) -> list[str]:
         """Return what is wrong with a writer who comes after the trouble: he must get
-        a receipt of every kind."""
-        writer = RawWriter("after", self.server.port, self.acked, self.rounds)
+        a receipt of every kind, and what he wrote must be found."""
+        writer = RawWriter("after", [self.server.port], self.acked, self.rounds)
         for act in (writer.sign_up, writer.write, writer.overview, writer.grow):
             act()
+        writer.look()
+        word = f"kestrel{self.rounds}"
+        own = {n: writer.own[n] for n in ("workspace_id", "write_token")}
+        writer.ask("upload_knowledge", **own, path="k.md", content=word)
+
+        def is_found() -> bool:
+            """Return whether the document is found; a refusal is kept."""
+            page = writer.ask("search_knowledge", query=word, mode="words")
+            return bool(writer.refusals or (page and page["total"]))
+
+        await_true(is_found, word)
         writer.wire.close()
-        return writer.problems + [f"after the trouble: {r}" for r in writer.refusals]
+        return [f"after the trouble: {r}" for r in writer.refusals]
 
     def sync_all(self) -> list[str]:
         """Return what is wrong with two syncs of every machine: the first brings
@@ -7354,7 +7400,7 @@ def run_crash(count: int, seed: int) -> int:
     """Run rounds of trouble, print how they went, and return 0 when nothing was lost
     or torn."""
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="fedmem-test-") as folder:
+    with tempfile.TemporaryDirectory(dir=choose_folder()) as folder:
         run = CrashRun(folder, seed)
         print(f"seed {seed}", flush=True)
         for number in range(count):
@@ -7381,6 +7427,368 @@ def run_crash(count: int, seed: int) -> int:
     also = f", {other} other problems" if other else ""
     print(f"{count} rounds, {lost} lost, {torn} torn{also}")
     return 1 if run.problems else 0
+
+
+def choose_folder() -> str | None:
+    """Return where roots are made: in memory where there is room, for what a kill
+    leaves is the same there and a round takes a third of the time."""
+    with contextlib.suppress(OSError):
+        found = os.statvfs("/dev/shm")
+        if found.f_bavail * found.f_frsize > 1 << 30 and os.access("/dev/shm", os.W_OK):
+            return "/dev/shm"
+    return None
+
+
+class ProcessCase(unittest.TestCase):
+    """Give each test a launcher, a folder and a ledger."""
+
+    def setUp(self) -> None:
+        """Start the launcher."""
+        self.folder = tempfile.mkdtemp(prefix="fedmem-test-", dir=choose_folder())
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        fedmem.log.handlers[:] = [logging.NullHandler()]
+        fedmem.log.propagate = False
+        self.launcher = Launcher()
+        self.addCleanup(self.launcher.close)
+        self.acked = Acked()
+
+    def serve(self, name: str = "a", **options: object) -> Served:
+        """Start a server with a cache of its own."""
+        os.makedirs(f"{self.folder}/{name}", exist_ok=True)
+        server = Served(self.launcher, f"{self.folder}/{name}", **options)
+        self.assertTrue(server.start())
+        return server
+
+    def run_writers(self, count: int, *servers: Served) -> list[RawWriter]:
+        """Start writers that share the servers, and go on at the next one when theirs
+        is gone."""
+        ports = collections.deque(server.port for server in servers)
+        writers = []
+        for i in range(count):
+            writers.append(RawWriter(f"w{i}", ports, self.acked, i))
+            ports.rotate()
+            writers[-1].start()
+        return writers
+
+    def await_more(
+        self, writers: list[RawWriter], kind: str, more: int, fewest: int | None = None
+    ) -> None:
+        """Return when writers (all, or the fewest) have so many more `receipts` or
+        `refused` calls than now."""
+
+        def count() -> list[int]:
+            """Return what every writer has."""
+            return [getattr(writer, kind) for writer in writers]
+
+        goals = [number + more for number in count()]
+        wanted = len(writers) if fewest is None else fewest
+        await_true(
+            lambda: sum(map(operator.ge, count(), goals)) >= wanted,
+            f"{more} {kind}",
+            60,
+        )
+
+    def end_writers(self, writers: list[RawWriter]) -> None:
+        """End the writers and assert that none hangs or was lied to."""
+        for writer in writers:
+            writer.stopping.set()
+        for writer in writers:
+            writer.join(60)
+            self.assertFalse(writer.is_alive(), f"{writer.name} hangs")
+            writer.wire.close()
+            self.assertEqual(writer.problems, [])
+            self.assertEqual([r for r in writer.refusals if "incident" in r], [])
+
+    def assert_whole(self, server: Served) -> None:
+        """Assert that nothing is lost or torn in a server's root, and that its log has
+        no traceback."""
+        self.assertEqual(judge_files(server.root, self.acked), [])
+        wrong = judge_root(server.root)
+        self.assertEqual([w for w in wrong if not w.endswith("names a write")], [])
+        self.assertNotIn("Traceback", Path(server.log).read_text(errors="replace"))
+
+
+class CrashRoundsTest(unittest.TestCase):
+    """kill -9, full disks, no handles and odd clocks, under load; --crash has more."""
+
+    def test_a_round_of_each_kind_loses_nothing(self) -> None:
+        """With two machines and three raw callers at work."""
+        with tempfile.TemporaryDirectory(dir=choose_folder()) as folder:
+            run = CrashRun(folder, 11)
+            self.addCleanup(run.close)
+            run.begin()
+            for kind in ("both", "mend", "full", "handles", "refuse", "clock"):
+                self.assertEqual(run.run(kind), [], kind)
+            run.end()
+            self.assertGreater(run.receipts, 20)
+
+
+class StarvedTest(ProcessCase):
+    """What a server cannot do it says; afterwards it goes on without a restart."""
+
+    def mount(self, root_mib: int, cache_mib: int) -> tuple[Served, Path]:
+        """Start a server on small disks that only it and its launcher see; skip the
+        test, and say so, where that is not allowed."""
+        require_tools("unshare", "mount")
+        for name in ("disk", "cache"):
+            os.mkdir(f"{self.folder}/{name}")
+        script = (
+            f"mount -t tmpfs -o size={root_mib}m none {self.folder}/disk && "
+            f"mount -t tmpfs -o size={cache_mib}m none {self.folder}/cache && "
+            'exec "$@"'
+        )
+        namespace = ["unshare", "-m", "sh", "-c", script, "sh"]
+        allowed = run_tool(*namespace, "true")
+        if allowed.returncode:
+            print("\nSKIPPED: no mount namespace here", file=sys.stderr, flush=True)
+            self.skipTest(f"no mount namespace: {allowed.stderr}")
+        self.launcher.close()
+        self.launcher = Launcher(namespace)
+        self.addCleanup(self.launcher.close)
+        inside = Path(f"/proc/{self.launcher.pid}/root{self.folder}")
+        server = self.serve(root=f"{inside}/disk/root", cache=f"{inside}/cache/c")
+        return server, inside
+
+    def fill(self, path: Path, left: int) -> None:
+        """Fill a disk until so many bytes are left."""
+        with open(path, "wb", buffering=0) as file:
+            try:
+                while file.write(b"x" * 65_536):
+                    pass
+            except OSError as e:
+                self.assertEqual(e.errno, errno.ENOSPC)
+            file.truncate(max(0, file.tell() - left))
+
+    def test_a_full_disk_refuses_and_loses_nothing(self) -> None:
+        """Documents, transcripts in pieces, registrations; the client waits and brings
+        all of it when there is room again."""
+        server, inside = self.mount(8, 8)
+        machine = Machine(
+            self.launcher, f"{self.folder}/m", server.port, random.Random(3)
+        )
+        for act in (machine.begin, machine.note):
+            act()
+        code, said = machine.end_sync(machine.start_sync())
+        self.assertEqual(code, 0, said)
+        writers = self.run_writers(4, server)
+        self.await_more(writers, "receipts", 3)
+        for left in (300_000, 0):
+            self.fill(inside / "disk/filler", left)
+            self.await_more(writers, "refused", 2, fewest=1)
+        for act in (machine.begin, machine.note, machine.grow):
+            act()
+        code, said = machine.end_sync(machine.start_sync())
+        self.assertEqual(code, 1, said)
+        self.assertIn("No space left on device", said)
+        (inside / "disk/filler").unlink()
+        self.await_more(writers, "receipts", 3)
+        code, said = machine.end_sync(machine.start_sync())
+        self.assertEqual(code, 0, said)
+        self.end_writers(writers)
+        machine.add_receipts(self.acked)
+        self.assertEqual(machine.judge(server.root), [])
+        self.assert_whole(server)
+
+    def test_a_full_disk_of_the_index_stops_no_write(self) -> None:
+        """Searches say what they miss, and find it when there is room again."""
+        server, inside = self.mount(16, 1)
+        wire = Wire(server.port)
+        self.addCleanup(wire.close)
+        own = wire.call("register_workspace", **NAMES)
+
+        def put(name: str, text: str) -> None:
+            """Upload a document and assert its receipt."""
+            given = {**own, "path": f"{name}.md", "content": text}
+            self.assertIn("sha256", wire.call("upload_knowledge", **given))
+
+        def find(word: str) -> dict:
+            """Return a search's page."""
+            return wire.call("search_knowledge", query=word, mode="words")
+
+        put("one", "kestrel")
+        await_true(lambda: find("kestrel")["total"], "the index")
+        self.fill(inside / "cache/filler", 0)
+        for i in range(4):
+            words = " ".join(sha256(b"%d %d" % (i, n)) for n in range(2_000))
+            put(f"two{i}", f"heron{i} {words}")
+        await_true(lambda: find("heron3")["total"] or find("heron3")["note"], "a note")
+        self.assertTrue(find("kestrel")["total"])
+        (inside / "cache/filler").unlink()
+        self.assertIn(
+            "sha256", wire.call("upload_knowledge", **own, path="x.md", content="after")
+        )
+        await_true(lambda: find("heron0")["total"], "the index to go on")
+        self.assertNotIn("Traceback", Path(server.log).read_text())
+
+    def test_a_disk_mounted_read_only_is_told_at_the_start(self) -> None:
+        """In a sentence; when it can be written again the server starts."""
+        require_tools("nsenter")
+        server, inside = self.mount(8, 8)
+        server.end(signal.SIGTERM)
+        for mode, starts in (("ro", False), ("rw", True)):
+            enter = ["nsenter", "-t", self.launcher.pid, "-m", "mount", "-o"]
+            done = run_tool(*enter, f"remount,{mode}", f"{self.folder}/disk")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            os.truncate(server.log, 0)
+            self.assertEqual(server.start(), starts)
+            said = Path(server.log).read_text()
+            self.assertNotIn("Traceback", said)
+            self.assertEqual("Read-only file system" in said, not starts, said)
+
+    def test_without_handles_the_server_neither_spins_nor_floods_its_log(self) -> None:
+        """A connection that cannot be taken is waited with; then everything goes on,
+        searches too."""
+        server = self.serve()
+        writers = self.run_writers(2, server)
+        self.await_more(writers, "receipts", 3)
+        size = os.path.getsize(server.log)
+        have = len(os.listdir(f"/proc/{server.pid}/fd"))
+        server.limit(resource.RLIMIT_NOFILE, have - 3)
+        waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in "ab"]
+        self.await_more(writers, "refused", 20)
+        text = Path(server.log).read_text()[size:]
+        server.limit(resource.RLIMIT_NOFILE, None)
+        for connection in waiting:
+            connection.close()
+        self.assertLess(text.count("tokens not read again"), 100)
+        self.await_more(writers, "receipts", 20)
+        self.end_writers(writers)
+        self.assert_whole(server)
+
+
+class ServersTest(ProcessCase):
+    """Several servers on one root, each with a cache of its own, are one memory."""
+
+    def setUp(self) -> None:
+        """Start two servers, one of them with two workers."""
+        super().setUp()
+        root = f"{self.folder}/root"
+        self.one = self.serve("one", root=root)
+        self.two = self.serve("two", root=root, workers=2)
+        self.wires = [Wire(self.one.port), Wire(self.two.port)]
+        for wire in self.wires:
+            self.addCleanup(wire.close)
+
+    def test_what_one_acknowledged_the_other_shows_at_once(self) -> None:
+        """Registrations, documents, overviews, sessions that grow on either side."""
+        raw, bases = b"", []
+        for i in range(12):
+            writer, reader = self.wires[i % 2], self.wires[1 - i % 2]
+            about = {"machine": "m", "tool": "codex", "project": f"p{i}"}
+            own = writer.call("register_workspace", **about)
+            where = {"workspace_id": own["workspace_id"]}
+            bound = writer.call("register_workspace", AI, **about)
+            self.assertEqual(bound["workspace_id"], own["workspace_id"])
+            page = reader.call("list_workspaces", query=own["workspace_id"])
+            self.assertEqual(len(page["workspaces"]), 1, i)
+            for text in (f"one {i}", f"two {i}", f"six {i}"):
+                writer.call("upload_knowledge", **own, path="a.md", content=text)
+                read = reader.call("read_knowledge", **where, path="a.md")
+                self.assertEqual(read["content"], text)
+                listed = reader.call("list_knowledge", **where)["documents"]
+                self.assertEqual(listed[0]["sha256"], sha256(text.encode()))
+            writer.call(
+                "write_overview", AI, content=f"o {i}", binding=bound["binding"]
+            )
+            read = reader.call("read_knowledge", **where, path="overview.md")
+            self.assertEqual(read["content"], f"o {i}")
+            shop = self.wires[0].call("register_workspace", **NAMES)
+            raw, base = raw + make_transcript(2 + i, 40_000 * (i % 3)), raw
+            given = {"offset": len(base), "total_size": len(raw), "sha256": sha256(raw)}
+            given.update({"base_sha256": sha256(base)} if base else {})
+            given.update(session_id="s", data=pack(raw[len(base) :]))
+            answer = writer.call("upload_session", **shop, **given)
+            self.assertEqual(answer["status"], "extended" if base else "stored")
+            listed = reader.call("list_sessions", workspace_id=shop["workspace_id"])
+            self.assertEqual(listed["sessions"][0]["sha256"], sha256(raw))
+            bases.append((len(raw), sha256(raw)))
+            writer.call("delete_knowledge", AI, path="a.md", binding=bound["binding"])
+            self.assertEqual(reader.call("list_knowledge", **where)["documents"], [])
+        lines = Path(self.one.root, fedmem.JOURNAL_FILE).read_text().splitlines()
+        grown = [json.loads(line) for line in lines if '"sessions/' in line]
+        self.assertEqual([(row["size"], row["sha256"]) for row in grown], bases)
+        self.assert_whole(self.two)
+
+    def test_what_one_acknowledged_the_other_finds_in_two_seconds(self) -> None:
+        """By its own index, which follows the other's journal lines."""
+        for wire in self.wires:
+            query = {"query": "nothing", "mode": "words"}
+            await_true(
+                lambda w=wire, q=query: not w.call("search_knowledge", **q)["note"],
+                "both indexes",
+            )
+        own = self.wires[0].call("register_workspace", **NAMES)
+        took = []
+        for i in range(6):
+            writer, reader = self.wires[i % 2], self.wires[1 - i % 2]
+            text = {"path": f"n{i}.md", "content": f"kestrel{i}"}
+            writer.call("upload_knowledge", **own, **text)
+            started = time.monotonic()
+            find = {"query": f"kestrel{i}", "mode": "words"}
+            await_true(
+                lambda r=reader, f=find: r.call("search_knowledge", **f)["total"],
+                "a hit",
+            )
+            took.append(time.monotonic() - started)
+        self.assertLess(sorted(took)[len(took) // 2], 2, took)
+
+    def test_a_project_that_is_registered_at_both_at_once_has_one_id(self) -> None:
+        """Eight callers at each server, twelve projects."""
+        found: dict[str, set] = {}
+        begin = threading.Barrier(16)
+
+        def register(port: int) -> None:
+            """Register every project."""
+            wire = Wire(port)
+            for i in range(12):
+                about = {"machine": "m", "tool": "codex", "project": f"p{i}"}
+                begin.wait(30)
+                made = wire.call("register_workspace", **about, git_remote=f"r{i}")
+                found.setdefault(f"p{i}", set()).add(made["workspace_id"])
+            wire.close()
+
+        ports = [self.one.port, self.two.port] * 8
+        threads = [threading.Thread(target=register, args=(p,)) for p in ports]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual({len(ids) for ids in found.values()}, {1})
+        self.assertEqual(len(set().union(*found.values())), 12)
+        page = self.wires[1].call("list_workspaces")
+        self.assertEqual(page["total"], 12)
+        self.assert_whole(self.one)
+
+    def test_32_writers_lose_nothing_when_servers_are_killed(self) -> None:
+        """First a worker, which is replaced; then one server, whose writers go on at
+        the other one; then it is there again."""
+        writers = self.run_writers(32, self.one, self.two)
+
+        self.await_more(writers, "receipts", 2, fewest=28)
+        os.kill(self.list_workers()[0], signal.SIGKILL)
+        self.await_more(writers, "receipts", 2, fewest=28)
+        self.one.end()
+        self.await_more(writers, "receipts", 2, fewest=28)
+        self.assertTrue(self.one.start())
+        self.end_writers(writers)
+        self.assert_whole(self.two)
+        [shared] = self.acked.shared
+        tries = self.acked.documents[shared]
+        acked = sum(is_acked for _, is_acked in tries)
+        versions = read_documents(self.one.root)[shared][1]
+        self.assertLessEqual(acked - 1, len(versions))
+        self.assertLess(len(versions), len(tries))
+        for wire in self.wires:
+            wire.close()
+            page = wire.call("list_workspaces", limit=1000)
+            ids = {row["workspace_id"] for row in page["workspaces"]}
+            self.assertLessEqual(set(self.acked.workspaces.values()), ids)
+
+    def list_workers(self) -> list[int]:
+        """Return the processes of the second server."""
+        pid = self.two.pid
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [int(number) for number in listed.split()]
 
 
 # ---- House: how the program is written --------------------------------------
@@ -7629,6 +8037,7 @@ EXCUSED = {name for names in EXPECTED_FAILURES.values() for name in names.split(
 INTEROP_CLIENT = r'''
 import asyncio
 import base64
+import collections
 import contextlib
 import dataclasses
 import datetime
