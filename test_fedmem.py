@@ -5,6 +5,8 @@ python3 test_fedmem.py                 everything that needs nothing but Python
 python3 test_fedmem.py StoreTest       one class
 python3 test_fedmem.py --interop DIR   official SDKs and the conformance suite,
                                        installed into DIR when they are not there
+python3 test_fedmem.py --crash N       N rounds of killed and starved processes; with
+                                       --seed S those of another run
 python3 test_fedmem.py --tables        the README's generated tables
 """
 
@@ -5108,6 +5110,26 @@ class OperateTest(RootCase):
             checked = fedmem.check_store(self.open_again(), deep)
             self.assertEqual(sum(1 for _, what in checked if what), expected)
 
+    def test_a_check_of_a_session_that_grows_all_the_time_finds_nothing(self) -> None:
+        """What looks wrong is looked at again under its lock."""
+        lines = make_transcript(20).splitlines(keepends=True)
+        self.upload("s", lines[0])
+        real, threads = fedmem.scan_archive, []
+
+        def grow_first(root: str, relative: str) -> fedmem.Session:
+            """Let another writer come before the archive is read, if he may."""
+            raw = b"".join(lines[: len(threads) + 2])
+            threads.append(threading.Thread(target=self.upload, args=("s", raw)))
+            threads[-1].start()
+            threads[-1].join(0.3)
+            return real(root, relative)
+
+        with mock.patch.object(fedmem, "scan_archive", grow_first):
+            self.assertEqual(find_problems(self.store), [])
+        for thread in threads:
+            thread.join()
+        self.assertEqual(len(threads), 2)
+
     def test_a_snapshot_under_load_restores_to_a_sound_root(self) -> None:
         """Everything acknowledged before it began is there, byte for byte."""
         acked: dict[str, bytes] = {}
@@ -6451,11 +6473,11 @@ def wrap(name):
         if refused and (name != "open" or args[1] & writes):
             number = getattr(errno, refused)
             raise OSError(number, os.strerror(number))
-        if now.get("die", ["x"])[0].split()[0] != name:
+        step, nth, how = now.get("die", ("", 0, ""))
+        if step.split(" ")[0] not in (name, "any"):
             return call(*args, **more)
-        step, nth, how = now["die"]
         is_read = name == "open" and not args[1] & writes
-        if is_read or step != name_step(name, args, more):
+        if is_read or step not in (name_step(name, args, more), "any"):
             return call(*args, **more)
         counts[step] = counts.get(step, 0) + 1
         if counts[step] != nth:
@@ -6464,7 +6486,7 @@ def wrap(name):
             call(args[0], args[1][: len(args[1]) // 2], *args[2:])
         elif how == "after":
             call(*args, **more)
-        die(step, how)
+        die(name_step(name, args, more), how)
     return act
 
 def run(order):
@@ -7521,6 +7543,37 @@ class CrashRoundsTest(unittest.TestCase):
                 self.assertEqual(run.run(kind), [], kind)
             run.end()
             self.assertGreater(run.receipts, 20)
+
+
+class FirstStartTest(ProcessCase):
+    """A new root that is half made is simply begun again."""
+
+    def test_a_first_start_may_be_killed_anywhere(self) -> None:
+        """The next one serves, and what it acknowledges is there."""
+        for number, (step, how) in enumerate(
+            (
+                ("open journal", "after"),
+                ("fsync folder", "before"),
+                ("open lock", "after"),
+                ("fsync temp", "before"),
+                ("rename folder", "after"),
+            )
+        ):
+            folder = f"{self.folder}/{number}"
+            os.mkdir(folder)
+            server = Served(self.launcher, folder)
+            server.tell(die=[step, 1, how])
+            self.assertFalse(server.start(), step)
+            server.tell()
+            self.assertTrue(server.start(), step)
+            writer = RawWriter("w", [server.port], self.acked, number)
+            for act in (writer.sign_up, writer.write, writer.grow):
+                act()
+            writer.wire.close()
+            self.assertEqual((writer.receipts, writer.refusals), (4, []))
+            self.assert_whole(server)
+            server.end()
+            self.acked = Acked()
 
 
 class StarvedTest(ProcessCase):
