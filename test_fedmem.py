@@ -7708,6 +7708,46 @@ class StarvedTest(ProcessCase):
         self.end_writers(writers)
         self.assert_whole(server)
 
+    def test_without_handles_every_answer_is_a_sentence(self) -> None:
+        """Of every tool that needs a file, and of the program itself; none is half an
+        answer, and none an incident."""
+        server = self.serve()
+        wire = Wire(server.port)
+        self.addCleanup(wire.close)
+        own = wire.call("register_workspace", **NAMES)
+        where = {"workspace_id": own["workspace_id"]}
+        wire.call("upload_knowledge", **own, path="a.md", content="kestrel")
+        wire.call("upload_session", **own, session_id="s", content="kestrel\n")
+        calls = (
+            ("search_knowledge", {"query": "kes.*", "mode": "regex"}),
+            ("search_knowledge", {"query": "kestrel"}),
+            ("search_sessions", {"query": "kestrel", "mode": "literal"}),
+            ("get_overview", {}),
+            ("list_knowledge", where),
+            ("list_sessions", where),
+            ("read_session", {**where, "session_id": "s"}),
+            ("read_knowledge", {**where, "path": "a.md"}),
+            ("register_workspace", {**NAMES, "project": "new"}),
+            ("upload_knowledge", {**own, "path": "b.md", "content": "x"}),
+            ("upload_session", {**own, "session_id": "t", "content": "x"}),
+        )
+        kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        self.addCleanup(kept.close)
+        kept.request("GET", "/healthz")
+        kept.getresponse().read()
+        server.limit(resource.RLIMIT_NOFILE, 3)
+        for name, arguments in calls:
+            answer = wire.call(name, **arguments)
+            self.assertIn("Too many open files", answer.get("error", ""), name)
+        kept.request("GET", "/fedmem.py")
+        response = kept.getresponse()
+        self.assertEqual(response.status, 503)
+        self.assertIn(b"Too many open files", response.read())
+        server.limit(resource.RLIMIT_NOFILE, None)
+        for name, arguments in calls:
+            self.assertNotIn("error", wire.call(name, **arguments), name)
+        self.assertNotIn("Traceback", Path(server.log).read_text())
+
 
 class ServersTest(ProcessCase):
     """Several servers on one root, each with a cache of its own, are one memory."""
