@@ -8978,7 +8978,13 @@ HORRORS = (
     "%252e%252e%252fetc%252fpasswd",
     "..%c0%af..%c0%afetc/passwd",
     "..%00/a.md",
-    "knowledge/../../../canary.md",
+    "../../../README.md",
+    "../../../../canary.md",
+    "../../../_meta/secret",
+    "../../m-claude-code-victim/knowledge/a.md",
+    "x/../../../../../canary.md",
+    "..%2f..%2f..%2f..%2fcanary.md",
+    "knowledge/../../../../canary.md",
     "linked/canary.md",
     "link.md",
     "~",
@@ -9504,7 +9510,8 @@ class Fuzz:
     def send_raw(self) -> None:
         """Send bytes that are nearly HTTP, or one request that two servers could read
         as two; no hidden request may be answered."""
-        data, most = self.make_raw()
+        make = self.make_smuggling if self.chance(25) else self.make_raw
+        data, most = make()
         with contextlib.closing(Wire(self.setup.port)) as wire:
             sock = wire.open()
             with contextlib.suppress(ConnectionError):
@@ -9562,13 +9569,7 @@ class Fuzz:
         end = self.pick("\r\n", "\r\n", "\r\n", "\r\n", "\n", "\r", "\n\r")
         data = end.join([line, *headers, "", ""]).encode("latin-1", "replace")
         most = 9
-        if self.chance(40):
-            data += ping
-        elif self.chance(50):  # what a chunked reader takes for the end, and more
-            data += b"0\r\n\r\n" + hidden
-            most = 1 if b"hunked" in data else 9
-        else:
-            data += ping + self.pick(ping, hidden, b"\r\n\r\n", b"\0" * 99)
+        data += ping + self.pick(b"", b"", ping, hidden, b"\r\n\r\n", b"\0" * 99)
         if self.chance(15):
             data = data[: self.random.randrange(len(data))]
         if self.chance(5):
@@ -9576,6 +9577,40 @@ class Fuzz:
             data = data[:at] + self.random.randbytes(self.pick(1, 4)) + data[at:]
             most = 9
         return data, most
+
+    def make_smuggling(self) -> tuple[bytes, int]:
+        """Return the bytes of a request that two servers could read as two."""
+        hidden = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        chunk = self.pick(
+            "Transfer-Encoding: chunked",
+            "transfer-encoding:chunked",
+            "Transfer-Encoding:\tchunked",
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: xchunked",
+            "Transfer-Encoding : chunked",
+            "X: y\n Transfer-Encoding: chunked",
+            "X: y\rTransfer-Encoding: chunked",
+            "Transfer-Encoding\r\n : chunked",
+        )
+        size, body = "Content-Length: 5", b"0\r\n\r\n"
+        lines = self.pick(
+            [size, chunk],
+            [chunk, size],
+            [size, "Content-Length: 50"],
+            ["Content-Length: 50", size],
+            ["Content-Length: 5, 50"],
+            ["Content-Length: 5 ", "content-length: 50"],
+            [" Content-Length: 50", size],
+            ["X: y", "\tContent-Length: 50", size],
+            ["Content-Length: 0x05"],
+            ["Content-Length: +5"],
+            ["Content-Length: 5\x0b"],
+            ["Content-Length: 5\0"],
+        )
+        line = self.pick("POST /mcp", "POST /healthz", "GET /healthz", "POST /x")
+        auth = f"Authorization: Bearer {self.setup.ai}"
+        head = "\r\n".join([f"{line} HTTP/1.1", "Host: localhost", auth, *lines])
+        return head.encode("latin-1") + b"\r\n\r\n" + body + hidden, 1
 
     def send_rpc(self) -> None:
         """Send a message with a thing of another kind in one or more of its places."""
