@@ -9132,7 +9132,7 @@ class FuzzSetUp:
         params = {"name": name, "arguments": arguments}
         params["_meta"] = {"fedmem/format": "json"}
         message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-        with contextlib.closing(Wire(self.port)) as wire:
+        with contextlib.closing(StrictWire(self.port)) as wire:
             body = json.dumps(message).encode()
             status, _, answer = wire.ask(make_post(body, token))
         result = json.loads(answer)["result"]
@@ -9223,7 +9223,7 @@ def make_post(body: bytes, token: str | None, *headers: str) -> bytes:
     return "\r\n".join([*lines, *headers, "", ""]).encode("latin-1", "replace") + body
 
 
-class Wire:
+class StrictWire:
     """One connection; it reads answers more strictly than any client does."""
 
     def __init__(self, port: int):
@@ -9297,7 +9297,7 @@ class Wire:
 class Fuzz:
     """One case: what it sends, and what is wrong with the answers."""
 
-    def __init__(self, setup: FuzzSetUp, wire: Wire, seed: int, number: int):
+    def __init__(self, setup: FuzzSetUp, wire: StrictWire, seed: int, number: int):
         self.setup = setup
         self.wire = wire
         self.number = number
@@ -9512,7 +9512,7 @@ class Fuzz:
         as two; no hidden request may be answered."""
         make = self.make_smuggling if self.chance(25) else self.make_raw
         data, most = make()
-        with contextlib.closing(Wire(self.setup.port)) as wire:
+        with contextlib.closing(StrictWire(self.setup.port)) as wire:
             sock = wire.open()
             with contextlib.suppress(ConnectionError):
                 if self.chance(10) and len(data) < 300:
@@ -9526,7 +9526,7 @@ class Fuzz:
                 return  # gone before the answer
             self.finish_raw(wire, data, most)
 
-    def finish_raw(self, wire: Wire, data: bytes, most: int) -> None:
+    def finish_raw(self, wire: StrictWire, data: bytes, most: int) -> None:
         """Judge all answers of a connection until it ends or has nothing to say."""
         got = b""
         with contextlib.suppress(ConnectionError):
@@ -9950,7 +9950,7 @@ class Fuzz:
             data = b"GET /fedmem.py HTTP/1.1\r\nHost: localhost\r\n\r\n"
         if self.chance(40):
             data = data[: self.random.randrange(len(data))]
-        with contextlib.closing(Wire(self.setup.port)) as wire:
+        with contextlib.closing(StrictWire(self.setup.port)) as wire:
             sock = wire.open()
             sock.sendall(data)
             if self.chance(50):
@@ -9965,7 +9965,7 @@ class Fuzz:
         """Send a good request byte by byte; it is answered all the same."""
         body = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
         data = make_post(body, self.setup.ai, "Connection: close")
-        with contextlib.closing(Wire(self.setup.port)) as wire:
+        with contextlib.closing(StrictWire(self.setup.port)) as wire:
             sock = wire.open()
             for i in range(0, len(data), 4):
                 sock.sendall(data[i : i + 4])
@@ -10074,7 +10074,7 @@ def run_fuzz(
 
     def work() -> None:
         """Run cases until there are no more."""
-        with contextlib.closing(Wire(setup.port)) as wire:
+        with contextlib.closing(StrictWire(setup.port)) as wire:
             while True:
                 with lock:
                     number = next(left, None)
@@ -10124,7 +10124,7 @@ def find_harm(setup: FuzzSetUp) -> Iterator[str]:
     after = setup.measure()
     if after["peak"] > FUZZ_RSS_MB * 1000:
         yield f"the server grew from {before} to {after}"
-    with contextlib.closing(Wire(setup.port)) as wire:
+    with contextlib.closing(StrictWire(setup.port)) as wire:
         ping = make_post(b'{"jsonrpc":"2.0","id":1,"method":"ping"}', setup.ai)
         times = []
         for _ in range(20):
@@ -10152,7 +10152,7 @@ def find_harm(setup: FuzzSetUp) -> Iterator[str]:
 def find_lag(setup: FuzzSetUp) -> int:
     """Return how many lines of the journal are not indexed."""
     head = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "
-    with contextlib.closing(Wire(setup.port)) as wire:
+    with contextlib.closing(StrictWire(setup.port)) as wire:
         _, _, body = wire.ask(f"{head}{setup.sync}\r\n\r\n".encode())
     found = re.search(rb"^fedmem_index_lag (\d+)", body, re.MULTILINE)
     return int(found[1]) if found else -1
