@@ -1500,8 +1500,7 @@ _ASSIGNED = (
 ASSIGNMENT = re.compile(
     r"(?i)(?:secret|token|passw(?:or)?d|passphrase|pwd|api_?-?key|access_?-?key|"
     r"account_?-?key|private_?-?key|auth_?-?key|encryption_?-?key|"
-    r"signing_?-?key|credentials?)"
-    r"[A-Za-z0-9_]{0,20}" + _ASSIGNED
+    r"signing_?-?key|credentials?)[A-Za-z0-9_]{0,20}" + _ASSIGNED
 )
 ASSIGNMENT_NEEDLES = ("ecret", "oken", "assw", "assphrase", "pwd", "key", "redential")
 _MAY_ASSIGN = [  # of lower-case text, whatever the value: far faster
@@ -4668,8 +4667,7 @@ def fold_case(text: str) -> str:
 
 
 def find_matches(folded: str, text: str) -> list[tuple[int, int]]:
-    """Return start and end of a literal's matches, a thousand at most, unlike `re` in
-    linear time."""
+    """Return start and end of a literal's matches, in linear time, unlike `re`."""
     text, found = fold_case(text), []
     at = text.find(folded)
     while at >= 0 and len(found) < MAX_MATCHES:
@@ -4779,8 +4777,7 @@ _MASKED: dict[int, bool] = {}  # by the hash of a block
 
 
 def is_masked_by(mask: Callable, block: bytes) -> bool:
-    """Return whether a mask may change a block of a raw transcript; from memory when
-    the block was looked at before."""
+    """Return whether a mask may change a block; from memory when it was seen before."""
     key = hash(block)
     if key not in _MASKED:
         if len(_MASKED) >= SESSION_CACHE_ENTRIES:
@@ -6203,8 +6200,7 @@ def parse_body(body: bytes) -> tuple[Answer | None, object]:
 
 
 def has_too_many(body: bytes) -> bool:
-    """Return whether JSON has more values than are parsed; what stands in strings does
-    not count, so that a transcript may have any number."""
+    """Return whether JSON has more values outside of its strings than are parsed."""
     if sum(map(body.count, (b"{", b"[", b","))) <= MAX_VALUES:
         return False
     body, is_inside, values = body.replace(b"\\\\", b"").replace(b'\\"', b""), False, 0
