@@ -7255,8 +7255,8 @@ kbd { border: 1px solid var(--line); border-bottom-width: 2px; border-radius: 4p
   padding: 0 .35em; color: var(--soft); } pre { background: var(--fill); border-radius:
   6px; padding: .7rem .85rem; overflow-x: auto; tab-size: 4; }
 pre.wrap { white-space: pre-wrap; max-height: 32rem; } mark { background: var(--mark);
-  color: inherit; border-radius: 3px; padding: 0 .1em; } button, input, select { font:
-  inherit; color: inherit; background: var(--card); max-width: 100%; min-width: 0;
+  color: var(--ink); border-radius: 3px; padding: 0 .1em; } button, input, select {
+  font: inherit; color: inherit; background: var(--card); max-width: 100%; min-width: 0;
   border: 1px solid var(--line); border-radius: 6px; padding: .3rem .7rem; }
 button, summary { cursor: pointer; } button.plain { border: 0; background: none; color:
   var(--accent); font-size: .85rem; padding: .4rem 0; } button.main { background:
@@ -7868,9 +7868,9 @@ const VIEWS = {
         ...time && { since: time, until: time } });
       const it = sessions.find((one) => one.session_id === base);
       return it && facts([when(it.start, "medium", "short"), " to ", when(it.end,
-        "medium", "short")], it.revisions.length > 0 && ["revisions: ", [base,
-        ...it.revisions].map((one) => [" ", go(link("s", id, one), foreign(one === base
-        ? "the last" : one.slice(base.length)))])]);
+        "medium", "short")], it.revisions.length > 0 && ["revisions: ", [...new
+        Set([base, ...it.revisions])].map((one) => [" ", go(link("s", id, one),
+        foreign(one === base ? "the last" : one.slice(base.length)))])]);
     });
     return [got.title, top(got.title, id, facts(["id ", h("code", foreign(name))],
       count(got.total, "message"), size(got.size), go(link("raw", id, name),
@@ -8030,8 +8030,8 @@ async function route(event) {
   document.title = $("said").textContent = `${visible(title).slice(0, 100)} · fedmem`;
   main.replaceChildren(...nodes.flat(9).filter((node) => node && node !== after));
   main.removeAttribute("aria-busy"); $("wait").hidden = true;
-  document.querySelectorAll("header nav a").forEach((it) =>
-    it.toggleAttribute("aria-current", it.hash.slice(2) === view));
+  document.querySelectorAll("header nav a").forEach((it) => { it.ariaCurrent =
+    it.hash.slice(2) === view ? "page" : null; });
   if (view !== "search") $("query").value = "";
   if (event) main.querySelector("h1")?.focus({ preventScroll: true });
   scrollTo(0, known || 0); if (after && known === undefined) after();

@@ -36,7 +36,6 @@ import plistlib
 import random
 import re
 import resource
-
 import select
 import shutil
 import signal
@@ -52,11 +51,9 @@ import tempfile
 import threading
 import time
 import unittest
-from collections.abc import Iterable
-
 import urllib.parse
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -3769,7 +3766,6 @@ class HttpTest(ServerCase):
             ("GET", "/.well-known/oauth-protected-resource/mcp"),
             ("GET", "/.well-known/oauth-authorization-server"),
             ("POST", "/register"),
-            ("GET", "/"),
             ("GET", "/../etc/passwd"),
             ("DELETE", "/nothing"),
         ):
@@ -4027,6 +4023,675 @@ def wait_for(ask, is_right, limit_s: float = 10):
         if is_right(answer) or time.monotonic() > end:
             return answer
         time.sleep(0.02)
+
+
+# ---- 15. Web page -----------------------------------------------------------
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync "
+    "--disable-extensions --disable-dev-shm-usage --hide-scrollbars --no-proxy-server "
+    "--remote-debugging-pipe"
+).split()
+BROWSER_START = """\
+import fcntl, os, sys
+pipes = [fcntl.fcntl(int(n), fcntl.F_DUPFD_CLOEXEC, 10) for n in sys.argv[1:3]]
+for place, pipe in enumerate(pipes, 3):  # it reads descriptor 3 and writes 4
+    os.dup2(pipe, place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+PAGE_LINES = 920  # what the room may hold
+SCRIPT_NAMES = ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(")
+EVIL = "<img src=x onerror=window.__pwned=1><script>window.__pwned=2</script>"
+EVIL_TEXT = f"""---
+title: {EVIL}
+---
+# {EVIL}
+
+[a](javascript:window.__pwned=3) [b](JaVaScRiPt:window.__pwned=3) [c](data:text/html,x)
+[d](https://example.com/"onmouseover="window.__pwned=4) ![e](https://example.com/x.png)
+[f](../../x.md) <javascript:window.__pwned=5> \u202egnp.exe\u202c \x00\x1b[31m
+
+| {EVIL} | b |
+| --- | --- |
+| {"W" * 10_000} | {EVIL} |
+
+```html
+{EVIL}
+```
+
+{">" * 300} deep
+{"".join("  " * i + "- x" + chr(10) for i in range(40))}
+{"*" * 5_000} {"[" * 5_000} {"`" * 3_001} {"**a " * 3_000} {"_a" * 3_000}
+"""
+
+
+def find_browser() -> str:
+    """Return the path of a Chromium; skip the test, loudly, where there is none."""
+    found = filter(None, map(shutil.which, BROWSERS))
+    if path := next(found, ""):
+        return path
+    require_tools(BROWSERS[0])
+    raise AssertionError("unreachable")
+
+
+class Browser:
+    """Drive a headless Chromium by the DevTools protocol, over its pipe."""
+
+    def __init__(self, program: str):
+        self._home = tempfile.mkdtemp(prefix="fedmem-browser-")
+        theirs, self._out = os.pipe()
+        self._in, answers = os.pipe()
+        command = [sys.executable, "-c", BROWSER_START, str(theirs), str(answers)]
+        profile = f"--user-data-dir={self._home}"
+        self._process = subprocess.Popen(
+            [*command, program, *BROWSER_FLAGS, profile, "about:blank"],
+            pass_fds=(theirs, answers),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(theirs)
+        os.close(answers)
+        self.events: list[dict] = []
+        self._serial, self._buffer, self._session = 0, b"", ""
+        targets = self.send("Target.getTargets")["targetInfos"]
+        [page] = [target for target in targets if target["type"] == "page"]
+        target = {"targetId": page["targetId"], "flatten": True}
+        self._session = self.send("Target.attachToTarget", **target)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.send(f"{domain}.enable")
+
+    def send(self, method: str, **params: object) -> dict:
+        """Return the result of a command; keep the events that come before it."""
+        self._serial += 1
+        message = {"id": self._serial, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        data = json.dumps(message).encode() + b"\0"
+        while data:
+            data = data[os.write(self._out, data) :]
+        while True:
+            answer = self._read()
+            if answer.get("id") == self._serial:
+                if "error" in answer:
+                    raise AssertionError(f"{method}: {answer['error']}")
+                return answer["result"]
+            self.events.append(answer)
+
+    def _read(self, wait_s: float = 20) -> dict:
+        """Return the next message of the browser."""
+        while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._in], [], [], wait_s)
+            data = os.read(self._in, 1 << 20) if ready else b""
+            if not data:
+                raise AssertionError("the browser ended or does not answer")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\0")
+        return json.loads(line)
+
+    def run(self, script: str) -> object:
+        """Return the value of an expression in the page, awaited when it is a promise."""
+        how = {"awaitPromise": True, "returnByValue": True, "userGesture": True}
+        answer = self.send("Runtime.evaluate", expression=script, **how)
+        if "exceptionDetails" in answer:
+            raise AssertionError(json.dumps(answer["exceptionDetails"])[:900])
+        return answer["result"].get("value")
+
+    def wait(self, condition: str, wait_s: float = 10) -> None:
+        """Return when an expression is true; raise AssertionError with the page's text."""
+        end = time.monotonic() + wait_s
+        while not self.run(f"!!({condition})"):
+            if time.monotonic() > end:
+                text = self.run("document.body.innerText")
+                raise AssertionError(f"waited for {condition}, the page says: {text}")
+            time.sleep(0.01)
+
+    def press(self, key: str) -> None:
+        """Press a key."""
+        for kind in ("keyDown", "keyUp"):
+            text = {"text": key} if kind == "keyDown" and len(key) == 1 else {}
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, **text)
+
+    def resize(self, width: int, height: int, scale: float = 1) -> None:
+        """Give the page a window of this size."""
+        size = {"width": width, "height": height, "deviceScaleFactor": scale}
+        is_phone = width < 600
+        self.send("Emulation.setDeviceMetricsOverride", mobile=is_phone, **size)
+
+    def prefer(self, scheme: str) -> None:
+        """Prefer a light or a dark colour scheme."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.send("Emulation.setEmulatedMedia", features=features)
+
+    def close(self) -> None:
+        """End the browser and remove its folder."""
+        self._session = ""
+        with contextlib.suppress(AssertionError, OSError):
+            self.send("Browser.close")
+        self._process.wait(20)
+        os.close(self._in)
+        os.close(self._out)
+        shutil.rmtree(self._home, ignore_errors=True)
+
+
+class PageTest(ServerCase):
+    """The memory in a browser: all of it, nothing else, and harmless."""
+
+    browser: Browser | None = None
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        """End the browser that the tests shared."""
+        if cls.browser:
+            cls.browser.close()
+            cls.browser = None
+
+    def open(self, address: str = "", token: str = AI) -> None:
+        """Open the page in the browser and sign in."""
+        cls = type(self)
+        if cls.browser is None:
+            cls.browser = Browser(find_browser())
+        self.addCleanup(self.assert_harmless)
+        self.browser.events.clear()
+        self.browser.resize(1280, 900)
+        self.browser.prefer("light")
+        self.origin = f"http://127.0.0.1:{self.port}"
+        self.browser.send("Page.navigate", url=f"{self.origin}/{address}")
+        self.browser.wait("document.querySelector('#token')")
+        if token:
+            self.sign_in(token)
+
+    def sign_in(self, token: str) -> None:
+        """Give a token at the door."""
+        self.browser.run(
+            f"document.querySelector('#token').value = {json.dumps(token)};"
+            "document.querySelector('.door form').requestSubmit()"
+        )
+        self.browser.wait("!document.querySelector('[aria-busy]')")
+
+    def visit(self, address: str) -> str:
+        """Go to an address of the page; return the text when it is all there."""
+        script = (
+            "new Promise((done) => { const to = %s; if (to === location.hash) done();"
+            "addEventListener('hashchange', () => setTimeout(done), { once: true });"
+            "location.hash = to; })"
+        )
+        self.browser.run(script % json.dumps(address))
+        return self.read()
+
+    def read(self) -> str:
+        """Return the text of the page when nothing waits any more."""
+        self.browser.wait("!document.querySelector('[aria-busy]')")
+        return self.browser.run("document.querySelector('main').innerText")
+
+    def find(self, selector: str) -> list[str]:
+        """Return the texts of the elements that match."""
+        script = "[...document.querySelectorAll(%s)].map((it) => it.innerText)"
+        return self.browser.run(script % json.dumps(selector))
+
+    def assert_harmless(self) -> None:
+        """Assert that no foreign script ran and nothing else was asked."""
+        self.assertIsNone(self.browser.run("window.__pwned"))
+        for event in self.browser.events:
+            method, params = event.get("method"), event.get("params", {})
+            self.assertNotIn(
+                method, ("Runtime.exceptionThrown", "Page.javascriptDialogOpening")
+            )
+            if method == "Log.entryAdded":
+                self.assertNotEqual(params["entry"]["source"], "security", params)
+            if method == "Network.requestWillBeSent":
+                url = params["request"]["url"]
+                self.assertTrue(url.startswith((self.origin, "data:")), url)
+
+    def assert_fits(self) -> None:
+        """Assert that nothing of the view is wider than a small phone."""
+        self.browser.resize(360, 740)
+        wide = self.browser.run(
+            "[document.documentElement.scrollWidth, innerWidth, location.hash]"
+        )
+        self.assertEqual(wide[:2], [360, 360], wide)
+        self.browser.resize(1280, 900)
+
+    def make_hostile(self) -> list[str]:
+        """Fill the memory with hostile text; return the addresses that show it."""
+        names = {"machine": EVIL, "tool": "\u202etool'\"><b>", "project": "P" * 200}
+        more = {"git_remote": "javascript:alert(1)", "description": EVIL + "x" * 1_500}
+        self.workspace_id = wid = self.register(**names, **more)
+        for text in (EVIL_TEXT, EVIL_TEXT + EVIL):
+            for path in ("overview.md", "a%2f..?x#y&'\"><b>.md"):
+                self.write(path, text)
+        said = [
+            claude_line("user", f"{EVIL}\u202e {'W' * 10_000}"),
+            claude_line("assistant", EVIL_TEXT),
+            claude_line("assistant", [{"type": "tool_use", "name": EVIL, "input": {EVIL: EVIL}}]),
+            claude_line("user", [{"type": "tool_result", "content": EVIL_TEXT}]),
+            claude_line("assistant", "→ " + "x" * 30_000 + "\n\ud800 **half"),
+        ]
+        for session_id in ("constructor", "toString"):
+            self.upload(session_id, b"".join(said))
+        self.upload("toString", b"".join(said[:2] + said[-1:]))
+        document = urllib.parse.quote("a%2f..?x#y&'\"><b>.md", safe="")
+        return [
+            "#/",
+            "#/workspaces?q=img",
+            "#/sessions",
+            f"#/w/{wid}",
+            f"#/k/{wid}/overview.md",
+            f"#/k/{wid}/{document}",
+            f"#/k/{wid}/{document}?from={self.version_of(wid)}&to=",
+            f"#/s/{wid}/constructor",
+            f"#/s/{wid}/toString/1",
+            f"#/raw/{wid}/constructor",
+            "#/search?q=onerror",
+            "#/search?q=(&mode=regex",
+            "#/search?q=%2a%2a&mode=literal",
+            "#/constructor/x",
+            "#/s/%E0%A4%A/<b>",
+        ]
+
+    def version_of(self, workspace_id: str, path: str = "overview.md") -> str:
+        """Return the name of a document's newest old version."""
+        found = fedmem.list_versions(self.store, workspace_id, path)
+        return urllib.parse.quote(found[0][0])
+
+    def test_it_is_sent_with_headers_that_let_nothing_else_run(self) -> None:
+        """The policy names the hashes of just this script and this style."""
+        status, headers, body = self.http("GET", "/")
+        self.assertEqual(status, 200)
+        self.assertEqual(headers["content-type"], "text/html; charset=utf-8")
+        policy = dict(
+            part.strip().split(" ", 1)
+            for part in headers["content-security-policy"].split(";")
+        )
+        for kind, end in (("script", "script"), ("style", "style")):
+            [text] = re.findall(rb"<%s[^>]*>(.*?)</%s>" % ((end.encode(),) * 2), body, re.S)
+            digest = base64.b64encode(hashlib.sha256(text).digest()).decode()
+            self.assertEqual(policy.pop(f"{kind}-src"), f"'sha256-{digest}'")
+        self.assertEqual(policy.pop("connect-src"), "'self'")
+        self.assertEqual(policy.pop("img-src"), "data:")
+        self.assertEqual(policy.pop("require-trusted-types-for"), "'script'")
+        none = ["default-src", "base-uri", "form-action", "frame-ancestors"]
+        self.assertEqual(policy, dict.fromkeys([*none, "trusted-types"], "'none'"))
+        for name, value in (
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("x-frame-options", "DENY"),
+            ("x-content-type-options", "nosniff"),
+        ):
+            self.assertEqual(headers[name], value)
+        status, found, nothing = self.http("HEAD", "/")
+        self.assertEqual((status, nothing), (200, b""))
+        self.assertEqual(found["content-length"], str(len(body)))
+        self.assertEqual(self.http("POST", "/", b"x")[0], 405)
+
+    def test_its_source_is_short_and_makes_no_markup_of_text(self) -> None:
+        """And names no other origin."""
+        _, _, body = self.http("GET", "/")
+        page = body.decode()
+        for word in SCRIPT_NAMES:
+            self.assertNotIn(word, page)
+        self.assertIsNone(re.search(r"<[a-z][^>]* (?:on\w+|style)=", page))
+        origins = set(re.findall(r"(?:https?:)?//[\w-]+(?:\.[\w-]+)+", page))
+        self.assertEqual(origins, {"http://www.w3.org"})
+        source = PROGRAM.read_text()
+        room = source[source.index("# ---- 15. ") : source.index("# ---- 16. ")]
+        self.assertLessEqual(room.count("\n"), PAGE_LINES)
+
+    def test_a_wrong_token_is_told_and_both_right_ones_open(self) -> None:
+        """The token is kept by the tab alone, until one signs out."""
+        self.open(token="")
+        self.sign_in("wrong")
+        [said] = self.find(".bad")
+        self.assertIn("not valid", said)
+        for token in (AI, SYNC):
+            self.sign_in(token)
+            self.assertEqual(self.find("h1"), ["Activity"])
+            kept = self.browser.run("[Object.values(sessionStorage), localStorage.length]")
+            self.assertEqual(kept, [[token], 0])
+            self.browser.run("document.querySelector('#leave').click()")
+            self.assertEqual(self.find("h1"), ["fedmem"])
+            self.assertEqual(self.browser.run("sessionStorage.length"), 0)
+
+    def test_a_token_that_ends_leads_back_to_the_door(self) -> None:
+        """With a sentence, whatever was shown."""
+        self.open()
+        self.server.keys = dataclasses.replace(self.server.keys, mcp_token="x" * 40)
+        self.browser.run("location.hash = '#/sessions'")
+        self.browser.wait("document.querySelector('.door .bad')")
+
+    def test_every_view_shows_what_it_is_about(self) -> None:
+        """Each with an address, and the title follows."""
+        fedmem.fill_demo(self.store)
+        fedmem.write_default_texts(self.root)
+        self.open()
+        wid = "laptop-claude-code-shop"
+        for address, title, words in (
+            ("#/workspaces", "Workspaces", ("infra", "server · codex", "2 notes")),
+            ("#/sessions", "Sessions", ("12 May 2026", "nginx answers 502")),
+            (f"#/w/{wid}", "shop", ("Checkout rewrite", "deploy.md", "flaky again")),
+            (f"#/k/{wid}/deploy.md", "deploy.md", ("wait for the canary", "sha256")),
+            (f"#/s/{wid}/demo-shop", "The login", ("It races", "50 of 50", "09:03")),
+            (f"#/raw/{wid}/demo-shop", "Raw", ('"type":"user"', "4 lines")),
+            ("#/search?q=redis", "redis", ("the test logs in", "message 1")),
+            (f"#/k/{wid}/none.md", "Not shown", ("none.md", "Try again")),
+            ("#/nowhere", "Not shown", ("no such view",)),
+            ("#/", "Activity", ("laptop", "Two hosts behind", "2 sessions", "Read me")),
+        ):
+            text = self.visit(address)
+            for word in words:
+                self.assertIn(word, text, address)
+            self.assertTrue(self.browser.run("document.title").startswith(title))
+        self.browser.run("document.querySelectorAll('details').forEach(it => it.open = 1)")
+        self.assertIn("search_knowledge", self.read())
+
+    def test_a_link_to_a_message_opens_its_page_and_marks_it(self) -> None:
+        """In a session of 5,000, from the door on; pages follow by key and by number."""
+        self.upload("long", make_transcript(5_000))
+        self.open(f"#/s/{self.workspace_id}/long/3123", token="")
+        self.sign_in(AI)
+        [aim] = self.find(".aim")
+        self.assertIn("pelican3123", aim)
+        place = self.browser.run(
+            "document.querySelector('.aim').getBoundingClientRect().top / innerHeight"
+        )
+        self.assertTrue(0 <= place < 0.5, place)
+        self.assertEqual(len(self.find("article")), 50)
+        self.assertIn("3,100–3,149 of 5,000", self.read())
+        self.browser.press("n")
+        self.browser.wait("document.body.innerText.includes('pelican3150')")
+        for name, first in (("Last", 4_950), ("Previous", 4_900), ("First", 0)):
+            self.browser.run(
+                f"[...document.querySelectorAll('.pager a')].find("
+                f"(it) => it.innerText === '{name}').click()"
+            )
+            self.browser.wait(f"document.body.innerText.includes('pelican{first}\\n')")
+        self.browser.run("history.back()")
+        self.browser.wait("document.body.innerText.includes('pelican4900\\n')")
+        self.browser.run("history.forward()")
+        self.browser.wait("document.body.innerText.includes('pelican0\\n')")
+        self.assertIn("no message 9000", self.visit(f"#/s/{self.workspace_id}/long/9000"))
+
+    def test_back_and_forward_keep_the_place(self) -> None:
+        """Where one had scrolled to, not the top."""
+        self.upload("long", make_transcript(60))
+        self.open("#/sessions")
+        address = f"#/s/{self.workspace_id}/long"
+        self.visit(address)
+        self.browser.run("scrollTo(0, 700)")
+        self.browser.wait("history.state?.y === 700")
+        self.visit("#/workspaces")
+        self.assertEqual(self.browser.run("scrollY"), 0)
+        self.browser.run("history.back()")
+        self.browser.wait("scrollY === 700")
+        self.assertEqual(self.browser.run("location.hash"), address)
+
+    def test_tool_calls_are_folded_and_can_be_left_out(self) -> None:
+        """One line says which tool and what of it; revisions are listed."""
+        call = {"type": "tool_use", "name": "Bash", "input": {"command": "make x", "t": 1}}
+        result = {"type": "tool_result", "content": "one\ntwo\nthree"}
+        lines = [
+            claude_line("user", "please"),
+            claude_line("assistant", [{"type": "text", "text": "**Now**:"}, call]),
+            claude_line("user", [result], 1),
+            claude_line("assistant", "w " * 4_000, 2),
+        ]
+        self.upload("talk", b"".join(lines))
+        for text in ("other", "another"):
+            other = b"".join([*lines[:3], claude_line("user", text, 3)])
+            self.upload("talk", other)
+        self.open(f"#/s/{self.workspace_id}/talk")
+        self.assertEqual(self.find("details summary"), ["Bash\nmake x", "one\n3 lines"])
+        self.assertFalse(self.browser.run("document.querySelector('details').open"))
+        self.assertEqual(self.find("strong"), ["Now"])
+        [other] = self.browser.run(
+            "[...document.querySelectorAll('.facts a')].map((it) => it.hash)"
+            ".filter((it) => it.includes('~'))"
+        )
+        self.browser.run("document.querySelector('[type=checkbox]').click()")
+        self.assertEqual(self.browser.run("document.querySelectorAll('.fold').length"), 2)
+        self.assertNotIn("Bash", self.read())
+        self.assertIn("other", self.visit(other))
+        digest = sha256(b"".join(lines))[:12]
+        text = self.visit(f"#/s/{self.workspace_id}/talk~{digest}")
+        self.assertIn("Show all 7,999 characters", text)
+        self.browser.run("document.querySelector('article button').click()")
+        self.assertGreater(len(self.read()), 7_900)
+
+    def test_search_marks_hits_and_links_to_the_message(self) -> None:
+        """From anywhere with one key; modes, places and pages are in the address."""
+        fedmem.fill_demo(self.store)
+        self.upload("many", make_transcript(60))
+        self.open()
+        self.browser.press("/")
+        for key in "Redis":
+            self.browser.press(key)
+        self.browser.send("Input.dispatchKeyEvent", type="char", text="\r")
+        self.browser.wait("document.querySelector('mark')")
+        self.assertEqual([it.lower() for it in self.find("mark")], ["redis"])
+        self.browser.run("document.querySelector('.row').click()")
+        self.browser.wait("document.querySelector('.aim')")
+        self.assertIn("#/s/laptop-claude-code-shop/demo-shop/1", self.browser.run("location.hash"))
+        text = self.visit("#/search?q=stripe")
+        self.assertIn("decisions/payments.md", text)
+        self.visit("#/search?q=pelican%5Cd%2B&mode=regex")
+        self.assertEqual(len(self.find(".row mark")), 10)
+        self.browser.run("document.querySelector('.pager [rel=next]').click()")
+        self.browser.wait("document.body.innerText.includes('11–20 of')")
+        self.assertIn("sessions=10", self.browser.run("location.hash"))
+        self.assertIn("regular", self.visit("#/search?q=(&mode=regex").lower())
+        text = self.visit("#/search?q=redis&in=server-codex-infra&since=2026-01-01")
+        self.assertEqual(text.count("Nothing found."), 2)
+
+    def test_a_search_that_stopped_says_so_and_goes_on(self) -> None:
+        """By the cursor that its note names."""
+        self.upload("talk", make_transcript(4))
+        tool = fedmem.TOOLS["search_sessions"]
+        asked = []
+
+        def search(ctx: fedmem.Context, **given: object) -> dict:
+            """Answer as a search that ran out of time."""
+            asked.append(given.get("cursor", ""))
+            note = 'Stopped. Go on with cursor="7 a b", or narrow it.'
+            return {"hits": [], "total": 0, "offset": 0, "note": "" if asked[-1] else note}
+
+        fake = dataclasses.replace(tool, handler=search)
+        with mock.patch.dict(fedmem.TOOLS, search_sessions=fake):
+            self.open("#/search?q=x")
+            self.assertIn("Stopped.", self.read())
+            self.browser.run("document.querySelector('.note a').click()")
+            self.browser.wait("!document.body.innerText.includes('Stopped.')")
+        self.assertEqual(asked, ["", "7 a b"])
+
+    def test_versions_of_a_document_are_compared(self) -> None:
+        """Any two of them, and what changed inside of a line is marked."""
+        self.write("a.md", "one\ntwo\nthree is here\n" + "same\n" * 40 + "end\n")
+        self.write("a.md", "one\nthree was here\n" + "same\n" * 40 + "end\nmore\n")
+        self.write("a.md", "all is new\n")
+        versions = fedmem.list_versions(self.store, self.workspace_id, "a.md")
+        newer, older = (urllib.parse.quote(name) for name, _ in versions)
+        address = f"#/k/{self.workspace_id}/a.md"
+        self.open(f"{address}?from={older}&to={newer}")
+        self.assertEqual(self.find("del span"), ["two", "three is here"])
+        self.assertEqual(self.find("ins span"), ["three was here", "more"])
+        self.assertIn("unchanged lines", self.find(".gap")[0])
+        text = self.visit(f"{address}?version={older}")
+        self.assertIn("an old version", text)
+        self.assertIn("three is here", text)
+        self.browser.run("document.querySelector('.note a:last-child').click()")
+        self.browser.wait("document.querySelector('ins')")
+        self.assertEqual(self.find("ins span")[0], "all is new")
+        fedmem.delete_document(self.store, self.workspace_id, "a.md", "ai")
+        self.assertIn("3 old versions", self.visit(address))
+
+    def test_large_versions_are_compared_within_bounds(self) -> None:
+        """A document of 1 MB does not hang the tab, be it all different."""
+        rows = [f"line {i} {sha256(b'%d' % i)[:20]}" for i in range(28_000)]
+        other = [f"{row} x" if i % 50 == 0 else row for i, row in enumerate(rows)]
+        for text in ("\n".join(rows), "\n".join(other), "\n".join(reversed(other))):
+            self.write("big.md", text)
+        name = self.version_of(self.workspace_id, "big.md")
+        first = fedmem.list_versions(self.store, self.workspace_id, "big.md")[1][0]
+        self.open()
+        address = f"#/k/{self.workspace_id}/big.md?from="
+        text = self.visit(f"{address}{urllib.parse.quote(first)}&to={name}")
+        self.assertIn("1,120 lines removed or added", text)
+        started = time.monotonic()
+        self.assertIn("too many", self.visit(f"{address}{name}&to="))
+        self.assertLess(time.monotonic() - started, 15)
+        self.assertLessEqual(len(self.find(".diff > *")), 2_100)
+
+    def test_hostile_text_is_harmless_everywhere_and_breaks_no_layout(self) -> None:
+        """In names, paths, titles, notes and messages, on a small phone too."""
+        addresses = self.make_hostile()
+        self.open()
+        for address in addresses:
+            self.visit(address)
+            script = "document.querySelectorAll('main :is(img, script, iframe)').length"
+            self.assertEqual(self.browser.run(script), 0, address)
+            links = self.browser.run(
+                "[...document.querySelectorAll('main a[href]')].map((it) => it.href)"
+            )
+            for link in links:
+                self.assertRegex(link, rf"^({self.origin}/#/|https://example\.com/)")
+            self.assertNotIn("\u202e", self.read())
+            self.assert_fits()
+        self.visit(f"#/s/{self.workspace_id}/constructor")
+        self.browser.run("document.querySelectorAll('details').forEach(it => it.open = 1)")
+        self.assert_fits()
+
+    def test_an_empty_memory_says_how_to_fill_it(self) -> None:
+        """With commands that name this very server."""
+        fresh = fedmem.open_store(tempfile.mkdtemp(prefix="empty-", dir=self.root))
+        self.addCleanup(fresh.close)
+        self.server.store = fresh
+        self.open()
+        text = self.read()
+        self.assertIn("The memory is empty", text)
+        self.assertIn(f"--url {self.origin}\n", text)
+        self.assertIn(f"fedmem {self.origin}/mcp", text)
+        self.assertIn("None yet.", self.visit("#/sessions"))
+        self.assert_fits()
+
+    def test_three_hundred_workspaces_are_filtered_while_one_types(self) -> None:
+        """The address keeps the filter; a link to a machine is one."""
+        with mock.patch.object(os, "fsync"):
+            for i in range(300):
+                self.register(machine=f"box{i % 30}", project=f"project{i}")
+        self.open("#/workspaces")
+        self.assertEqual(len(self.find(".row")), 301)
+        self.browser.run("document.querySelector('.wide input').focus()")
+        for key in "box7 ct7":
+            self.browser.press(key)
+        self.browser.wait("document.querySelectorAll('.row').length === 1")
+        self.assertEqual(self.browser.run("location.hash"), "#/workspaces?q=box7+ct7")
+        self.visit("#/")
+        self.assertEqual(len(self.find(".lanes li")), 8)
+        self.browser.run("document.querySelector('.lanes button').click()")
+        self.assertEqual(len(self.find(".lanes li")), 31)
+        self.browser.run("document.querySelector('.lanes a').click()")
+        self.browser.wait("document.querySelectorAll('.row').length < 50")
+
+    def test_a_machine_that_fell_silent_is_warned_of(self) -> None:
+        """Compared with how often it was heard of, not after a weekend."""
+        now = fedmem.utc_now()
+        for machine, days in (
+            ("daily", [30, 29, 28, 27, 26, 5]),
+            ("weekly", [37, 30, 23, 16, 9]),
+            ("gone", [300]),
+            ("weekend", [6, 5, 4, 3, 2.8]),
+        ):
+            for i, ago in enumerate(days):
+                then = now - datetime.timedelta(days=ago)
+                with mock.patch.object(fedmem, "utc_now", return_value=then):
+                    self.workspace_id = self.register(machine=machine)
+                line = json.loads(claude_line("user", f"day {i}"))
+                line["timestamp"] = fedmem.format_time(then)
+                with mock.patch.object(fedmem, "utc_now", return_value=then):
+                    self.upload(f"{machine}{i}", json.dumps(line).encode() + b"\n")
+        self.open()
+        [note] = self.find(".note")
+        self.assertIn("1 machine silent", note)
+        self.assertIn("daily (5 days ago, else every day)", note)
+        lanes = self.find(".lanes li")
+        self.assertEqual([it.split("\n")[0] for it in lanes if "silent" in it], ["daily"])
+        self.assertEqual(len(lanes), 5)
+
+    def test_waiting_shows_and_a_late_answer_changes_nothing(self) -> None:
+        """What one left while it was loading never comes back over the next view."""
+        self.upload("talk", make_transcript(4))
+        tool, gate = fedmem.TOOLS["read_session"], threading.Event()
+        self.addCleanup(gate.set)
+
+        def read_late(ctx: fedmem.Context, **given: object) -> dict:
+            """Answer when the gate opens."""
+            gate.wait(20)
+            return tool.handler(ctx, **given)
+
+        late = dataclasses.replace(tool, handler=read_late)
+        with mock.patch.dict(fedmem.TOOLS, read_session=late):
+            self.open()
+            address = f"#/s/{self.workspace_id}/talk"
+            self.browser.run(f"location.hash = '{address}'")
+            self.browser.wait("!document.querySelector('#wait').hidden")
+            self.assertEqual(self.find("h1"), ["Activity"])
+            self.visit("#/workspaces")
+            gate.set()
+            self.visit("#/sessions")
+            self.assertEqual(self.find("h1"), ["Sessions"])
+            self.assertTrue(self.browser.run("document.querySelector('#wait').hidden"))
+
+    def test_a_server_that_is_gone_is_told_and_asked_again(self) -> None:
+        """By a button, once it is back."""
+        self.open("#/workspaces")
+        self.browser.send("Network.emulateNetworkConditions", offline=True, latency=0,
+                          downloadThroughput=-1, uploadThroughput=-1)
+        self.assertIn("cannot be reached", self.visit("#/sessions"))
+        self.browser.send("Network.emulateNetworkConditions", offline=False, latency=0,
+                          downloadThroughput=-1, uploadThroughput=-1)
+        self.browser.run("document.querySelector('.bad button').click()")
+        self.browser.wait("document.body.innerText.includes('None yet.')")
+
+    def test_keys_lead_through_lists(self) -> None:
+        """And a question mark lists them."""
+        fedmem.fill_demo(self.store)
+        self.open("#/workspaces")
+        focused = "document.activeElement.innerText.split('\\n')[0]"
+        for key, expected in (("j", 0), ("j", 1), ("k", 0), ("ArrowDown", 1)):
+            self.browser.press(key)
+            self.assertEqual(self.browser.run(focused), self.find(".row b")[expected])
+        self.browser.press("?")
+        self.assertTrue(self.browser.run("document.querySelector('#keys').open"))
+        self.browser.press("j")
+        self.browser.run("document.querySelector('#keys').close()")
+        self.browser.press("/")
+        self.assertEqual(self.browser.run("document.activeElement.id"), "query")
+
+    def test_both_colour_schemes_can_be_read(self) -> None:
+        """Contrast of at least 4.5 in light and dark, as WCAG AA asks."""
+        fedmem.fill_demo(self.store)
+        self.open("#/search?q=redis")
+        script = """(() => {
+          const light = (text) => text.match(/[\\d.]+/g).slice(0, 3).map((it) => it / 255)
+            .map((v) => v <= 0.04 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+            .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+          const back = (it) => { const found = getComputedStyle(it).backgroundColor;
+            return /, 0\\)$/.test(found) ? back(it.parentElement) : found; };
+          return [...document.querySelectorAll('main *, header a')].filter((it) =>
+            it.innerText && it.checkVisibility()).map((it) => {
+              const pair = [light(getComputedStyle(it).color), light(back(it))];
+              return [(Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05),
+                it.outerHTML.slice(0, 80)]; }).sort((a, b) => a[0] - b[0])[0];
+        })()"""
+        for scheme, is_dark in (("light", False), ("dark", True)):
+            self.browser.prefer(scheme)
+            for address in ("#/search?q=redis", "#/", f"#/w/{self.workspace_id}"):
+                self.visit(address)
+                worst, where = self.browser.run(script)
+                self.assertGreaterEqual(worst, 4.5, where)
+            back = self.browser.run("getComputedStyle(document.body).backgroundColor")
+            self.assertEqual(max(map(int, re.findall(r"\d+", back))) < 60, is_dark)
 
 
 # ---- 16. Remote -------------------------------------------------------------
