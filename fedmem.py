@@ -7240,76 +7240,93 @@ PAGE_STYLE = """
   light-dark(#fbe9e6, #3a1c19); --good-bg: light-dark(#e0f1e4, #15301f); --mark:
   light-dark(#ffe28c, #66520f); --mono: ui-monospace, "SF Mono", Menlo, Consolas,
   "DejaVu Sans Mono", monospace; font: 15px/1.5 system-ui, -apple-system, "Segoe UI",
-  Roboto, "Noto Sans", sans-serif; } * { box-sizing: border-box; margin: 0; padding: 0;
-  } body { background: var(--bg); color: var(--ink); overflow-wrap: anywhere; }
-a { color: var(--accent); text-decoration: none; } a:hover, .note a { text-decoration:
-  underline; } :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px;
-  border-radius: 4px; } h1:focus, main:focus { outline: none; }
-ol, ul { list-style: none; } h1 { font-size: 1.7rem; line-height: 1.3; letter-spacing:
-  -.02em; font-weight: 650; } h2 { font-size: 1.05rem; font-weight: 650; }
+  Roboto, "Noto Sans", sans-serif; }
+* { box-sizing: border-box; margin: 0; padding: 0; }
+body { background: var(--bg); color: var(--ink); overflow-wrap: anywhere; }
+a { color: var(--accent); text-decoration: none; }
+a:hover, .note a { text-decoration: underline; }
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; border-radius:
+  4px; } h1:focus, main:focus { outline: none; } ol, ul { list-style: none; }
+h1 { font-size: 1.7rem; line-height: 1.3; letter-spacing: -.02em; font-weight: 650; }
+h2 { font-size: 1.05rem; font-weight: 650; }
 h3 { font-size: .85rem; font-weight: 600; color: var(--soft); } b { font-weight: 600; }
 small, .soft, .path, .facts { color: var(--soft); font-size: .85rem; }
-time, .num { font-variant-numeric: tabular-nums; } code, pre, kbd, .diff { font-family:
-  var(--mono); font-size: .86em; } pre code { font-size: 1em; }
+time, .num { font-variant-numeric: tabular-nums; }
+code, pre, kbd, .diff { font-family: var(--mono); font-size: .86em; }
+pre code { font-size: 1em; }
 kbd { border: 1px solid var(--line); border-bottom-width: 2px; border-radius: 4px;
-  padding: 0 .35em; color: var(--soft); } pre { background: var(--fill); border-radius:
-  6px; padding: .7rem .85rem; overflow-x: auto; tab-size: 4; }
-pre.wrap { white-space: pre-wrap; max-height: 32rem; } mark { background: var(--mark);
-  color: var(--ink); border-radius: 3px; padding: 0 .1em; } button, input, select {
-  font: inherit; color: inherit; background: var(--card); max-width: 100%; min-width: 0;
-  border: 1px solid var(--line); border-radius: 6px; padding: .3rem .7rem; }
-button, summary { cursor: pointer; } button.plain { border: 0; background: none; color:
-  var(--accent); font-size: .85rem; padding: .4rem 0; } button.main { background:
-  var(--accent); color: var(--bg); font-weight: 600; } #skip { position: fixed; left:
-  1rem; top: -4rem; z-index: 9; padding: .4rem .8rem; background: var(--card); }
-#skip:focus { top: .6rem; } header { position: sticky; top: 0; z-index: 5; background:
-  var(--bg); border-bottom: 1px solid var(--line); } .bar, main { max-width: 72rem;
-  margin: auto; padding: 2rem 1.5rem 5rem; } .bar { display: flex; align-items: center;
-  gap: .5rem 1.4rem; padding-block: .6rem; } #mark { display: flex; gap: .5rem;
-  align-items: center; color: var(--ink); font-weight: 700; font-size: 1.1rem;
-  letter-spacing: -.02em; } #mark svg { fill: var(--accent); }
+  padding: 0 .35em; color: var(--soft); }
+pre { background: var(--fill); border-radius: 6px; padding: .7rem .85rem; overflow-x:
+  auto; tab-size: 4; } pre.wrap { white-space: pre-wrap; max-height: 32rem; }
+mark { background: var(--mark); color: var(--ink); border-radius: 3px; padding: 0 .1em;
+  }
+button, input, select { font: inherit; color: inherit; background: var(--card);
+  max-width: 100%; min-width: 0; border: 1px solid var(--line); border-radius: 6px;
+  padding: .3rem .7rem; } button, summary { cursor: pointer; }
+button.plain { border: 0; background: none; color: var(--accent); font-size: .85rem;
+  padding: .4rem 0; }
+button.main { background: var(--accent); color: var(--bg); font-weight: 600; }
+#skip { position: fixed; left: 1rem; top: -4rem; z-index: 9; padding: .4rem .8rem;
+  background: var(--card); } #skip:focus { top: .6rem; }
+header { position: sticky; top: 0; z-index: 5; background: var(--bg); border-bottom: 1px
+  solid var(--line); }
+.bar, main { max-width: 72rem; margin: auto; padding: 2rem 1.5rem 5rem; }
+.bar { display: flex; align-items: center; gap: .5rem 1.4rem; padding-block: .6rem; }
+#mark { display: flex; gap: .5rem; align-items: center; color: var(--ink); font-weight:
+  700; font-size: 1.1rem; letter-spacing: -.02em; } #mark svg { fill: var(--accent); }
 nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; align-items: center; }
-header nav a { color: var(--soft); padding: .2rem 0; } header nav a[aria-current] {
-  color: var(--ink); font-weight: 600; box-shadow: 0 2px var(--accent); }
+header nav a { color: var(--soft); padding: .2rem 0; }
+header nav a[aria-current] { color: var(--ink); font-weight: 600; box-shadow: 0 2px
+  var(--accent); }
 #find { flex: 1; max-width: 25rem; margin-left: auto; position: relative; }
-#query { width: 100%; } #find kbd { position: absolute; right: .5rem; top: .45rem;
-  pointer-events: none; } #query:not(:placeholder-shown) + kbd, #query:focus + kbd, .out
-  header, [hidden] { display: none; } #help, #leave { border-color: transparent;
-  background: none; color: var(--soft); padding: .3rem 0; white-space: nowrap; }
+#query { width: 100%; }
+#find kbd { position: absolute; right: .5rem; top: .45rem; pointer-events: none; }
+#query:not(:placeholder-shown) + kbd, #query:focus + kbd, .out header, [hidden] {
+  display: none; }
+#help, #leave { border-color: transparent; background: none; color: var(--soft);
+  padding: .3rem 0; white-space: nowrap; }
 #wait { position: absolute; inset: auto 0 -2px; height: 2px; animation: wait 1.1s linear
   infinite; background: linear-gradient(90deg, transparent, var(--accent), transparent)
-  0 / 40% 100% no-repeat; } @keyframes wait { from { background-position: -70% 0; } to {
-  background-position: 170% 0; } } #said { position: absolute; clip-path: inset(50%); }
-.top { margin-bottom: 1.7rem; max-width: 60rem; } .facts { display: flex; flex-wrap:
-  wrap; gap: .1rem 1.1rem; margin-top: .3rem; } section { margin-bottom: 2.4rem;
-  min-width: 0; } .head { margin-bottom: .5rem; display: flex; gap: 1rem; align-items:
-  baseline; justify-content: space-between; } .head a { font-size: .85rem; }
+  0 / 40% 100% no-repeat; }
+@keyframes wait { from { background-position: -70% 0; } to { background-position: 170%
+  0; } } #said { position: absolute; clip-path: inset(50%); }
+.top { margin-bottom: 1.7rem; max-width: 60rem; }
+.facts { display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; margin-top: .3rem; }
+section { margin-bottom: 2.4rem; min-width: 0; }
+.head { margin-bottom: .5rem; display: flex; gap: 1rem; align-items: baseline;
+  justify-content: space-between; } .head a { font-size: .85rem; }
 .two { display: grid; grid-template-columns: minmax(0, 1fr) 21rem; gap: 0 3.5rem; }
 .two.even { grid-template-columns: repeat(2, minmax(0, 1fr)); margin-top: 1.8rem; }
 .note, .bad { border-radius: 8px; padding: .6rem .9rem; margin: 0 0 1.2rem; }
-.note { background: var(--warn-bg); color: var(--warn); } .note a, .lanes a { color:
-  inherit; } .bad { background: var(--bad-bg); color: var(--bad); }
-.bad button { margin-left: .8rem; color: var(--ink); } .rows > li + li { border-top: 1px
-  solid var(--line); } .row { display: grid; grid-template-columns: minmax(0, 1fr) auto;
-  gap: 0 1rem; padding: .5rem .6rem; margin: 0 -.6rem; color: inherit; border-radius:
-  6px; align-items: baseline; } .row:hover { background: var(--fill); text-decoration:
-  none; } .row > * { min-width: 0; } .row > .about { grid-column: 1 / -1; }
+.note { background: var(--warn-bg); color: var(--warn); }
+.note a, .lanes a { color: inherit; }
+.bad { background: var(--bad-bg); color: var(--bad); }
+.bad button { margin-left: .8rem; color: var(--ink); }
+.rows > li + li { border-top: 1px solid var(--line); }
+.row { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 0 1rem; padding:
+  .5rem .6rem; margin: 0 -.6rem; color: inherit; border-radius: 6px; align-items:
+  baseline; } .row:hover { background: var(--fill); text-decoration: none; }
+.row > * { min-width: 0; } .row > .about { grid-column: 1 / -1; }
 .row.timed { grid-template-columns: 2.8rem minmax(0, 1fr) auto; padding-block: .35rem; }
-.row.timed > time { color: var(--soft); font-size: .85rem; } .row.timed > .about {
-  grid-column: 2 / -1; } .cut { display: -webkit-box; -webkit-box-orient: vertical;
-  -webkit-line-clamp: 2; overflow: hidden; } .one { -webkit-line-clamp: 1; }
-.day { margin: 1.3rem 0 .3rem; } li:first-child > .day { margin-top: 0; }
+.row.timed > time { color: var(--soft); font-size: .85rem; }
+.row.timed > .about { grid-column: 2 / -1; }
+.cut { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2;
+  overflow: hidden; } .one { -webkit-line-clamp: 1; } .day { margin: 1.3rem 0 .3rem; }
+li:first-child > .day { margin-top: 0; }
 .lanes, dialog { background: var(--card); border: 1px solid var(--line); border-radius:
-  10px; padding: .3rem 1.1rem .6rem; } .lanes li, .axis { display: grid; gap: 0 1.4rem;
-  align-items: center; grid-template-columns: 15rem minmax(0, 1fr) 7.5rem; padding:
-  .4rem 0; } .lanes li { border-top: 1px solid var(--line); } .lanes li > :last-child,
-  .axis > :last-child { text-align: right; font-size: .85rem; }
+  10px; padding: .3rem 1.1rem .6rem; }
+.lanes li, .axis { display: grid; gap: 0 1.4rem; align-items: center;
+  grid-template-columns: 15rem minmax(0, 1fr) 7.5rem; padding: .4rem 0; }
+.lanes li { border-top: 1px solid var(--line); }
+.lanes li > :last-child, .axis > :last-child { text-align: right; font-size: .85rem; }
 .axis, .axis > :last-child { color: var(--soft); font-size: .78rem; }
-.axis div { position: relative; height: 1.2rem; } .axis div span { position: absolute;
-  white-space: nowrap; padding-left: .3rem; } svg.lane { display: block; width: 100%;
-  height: 1.7rem; } .lane line { stroke: var(--line); vector-effect: non-scaling-stroke;
-  } .lane rect { fill: var(--accent); opacity: .6; } .silent { color: var(--warn);
-  font-weight: 600; } .prose { line-height: 1.6; max-width: 46rem; }
+.axis div { position: relative; height: 1.2rem; }
+.axis div span { position: absolute; white-space: nowrap; padding-left: .3rem; }
+svg.lane { display: block; width: 100%; height: 1.7rem; }
+.lane line { stroke: var(--line); vector-effect: non-scaling-stroke; }
+.lane rect { fill: var(--accent); opacity: .6; }
+.silent { color: var(--warn); font-weight: 600; }
+.prose { line-height: 1.6; max-width: 46rem; }
 .prose > * + *, .prose blockquote > * + * { margin-top: .8em; }
 .prose :is(h1, h2, h3, h4, h5, h6) { margin-top: 1.5em; color: var(--ink); line-height:
   1.3; font-size: 1rem; } .prose > :first-child { margin-top: 0; }
@@ -7319,60 +7336,73 @@ header nav a { color: var(--soft); padding: .2rem 0; } header nav a[aria-current
 .prose li:has(> input) { list-style: none; margin-left: -1.3em; }
 .prose a { text-decoration: underline; text-underline-offset: .15em; }
 .prose :not(pre) > code { background: var(--fill); border-radius: 4px; padding: .1em
-  .3em; } .prose blockquote { padding-left: 1em; border-left: 3px solid var(--line);
-  color: var(--soft); } .prose hr { border: 0; border-top: 1px solid var(--line);
-  margin: 1.6em 0; } .scroll { overflow-x: auto; } table { border-collapse: collapse;
-  font-size: .92em; } th, td { text-align: left; padding: .35em 1em .35em 0;
-  vertical-align: top; border-bottom: 1px solid var(--line); min-width: 5rem; }
+  .3em; }
+.prose blockquote { padding-left: 1em; border-left: 3px solid var(--line); color:
+  var(--soft); }
+.prose hr { border: 0; border-top: 1px solid var(--line); margin: 1.6em 0; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .92em; }
+th, td { text-align: left; padding: .35em 1em .35em 0; vertical-align: top;
+  border-bottom: 1px solid var(--line); min-width: 5rem; }
 article { display: grid; grid-template-columns: 3.6rem minmax(0, 50rem); gap: 0 1.2rem;
   padding: .55rem 0; scroll-margin-top: 5rem; border-radius: 8px; max-width: 55rem; }
 .at { text-align: right; font-size: .78rem; padding-top: .1rem; }
-.at * { display: block; color: var(--soft); } .user > .says { background: var(--tint);
-  padding: .6rem 1rem; border-radius: 10px; } .summary > .says { background:
-  var(--fill); padding: .6rem 1rem; } .user h3 { color: var(--accent); }
-.user > .at { padding-top: .65rem; } .tool, .calls { padding: .1rem 0; }
+.at * { display: block; color: var(--soft); }
+.user > .says { background: var(--tint); padding: .6rem 1rem; border-radius: 10px; }
+.summary > .says { background: var(--fill); padding: .6rem 1rem; }
+.user h3 { color: var(--accent); } .user > .at { padding-top: .65rem; }
+.tool, .calls { padding: .1rem 0; }
 .aim { outline: 2px solid var(--accent); outline-offset: .2rem; }
 .text { white-space: pre-wrap; } .fold { margin: .15rem 0; font-size: .9rem; }
 .fold > summary { display: flex; gap: .6rem; color: var(--soft); border-radius: 6px;
   padding: .1rem .4rem; margin: 0 -.4rem; align-items: baseline; }
 .fold > summary::before { content: "›"; width: .6rem; flex: none; }
-.fold[open] > summary::before { rotate: 90deg; } .fold > summary:hover { background:
-  var(--fill); } .fold > summary > * { overflow: hidden; text-overflow: ellipsis;
-  white-space: nowrap; } .fold > summary b { color: var(--ink); max-width: 40%; flex:
-  none; } .fold > summary small { margin-left: auto; flex: none; }
-.fold > :not(summary) { margin: .3rem 0 .5rem; } .fold h4 { font-size: .78rem; color:
-  var(--soft); margin-bottom: 0; } .quiet :is(.fold, .tool, .calls) { display: none; }
+.fold[open] > summary::before { rotate: 90deg; }
+.fold > summary:hover { background: var(--fill); }
+.fold > summary > * { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.fold > summary b { color: var(--ink); max-width: 40%; flex: none; }
+.fold > summary small { margin-left: auto; flex: none; }
+.fold > :not(summary) { margin: .3rem 0 .5rem; }
+.fold h4 { font-size: .78rem; color: var(--soft); margin-bottom: 0; }
+.quiet :is(.fold, .tool, .calls) { display: none; }
 .tools { display: flex; flex-wrap: wrap; gap: .5rem .9rem; align-items: center; margin:
-  .8rem 0; } .tools label { display: flex; gap: .45rem; align-items: center; color:
-  var(--soft); font-size: .85rem; min-width: 0; } .tools .wide { flex: 1; }
-input[type=number] { width: 5.5rem; } .pager { margin: .8rem 0; font-variant-numeric:
-  tabular-nums; } .off { color: var(--soft); opacity: .65; } .diff { line-height: 1.6;
-  border: 1px solid var(--line); border-radius: 8px; overflow: hidden; background:
-  var(--card); } .diff > * { display: grid; grid-template-columns: 3.6em 3.6em 1.6em
-  minmax(0, 1fr); text-decoration: none; white-space: pre-wrap; padding-right: .6rem; }
+  .8rem 0; }
+.tools label { display: flex; gap: .45rem; align-items: center; color: var(--soft);
+  font-size: .85rem; min-width: 0; } .tools .wide { flex: 1; }
+input[type=number] { width: 5.5rem; }
+.pager { margin: .8rem 0; font-variant-numeric: tabular-nums; }
+.off { color: var(--soft); opacity: .65; }
+.diff { line-height: 1.6; border: 1px solid var(--line); border-radius: 8px; overflow:
+  hidden; background: var(--card); }
+.diff > * { display: grid; grid-template-columns: 3.6em 3.6em 1.6em minmax(0, 1fr);
+  text-decoration: none; white-space: pre-wrap; padding-right: .6rem; }
 .diff i { font-style: normal; color: var(--soft); text-align: right; padding-right:
   .6em; user-select: none; } .diff ins { background: var(--good-bg); }
-.diff del { background: var(--bad-bg); } .diff b { background: var(--mark); font-weight:
-  inherit; border-radius: 2px; } .diff > .gap { display: block; background: var(--fill);
-  color: var(--soft); padding: .15rem .9rem; } .door { max-width: 25rem; margin: 12vh
-  auto 0; } .door form { display: grid; gap: .7rem; margin: 1.4rem 0; }
-.door form > * { margin: 0; } dialog { padding: 1.4rem 1.8rem; color: inherit;
-  max-width: min(26rem, 92vw); margin: auto; } dialog::backdrop { background: #0006; }
+.diff del { background: var(--bad-bg); }
+.diff b { background: var(--mark); font-weight: inherit; border-radius: 2px; }
+.diff > .gap { display: block; background: var(--fill); color: var(--soft); padding:
+  .15rem .9rem; } .door { max-width: 25rem; margin: 12vh auto 0; }
+.door form { display: grid; gap: .7rem; margin: 1.4rem 0; }
+.door form > * { margin: 0; }
+dialog { padding: 1.4rem 1.8rem; color: inherit; max-width: min(26rem, 92vw); margin:
+  auto; } dialog::backdrop { background: #0006; }
 dialog dl { display: grid; grid-template-columns: auto 1fr; gap: .5rem 1.2rem; margin:
-  1rem 0; } @media (max-width: 860px) { .two, .two.even { display: block; } .lanes li,
-  .axis { grid-template-columns: minmax(0, 1fr) auto; } .lanes .lane { grid-area: 2 / 1
-  / 3 / 3; margin-top: .3rem; } .axis > * { display: none; } .axis > :first-child {
-  display: block; grid-column: 1 / -1; } } @media (max-width: 640px) { .bar, main {
-  padding: 1.2rem 1rem 4rem; } .bar { flex-wrap: wrap; padding-block: .5rem; } header {
-  position: static; } #find { order: 3; flex-basis: 100%; max-width: none; } #help {
-  margin-left: auto; } header nav { order: 2; flex-basis: 100%; } h1 { font-size:
-  1.4rem; } article { display: block; } #find kbd { display: none; } .at { text-align:
-  left; } .at * { display: inline; margin-right: .6rem; } .diff > * {
-  grid-template-columns: 0 3em 1.3em minmax(0, 1fr); } .diff i:first-child { visibility:
-  hidden; } } @media (prefers-reduced-motion) { #wait { animation: none; background:
-  var(--accent); } } @media print { :root { color-scheme: light; font-size: 11px; }
-  header, .tools, button, #skip { display: none; } pre.wrap { max-height: none; } main {
-  padding: 0; max-width: none; } article, .row { break-inside: avoid; } }
+  1rem 0; }
+@media (max-width: 860px) { .two, .two.even { display: block; } .lanes li, .axis {
+  grid-template-columns: minmax(0, 1fr) auto; } .lanes .lane { grid-area: 2 / 1 / 3 / 3;
+  margin-top: .3rem; } .axis > * { display: none; } .axis > :first-child { display:
+  block; grid-column: 1 / -1; } }
+@media (max-width: 640px) { .bar, main { padding: 1.2rem 1rem 4rem; } .bar { flex-wrap:
+  wrap; padding-block: .5rem; } header { position: static; } #find { order: 3;
+  flex-basis: 100%; max-width: none; } #help { margin-left: auto; } header nav { order:
+  2; flex-basis: 100%; } h1 { font-size: 1.4rem; } article { display: block; } #find kbd
+  { display: none; } .at { text-align: left; } .at * { display: inline; margin-right:
+  .6rem; } .diff > * { grid-template-columns: 0 3em 1.3em minmax(0, 1fr); } .diff
+  i:first-child { visibility: hidden; } }
+@media (prefers-reduced-motion) { #wait { animation: none; background: var(--accent); }
+  }
+@media print { :root { color-scheme: light; font-size: 11px; } header, .tools, button,
+  #skip { display: none; } pre.wrap { max-height: none; } main { padding: 0; max-width:
+  none; } article, .row { break-inside: avoid; } }
 """
 
 PAGE_SCRIPT = r"""
@@ -7420,16 +7450,16 @@ function ago(moment) {
   const minutes = Math.max(0, Math.round((Date.now() - moment) / 6e4));
   if (minutes < 60) return minutes ? `${minutes} min ago` : "just now";
   if (minutes < 2880) return `${Math.round(minutes / 60)} h ago`;
-  return minutes < 86400 ? `${Math.round(minutes / 1440)} days ago` : show(moment,
-    "medium");
+  return minutes < 86400 ? `${Math.round(minutes / 1440)} days ago`
+    : show(moment, "medium");
 }
 function when(time, ...styles) {  // how long ago, or in the styles of date and time
   const moment = typeof time === "number" ? time : Date.parse(time);
   if (!moment) return h("span", "time unknown");
   const more = { datetime: new Date(moment).toISOString(), title: show(moment, "full",
     "long") };
-  return styles.length ? h("time", more, show(moment, ...styles)) : h("time.ago", more,
-    ago(moment));
+  return styles.length ? h("time", more, show(moment, ...styles))
+    : h("time", more, ago(moment));
 }
 
 // Asking the server. Every answer belongs to the view that asked, or is dropped.
@@ -7468,8 +7498,8 @@ const problem = (error, again) => h("p.bad", { role: "alert" }, error.message,
   again && button("Try again", again));
 function later(load) {  // a part of a view that waits and fails on its own
   const box = h("div"), { signal } = stop;
-  const put = (...nodes) => signal.aborted ||
-    box.replaceChildren(...nodes.flat(9).filter(Boolean));
+  const put = (...nodes) => signal.aborted
+    || box.replaceChildren(...nodes.flat(9).filter(Boolean));
   const run = async () => {
     box.setAttribute("aria-busy", "true");
     const timer = setTimeout(put, 150, h("p.soft", "Loading…"));
@@ -7509,12 +7539,12 @@ const INLINE = new RegExp([/\\([\\`*_{}[\]()#+.!|<>~-])/,
   /<?((?:https?:\/\/|mailto:)[^\s<>"`]{1,999})>?/].map((it) => it.source).join("|"),
     "g");
 function anchor(href, label, base) {
-  if (base && /^(?!\.|.*\/\.|\/)[^:?#\\]{1,240}\.md$/.test(href)) return go(toDoc(base,
-    href), label);
+  if (base && /^(?!\.|.*\/\.|\/)[^:?#\\]{1,240}\.md$/.test(href))
+    return go(toDoc(base, href), label);
   const url = URL.canParse(href) ? new URL(href) : {};
-  return /^(https?|mailto):$/.test(url.protocol) ? h("a", { href: url.href, target:
-    "_blank", rel: "noopener noreferrer" }, label) : h("span", { title: visible(href) },
-    label);
+  return /^(https?|mailto):$/.test(url.protocol) ? h("a", { href: url.href,
+    target: "_blank", rel: "noopener noreferrer" }, label) : h("span",
+    { title: visible(href) }, label);
 }
 function inline(text, base, depth = 0) {
   if (text.length > 2e4 || depth > 4) return [text];
@@ -7523,9 +7553,9 @@ function inline(text, base, depth = 0) {
     out.push(text.slice(at, m.index)); at = m.index + m[0].length;
     const url = m[11]?.replace(/[.,;:!?)'"]{1,9}$/, "");
     if (url && !m[0].endsWith(">")) at -= m[11].length - url.length;
-    out.push(m[1] ?? (m[3] ? h("code", m[3]) : m[4] ? h("strong", sub(m[4])) : m[7] ?
-      h("del", sub(m[7])) : m[5] || m[6] ? h("em", sub(m[5] || m[6])) : url ?
-      anchor(url, url) : anchor(m[10], m[8] ? `image: ${m[9]}` : sub(m[9]), base)));
+    out.push(m[1] ?? (m[3] ? h("code", m[3]) : m[4] ? h("strong", sub(m[4])) : m[7]
+      ? h("del", sub(m[7])) : m[5] || m[6] ? h("em", sub(m[5] || m[6])) : url
+      ? anchor(url, url) : anchor(m[10], m[8] ? `image: ${m[9]}` : sub(m[9]), base)));
   }
   return [...out, text.slice(at)];
 }
@@ -7543,17 +7573,17 @@ function blocks(lines, base, depth = 0) {
   const takeList = () => {
     const indent = lead(lines[i]), isOrdered = /\d/.test(m[2]);
     const list = h(isOrdered ? "ol" : "ul", isOrdered && { start: parseInt(m[2], 10) });
-    while ((m = BULLET.exec(lines[i] ?? "")) && lead(lines[i]) === indent &&
-      /\d/.test(m[2]) === isOrdered && !RULE.test(lines[i])) {
+    while ((m = BULLET.exec(lines[i] ?? "")) && lead(lines[i]) === indent
+      && /\d/.test(m[2]) === isOrdered && !RULE.test(lines[i])) {
       const cut = m[0].length, item = [lines[i++].slice(cut)];
-      item.push(...take((row) => !row.trim() ? lead(lines[i + 1] || "") > indent :
-        lead(row) > indent || (lines[i - 1].trim() && !opens(row))).map((row) =>
+      item.push(...take((row) => !row.trim() ? lead(lines[i + 1] || "") > indent
+        : lead(row) > indent || (lines[i - 1].trim() && !opens(row))).map((row) =>
         row.slice(Math.min(cut, lead(row)))));
       const task = /^\[([ xX])\] /.exec(item[0]); if (task) item[0] = item[0].slice(4);
       const nodes = blocks(item, base, depth + 1);
       if (nodes[0]?.tagName === "P") nodes.splice(0, 1, ...nodes[0].childNodes);
-      list.append(h("li", task && h("input", { type: "checkbox", disabled: "", checked:
-        task[1] === " " ? null : "", "aria-label": "done" }), nodes));
+      list.append(h("li", task && h("input", { type: "checkbox", disabled: "",
+        checked: task[1] === " " ? null : "", "aria-label": "done" }), nodes));
     }
     return list;
   };
@@ -7575,19 +7605,19 @@ function blocks(lines, base, depth = 0) {
       blocks(take((row) => QUOTE.test(row)).map((row) => row.replace(QUOTE, "")), base,
       depth + 1)));
     else if (depth < 9 && (m = BULLET.exec(line))) out.push(takeList());
-    else if (line.includes("|") && next.includes("|") && next.length < 999 &&
-      COLUMNS.test(next)) out.push(takeTable());
+    else if (line.includes("|") && next.includes("|") && next.length < 999
+      && COLUMNS.test(next)) out.push(takeTable());
     else if (CODE.test(line)) out.push(code(take((row) => CODE.test(row)).map((row) =>
       row.replace(CODE, ""))));
-    else out.push(h("p", inline(line + (i++, take((row) => row.trim() &&
-      !opens(row))).map((row) => `\n${row}`).join(""), base)));
+    else out.push(h("p", inline(line + (i++, take((row) => row.trim()
+      && !opens(row))).map((row) => `\n${row}`).join(""), base)));
   }
   return out;
 }
 function markdown(text, base) {
   if (text.length > MAX_MARKDOWN) return plain(text);
-  const lines = text.replaceAll("\r\n", "\n").split("\n"), end = lines[0] === "---" ?
-    lines.indexOf("---", 1) : -1;
+  const lines = text.replaceAll("\r\n", "\n").split("\n"), end = lines[0] === "---"
+    ? lines.indexOf("---", 1) : -1;
   const front = end > 0 && h("details.fold", h("summary", "Front matter"),
     plain(lines.slice(1, end).join("\n")));
   return h("div.prose", front, blocks(lines.slice(end + 1), base));
@@ -7637,30 +7667,31 @@ function showDiff(before, after) {
     if (mark !== " ") changed++, near.fill(1, Math.max(0, i - 3), i + 4);
     if (mark === "+") return come.push(i);
     if (come.length || mark === " ") {  // as many go as come: each replaces one
-      if (gone.length === come.length) gone.forEach((row, j) => twins.set(row,
-        b[rows[come[j]][2]]).set(come[j], a[rows[row][1]]));
+      if (gone.length === come.length) gone.forEach((row, j) =>
+        twins.set(row, b[rows[come[j]][2]]).set(come[j], a[rows[row][1]]));
       [gone, come] = [[], []];
     }
     if (mark === "-") gone.push(i);
   });
   const spot = (text, twin) => {
     const [s, e] = sameEnds(text, twin), to = text.length - e;
-    return s + e < text.length / 4 ? text : [text.slice(0, s), h("b", text.slice(s,
-      to)), text.slice(to)];
+    return s + e < text.length / 4 ? text : [text.slice(0, s),
+      h("b", text.slice(s, to)), text.slice(to)];
   };
   rows.forEach(([mark, x, y], i) => {
     if (!near[i] || shown === MAX_DIFF_ROWS) return gap++;
     if (gap) box.append(h("div.gap", count(gap, "unchanged line"))); gap = 0, shown++;
     const text = mark === "+" ? b[y] : a[x], twin = text.length < 5e3 && twins.get(i);
-    box.append(h({ "+": "ins", "-": "del", " ": "div" }[mark], h("i", mark === "+" ? ""
-      : x + 1), h("i", mark === "-" ? "" : y + 1), h("i", mark), h("span", twin &&
-      isFound ? spot(text, twin) : text)));
+    box.append(h({ "+": "ins", "-": "del", " ": "div" }[mark],
+      h("i", mark === "+" ? "" : x + 1), h("i", mark === "-" ? "" : y + 1),
+      h("i", mark), h("span", twin && isFound ? spot(text, twin) : text)));
   });
-  if (gap) box.append(h("div.gap", count(gap, shown < MAX_DIFF_ROWS ? "unchanged line" :
-    "more line")));
-  return [h("p.soft.top", changed ? `${count(changed, "line")} removed or added.` :
-    "No difference.", !isFound &&
-    " They are too many to pair: the old text stands before the new."), changed && box];
+  if (gap) box.append(h("div.gap", count(gap, shown < MAX_DIFF_ROWS ? "unchanged line"
+    : "more line")));
+  return [h("p.soft.top", changed ? `${count(changed, "line")} removed or added.`
+    : "No difference.", !isFound
+    && " They are too many to pair: the old text stands before the new."), changed
+    && box];
 }
 
 // Rows of lists, heads of views.
@@ -7671,15 +7702,17 @@ const row = (href, title, end, about, time) => h("li", h(time ? "a.row.timed" : 
   { href }, time, h("b.cut", title), h("small.num", end), h("small.about", about)));
 const dayOf = (it) => Date.parse(it?.end) ? show(it.end, "full") : "Time unknown";
 const sessionRow = (it, about) => row(link("s", it.workspace_id, it.session_id),
-  foreign(it.title || it.session_id), count(it.messages, "message"), h("span.cut",
-  about, it.revisions.length ? " · has revisions" : ""), when(it.end, undefined,
-  "short"));
-const byDay = (about) => (list) => h("ol", list.map((it, i) => [dayOf(it) !==
-  dayOf(list[i - 1]) && h("li", h("h3.day", dayOf(it))), sessionRow(it, about(it))]));
+  foreign(it.title || it.session_id), count(it.messages, "message"),
+  h("span.cut", about, it.revisions.length ? " · has revisions" : ""),
+  when(it.end, undefined, "short"));
+const byDay = (about) => (list) => h("ol", list.map((it, i) =>
+  [dayOf(it) !== dayOf(list[i - 1]) && h("li", h("h3.day", dayOf(it))),
+  sessionRow(it, about(it))]));
 const byPlace = byDay((it) => placeName(it.workspace_id));
 const placeRow = (it) => row(link("w", it.workspace_id), foreign(it.project),
-  when(it.last_activity), h("span.cut", dots(it.machine, it.tool, count(it.sessions,
-  "session"), count(it.knowledge, "note"), it.summary || it.description)));
+  when(it.last_activity), h("span.cut", dots(it.machine, it.tool,
+  count(it.sessions, "session"), count(it.knowledge, "note"), it.summary
+  || it.description)));
 const facts = (...all) => h("p.facts", all.filter(Boolean).map((it) => h("span", it)));
 const top = (title, where, ...more) => h("div.top", where && h("p.path",
   h("a.cut", { href: link("w", where) }, placeName(where))), h("h1.cut",
@@ -7697,14 +7730,14 @@ function readMachines(rows, sessions) {
       Math.max(...heard);
     const days = new Set([...heard, ...spans.flat()].map((t) => Math.floor(t / DAY)));
     const gaps = [...days].sort((a, b) => a - b).map((day, i, all) => day - all[i - 1]);
-    const usual = gaps.length > 3 ? gaps.slice(1).sort((a, b) => a - b)[gaps.length >>
-      1] : 0;
+    const usual = gaps.length > 3 ? gaps.slice(1).sort((a, b) => a - b)[gaps.length
+      >> 1] : 0;
     // Silent: much longer than usual, and longer than a weekend. After 60 days: gone.
     const age = (Date.now() - last) / DAY, most = usual ? Math.max(3, 3 * usual) : 7;
     const some = (key) => [...new Set(mine.map((it) => it[key]))].slice(0,
       6).join(", ");
-    return { id, last, spans, usual, isSilent: age > most && age < 60, about:
-      dots(some("tool"), some("project")) };
+    return { id, last, spans, usual, isSilent: age > most && age < 60,
+      about: dots(some("tool"), some("project")) };
   }).sort((a, b) => b.last - a.last);
 }
 function showMachines(rows, sessions, isAll) {
@@ -7719,13 +7752,14 @@ function showMachines(rows, sessions, isAll) {
   }
   const to = (at) => go(`#/workspaces?${new URLSearchParams({ q: at.id })}`,
     h("b", foreign(at.id)));
-  const chart = (spans) => h("svg.lane", { viewBox: "0 0 1000 20", "aria-hidden":
-    "true", preserveAspectRatio: "none" }, grid.map((t) => h("line", { x1: t, x2: t, y2:
-    20 })), spans.filter((it) => it[1] > from).map(([t, end]) => h("rect",
-    { x: x(t), y: 4, height: 12, width: Math.max(3, x(end) - x(t)) })));
-  const lane = (at) => h("li", h("div", h("span.cut.one", to(at)), h("small.cut.one",
-    at.about)), chart(at.spans), h("span", at.isSilent && h("span.silent", "silent "),
-    when(at.last)));
+  const chart = (spans) => h("svg.lane", { viewBox: "0 0 1000 20",
+    "aria-hidden": "true", preserveAspectRatio: "none" }, grid.map((t) =>
+    h("line", { x1: t, x2: t, y2: 20 })), spans.filter((it) => it[1]
+    > from).map(([t, end]) => h("rect", { x: x(t), y: 4, height: 12,
+    width: Math.max(3, x(end) - x(t)) })));
+  const lane = (at) => h("li", h("div", h("span.cut.one", to(at)),
+    h("small.cut.one", at.about)), chart(at.spans), h("span", at.isSilent
+    && h("span.silent", "silent "), when(at.last)));
   const machines = readMachines(rows, sessions), quiet = machines.filter((at) =>
     at.isSilent);
   const few = machines.length > 12 ? 8 : 12, rest = h("ol",
@@ -7734,10 +7768,10 @@ function showMachines(rows, sessions, isAll) {
     `Show all ${machines.length} machines`);
   return [quiet.length ? h("p.note", h("strong",
     `${count(quiet.length, "machine")} silent for longer than usual: `),
-    quiet.slice(0, 5).map((at) => [to(at), " (", when(at.last), at.usual &&
-    `, else every ${at.usual > 1 ? `${at.usual} days` : "day"}`, ") "]), quiet.length >
-    5 && "and others. ", h("code", "fedmem test"), " there says why.") : "",
-    h("div.lanes", h("div.axis", h("span", "Sessions on each machine"), axis,
+    quiet.map((at, i) => [i > 0 && ", ", to(at), " (", when(at.last), at.usual
+    && `, else every ${at.usual > 1 ? `${at.usual} days` : "day"}`, ")"]), ". There ",
+    h("code", "fedmem test"), " says why.") : "", h("div.lanes",
+    h("div.axis", h("span", "Sessions on each machine"), axis,
     h("span", "last heard of")), h("ol", machines.slice(0, few).map(lane)),
     machines.length > few && all)];
 }
@@ -7745,8 +7779,8 @@ const VIEWS = {
   async "" () {
     const { rows, total } = await loadPlaces();
     if (!total) return ["Welcome", welcome()];
-    const asked = call("list_sessions", { limit: 500 }), told = call("get_overview",
-      {});
+    const asked = call("list_sessions", { limit: 500 }), told =
+      call("get_overview", {});
     const lanes = h("section", { "aria-label": "Machines" }, showMachines(rows, [],
       true));
     const sessions = later(async () => {
@@ -7756,9 +7790,9 @@ const VIEWS = {
     });
     const busy = later(async () => h("ol.rows", (await told).workspaces.slice(0,
       8).map(placeRow)));
-    const texts = later(async () => [["Index", (await told).index], ["Read me",
-      (await told).readme]].map(([title, text]) => text && h("details.fold",
-      h("summary", title), markdown(text))));
+    const texts = later(async () => [["Index", (await told).index],
+      ["Read me", (await told).readme]].map(([title, text]) => text
+      && h("details.fold", h("summary", title), markdown(text))));
     const sum = (key) => rows.reduce((n, it) => n + it[key], 0);
     const machines = new Set(rows.map((it) => it.machine)).size;
     return ["Activity", top("Activity", "", facts(count(machines, "machine"),
@@ -7776,13 +7810,14 @@ const VIEWS = {
       if (mine !== turn) return;
       if (isTyped) history.replaceState(history.state, "", here({ q }));
       list.replaceChildren(...got.workspaces.map(placeRow));
-      said.textContent = got.next_offset ?
-        `the first ${num(got.next_offset)} of ${num(got.total)}` : count(got.total,
-        "workspace");
+      said.textContent = got.next_offset
+        ? `the first ${num(got.next_offset)} of ${num(got.total)}`
+        : count(got.total, "workspace");
     };
-    const box = h("input", { type: "search", value: query.get("q"), "aria-label":
-      "Filter", placeholder: "Filter by machine, tool, project, description", input:
-      () => filter(true).catch((error) => { said.textContent = error.message; }) });
+    const box = h("input", { type: "search", value: query.get("q"),
+      "aria-label": "Filter",
+      placeholder: "Filter by machine, tool, project, description", input: () =>
+      filter(true).catch((error) => { said.textContent = error.message; }) });
     await filter();
     return ["Workspaces", top("Workspaces"), h("div.tools", h("label.wide", box), said),
       list];
@@ -7802,34 +7837,34 @@ const VIEWS = {
     const notes = paged(query, "notes", 100, "list_knowledge", own, "documents",
       (list) => h("ol.rows", list.map((doc) => row(toDoc(id, doc.path),
       foreign(doc.path), size(doc.size), when(doc.modified)))));
-    const about = Object.entries({ machine: it.machine, tool: it.tool, git:
-      it.git_remote, id });
+    const about = Object.entries({ machine: it.machine, tool: it.tool,
+      git: it.git_remote, id });
     return [it.project || id, top(it.project || id, "", facts(...about.map(([label,
-      text]) => text && [`${label} `, h("code", foreign(text))])), it.description &&
-      h("p.cut", foreign(it.description))), h("div.two", h("div", part("Overview",
-      go(toDoc(id, "overview.md"), "History"), overview), part("Sessions", "",
-      sessions)), part("Notes", "", notes))];
+      text]) => text && [`${label} `, h("code", foreign(text))])), it.description
+      && h("p.cut", foreign(it.description))), h("div.two", h("div",
+      part("Overview", go(toDoc(id, "overview.md"), "History"), overview),
+      part("Sessions", "", sessions)), part("Notes", "", notes))];
   },
   async k([id, ...names], query) {
     const path = names.join("/"), own = { workspace_id: id }, to = (it) =>
       toDoc(id, path, `?${new URLSearchParams(it)}`);
-    const read = (version) => call("read_knowledge", { ...own, path, version: version ||
-      "" });
+    const read = (version) => call("read_knowledge", { ...own, path, version: version
+      || "" });
     const [{ documents: old }] = await Promise.all([call("list_knowledge",
       { ...own, versions_of: path }), loadPlaces()]);
     const [version, from, until] = ["version", "from", "to"].map((key) =>
       query.get(key));
     const label = (it) => `${show(it.modified, "medium", "medium")}, ${size(it.size)}`;
     const pick = (value) => h("select", h("option", { value: "" }, "the present"),
-      old.map((it) => h("option", { value: it.version, selected: it.version === value ||
-      null }, label(it))));
-    const a = pick(from ?? old[0]?.version), b = pick(until), present = go(to({}),
-      "Read the present one");
+      old.map((it) => h("option", { value: it.version, selected: it.version === value
+      || null }, label(it))));
+    const a = pick(from ?? old[0]?.version), b = pick(until), present =
+      go(to({}), "Read the present one");
     const past = old.length > 0 && h("details.fold", { open: from !== null || null },
-      h("summary", count(old.length, "old version")), h("div.tools", h("label",
-      "Compare", a), h("label", "with", b), button("Show the difference", () =>
-      { location.hash = to({ from: a.value, to: b.value }); })), h("ol",
-      old.map((it) => h("li", go(to({ version: it.version }), label(it))))));
+      h("summary", count(old.length, "old version")), h("div.tools",
+      h("label", "Compare", a), h("label", "with", b), button("Show the difference",
+      () => { location.hash = to({ from: a.value, to: b.value }); })),
+      h("ol", old.map((it) => h("li", go(to({ version: it.version }), label(it))))));
     if (from !== null) {
       const [one, two] = await Promise.all([read(from), read(until)]);
       return [path, top(path, id, facts(present), past), showDiff(one.content,
@@ -7839,11 +7874,12 @@ const VIEWS = {
       if (!old.length || !(error instanceof Failure)) throw error;
       return { content: "", error };  // deleted: its versions can still be read
     });
-    return [path, top(path, id, got.error ? problem(got.error) : facts(["changed ",
-      when(got.modified)], size(got.size), ["sha256 ", h("code", got.sha256.slice(0,
-      12))]), past), version && h("p.note", "This is an old version. ", present, " or ",
-      go(to({ from: version, to: "" }), "compare them"), "."), markdown(got.content,
-      id)];
+    return [path, top(path, id, got.error ? problem(got.error)
+      : facts(["changed ", when(got.modified)], size(got.size),
+      ["sha256 ", h("code", got.sha256.slice(0, 12))]), past), version
+      && h("p.note", "This is an old version. ", present, " or ",
+      go(to({ from: version, to: "" }), "compare them"), "."),
+      markdown(got.content, id)];
   },
   async s([id, name, number], query, view = "text") {
     const aim = number ? +number || 0 : -1, own = { workspace_id: id, session_id: name
@@ -7867,47 +7903,48 @@ const VIEWS = {
       const { sessions } = await call("list_sessions", { workspace_id: id, limit: 500,
         ...time && { since: time, until: time } });
       const it = sessions.find((one) => one.session_id === base);
-      return it && facts([when(it.start, "medium", "short"), " to ", when(it.end,
-        "medium", "short")], it.revisions.length > 0 && ["revisions: ", [...new
-        Set([base, ...it.revisions])].map((one) => [" ", go(link("s", id, one),
-        foreign(one === base ? "the last" : one.slice(base.length)))])]);
+      return it && facts([when(it.start, "medium", "short"), " to ",
+        when(it.end, "medium", "short")], it.revisions.length > 0
+        && ["revisions: ", [...new Set([base, ...it.revisions])].map((one) =>
+        [" ", go(link("s", id, one), foreign(one === base ? "the last"
+        : one.slice(base.length)))])]);
     });
     return [got.title, top(got.title, id, facts(["id ", h("code", foreign(name))],
       count(got.total, "message"), size(got.size), go(link("raw", id, name),
-      "Raw lines")), more), h("div.tools", pages(), got.total > 50 && h("label",
-      "Go to #", jump), h("label", quiet, "Without tool calls")), got.messages.length ?
-      list : h("p.note", `There is no message ${first} in it.`), pages(), () =>
-      list.querySelector(".aim")?.scrollIntoView()];
+      "Raw lines")), more), h("div.tools", pages(), got.total > 50
+      && h("label", "Go to #", jump), h("label", quiet, "Without tool calls")),
+      got.messages.length ? list : h("p.note", `There is no message ${first} in it.`),
+      pages(), () => list.querySelector(".aim")?.scrollIntoView()];
   },
   raw: (names, query) => VIEWS.s(names, query, "raw"),
   async search(_, query) {
-    const given = Object.fromEntries(query), { q = "", mode = "auto", since = "", until
-      = "" } = given;
+    const given = Object.fromEntries(query), { q = "", mode = "auto", since = "",
+      until = "" } = given;
     const { rows } = await loadPlaces(); $("query").value = q;
     const change = (key) => (event) => { location.hash = here({ notes: "", sessions: "",
       [key]: event.target.value }); };
-    const field = (label, key, kind, ...more) => h("label", label, h(kind,
-      { type: "date", value: given[key], change: change(key) }, more));
-    const modes = ["auto", "words", "literal", "regex"].map((it) => h("option",
-      { selected: it === mode || null }, it));
+    const field = (label, key, kind, ...more) => h("label", label,
+      h(kind, { type: "date", value: given[key], change: change(key) }, more));
+    const modes = ["auto", "words", "literal", "regex"].map((it) =>
+      h("option", { selected: it === mode || null }, it));
     const found = (tool, key, more) => later(async () => {
       const [offset, cursor = ""] = (given[key] || "0").split(/ (.*)/s);
       const got = await call(tool, { query: q, mode, workspace_id: given.in || "",
         limit: 10, offset: +offset, cursor, ...more });
       const [said, next] = (got.note || "").split(/ Go on with cursor="([^"]*)"/);
       return [said && h("p.note", said, " ", next && go(here({ [key]: `0 ${next}` }),
-        "Go on")), got.hits.length ? h("ol.rows", got.hits.map((it) => hitRow(it, q))) :
-        h("p.soft", "Nothing found."), !cursor && pager(key, +offset, 10,
+        "Go on")), got.hits.length ? h("ol.rows", got.hits.map((it) => hitRow(it, q)))
+        : h("p.soft", "Nothing found."), !cursor && pager(key, +offset, 10,
         got.hits.length, got.total)];
     });
     return [`${q} · Search`, top(q ? `“${q}”` : "Search"), h("div.tools",
       field("Mode", "mode", "select", modes), field("Workspace", "in", "input",
       { type: "search", list: "ids" }), field("Since", "since", "input"),
-      field("Until", "until", "input"), h("datalist", { id: "ids" }, rows.map((it) =>
-      h("option", { value: it.workspace_id })))), q ? h("div.two.even", part("Sessions",
-      "", found("search_sessions", "sessions", { since, until })), part("Notes", "",
-      found("search_knowledge", "notes"))) : h("p.soft",
-      "Type words, a \"phrase in quotes\", -without.")];
+      field("Until", "until", "input"), h("datalist", { id: "ids" },
+      rows.map((it) => h("option", { value: it.workspace_id })))), q
+      ? h("div.two.even", part("Sessions", "", found("search_sessions", "sessions",
+      { since, until })), part("Notes", "", found("search_knowledge", "notes")))
+      : h("p.soft", "Type words, a \"phrase in quotes\", -without.")];
   },
 };
 function hitRow(it, q) {  // ** stands around the hit, and around what is bold
@@ -7915,8 +7952,8 @@ function hitRow(it, q) {  // ** stands around the hit, and around what is bold
     || [];
   const isHit = (text) => marks.length === 3 || words.some((word) =>
     text.toLowerCase().includes(word));
-  const text = marks.map((it, i) => i % 2 && i < marks.length - 1 && isHit(it) ?
-    h("mark", it) : it);
+  const text = marks.map((it, i) => i % 2 && i < marks.length - 1 && isHit(it)
+    ? h("mark", it) : it);
   const to = "path" in it ? toDoc(it.workspace_id, it.path) : link("s", it.workspace_id,
     it.session_id, it.message);
   return row(to, foreign(it.path || it.title), when(it.date), [h("div", h("bdi", text)),
@@ -7929,8 +7966,8 @@ const plain = (text) => h("pre.wrap", { tabindex: 0 }, text);
 function long(text, make, most = 4000) {
   if (text.length <= most * 1.2) return make(text);
   const line = text.lastIndexOf("\n", most), cut = line > most / 2 ? line : most;
-  const all = () => box.replaceChildren((text.length > MAX_MARKDOWN ? plain :
-    make)(text.slice(0, 2e6)));
+  const all = () => box.replaceChildren((text.length > MAX_MARKDOWN ? plain
+    : make)(text.slice(0, 2e6)));
   const box = h("div", make(`${text.slice(0, cut)} …`),
     button(`Show all ${num(text.length)} characters`, all));
   return box;
@@ -7940,8 +7977,8 @@ function showCall(text) {
   const [, name, rest] = /^→ (\S{0,200})\s?(.*)$/s.exec(text); let given = null;
   try { given = JSON.parse(rest); } catch { /* not JSON: shown as it is */ }
   const all = given && typeof given === "object" ? Object.entries(given) : [["", rest]];
-  const said = ([, value]) => typeof value === "string" ? value : JSON.stringify(value,
-    null, 1);
+  const said = ([, value]) => typeof value === "string" ? value
+    : JSON.stringify(value, null, 1);
   const best = all.find(([key]) =>
     /^(command|cmd|(file_)?path|pattern|query|url)$/.test(key)) || all[0];
   return fold([h("b", name), h("code", best && said(best).slice(0, 300))],
@@ -7949,13 +7986,13 @@ function showCall(text) {
 }
 function showResult(text) {
   const body = text.replace(/^← ?/, ""), lines = body.split("\n");
-  return fold([h("span", lines[0].slice(0, 300) || "…"), lines[1] !== undefined &&
-    h("small", count(lines.length, "line"))], long(body, plain));
+  return fold([h("span", lines[0].slice(0, 300) || "…"), lines[1] !== undefined
+    && h("small", count(lines.length, "line"))], long(body, plain));
 }
 function showMessage(it, where, isAim) {
-  const pieces = [], isCall = (text) => text.startsWith("→ ") && it.role ===
-    "assistant";
-  for (const line of it.text.split("\n")) { // a call: a line of JSON, or all to the end
+  const pieces = [], isCall = (text) => text.startsWith("→ ") && it.role
+    === "assistant";
+  for (const line of it.text.split("\n")) {  // a call: JSON, or all
     const last = pieces.at(-1);
     if (last && !isCall(line) && !(isCall(last[0]) && last[0].endsWith("}")))
       last.push(line);
@@ -7963,15 +8000,15 @@ function showMessage(it, where, isAim) {
   }
   const kind = pieces.every(([line]) => isCall(line)) ? "calls" : it.role;
   const label = { user: "User", summary: "Summary", assistant: "Assistant" }[kind];
-  const make = { user: (text) => h("p.text", text), line: plain }[kind] ||
-    ((text) => markdown(text));
-  const showPiece = (text) => isCall(text) ? showCall(text) : long(text, make, isAim ?
-    2e5 : 4000);
+  const make = { user: (text) => h("p.text", text), line: plain }[kind]
+    || ((text) => markdown(text));
+  const showPiece = (text) => isCall(text) ? showCall(text) : long(text, make, isAim
+    ? 2e5 : 4000);
   return h(`article.row_.${kind}${isAim ? ".aim" : ""}`, { tabindex: -1 },
     h("div.at", kind === "line" ? h("span", it.number) : go(link("s", ...where,
     it.number), `#${it.number}`), label && it.time && when(it.time, undefined,
-    "short")), h("div.says", label && h("h3", label), kind === "tool" ?
-    showResult(it.text) : pieces.map((lines) => showPiece(lines.join("\n")))));
+    "short")), h("div.says", label && h("h3", label), kind === "tool"
+    ? showResult(it.text) : pieces.map((lines) => showPiece(lines.join("\n")))));
 }
 function welcome() {
   const url = location.origin, code = (text) => h("pre", { tabindex: 0 }, text);
@@ -7979,31 +8016,32 @@ function welcome() {
     h("p", "A machine that is set up fills it by itself; an assistant that is ",
     "connected reads it. The tokens are printed by ", h("code", "fedmem token show"),
     "."), h("h2", "Set up a machine"),
-    code(`curl -fsSO ${url}/fedmem.py\npython3 fedmem.py install AI_TOKEN ` +
-    `--sync-token SYNC_TOKEN --url ${url}`), h("h2", "Or only connect Claude Code"),
-    code(`claude mcp add --transport http --scope user fedmem ${url}/mcp ` +
-    '--header "Authorization: Bearer AI_TOKEN"'), h("h2", "Or only connect Codex"),
-    code('export FEDMEM_TOKEN="AI_TOKEN"\ncodex mcp add fedmem --url ' +
-    `${url}/mcp --bearer-token-env-var FEDMEM_TOKEN`), button("Look again", route));
+    code(`curl -fsSO ${url}/fedmem.py\npython3 fedmem.py install AI_TOKEN `
+    + `--sync-token SYNC_TOKEN --url ${url}`), h("h2", "Or only connect Claude Code"),
+    code(`claude mcp add --transport http --scope user fedmem ${url}/mcp `
+    + '--header "Authorization: Bearer AI_TOKEN"'), h("h2", "Or only connect Codex"),
+    code('export FEDMEM_TOKEN="AI_TOKEN"\ncodex mcp add fedmem --url '
+    + `${url}/mcp --bearer-token-env-var FEDMEM_TOKEN`), button("Look again", route));
 }
 
 // The door, the way through the views, the keys.
 function signOut(why) {
   sessionStorage.removeItem(KEY); token = "", places = { at: 0 }; stop.abort();
-  const box = h("input", { id: "token", type: "password", autocomplete: "off", required:
-    "" });
+  const box = h("input", { id: "token", type: "password", autocomplete: "off",
+    required: "" });
   const submit = (event) => {
     event.preventDefault(); sessionStorage.setItem(KEY, token = box.value.trim());
     route();
   }; document.body.className = "out"; document.title = "Sign in · fedmem";
   $("main").removeAttribute("aria-busy");
   $("main").replaceChildren(h("div.door", h("h1", "fedmem"), h("p.soft",
-    "The shared memory of your AI assistants."), h("form", { submit }, why &&
-    problem({ message: why }), h("label", { for: "token" }, "Token"), box,
+    "The shared memory of your AI assistants."), h("form", { submit }, why
+    && problem({ message: why }), h("label", { for: "token" }, "Token"), box,
     h("button.main", "Sign in")), h("p.soft",
     "The AI token or the sync token: printed at the first start of the server, ",
-    "kept there in ", h("code", "_meta/tokens.json"), ", shown by ", h("code",
-    "fedmem token show"), ". This tab forgets it when you sign out or close it.")));
+    "kept there in ", h("code", "_meta/tokens.json"), ", shown by ",
+    h("code", "fedmem token show"),
+    ". This tab forgets it when you sign out or close it.")));
   box.focus();
 }
 async function route(event) {
@@ -8018,11 +8056,11 @@ async function route(event) {
   try {
     if (!Object.hasOwn(VIEWS, view)) throw new Failure("There is no such view.");
     [title, ...nodes] = await VIEWS[view](names, new URLSearchParams(rest || ""));
-    await Promise.race([Promise.all(parts), new Promise((done) => setTimeout(done,
-      150))]);
+    await Promise.race([Promise.all(parts), new Promise((done) =>
+      setTimeout(done, 150))]);
   } catch (error) {
-    [title, ...nodes] = ["Not shown", top("This cannot be shown"), problem(error,
-      route)];
+    [title, ...nodes] = ["Not shown", top("This cannot be shown"),
+      problem(error, route)];
   }
   clearTimeout(timer); if (signal.aborted) return;
   const after = nodes.find((node) => typeof node === "function");
@@ -8040,8 +8078,8 @@ let saving = 0;
 function pressKey(event) {
   const { key, target } = event, isTyping = /^(INPUT|SELECT)$/.test(target.tagName);
   if (isTyping && key === "Escape") target.blur();
-  if (isTyping || event.ctrlKey || event.metaKey || event.altKey || !token ||
-    $("keys").open) return;
+  if (isTyping || event.ctrlKey || event.metaKey || event.altKey || !token
+    || $("keys").open) return;
   const rows = [...document.querySelectorAll("main .row, main .row_")].filter((it) =>
     it.checkVisibility());
   const at = rows.indexOf(document.activeElement), page = { n: "next", p: "prev" }[key];
@@ -8063,14 +8101,12 @@ addEventListener("beforeprint", () =>
 $("find").addEventListener("submit", (event) => {
   event.preventDefault();
   const q = $("query").value.trim(), isSearch = location.hash.startsWith("#/search");
-  const to = isSearch ? here({ q, notes: "", sessions: "" }) :
-    `#/search?${new URLSearchParams({ q })}`;
+  const to = isSearch ? here({ q, notes: "", sessions: "" })
+    : `#/search?${new URLSearchParams({ q })}`;
   if (to === location.hash) route(event); else location.hash = to;
 });
 $("help").addEventListener("click", () => $("keys").showModal());
 $("leave").addEventListener("click", () => signOut());
-setInterval(() => document.querySelectorAll("time.ago").forEach((it) => { it.textContent
-  = ago(Date.parse(it.dateTime)); }), 6e4);
 route();
 """
 

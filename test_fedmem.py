@@ -10,6 +10,7 @@ python3 test_fedmem.py --crash N       N rounds of killed and starved processes;
 
 python3 test_fedmem.py --fuzz N        N cases of hostile input, [--seed S] [--case K]
 python3 test_fedmem.py --tables        the README's generated tables
+python3 test_fedmem.py --picture FILE  the README's picture of the page
 """
 
 from __future__ import annotations
@@ -4041,7 +4042,7 @@ for place, pipe in enumerate(pipes, 3):  # it reads descriptor 3 and writes 4
     os.dup2(pipe, place)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-PAGE_LINES = 920  # what the room may hold
+PAGE_LINES = 950  # what the room may hold
 SCRIPT_NAMES = ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(")
 EVIL = "<img src=x onerror=window.__pwned=1><script>window.__pwned=2</script>"
 EVIL_TEXT = f"""---
@@ -4132,7 +4133,7 @@ class Browser:
         return json.loads(line)
 
     def run(self, script: str) -> object:
-        """Return the value of an expression in the page, awaited when it is a promise."""
+        """Return the value of an expression in the page, a promise's when it ends."""
         how = {"awaitPromise": True, "returnByValue": True, "userGesture": True}
         answer = self.send("Runtime.evaluate", expression=script, **how)
         if "exceptionDetails" in answer:
@@ -4140,7 +4141,7 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, condition: str, wait_s: float = 10) -> None:
-        """Return when an expression is true; raise AssertionError with the page's text."""
+        """Return when an expression is true; raise AssertionError with the text."""
         end = time.monotonic() + wait_s
         while not self.run(f"!!({condition})"):
             if time.monotonic() > end:
@@ -4265,7 +4266,9 @@ class PageTest(ServerCase):
         said = [
             claude_line("user", f"{EVIL}\u202e {'W' * 10_000}"),
             claude_line("assistant", EVIL_TEXT),
-            claude_line("assistant", [{"type": "tool_use", "name": EVIL, "input": {EVIL: EVIL}}]),
+            claude_line(
+                "assistant", [{"type": "tool_use", "name": EVIL, "input": {EVIL: EVIL}}]
+            ),
             claude_line("user", [{"type": "tool_result", "content": EVIL_TEXT}]),
             claude_line("assistant", "→ " + "x" * 30_000 + "\n\ud800 **half"),
         ]
@@ -4306,7 +4309,9 @@ class PageTest(ServerCase):
             for part in headers["content-security-policy"].split(";")
         )
         for kind, end in (("script", "script"), ("style", "style")):
-            [text] = re.findall(rb"<%s[^>]*>(.*?)</%s>" % ((end.encode(),) * 2), body, re.S)
+            [text] = re.findall(
+                rb"<%s[^>]*>(.*?)</%s>" % ((end.encode(),) * 2), body, re.S
+            )
             digest = base64.b64encode(hashlib.sha256(text).digest()).decode()
             self.assertEqual(policy.pop(f"{kind}-src"), f"'sha256-{digest}'")
         self.assertEqual(policy.pop("connect-src"), "'self'")
@@ -4348,7 +4353,9 @@ class PageTest(ServerCase):
         for token in (AI, SYNC):
             self.sign_in(token)
             self.assertEqual(self.find("h1"), ["Activity"])
-            kept = self.browser.run("[Object.values(sessionStorage), localStorage.length]")
+            kept = self.browser.run(
+                "[Object.values(sessionStorage), localStorage.length]"
+            )
             self.assertEqual(kept, [[token], 0])
             self.browser.run("document.querySelector('#leave').click()")
             self.assertEqual(self.find("h1"), ["fedmem"])
@@ -4383,11 +4390,13 @@ class PageTest(ServerCase):
             for word in words:
                 self.assertIn(word, text, address)
             self.assertTrue(self.browser.run("document.title").startswith(title))
-        self.browser.run("document.querySelectorAll('details').forEach(it => it.open = 1)")
+        self.browser.run(
+            "document.querySelectorAll('details').forEach(it => it.open = 1)"
+        )
         self.assertIn("search_knowledge", self.read())
 
     def test_a_link_to_a_message_opens_its_page_and_marks_it(self) -> None:
-        """In a session of 5,000, from the door on; pages follow by key and by number."""
+        """In a session of 5,000, from the door on; keys and numbers lead on."""
         self.upload("long", make_transcript(5_000))
         self.open(f"#/s/{self.workspace_id}/long/3123", token="")
         self.sign_in(AI)
@@ -4411,7 +4420,9 @@ class PageTest(ServerCase):
         self.browser.wait("document.body.innerText.includes('pelican4900\\n')")
         self.browser.run("history.forward()")
         self.browser.wait("document.body.innerText.includes('pelican0\\n')")
-        self.assertIn("no message 9000", self.visit(f"#/s/{self.workspace_id}/long/9000"))
+        self.assertIn(
+            "no message 9000", self.visit(f"#/s/{self.workspace_id}/long/9000")
+        )
 
     def test_back_and_forward_keep_the_place(self) -> None:
         """Where one had scrolled to, not the top."""
@@ -4429,7 +4440,11 @@ class PageTest(ServerCase):
 
     def test_tool_calls_are_folded_and_can_be_left_out(self) -> None:
         """One line says which tool and what of it; revisions are listed."""
-        call = {"type": "tool_use", "name": "Bash", "input": {"command": "make x", "t": 1}}
+        call = {
+            "type": "tool_use",
+            "name": "Bash",
+            "input": {"command": "make x", "t": 1},
+        }
         result = {"type": "tool_result", "content": "one\ntwo\nthree"}
         lines = [
             claude_line("user", "please"),
@@ -4450,7 +4465,9 @@ class PageTest(ServerCase):
             ".filter((it) => it.includes('~'))"
         )
         self.browser.run("document.querySelector('[type=checkbox]').click()")
-        self.assertEqual(self.browser.run("document.querySelectorAll('.fold').length"), 2)
+        self.assertEqual(
+            self.browser.run("document.querySelectorAll('.fold').length"), 2
+        )
         self.assertNotIn("Bash", self.read())
         self.assertIn("other", self.visit(other))
         digest = sha256(b"".join(lines))[:12]
@@ -4472,7 +4489,9 @@ class PageTest(ServerCase):
         self.assertEqual([it.lower() for it in self.find("mark")], ["redis"])
         self.browser.run("document.querySelector('.row').click()")
         self.browser.wait("document.querySelector('.aim')")
-        self.assertIn("#/s/laptop-claude-code-shop/demo-shop/1", self.browser.run("location.hash"))
+        self.assertIn(
+            "#/s/laptop-claude-code-shop/demo-shop/1", self.browser.run("location.hash")
+        )
         text = self.visit("#/search?q=stripe")
         self.assertIn("decisions/payments.md", text)
         self.visit("#/search?q=pelican%5Cd%2B&mode=regex")
@@ -4494,7 +4513,12 @@ class PageTest(ServerCase):
             """Answer as a search that ran out of time."""
             asked.append(given.get("cursor", ""))
             note = 'Stopped. Go on with cursor="7 a b", or narrow it.'
-            return {"hits": [], "total": 0, "offset": 0, "note": "" if asked[-1] else note}
+            return {
+                "hits": [],
+                "total": 0,
+                "offset": 0,
+                "note": "" if asked[-1] else note,
+            }
 
         fake = dataclasses.replace(tool, handler=search)
         with mock.patch.dict(fedmem.TOOLS, search_sessions=fake):
@@ -4558,7 +4582,9 @@ class PageTest(ServerCase):
             self.assertNotIn("\u202e", self.read())
             self.assert_fits()
         self.visit(f"#/s/{self.workspace_id}/constructor")
-        self.browser.run("document.querySelectorAll('details').forEach(it => it.open = 1)")
+        self.browser.run(
+            "document.querySelectorAll('details').forEach(it => it.open = 1)"
+        )
         self.assert_fits()
 
     def test_an_empty_memory_says_how_to_fill_it(self) -> None:
@@ -4613,9 +4639,11 @@ class PageTest(ServerCase):
         self.open()
         [note] = self.find(".note")
         self.assertIn("1 machine silent", note)
-        self.assertIn("daily (5 days ago, else every day)", note)
+        self.assertIn("daily (5 days ago, else every day). There", note)
         lanes = self.find(".lanes li")
-        self.assertEqual([it.split("\n")[0] for it in lanes if "silent" in it], ["daily"])
+        self.assertEqual(
+            [it.split("\n")[0] for it in lanes if "silent" in it], ["daily"]
+        )
         self.assertEqual(len(lanes), 5)
 
     def test_waiting_shows_and_a_late_answer_changes_nothing(self) -> None:
@@ -4645,11 +4673,21 @@ class PageTest(ServerCase):
     def test_a_server_that_is_gone_is_told_and_asked_again(self) -> None:
         """By a button, once it is back."""
         self.open("#/workspaces")
-        self.browser.send("Network.emulateNetworkConditions", offline=True, latency=0,
-                          downloadThroughput=-1, uploadThroughput=-1)
+        self.browser.send(
+            "Network.emulateNetworkConditions",
+            offline=True,
+            latency=0,
+            downloadThroughput=-1,
+            uploadThroughput=-1,
+        )
         self.assertIn("cannot be reached", self.visit("#/sessions"))
-        self.browser.send("Network.emulateNetworkConditions", offline=False, latency=0,
-                          downloadThroughput=-1, uploadThroughput=-1)
+        self.browser.send(
+            "Network.emulateNetworkConditions",
+            offline=False,
+            latency=0,
+            downloadThroughput=-1,
+            uploadThroughput=-1,
+        )
         self.browser.run("document.querySelector('.bad button').click()")
         self.browser.wait("document.body.innerText.includes('None yet.')")
 
@@ -4673,7 +4711,8 @@ class PageTest(ServerCase):
         fedmem.fill_demo(self.store)
         self.open("#/search?q=redis")
         script = """(() => {
-          const light = (text) => text.match(/[\\d.]+/g).slice(0, 3).map((it) => it / 255)
+          const light = (text) => text.match(/[\\d.]+/g).slice(0, 3)
+            .map((it) => it / 255)
             .map((v) => v <= 0.04 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
             .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
           const back = (it) => { const found = getComputedStyle(it).backgroundColor;
@@ -4692,6 +4731,91 @@ class PageTest(ServerCase):
                 self.assertGreaterEqual(worst, 4.5, where)
             back = self.browser.run("getComputedStyle(document.body).backgroundColor")
             self.assertEqual(max(map(int, re.findall(r"\d+", back))) < 60, is_dark)
+
+
+SAMPLE = {  # machine/tool/project: summary, sessions a week, days since the last one
+    "laptop/claude-code/shop": ("Checkout rewrite is live; refunds are next.", 9, 0.1),
+    "laptop/codex/website": ("Static site, moved to the new theme in October.", 3, 2.2),
+    "studio/claude-code/mobile": (
+        "Offline mode works; push messages are open.",
+        6,
+        0.4,
+    ),
+    "studio/gemini-cli/docs": (
+        "Handbook in 14 chapters, 3 of them to be written.",
+        2,
+        4,
+    ),
+    "server/codex/infra": ("Two hosts behind nginx; backups nightly at 02:30.", 4, 1.1),
+    "ci-runner/claude-code/shop": ("Nightly review of what was merged.", 7, 0.3),
+    "thinkpad/opencode/thesis": ("Chapter 4 waits for the second run.", 5, 9.5),
+}
+SAMPLE_TALKS = (
+    "Why is the login test flaky again?",
+    "Move the sessions table to the new host",
+    "Refunds over 1,000 EUR need a second approval",
+    "nginx answers 502 since the update",
+    "Make the search on the start page faster",
+    "Write down how the canary is released",
+    "Upgrade to Postgres 17, dry run first",
+    "Dark mode for the receipts",
+    "The nightly backup took four hours",
+)
+
+
+def fill_sample(store: fedmem.Store, now: datetime.datetime) -> None:
+    """Fill a memory with four weeks of several machines, for a picture."""
+    chance = random.Random(15)
+    for name, (summary, weekly, age) in SAMPLE.items():
+        machine, tool, project = name.split("/")
+        moments = [now - datetime.timedelta(days=age)]
+        while (now - moments[-1]).days < 28:
+            hours = 168 / weekly * (0.3 + 1.4 * chance.random())
+            moments.append(moments[-1] - datetime.timedelta(hours=hours))
+        for i, then in enumerate(reversed(moments)):
+            with mock.patch.object(fedmem, "utc_now", return_value=then):
+                wanted = fedmem.Workspace("", machine, tool, project)
+                found = fedmem.register_workspace(store, wanted, "sync")
+                wid = found.workspace_id
+                if not i:
+                    text = f"# {project.title()}\n\n{summary}\n".encode()
+                    fedmem.write_document(store, wid, "overview.md", text, "ai")
+                    for path in ("deploy.md", "decisions.md")[: 1 + weekly % 2]:
+                        fedmem.write_document(store, wid, path, text, "sync")
+                talk, lines = chance.choice(SAMPLE_TALKS), []
+                for step in range(chance.randrange(4, 40)):
+                    start = then - datetime.timedelta(minutes=4 * (40 - step))
+                    said = talk if not step else f"step {step}"
+                    line = claude_line(("user", "assistant")[step % 2], said)
+                    record = {
+                        **json.loads(line),
+                        "timestamp": fedmem.format_time(start),
+                    }
+                    lines.append(json.dumps(record).encode() + b"\n")
+                raw = b"".join(lines)
+                piece = fedmem.Piece(0, raw, len(raw), sha256(raw), "")
+                fedmem.receive_piece(store, wid, f"{project}-{i}", piece, "sync")
+
+
+def take_picture(path: str) -> None:
+    """Write the README's picture of the page: a sample memory, 1200 pixels wide."""
+    case = PageTest("test_keys_lead_through_lists")
+    case.setUp()
+    try:
+        with mock.patch.object(os, "fsync"):
+            fill_sample(case.store, fedmem.utc_now())
+        case.open()
+        case.browser.resize(1200, 740)
+        case.visit("#/")
+        kind = path.rpartition(".")[2].replace("jpg", "jpeg")
+        how = {} if kind == "png" else {"quality": 85}
+        answer = case.browser.send("Page.captureScreenshot", format=kind, **how)
+        data = base64.b64decode(answer["data"])
+        Path(path).write_bytes(data)
+        print(f"{path}: {fedmem.format_size(os.path.getsize(path))}")
+    finally:
+        case.doCleanups()
+        case.tearDownClass()
 
 
 # ---- 16. Remote -------------------------------------------------------------
@@ -8682,7 +8806,7 @@ class HouseTest(unittest.TestCase):
 
     def test_the_budget_of_the_file_is_kept(self) -> None:
         """One file that people can read."""
-        self.assertLessEqual(len(self.lines), 10_430)
+        self.assertLessEqual(len(self.lines), 11_400)
         long = [i for i, line in enumerate(self.lines, 1) if len(line) > 88]
         self.assertEqual(long, [])
 
@@ -10911,6 +11035,9 @@ def main() -> None:
         return
     if "--fuzz" in sys.argv[1:]:
         sys.exit(fuzz(sys.argv[1:]))
+    if sys.argv[1:2] == ["--picture"]:
+        take_picture(sys.argv[2])
+        return
     if "--interop" in sys.argv[1:]:
         at = sys.argv.index("--interop")
         INTEROP_DIR = sys.argv[at + 1]
