@@ -7367,8 +7367,8 @@ article { display: grid; grid-template-columns: 3.6rem minmax(0, 50rem); gap: 0 
 .tools { display: flex; flex-wrap: wrap; gap: .5rem .9rem; align-items: center; margin:
   .8rem 0; }
 .tools label { display: flex; gap: .45rem; align-items: center; color: var(--soft);
-  font-size: .85rem; min-width: 0; } .tools .wide { flex: 1; }
-input[type=number] { width: 5.5rem; }
+  font-size: .85rem; min-width: 0; } .tools .wide { flex: 0 1 30rem; }
+.wide input { width: 100%; } input[type=number] { width: 5.5rem; }
 .pager { margin: .8rem 0; font-variant-numeric: tabular-nums; }
 .off { color: var(--soft); opacity: .65; }
 .diff { line-height: 1.6; border: 1px solid var(--line); border-radius: 8px; overflow:
@@ -7952,8 +7952,11 @@ function hitRow(it, q) {  // ** stands around the hit, and around what is bold
     || [];
   const isHit = (text) => marks.length === 3 || words.some((word) =>
     text.toLowerCase().includes(word));
-  const text = marks.map((it, i) => i % 2 && i < marks.length - 1 && isHit(it)
-    ? h("mark", it) : it);
+  const rest = words.length ? it.snippet.split(RegExp(`(${words.join("|")})`, "iu"))
+    : [it.snippet];
+  const text = marks.length < 3 ? rest.map((it, i) => i % 2 ? h("mark", it) : it)
+    : marks.map((it, i) => i % 2 && i < marks.length - 1 && isHit(it) ? h("mark", it)
+    : it);
   const to = "path" in it ? toDoc(it.workspace_id, it.path) : link("s", it.workspace_id,
     it.session_id, it.message);
   return row(to, foreign(it.path || it.title), when(it.date), [h("div", h("bdi", text)),
@@ -8011,16 +8014,16 @@ function showMessage(it, where, isAim) {
     ? showResult(it.text) : pieces.map((lines) => showPiece(lines.join("\n")))));
 }
 function welcome() {
-  const url = location.origin, code = (text) => h("pre", { tabindex: 0 }, text);
+  const url = location.origin;
   return h("div.prose", h("h1", { tabindex: -1 }, "The memory is empty"),
     h("p", "A machine that is set up fills it by itself; an assistant that is ",
     "connected reads it. The tokens are printed by ", h("code", "fedmem token show"),
     "."), h("h2", "Set up a machine"),
-    code(`curl -fsSO ${url}/fedmem.py\npython3 fedmem.py install AI_TOKEN `
+    plain(`curl -fsSO ${url}/fedmem.py\npython3 fedmem.py install AI_TOKEN `
     + `--sync-token SYNC_TOKEN --url ${url}`), h("h2", "Or only connect Claude Code"),
-    code(`claude mcp add --transport http --scope user fedmem ${url}/mcp `
+    plain(`claude mcp add --transport http --scope user fedmem ${url}/mcp `
     + '--header "Authorization: Bearer AI_TOKEN"'), h("h2", "Or only connect Codex"),
-    code('export FEDMEM_TOKEN="AI_TOKEN"\ncodex mcp add fedmem --url '
+    plain('export FEDMEM_TOKEN="AI_TOKEN"\ncodex mcp add fedmem --url '
     + `${url}/mcp --bearer-token-env-var FEDMEM_TOKEN`), button("Look again", route));
 }
 

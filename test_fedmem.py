@@ -4042,7 +4042,7 @@ for place, pipe in enumerate(pipes, 3):  # it reads descriptor 3 and writes 4
     os.dup2(pipe, place)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-PAGE_LINES = 950  # what the room may hold
+PAGE_LINES = 960  # what the room may hold
 SCRIPT_NAMES = ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(")
 EVIL = "<img src=x onerror=window.__pwned=1><script>window.__pwned=2</script>"
 EVIL_TEXT = f"""---
@@ -4492,6 +4492,8 @@ class PageTest(ServerCase):
         self.assertIn(
             "#/s/laptop-claude-code-shop/demo-shop/1", self.browser.run("location.hash")
         )
+        self.visit("#/search?q=login+test")
+        self.assertIn("login", [it.lower() for it in self.find("mark")])
         text = self.visit("#/search?q=stripe")
         self.assertIn("decisions/payments.md", text)
         self.visit("#/search?q=pelican%5Cd%2B&mode=regex")
