@@ -5,9 +5,9 @@ python3 test_fedmem.py                 everything that needs nothing but Python
 python3 test_fedmem.py StoreTest       one class
 python3 test_fedmem.py --interop DIR   official SDKs and the conformance suite,
                                        installed into DIR when they are not there
+python3 test_fedmem.py --program       without the installer, nginx and the page
 python3 test_fedmem.py --crash N       N rounds of killed and starved processes; with
                                        --seed S those of another run
-
 python3 test_fedmem.py --fuzz N        N cases of hostile input, [--seed S] [--case K]
 python3 test_fedmem.py --tables        the README's generated tables
 python3 test_fedmem.py --picture FILE  the README's picture of the page
@@ -11040,6 +11040,10 @@ def main() -> None:
     if sys.argv[1:2] == ["--picture"]:
         take_picture(sys.argv[2])
         return
+    if sys.argv[1:2] == ["--program"]:
+        for case in (ProxyTest, InstallerTest, ServiceTest, PageTest):
+            del globals()[case.__name__]
+        del sys.argv[1]
     if "--interop" in sys.argv[1:]:
         at = sys.argv.index("--interop")
         INTEROP_DIR = sys.argv[at + 1]
