@@ -10277,6 +10277,8 @@ class Fuzz:
                 self.blame(f"an incident: {error!r:.200}")
         elif result.get("isError"):
             text = result["content"][0]["text"]
+            with contextlib.suppress(ValueError):
+                text = json.loads(text)["error"]  # beside it, what a client goes on by
             if not 10 < len(text) < 2_000:
                 self.blame(f"an isError of {len(text)} characters: {text[:200]!r}")
             if "incident" in text or "Traceback" in text:
