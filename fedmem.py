@@ -188,7 +188,7 @@ DENSE_ROWS = 30  # of the best chapters are looked at; 10 find nearly as much
 SEARCH_BUDGET_S = 5.0  # what a person waits for
 SNIPPET_CHARS = 240
 HEADS_AT_ONCE = 500  # sessions that a list takes from the index in one go
-INDEX_VERSION = 2  # raise it when room 10 changes what is indexed, or how
+INDEX_VERSION = 3  # raise it when room 10 changes what is indexed, or how
 INDEX_READERS = 4  # searches at once; each connection may keep 4 MiB of pages
 INDEX_CACHE_BYTES = 4 * MIB  # of pages that a connection keeps
 INDEX_WAIT_S = 5  # for SQLite's own locks, held for milliseconds
@@ -4277,17 +4277,22 @@ class Scan:
             raise TimeoutError
         self._is_seen = True
 
-    def explain(self) -> str:
-        """Return what to tell of a search that did not see all, else nothing."""
+    @property
+    def cursor(self) -> str:
+        """Return where a search that did not see all goes on, else nothing."""
         if self.is_whole:
             return ""
         place, number = self._next
         # On the one text with which it began all the time went by: it is passed over.
         number += self._is_seen and self._next == (self.place, self.number)
-        return (
+        return f"{number} {' '.join(place)}"
+
+    def explain(self) -> str:
+        """Return what to tell of a search that did not see all, else nothing."""
+        return self.cursor and (
             f"The search stopped before it had seen all ({SEARCH_BUDGET_S:g} s, or "
-            f"{MAX_SCANNED_HITS:,} hits). Go on with "
-            f'cursor="{number} {" ".join(place)}", or narrow it with workspace_id.'
+            f'{MAX_SCANNED_HITS:,} hits). Go on with cursor="{self.cursor}", or narrow '
+            "it with workspace_id."
         )
 
 
@@ -4832,13 +4837,15 @@ def search(
         find = functools.partial(find_matches, fold_case(literal))
         found = find_spans(chosen, find, scan)
     if not found and ranked["total"]:
-        return {**ranked, "note": f"{ranked['note']} {scan.explain()}".strip()}
+        note = f"{ranked['note']} {scan.explain()}".strip()
+        return {**ranked, "note": note, "cursor": scan.cursor}
     found.sort(key=lambda hit: hit.passage.date, reverse=True)
     hits = found[query.offset : query.offset + query.limit]
     note = ranked["note"]
     if ranked["total"]:
         note = f"These have it as it stands; mode words finds {ranked['total']}."
-    return {"hits": hits, "total": len(found), "note": scan.explain() or note}
+    about = {"note": scan.explain() or note, "cursor": scan.cursor}
+    return {"hits": hits, "total": len(found), **about}
 
 
 def _search_words(
@@ -5535,8 +5542,15 @@ def _session_row(ctx: Context, archive: Archive) -> dict:
         "messages": session.messages,
         "size": session.size,
         "sha256": session.sha256,
-        "revisions": [archive_name(p) for p in paths if p != archive.path],
+        "revisions": [_name_revision(ledger, p) for p in paths if p != archive.path],
     }
+
+
+def _name_revision(ledger: Ledger, path: str) -> str:
+    """Return the name by which an archive is read that is not the head: also the first
+    one's, whose plain session_id stands for the head."""
+    name = archive_name(path)
+    return name if "~" in name else f"{name}~{ledger.entries[path].sha256[:12]}"
 
 
 @tool(READS)
@@ -5575,16 +5589,13 @@ def tool_read_session(
             f"Session `{archive.name}` of workspace `{workspace_id}` · {title!r} · "
             f"{format_minute(session.start)} to {format_minute(session.end)}"
         ),
-        "workspace_id": workspace_id,
+        **_session_row(ctx, archive),
         "session_id": archive.name,
-        "title": title,
         "messages": read(ctx, archive, first, limit),
         "total": total,
         "offset": first,
         "limit": limit,
         "part": part,
-        "size": session.size,
-        "sha256": session.sha256,
         "_call": f"read_session({again}offset=",
     }
 
@@ -10630,6 +10641,7 @@ DEMO = {
 
 def fill_demo(store: Store) -> None:
     """Write a few sample workspaces into an empty memory."""
+    yesterday = (utc_now() - datetime.timedelta(days=1)).strftime("%Y-%m-%d")
     for name, (overview, documents, talk) in DEMO.items():
         machine, tool_name, project = name.split("/")
         wanted = Workspace("", machine, tool_name, project)
@@ -10641,7 +10653,7 @@ def fill_demo(store: Store) -> None:
                 {
                     "type": role,
                     "message": {"role": role, "content": text},
-                    "timestamp": f"2026-05-12T09:{minute:02}:00.000Z",
+                    "timestamp": f"{yesterday}T09:{minute:02}:00.000Z",
                 }
             )
             + b"\n"
