@@ -5925,6 +5925,16 @@ class OperateTest(RootCase):
             checked = fedmem.check_store(self.open_again(), deep)
             self.assertEqual(sum(1 for _, what in checked if what), expected)
 
+    def test_a_record_that_could_not_be_written_is_no_damage(self) -> None:
+        """It is of an older archive, and rebuilt before it is used."""
+        self.upload("s", make_transcript(9))
+        full = fedmem.StorageFailed("full")
+        with mock.patch.object(fedmem, "write_file", side_effect=full):
+            self.upload("s", make_transcript(12))
+        self.assertEqual(self.problems(), "")
+        [archive] = fedmem.list_archives(self.open_again(), self.workspace_id, "s")
+        self.assertEqual(archive.session.messages, 12)
+
     def test_a_check_of_a_session_that_grows_all_the_time_finds_nothing(self) -> None:
         """What looks wrong is looked at again under its lock."""
         lines = make_transcript(20).splitlines(keepends=True)
