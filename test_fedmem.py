@@ -7340,13 +7340,18 @@ def run(order):
         sys.stderr.flush()
     os._exit(code)
 
+living = set()
 for line in sys.stdin:
     order = json.loads(line)
     if "wait" in order:
         answer = os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])
+        living.discard(order["wait"])
     else:
         answer = os.fork() or run(order)
+        living.add(answer)
     print(answer, flush=True)
+for pid in living:  # the test ended, or was killed itself
+    os.kill(pid, signal.SIGKILL)
 '''
 
 
@@ -7359,7 +7364,6 @@ class Launcher:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process = subprocess.Popen(command, text=True, bufsize=1, **pipes)
         self._lock = threading.Lock()
-        self._living: set[int] = set()
         self.pid = self._process.pid
 
     def _ask(self, **order: object) -> int:
@@ -7370,22 +7374,14 @@ class Launcher:
 
     def start(self, argv: list[str], env: dict, log: str, plan: str = "") -> int:
         """Start the program and return its process id."""
-        pid = self._ask(argv=argv, env=env, log=log, plan=plan)
-        self._living.add(pid)
-        return pid
+        return self._ask(argv=argv, env=env, log=log, plan=plan)
 
     def wait(self, pid: int) -> int:
         """Return the exit code of a process when it has ended."""
-        code = self._ask(wait=pid)
-        self._living.discard(pid)
-        return code
+        return self._ask(wait=pid)
 
     def close(self) -> None:
         """Kill what still runs."""
-        for pid in self._living:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._living.clear()
         if self._process.poll() is None:
             self._process.communicate()
 
