@@ -1,20 +1,28 @@
 #!/usr/bin/env python3
-"""Measure fedmem.py and print Markdown tables; judge nothing.
+"""Measure fedmem.py beside its peers and print Markdown tables; judge nothing.
 
     python3 bench_fedmem.py http      requests a second and latency of two tools
     python3 bench_fedmem.py startup   spawn to first answer; memory of an idle server
     python3 bench_fedmem.py workers   one process and two: requests, durable writes
+    python3 bench_fedmem.py writers   32 writers of notes; all of them read back
     python3 bench_fedmem.py upload    a large transcript: speed, peak memory, last page
     python3 bench_fedmem.py sync      a client's first sync, and one without changes
     python3 bench_fedmem.py hook      what a hook costs over starting Python
+    python3 bench_fedmem.py search    notes: how fast and how often found at once
     python3 bench_fedmem.py scale     100 MB of sessions: index, searches, against rg
-    python3 bench_fedmem.py all       all of them, one after the other
-    python3 bench_fedmem.py search --locomo FILE    questions with known answers
+    python3 bench_fedmem.py all       all of them, one after the other: 15 minutes
+    python3 bench_fedmem.py search --locomo FILE    questions with known answers too
 
-With `--peers DIR` the same load also goes to a server made with the official MCP Python
-SDK, installed into a virtual environment in DIR, which is kept. That favours the peer:
-its two tools answer from memory and check no token.
+`--peers DIR` measures others in the same run, in turns, and keeps them in DIR:
 
+- SDK: a server made with the official MCP Python SDK (http, startup). That favours the
+  peer: its two tools answer from memory and check no token.
+- basic-memory, on Python 3.12 (startup, writers, search). Without vectors, whose model
+  it would have to fetch; that makes it faster. It syncs no write to the disk.
+- server-memory, the reference server, needs npm (startup, writers). Nor does it sync.
+- restic (sync): the Debian package, installed when run as root.
+
+A peer that cannot be had is told in one line and left out. `--quick` is a smoke run.
 `scale --mb 100 --mb 1000` measures two corpora, each on a server of its own. FILE is
 `data/locomo10.json` of snap-research/LoCoMo: CC BY-NC 4.0, so bring your own copy.
 Whoever tunes on it looks at its first conversations only: `--conversations 5`.
@@ -35,16 +43,17 @@ import os
 import platform
 import random
 import re
-import selectors
+import select
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -55,18 +64,60 @@ WORKSPACES = 20
 DOCUMENT = "# Bench\n".ljust(2048, "x")
 CONNECTIONS = (1, 8, 32)
 LOAD_UNITS = ("req/s", "p50 ms", "p99 ms")
-WARM_UP_S = 0.3  # at the start of every round, not counted
-ROUNDS, ROUND_S = 5, 1.0
-STARTUP_RUNS = 7
-WRITERS, WRITERS_S = 32, 5.0
-SYNC_SESSIONS, SYNC_SESSION_BYTES, SYNC_SMALL_SESSIONS = 400, 500_000, 9_600
-HOOK_RUNS = 15
+WRITERS = 32
+SYNC_SESSION_BYTES = 500_000
 UPLOAD_THREADS = 3
-SEARCHES, SEARCHES_S = 200, 30.0  # of each kind: so many, or what fits in the time
-SCANS = 7  # runs of rg and of literal searches, which take seconds each
+RECEIVE_BYTES = 1 << 18
 FRESH_S = 1800.0  # how long an index may take
 PIECE_BYTES = 4 << 20  # raw bytes that one call of upload_session may carry
 WAIT_S = 60.0  # for a start or an answer; longer means broken
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """Say how often, how long and how much is measured."""
+
+    warm_up_s: float = 0.3  # at the start of every round, not counted
+    rounds: int = 5
+    round_s: float = 1.0
+    starts: int = 7
+    starts_s: float = 40.0  # of one server: those who take long start less often
+    idle_s: float = 2.0
+    writes_rounds: int = 3
+    writes_s: float = 8.0
+    upload_mb: int = 200
+    sync_rounds: int = 3
+    sync_sessions: int = 400
+    sync_small_sessions: int = 9_600
+    sync_repeats: int = 5
+    hook_runs: int = 15
+    notes: int = 400
+    searches: int = 200  # of each kind: so many, or what fits in the time
+    searches_s: float = 30.0
+    scans: int = 7  # runs of rg and of literal searches, which take seconds each
+    scale_mb: int = 100
+
+
+FULL = Effort()
+QUICK = Effort(
+    warm_up_s=0.1,
+    rounds=1,
+    round_s=0.2,
+    starts=1,
+    idle_s=0.1,
+    writes_rounds=1,
+    writes_s=3.0,
+    upload_mb=10,
+    sync_rounds=1,
+    sync_sessions=10,
+    sync_small_sessions=90,
+    sync_repeats=1,
+    hook_runs=1,
+    notes=20,
+    searches=10,
+    scans=1,
+    scale_mb=3,
+)
 
 
 class BenchError(Exception):
@@ -74,7 +125,13 @@ class BenchError(Exception):
 
 
 # ---- 1. Calls: one request at a time ----------------------------------------
-# MCP as most clients still speak it: a version header, no session, one JSON answer.
+# MCP as most clients still speak it: a version header, a session where one is given.
+
+INITIALIZE = {
+    "protocolVersion": "2025-06-18",
+    "capabilities": {},
+    "clientInfo": {"name": "bench_fedmem", "version": "1"},
+}
 
 
 def format_request(token: str, method: str, params: dict) -> bytes:
@@ -100,25 +157,46 @@ def open_socket(port: int) -> socket.socket:
     return sock
 
 
+def require_result(answer: object) -> dict:
+    """Return the result in a JSON-RPC answer; raise BenchError if there is none."""
+    result = answer.get("result") if isinstance(answer, dict) else None
+    if not result or result.get("isError"):
+        raise BenchError(f"a request was answered {json.dumps(answer)[:400]}")
+    return result
+
+
 def exchange(sock: socket.socket, request: bytes) -> dict:
     """Send one request and return its result; raise BenchError if there is none."""
     sock.sendall(request)
     response = http.client.HTTPResponse(sock)
     response.begin()
     body = response.read()
-    if body.startswith((b"event:", b"id:", b"data:")):  # the plain peer streams
+    if body.startswith((b"event:", b"id:", b"data:")):  # some peers stream
         body = body.partition(b"data: ")[2].partition(b"\r\n")[0]
-    result = json.loads(body).get("result") if response.status == 200 else None
-    if not result or result.get("isError"):
+    if response.status != 200:
         raise BenchError(f"a request was answered {response.status}: {body[:400]!r}")
-    return result
+    return require_result(json.loads(body))
 
 
-def call_tool(sock: socket.socket, token: str, tool: str, arguments: dict) -> str:
+def add_header(request: bytes, header: bytes) -> bytes:
+    """Return a request with one more header line, if it is not empty."""
+    return request.replace(b"\r\n", b"\r\n" + header, 1) if header else request
+
+
+def call_tool(
+    sock: socket.socket, token: str, tool: str, arguments: dict, header: bytes = b""
+) -> str:
     """Return the text that a tool answers."""
     params = {"name": tool, "arguments": arguments}
-    result = exchange(sock, format_request(token, "tools/call", params))
-    return result["content"][0]["text"]
+    request = format_request(token, "tools/call", params)
+    return exchange(sock, add_header(request, header))["content"][0]["text"]
+
+
+def register(sock: socket.socket, project: str) -> dict:
+    """Register a workspace; return the two arguments that every upload to it needs."""
+    names = {"project": project, "machine": "bench", "tool": "claude"}
+    made = json.loads(call_tool(sock, SYNC_TOKEN, "register_workspace", names))
+    return {name: made[name] for name in ("workspace_id", "write_token")}
 
 
 def read_metrics(port: int) -> str:
@@ -130,13 +208,39 @@ def read_metrics(port: int) -> str:
         return connection.getresponse().read().decode()
 
 
+def count_missing(received: bytes) -> int:
+    """Return how many bytes of an answer are still to come, 1 if that is unknown."""
+    head, blank, body = received.partition(b"\r\n\r\n")
+    if not blank:
+        return 1
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    is_stream = not length and b"transfer-encoding: chunked" in head.lower()
+    if not (length or is_stream) or b" 200 " not in head[:15]:
+        raise BenchError(f"under load a server answered {received[:200]!r}")
+    if is_stream:
+        return 0 if body.endswith(b"0\r\n\r\n") else 1
+    return int(length[1]) - len(body)
+
+
+def join_session(sock: socket.socket) -> bytes:
+    """Initialize; return the header of the session that was opened, empty for none."""
+    sock.sendall(format_request(AI_TOKEN, "initialize", INITIALIZE))
+    received, missing = b"", 1
+    while missing > 0:
+        received += (arrived := sock.recv(RECEIVE_BYTES))
+        if not arrived:
+            raise BenchError("a server closed the connection it was to be met on")
+        missing = count_missing(received)
+    found = re.search(rb"(?i)\r\n(mcp-session-id: *\S+\r\n)", received)
+    return found[1] if found else b""
+
+
 def is_answering(port: int) -> bool:
-    """Say whether a server answers an initialize yet."""
-    client = {"name": "bench_fedmem", "version": "1"}
-    params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client}
+    """Say whether a server answers initialize and tools/list yet."""
     try:
         with open_socket(port) as sock:
-            return bool(exchange(sock, format_request(AI_TOKEN, "initialize", params)))
+            request = format_request(AI_TOKEN, "tools/list", {})
+            return bool(exchange(sock, add_header(request, join_session(sock))))
     except ConnectionError:
         return False
 
@@ -152,14 +256,14 @@ def read_memory_mb(pid: int, field: str) -> float:
     return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) * 1024 / 1e6
 
 
-def read_peak_mb(pid: int) -> float:
-    """Return the peak memory of a server, that of its living children added."""
+def sum_memory_mb(pid: int, field: str = "VmHWM") -> float:
+    """Return the memory of a server, that of its living children added."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    peak_mb = read_memory_mb(pid, "VmHWM")
+    total_mb = read_memory_mb(pid, field)
     for child in map(int, children):
         with contextlib.suppress(OSError, TypeError):  # it has just ended
-            peak_mb += read_memory_mb(child, "VmHWM")
-    return peak_mb
+            total_mb += read_memory_mb(child, field)
+    return total_mb
 
 
 def format_fedmem_command(program: Path, folder: Path) -> list[str]:
@@ -167,13 +271,29 @@ def format_fedmem_command(program: Path, folder: Path) -> list[str]:
     return [sys.executable, str(program), "serve", "--root", f"{folder}/root", "--port"]
 
 
+def make_environment(folder: Path, more: dict[str, str]) -> dict[str, str]:
+    """Return the environment of a server whose home is this folder."""
+    same = {"PATH": os.defpath, "HOME": str(folder), "LANG": "C.UTF-8"}
+    return {**same, "MCP_TOKEN": AI_TOKEN, "SYNC_TOKEN": SYNC_TOKEN, **more}
+
+
+def end_process(process: subprocess.Popen) -> None:
+    """End a process and wait for it."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=10)
+    process.kill()  # does nothing to a process that has ended
+    process.wait()
+
+
 @contextlib.contextmanager
-def running(command: list[str], folder: Path) -> Iterator[tuple[int, int, float]]:
+def running(
+    command: list[str], folder: Path, more: dict[str, str] | None = None
+) -> Iterator[tuple[int, int, float]]:
     """Run a server; give its port, process id and seconds to the first answer."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    tokens = {"MCP_TOKEN": AI_TOKEN, "SYNC_TOKEN": SYNC_TOKEN}
-    env = {"PATH": os.defpath, "HOME": str(folder), "LANG": "C.UTF-8", **tokens}
+    env = make_environment(folder, more or {})
     log = folder / f"server-{port}.log"
     with open(log, "wb") as out:
         started_s = time.perf_counter()
@@ -186,98 +306,229 @@ def running(command: list[str], folder: Path) -> Iterator[tuple[int, int, float]
             time.sleep(0.001)
         yield port, process.pid, time.perf_counter() - started_s
     finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=10)
-        process.kill()  # does nothing to a process that has ended
-        process.wait()
+        end_process(process)
+
+
+class Pipe:
+    """Guard a server that is spoken to in lines, over its standard streams."""
+
+    def __init__(self, process: subprocess.Popen):
+        """Take a process whose streams are pipes."""
+        self._process = process
+        self._numbers = itertools.count(1)
+
+    def send(self, method: str, params: dict) -> int:
+        """Send a request and return its id."""
+        message = {"jsonrpc": "2.0", "id": next(self._numbers), "method": method}
+        line = json.dumps(message | {"params": params}) + "\n"
+        self._process.stdin.write(line.encode())
+        self._process.stdin.flush()
+        return message["id"]
+
+    def receive(self) -> tuple[int, dict]:
+        """Return the id and the result of the next answer; raise BenchError."""
+        while line := self._process.stdout.readline():
+            message = json.loads(line)
+            if "id" in message and "method" not in message:
+                return message["id"], require_result(message)
+        raise BenchError("a server ended, or was too slow and was ended")
+
+    def ask(self, method: str, params: dict) -> dict:
+        """Send a request and return its result, nothing else being under way."""
+        self.send(method, params)
+        return self.receive()[1]
+
+
+@contextlib.contextmanager
+def talking(
+    command: list[str], folder: Path, more: dict[str, str]
+) -> Iterator[tuple[Pipe, int, float]]:
+    """Run a server on pipes; give it, its process id and seconds to the first answer;
+    end it when all that takes longer than several minutes."""
+    env, ends = make_environment(folder, more), subprocess.PIPE
+    with open(folder / "pipe.log", "wb") as err:
+        started_s = time.perf_counter()
+        process = subprocess.Popen(
+            command, stdin=ends, stdout=ends, stderr=err, env=env, cwd=folder
+        )
+    watch = threading.Timer(5 * WAIT_S, process.kill)
+    watch.start()
+    try:
+        pipe = Pipe(process)
+        pipe.ask("initialize", INITIALIZE)
+        pipe.ask("tools/list", {})
+        yield pipe, process.pid, time.perf_counter() - started_s
+    finally:
+        watch.cancel()
+        end_process(process)
+        process.stdin.close()
+        process.stdout.close()
 
 
 # ---- 3. Load: many requests at a time ---------------------------------------
 # One loop in a process of its own; each connection is kept alive and has one request
 # under way. Servers take turns and medians count: any machine is disturbed at times.
+# The loop takes 20 to 30 us a request, which two cores must be able to spare.
 
 
-def count_missing(received: bytes) -> int:
-    """Return how many bytes of an answer are still to come, 1 if that is unknown."""
-    head, blank, body = received.partition(b"\r\n\r\n")
-    if not blank:
-        return 1
-    length = re.search(rb"content-length: *(\d+)", head.lower())
-    is_stream = b"transfer-encoding: chunked" in head.lower()
-    if not (length or is_stream) or b" 200 " not in head[:15]:
-        raise BenchError(f"under load a server answered {received[:200]!r}")
-    if is_stream:
-        return 0 if body.endswith(b"0\r\n\r\n") else 1
-    return int(length[1]) - len(body)
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """Describe a load; `requests` makes those of a connection by number and header."""
+
+    port: int
+    connections: int
+    requests: Callable[[int, bytes], Iterator[bytes]]
+    warm_up_s: float
+    round_s: float
 
 
-def fly(sock: socket.socket, request: bytes, deadline_s: float, done: list) -> Iterator:
-    """Send request after request; note start and seconds; yield to wait for bytes."""
-    while (started_s := time.perf_counter()) < deadline_s:
-        sock.sendall(request)
-        received, missing = b"", 1
-        while missing > 0:
-            yield
-            received += (arrived := sock.recv(1 << 18))
-            if not arrived:
-                raise BenchError("under load a server closed a connection")
-            missing = count_missing(received)
-        done.append((started_s, time.perf_counter() - started_s))
+def repeat_request(request: bytes, number: int, header: bytes) -> Iterator[bytes]:
+    """Yield the same request without end, whatever the connection."""
+    return itertools.repeat(add_header(request, header))
 
 
-def join_session(sock: socket.socket, request: bytes) -> bytes:
-    """Return a request with the session that a server opens for it, if it opens one."""
-    who = {"name": "bench", "version": "1"}
-    params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": who}
-    sock.sendall(format_request(AI_TOKEN, "initialize", params))
-    received, missing = b"", 1
-    while missing > 0:
-        received += sock.recv(1 << 18)
-        missing = count_missing(received)
-    found = re.search(rb"(?i)\r\n(mcp-session-id: *\S+\r\n)", received)
-    return request.replace(b"\r\n", b"\r\n" + found[1], 1) if found else request
+def fly(
+    sock: socket.socket, requests: Iterator[bytes], until_s: float, done: list
+) -> Iterator[None]:
+    """Send request after request; note end and seconds; yield to wait for bytes.
+
+    An answer that ends with the body of the one before is whole: the same request is
+    mostly answered the same, and the first answer was looked at.
+    """
+    body, now_s = b"", time.perf_counter()
+    while (started_s := now_s) < until_s:
+        sock.sendall(next(requests))
+        yield
+        received = sock.recv(RECEIVE_BYTES)
+        is_good = received.startswith(b"HTTP/1.1 200 ")
+        if not (body and is_good and received.endswith(body)):
+            while count_missing(received) > 0:
+                yield
+                received += (arrived := sock.recv(RECEIVE_BYTES))
+                if not arrived:
+                    raise BenchError("under load a server closed a connection")
+            body = received.partition(b"\r\n\r\n")[2]
+            if re.search(rb'"isError": ?true|"error": ?\{', body):
+                raise BenchError(f"under load a server answered {body[:400]!r}")
+        now_s = time.perf_counter()
+        done.append((now_s, now_s - started_s))
 
 
-def run_load(port: int, request: bytes, connections: int) -> tuple:
-    """Return the three figures of one round; runs in the load process."""
-    done: list[tuple[float, float]] = []
-    with selectors.DefaultSelector() as selector:
-        socks = [open_socket(port) for _ in range(connections)]
-        requests = [join_session(sock, request) for sock in socks]
-        begin_s = time.perf_counter() + WARM_UP_S
-        for sock, own in zip(socks, requests, strict=True):
-            flight = fly(sock, own, begin_s + ROUND_S, done)
-            selector.register(sock, selectors.EVENT_READ, flight)
+def run_load(load: Load) -> tuple[tuple[float, float, float], list[int]]:
+    """Return a round's figures and how many requests each connection had answered;
+    runs in the load process."""
+    logs: list[list] = [[] for _ in range(load.connections)]
+    with select.epoll() as poll, contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(open_socket(load.port)) for _ in logs]
+        streams = [load.requests(n, join_session(s)) for n, s in enumerate(socks)]
+        for sock in socks:
+            sock.setblocking(False)  # a time limit would cost a system call each time
+        begin_s = time.perf_counter() + load.warm_up_s
+        end_s, flights = begin_s + load.round_s, {}
+        for sock, stream, log in zip(socks, streams, logs, strict=True):
+            poll.register(sock, select.EPOLLIN)
+            flights[sock.fileno()] = flight = fly(sock, stream, end_s, log)
             next(flight)
-        while selector.get_map():
-            if not (events := selector.select(WAIT_S)):
+        while flights:
+            if not (events := poll.poll(WAIT_S)):
                 raise BenchError(f"under load no answer came within {WAIT_S:.0f} s")
-            for key, _ in events:
-                if next(key.data, "landed") == "landed":
-                    selector.unregister(key.fileobj)
-                    key.fileobj.close()
-    counted_ms = sorted(took_s * 1e3 for start_s, took_s in done if start_s > begin_s)
+            for fd, _ in events:
+                if next(flights[fd], "landed") == "landed":
+                    poll.unregister(fd)
+                    del flights[fd]
+    counted_ms = sorted(
+        took_s * 1e3
+        for ended_s, took_s in itertools.chain(*logs)
+        if begin_s <= ended_s < end_s
+    )
+    if not counted_ms:
+        raise BenchError(f"under load no answer came within {load.round_s} s")
     p99_ms = counted_ms[int(len(counted_ms) * 0.99)]
-    return len(counted_ms) / ROUND_S, median(counted_ms), p99_ms
+    figures = len(counted_ms) / load.round_s, median(counted_ms), p99_ms
+    return figures, list(map(len, logs))
 
 
-def measure_load(ports: list[int], request: bytes, connections: int) -> list[tuple]:
+@contextlib.contextmanager
+def open_load_process() -> Iterator[Callable]:
+    """Give a function that puts a load on from a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        yield lambda load: pool.apply(run_load, (load,))
+
+
+def measure_load(
+    ports: list[int], request: bytes, connections: int, effort: Effort
+) -> list[tuple]:
     """Measure the servers in turns; return the median figures of each."""
     rounds: list[list[tuple]] = [[] for _ in ports]
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        for port, mine in list(zip(ports, rounds, strict=True)) * ROUNDS:
-            mine.append(pool.apply(run_load, (port, request, connections)))
+    requests = functools.partial(repeat_request, request)
+    with open_load_process() as put_on:
+        for port, mine in list(zip(ports, rounds, strict=True)) * effort.rounds:
+            times = effort.warm_up_s, effort.round_s
+            mine.append(put_on(Load(port, connections, requests, *times))[0])
     return [tuple(map(median, zip(*mine, strict=True))) for mine in rounds]
 
 
-# ---- 4. Peer: the official Python SDK ---------------------------------------
-# "plain" is what its first example runs: sessions, answers as event streams. "tuned" is
-# the fastest way it documents: stateless, JSON answers, no access log. Both have async
-# tools, and answer with the very texts that fedmem answered, read once from a folder.
-PEERS = ("plain", "tuned")
+# ---- 4. Peers: installed below a folder, and kept ---------------------------
+# Each in a virtual environment or node_modules of its own. Whatever keeps a peer from
+# being measured is told in one line: `attempt` is the only door to all of them.
 
-PEER_SOURCE = '''\
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """Describe how a server is started; on pipes, or with its port as last word."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    is_piped: bool = False
+
+
+FAILURES = (BenchError, OSError, subprocess.SubprocessError, ValueError)
+
+
+def attempt(name: str, run: Callable, *args: object) -> object | None:
+    """Return what a function returns; None, and one printed line, when it fails."""
+    try:
+        return run(*args)
+    except FAILURES as error:
+        why = " ".join(str(error).split())[-300:]
+        print(f"\n{name} is left out: {why}", flush=True)
+        return None
+
+
+def run_tool(command: list, **options: object) -> str:
+    """Run a command to its end and return what it printed; raise BenchError."""
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "no word").splitlines()
+        raise BenchError(f"`{Path(command[0]).name} {command[1]}` failed: {said[-1]}")
+    return done.stdout.strip()
+
+
+def make_venv(folder: Path, python: str, *packages: str) -> str:
+    """Install packages into a virtual environment, once; return its interpreter."""
+    inside, wanted = folder.resolve() / "bin" / "python", "\n".join(packages)
+    mark = folder / "installed.txt"
+    if not mark.exists() or mark.read_text() != wanted:
+        print(f"\nInstalling {' and '.join(packages)} below {folder}", flush=True)
+        run_tool([python, "-m", "venv", "--clear", folder])
+        run_tool([inside, "-m", "pip", "install", "--quiet", *packages])
+        mark.write_text(wanted)
+    return str(inside)
+
+
+def read_version(python: str, package: str) -> str:
+    """Return the version of a package beside an interpreter."""
+    code = f"import importlib.metadata as m; print(m.version({package!r}))"
+    return run_tool([python, "-c", code])
+
+
+# "plain" is what the SDK's first example runs: sessions, answers as event streams.
+# "tuned" is the fastest way it documents: stateless, JSON answers, no access log. Both
+# have async tools, and answer with the very texts that fedmem answered.
+VARIANTS = ("plain", "tuned")
+
+SDK_SOURCE = '''\
 import sys
 
 import uvicorn
@@ -308,23 +559,202 @@ uvicorn.run(app, host="127.0.0.1", port=int(port), access_log=False)
 '''
 
 
-def format_peer_command(
+def install_sdk(
     peers: Path, folder: Path, texts: dict[str, str], variant: str = "tuned"
-) -> list[str]:
-    """Install the peer if need be; return its command, which answers these texts."""
-    python = peers.resolve() / "venv" / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", peers / "venv"], check=True)
-    install = [python, "-m", "pip", "install", "--quiet", "mcp>=2,<3"]
-    subprocess.run(install, check=True)  # takes a second when it is there
-    program = peers.resolve() / "peer_server.py"
-    program.write_text(PEER_SOURCE)
+) -> Peer:
+    """Return the server made with the SDK, which answers these texts."""
+    python = make_venv(peers / "sdk", sys.executable, "mcp>=2,<3")
+    program = peers.resolve() / "sdk_server.py"
+    program.write_text(SDK_SOURCE)
     for tool, text in texts.items():
         (folder / f"{tool}.txt").write_text(text)
-    return [str(python), str(program), str(folder), variant]
+    name = f"SDK {read_version(python, 'mcp')}, {variant}"
+    return Peer(name, [python, str(program), str(folder), variant])
 
 
-# ---- 5. Transcript: made, not real ------------------------------------------
+def find_python312() -> str:
+    """Return an interpreter of Python 3.12; raise BenchError when there is none."""
+    homes = (Path.home() / ".pyenv/versions", Path(sys.base_prefix).parent)
+    found = [shutil.which("python3.12"), sys.executable]
+    for home in homes:
+        found += sorted(map(str, home.glob("3.12*/bin/python3.12")))
+    code = "import sys; print(sys.version_info[:2])"
+    for python in filter(None, found):
+        with contextlib.suppress(*FAILURES):  # a shim may stand for nothing
+            if run_tool([python, "-c", code]) == "(3, 12)":
+                return python
+    raise BenchError("it needs Python 3.12, which is not here")
+
+
+def install_basic_memory(peers: Path, is_piped: bool = False) -> Peer:
+    """Return basic-memory's server, on pipes or over HTTP."""
+    place = peers / "basic-memory"
+    mark = place / "installed.txt"
+    python = str(place / "bin/python") if mark.exists() else find_python312()
+    inside = make_venv(place, python, "basic-memory==0.22.1", "fastmcp<4")
+    command = [str(Path(inside).with_name("basic-memory")), "mcp"]
+    if not is_piped:
+        command += ["--transport", "streamable-http", "--host", "127.0.0.1", "--port"]
+    names = ("SEMANTIC_SEARCH_ENABLED", "AUTO_UPDATE")
+    environment = {f"BASIC_MEMORY_{name}": "false" for name in names}
+    name = f"basic-memory {read_version(inside, 'basic-memory')}"
+    return Peer(name, command, environment, is_piped)
+
+
+def install_server_memory(peers: Path, folder: Path) -> Peer:
+    """Return the reference memory server, which keeps its file in a folder."""
+    place = peers.resolve() / "server-memory"
+    package = "@modelcontextprotocol/server-memory"
+    inside = place / "node_modules" / package
+    if not (inside / "package.json").exists():
+        if not shutil.which("npm"):
+            raise BenchError("npm is not installed")
+        print(f"\nInstalling {package} below {place}", flush=True)
+        place.mkdir(parents=True, exist_ok=True)
+        run_tool(["npm", "install", "--no-fund", "--no-audit", package], cwd=place)
+    about = json.loads((inside / "package.json").read_text())
+    program = inside / about["bin"]["mcp-server-memory"]
+    node = shutil.which("node") or "node"
+    environment = {"MEMORY_FILE_PATH": f"{folder}/memory.jsonl"}
+    name = f"server-memory {about['version']}"
+    return Peer(name, [node, str(program)], environment, is_piped=True)
+
+
+def install_restic() -> tuple[str, str]:
+    """Return restic's name with its version, and its path; raise BenchError."""
+    if not shutil.which("restic"):
+        if os.geteuid() or not shutil.which("apt-get"):
+            raise BenchError("it is not installed (Debian: apt-get install restic)")
+        with contextlib.suppress(BenchError):  # the lists may do as they are
+            run_tool(["apt-get", "update", "-qq"])
+        run_tool(["apt-get", "install", "-y", "-qq", "restic"])
+    path = shutil.which("restic") or "restic"
+    return " ".join(run_tool([path, "version"]).split()[:2]), path
+
+
+# ---- 5. Notes: small documents, written by many ------------------------------
+# The same texts go to every server, each through its own tool. All of them are read
+# back: what was acknowledged and cannot be read is lost.
+
+
+def make_note(place: str, writer: int, number: int) -> tuple[str, str, str]:
+    """Return the folder, the name and the text of a note."""
+    text = f"note {number} of writer {writer} in {place}\n" * 20
+    return f"{place}/w{writer}", f"n{number}", text
+
+
+def format_fedmem_note(owner: dict, folder: str, name: str, text: str) -> tuple:
+    """Return the tool of fedmem that writes a note, and its arguments."""
+    path = f"{folder}/{name}.md"
+    return "upload_knowledge", {**owner, "path": path, "content": text}
+
+
+def format_basic_note(owner: dict, folder: str, name: str, text: str) -> tuple:
+    """Return the tool of basic-memory that writes a note, and its arguments."""
+    place = {"title": name, "directory": folder, **owner}
+    return "write_note", {**place, "content": text}
+
+
+def format_entity(owner: dict, folder: str, name: str, text: str) -> tuple:
+    """Return the tool of server-memory that writes a note, and its arguments."""
+    entity = {"name": f"{folder}/{name}", "entityType": "note", "observations": [text]}
+    return "create_entities", {**owner, "entities": [entity]}
+
+
+def iter_notes(
+    form: Callable, owner: dict, place: str, writer: int, header: bytes
+) -> Iterator[bytes]:
+    """Yield the requests of one writer, without end."""
+    for number in itertools.count():
+        tool, arguments = form(owner, *make_note(place, writer, number))
+        params = {"name": tool, "arguments": arguments}
+        request = format_request(SYNC_TOKEN, "tools/call", params)
+        yield add_header(request, header)
+
+
+def read_fedmem_note(sock: socket.socket, header: bytes, owner: dict, note: tuple):
+    """Return the text of a note that fedmem keeps."""
+    where = {"workspace_id": owner["workspace_id"], "path": f"{note[0]}/{note[1]}.md"}
+    found = call_tool(sock, SYNC_TOKEN, "read_knowledge", where)
+    return json.loads(found)["content"]
+
+
+def read_basic_note(sock: socket.socket, header: bytes, owner: dict, note: tuple):
+    """Return the text of a note that basic-memory keeps."""
+    where = {"identifier": f"{note[0]}/{note[1]}", "output_format": "json", **owner}
+    found = call_tool(sock, AI_TOKEN, "read_note", where, header)
+    return json.loads(found)["content"]
+
+
+def count_lost(port: int, read: Callable, owner: dict, notes: list[tuple]) -> int:
+    """Return how many notes cannot be read back as they were written."""
+    with open_socket(port) as sock:
+        header, lost = join_session(sock), 0
+        for note in notes:
+            try:
+                text = read(sock, header, owner, note)
+            except BenchError:
+                text = None
+            # basic-memory ends a text as it likes.
+            lost += not isinstance(text, str) or text.strip() != note[2].strip()
+    return lost
+
+
+def list_notes(place: str, counts: list[int]) -> list[tuple]:
+    """Return the notes of writers who wrote so many each."""
+    pairs = ((w, n) for w, count in enumerate(counts) for n in range(count))
+    return [make_note(place, *pair) for pair in pairs]
+
+
+def write_notes(
+    put_on: Callable, port: int, form: Callable, owner: dict, place: str, effort: Effort
+) -> tuple[tuple, list[tuple]]:
+    """Let 32 writers write for some seconds; return the figures and their notes."""
+    requests = functools.partial(iter_notes, form, owner, place)
+    times = effort.warm_up_s, effort.writes_s
+    figures, counts = put_on(Load(port, WRITERS, requests, *times))
+    return figures, list_notes(place, counts)
+
+
+def write_piped_notes(pipe: Pipe, place: str, effort: Effort) -> tuple[tuple, list]:
+    """Keep 32 writes under way on one pipe; return the figures and the notes."""
+    begin_s = time.perf_counter() + effort.warm_up_s
+    end_s, counts = begin_s + effort.writes_s, [0] * WRITERS
+    under_way: dict[int, tuple[int, float]] = {}
+
+    def write(writer: int) -> None:
+        """Send the next note of a writer."""
+        tool, given = format_entity({}, *make_note(place, writer, counts[writer]))
+        request_id = pipe.send("tools/call", {"name": tool, "arguments": given})
+        under_way[request_id] = writer, time.perf_counter()
+
+    for writer in range(WRITERS):
+        write(writer)
+    times_ms = []
+    while under_way:
+        request_id, _ = pipe.receive()
+        writer, started_s = under_way.pop(request_id)
+        counts[writer] += 1
+        now_s = time.perf_counter()
+        if begin_s <= now_s < end_s:
+            times_ms.append((now_s - started_s) * 1e3)
+        if now_s < end_s:
+            write(writer)
+    p99_ms = sorted(times_ms)[int(len(times_ms) * 0.99)]
+    rate = len(times_ms) / effort.writes_s
+    return (rate, median(times_ms), p99_ms), list_notes(place, counts)
+
+
+def count_lost_entities(pipe: Pipe, notes: list[tuple]) -> int:
+    """Return how many notes are not in the graph as they were written."""
+    asked = {"name": "read_graph", "arguments": {}}
+    result = pipe.ask("tools/call", asked)
+    graph = json.loads(result["content"][0]["text"])
+    kept = {entity["name"]: entity["observations"] for entity in graph["entities"]}
+    return sum(kept.get(f"{folder}/{name}") != [text] for folder, name, text in notes)
+
+
+# ---- 6. Transcript: made, not real ------------------------------------------
 # JSON lines in the shape Claude Code writes: four of five, and the longer ones, are not
 # conversation. The same seed gives the same bytes; gzip leaves a third of them.
 
@@ -388,7 +818,7 @@ def iter_pieces(path: Path, offset: int, session: dict) -> Iterator[dict]:
             offset += len(raw)
 
 
-# ---- 6. Corpus: sessions by the thousand ------------------------------------
+# ---- 7. Corpus: sessions by the thousand ------------------------------------
 # Their bytes are distributed as in real transcripts: tool results, each twice; injected
 # context; signatures; metadata; a few percent of conversation. Words follow Zipf's law,
 # every project has its own names, and every session says some words that no other says.
@@ -853,7 +1283,7 @@ def write_corpus(owners: list[dict], folder: Path, raw_bytes: int) -> tuple:
     return needles, raw, shares
 
 
-# ---- 7. Questions: searches whose answers are known -------------------------
+# ---- 8. Questions: searches whose answers are known -------------------------
 # Asked over HTTP through search_sessions, as an assistant asks; timed at the client,
 # with one request at a time. A found session is known by workspace and session id.
 
@@ -1002,18 +1432,28 @@ def fill_locomo(sock: socket.socket, samples: list[dict]) -> list[Question]:
     return questions
 
 
-# ---- 8. Commands: measure and print -----------------------------------------
-# Each gets an empty folder, removed afterwards. A row is a label, our figure and the
-# peer's or None. A ratio above 1 speaks for fedmem; more is better only per second.
+# ---- 9. Commands: measure and print -----------------------------------------
+# Each gets an empty folder, removed afterwards. A row is a label, our figure, a peer
+# and its figure or None. A ratio above 1 speaks for fedmem; more is better only per
+# second.
+
+NO_PEER = "not measured (--peers DIR)"
 
 
-def format_row(label: str, ours: float, peer: float | None, missing: str) -> tuple:
-    """Return the cells of a row: figures with three digits, and their ratio."""
-    pair = (ours,) if peer is None else (ours, peer)
-    cells = [f"{x:,.{2 - (x >= 10) - (x >= 100)}f}" for x in pair]
-    if peer is None:
-        return label, *cells, missing, "-"
-    return label, *cells, f"{ours / peer if '/s' in label else peer / ours:.1f}x"
+def format_figure(figure: float | None) -> str:
+    """Return a figure with three digits, a dash for none."""
+    if isinstance(figure, float):
+        return f"{figure:,.{2 - (figure >= 10) - (figure >= 100)}f}"
+    return "-" if figure is None else f"{figure:,}"
+
+
+def format_row(label: str, ours: float, peer: str, theirs: float | None) -> tuple:
+    """Return the cells of a row: figures and their ratio."""
+    upper, lower = (ours, theirs) if "/s" in label else (theirs, ours)
+    ratio = "-"
+    if upper is not None and lower:
+        ratio = f"{upper / lower:.{1 + (upper < 2 * lower)}f}x"
+    return label, format_figure(ours), peer, format_figure(theirs), ratio
 
 
 def print_rows(title: str, header: tuple, rows: Iterable[tuple]) -> None:
@@ -1023,17 +1463,20 @@ def print_rows(title: str, header: tuple, rows: Iterable[tuple]) -> None:
         print("| " + " | ".join(row) + " |", flush=True)
 
 
-def print_table(title: str, rows: list[tuple], missing="not measured (--peers DIR)"):
-    """Print one Markdown table of figures beside the peer's under its title."""
-    cells = [format_row(*row, missing) for row in rows]
-    print_rows(title, ("what", "fedmem", "SDK", "ratio"), cells)
+def print_table(title: str, rows: list[tuple]) -> None:
+    """Print one Markdown table of figures, each beside a peer's, under its title."""
+    header = ("what", "fedmem", "peer", "peer's figure", "ratio")
+    print_rows(title, header, [format_row(*row) for row in rows])
 
 
-def register(sock: socket.socket, project: str) -> dict:
-    """Register a workspace; return the two arguments that every upload to it needs."""
-    names = {"project": project, "machine": "bench", "tool": "claude"}
-    made = json.loads(call_tool(sock, SYNC_TOKEN, "register_workspace", names))
-    return {name: made[name] for name in ("workspace_id", "write_token")}
+def format_own_rows(rows: list[tuple]) -> list[tuple]:
+    """Return rows of what no peer does."""
+    return [(label, figure, "no counterpart", None) for label, figure in rows]
+
+
+def sum_files(folder: Path, pattern: str) -> int:
+    """Return the bytes of all files below a folder that fit a pattern."""
+    return sum(path.stat().st_size for path in folder.rglob(pattern) if path.is_file())
 
 
 def fill_server(sock: socket.socket) -> dict[str, dict]:
@@ -1047,48 +1490,46 @@ def fill_server(sock: socket.socket) -> dict[str, dict]:
 
 
 def cmd_http(args: argparse.Namespace, folder: Path) -> None:
-    """Print requests a second and latency of two tools, against each peer."""
-    rows: dict[str, list] = {peer: [] for peer in PEERS if args.peers} or {"none": []}
+    """Print requests a second and latency of two tools, against each SDK server."""
+    effort, peers, rows = args.effort, [], []
     with contextlib.ExitStack() as stack:
         command = format_fedmem_command(args.program, folder)
         ports = [stack.enter_context(running(command, folder))[0]]
         sock = stack.enter_context(open_socket(ports[0]))
         calls = fill_server(sock)
         texts = {name: call_tool(sock, AI_TOKEN, name, calls[name]) for name in calls}
-        for variant in PEERS if args.peers else ():
-            peer = format_peer_command(args.peers, folder, texts, variant)
-            ports.append(stack.enter_context(running(peer, folder))[0])
+        for variant in VARIANTS if args.peers else ():
+            given = args.peers, folder, texts, variant
+            if peer := attempt(f"SDK {variant}", install_sdk, *given):
+                ports.append(stack.enter_context(running(peer.command, folder))[0])
+                peers.append(peer.name)
         for tool, connections in itertools.product(calls, CONNECTIONS):
             params = {"name": tool, "arguments": calls[tool]}
             request = format_request(AI_TOKEN, "tools/call", params)
-            ours, *others = measure_load(ports, request, connections)
+            ours, *others = measure_load(ports, request, connections, effort)
             labels = [f"{tool}, {connections} at once: {unit}" for unit in LOAD_UNITS]
-            for mine, peer in zip(
-                rows.values(), others or [(None,) * len(ours)], strict=True
-            ):
-                mine += zip(labels, ours, peer, strict=True)
-    for variant, mine in rows.items():
-        about = f"Tool calls: medians of {ROUNDS} rounds of {ROUND_S} s; SDK {variant}"
-        print_table(about, mine)
+            for number, label in enumerate(labels):
+                rows += [
+                    (label, ours[number], peer, theirs[number])
+                    for peer, theirs in zip(peers, others, strict=True)
+                ] or [(label, ours[number], NO_PEER, None)]
+    order = peers or [NO_PEER]
+    rows.sort(key=lambda row: order.index(row[2]))
+    about = f"Tool calls: medians of {effort.rounds} rounds of {effort.round_s} s"
+    print_table(about, rows)
 
 
-def measure_starts(commands: list[list[str]], folder: Path) -> list[tuple]:
-    """Start servers in turns; return for each the median ms and the idle MB."""
-    starts_ms: list[list[float]] = [[] for _ in commands]
-    for command, mine in list(zip(commands, starts_ms, strict=True)) * STARTUP_RUNS:
-        with running(command, folder) as (_, _, startup_s):
-            mine.append(startup_s * 1e3)
-    memory_mb = []
-    for command in commands:
-        with running(command, folder) as (port, pid, _), open_socket(port) as sock:
-            time.sleep(2)
-            exchange(sock, format_request(AI_TOKEN, "tools/list", {}))
-            memory_mb.append(read_memory_mb(pid, "VmRSS"))
-    return list(zip(map(median, starts_ms), memory_mb, strict=True))
+def measure_start(peer: Peer, folder: Path, idle_s: float) -> tuple[float, float]:
+    """Start a server, end it; return the ms to its first answer and its MB after some
+    idle seconds, 0 when it is not to idle."""
+    start = talking if peer.is_piped else running
+    with start(peer.command, folder, peer.environment) as (_, pid, took_s):
+        time.sleep(idle_s)
+        return took_s * 1e3, sum_memory_mb(pid, "VmRSS") if idle_s else 0
 
 
-def cmd_startup(args: argparse.Namespace, folder: Path) -> None:
-    """Print the time from spawn to first answer and the memory of an idle server."""
+def list_starters(args: argparse.Namespace, folder: Path) -> list[Peer]:
+    """Return what is started: fedmem in both ways, then the peers that there are."""
     # As the installer does it: imported by a launcher, so Python keeps it compiled.
     place = folder / "installed"
     place.mkdir()
@@ -1098,71 +1539,196 @@ def cmd_startup(args: argparse.Namespace, folder: Path) -> None:
         [sys.executable, "-c", code], cwd=place, check=True, capture_output=True
     )
     (place / "run.py").write_bytes(made.stdout)
-    commands = [
-        format_fedmem_command(place / "run.py", folder),
-        format_fedmem_command(args.program, folder),
-    ]
+    script = format_fedmem_command(args.program, folder)
+    python, _, *words = script
+    launcher = [python, "-I", str(place / "run.py"), *words]
+    found = [Peer("as the service", launcher), Peer("as a script", script)]
     if args.peers:
         texts = {"list_workspaces": "", "read_knowledge": ""}
-        commands.append(format_peer_command(args.peers, folder, texts))
-    found = (measure_starts(commands, folder) + [(None, None)])[:3]
+        tries = [
+            attempt("SDK", install_sdk, args.peers, folder, texts),
+            attempt("basic-memory", install_basic_memory, args.peers, True),
+            attempt("server-memory", install_server_memory, args.peers, folder),
+        ]
+        found += filter(None, tries)
+    return found
+
+
+def cmd_startup(args: argparse.Namespace, folder: Path) -> None:
+    """Print the time from spawn to first answer and the memory of an idle server."""
+    effort, starters = args.effort, list_starters(args, folder)
+    starts: dict[str, list[float]] = {peer.name: [] for peer in starters}
+    memory_mb: dict[str, float] = {}
+    for idle_s in (effort.idle_s, *[0.0] * effort.starts):  # the first fills caches
+        for peer in starters:
+            mine = starts[peer.name]
+            if mine and sum(mine) / 1e3 > effort.starts_s:
+                continue
+            got = attempt(peer.name, measure_start, peer, folder, idle_s)
+            if got and idle_s:
+                memory_mb[peer.name] = got[1]
+            elif got:
+                mine.append(got[0])
     rows = []
-    for how, ours in zip(("installed", "as a script"), found, strict=False):
-        labels = (f"{how}: spawn to first answer, ms", f"{how}: idle memory, MB")
-        rows += zip(labels, ours, found[2], strict=True)
-    print_table(f"Start: median of {STARTUP_RUNS}", rows)
-
-
-def count_writes(port: int, owner: dict[str, str]) -> tuple[int, int]:
-    """Return how many notes 32 writers wrote in some seconds, and how many of them
-    cannot be read back as they were written."""
-    end_s = time.perf_counter() + WRITERS_S
-
-    def write_on(number: int) -> list[str]:
-        """Write one note after the other; return their texts."""
-        texts = []
-        with open_socket(port) as sock:
-            while time.perf_counter() < end_s:
-                texts.append(f"writer {number}, note {len(texts)}\n" * 20)
-                path = {"path": f"w{number}/n{len(texts) - 1}.md"}
-                note = {**owner, **path, "content": texts[-1]}
-                call_tool(sock, SYNC_TOKEN, "upload_knowledge", note)
-        return texts
-
-    with ThreadPoolExecutor(WRITERS) as pool:
-        written = list(pool.map(write_on, range(WRITERS)))
-    lost = 0
-    with open_socket(port) as sock:
-        for number, texts in enumerate(written):
-            for i, text in enumerate(texts):
-                where = {"workspace_id": owner["workspace_id"]}
-                where["path"] = f"w{number}/n{i}.md"
-                found = call_tool(sock, SYNC_TOKEN, "read_knowledge", where)
-                lost += json.loads(found)["content"] != text
-    return sum(map(len, written)), lost
+    measured = [p for p in starters[2:] if starts[p.name] and p.name in memory_mb]
+    for own in starters[:2]:
+        pair = median(starts[own.name]), memory_mb[own.name]
+        names = "spawn to first answer, ms", "idle memory, MB"
+        for peer in measured or [None]:
+            theirs: tuple = (None, None)
+            if peer:
+                theirs = median(starts[peer.name]), memory_mb[peer.name]
+            for what, ours, other in zip(names, pair, theirs, strict=True):
+                label = f"{own.name}: {what}"
+                rows.append((label, ours, peer.name if peer else NO_PEER, other))
+    about = f"Start, to the answer to tools/list: medians of up to {effort.starts}"
+    print_table(about, rows)
 
 
 def cmd_workers(args: argparse.Namespace, folder: Path) -> None:
     """Print requests and durable writes a second with one process and with two."""
-    rows = []
-    for workers in ("1", "2"):
-        place = folder / workers
-        place.mkdir()
-        command = format_fedmem_command(args.program, place)
-        command[-1:] = ["--workers", workers, "--port"]
-        with running(command, place) as (port, _, _), open_socket(port) as sock:
-            calls = fill_server(sock)
-            loads = []
-            for tool, given in calls.items():
-                params = {"name": tool, "arguments": given}
-                request = format_request(AI_TOKEN, "tools/call", params)
-                [(rate, _, p99_ms)] = measure_load([port], request, 8)
-                loads += [f"{rate:,.0f}", f"{p99_ms:.1f}"]
-            count, lost = count_writes(port, register(sock, "writers"))
-        rows.append((workers, *loads, f"{count / WRITERS_S:,.0f}", str(lost)))
+    effort, counts = args.effort, ("1", "2")
+    cells: dict[str, list[str]] = {workers: [] for workers in counts}
+    with contextlib.ExitStack() as stack:
+        ports, socks = [], []
+        for workers in counts:
+            place = folder / workers
+            place.mkdir()
+            command = format_fedmem_command(args.program, place)
+            command[-1:] = ["--workers", workers, "--port"]
+            ports.append(stack.enter_context(running(command, place))[0])
+            socks.append(stack.enter_context(open_socket(ports[-1])))
+        calls, _ = fill_server(socks[0]), fill_server(socks[1])
+        for tool, given in calls.items():  # both servers have given the same names
+            params = {"name": tool, "arguments": given}
+            request = format_request(AI_TOKEN, "tools/call", params)
+            found = measure_load(ports, request, 8, effort)
+            for workers, (rate, _, p99_ms) in zip(counts, found, strict=True):
+                cells[workers] += [f"{rate:,.0f}", f"{p99_ms:.1f}"]
+        put_on = stack.enter_context(open_load_process())
+        for workers, port, sock in zip(counts, ports, socks, strict=True):
+            owner = register(sock, "writers")
+            form = format_fedmem_note
+            got = [
+                write_notes(put_on, port, form, owner, f"r{n}", effort)
+                for n in range(effort.writes_rounds)
+            ]
+            notes = [note for _, mine in got for note in mine]
+            lost = count_lost(port, read_fedmem_note, owner, notes)
+            rate = median(figures[0] for figures, _ in got)
+            cells[workers] += [f"{rate:,.0f}", str(lost)]
     header = ("workers", "list_workspaces, req/s", "p99 ms")
     header += ("read_knowledge, req/s", "p99 ms", "durable writes/s", "lost")
-    print_rows(f"8 connections; {WRITERS} writers of notes", header, rows)
+    about = f"8 connections; {WRITERS} writers of notes; medians of rounds"
+    print_rows(about, header, [(w, *mine) for w, mine in cells.items()])
+
+
+@dataclasses.dataclass
+class Writing:
+    """Gather what rounds of writers did to one server; `write` makes one round."""
+
+    name: str
+    write: Callable[[str], tuple[tuple, list[tuple]]]
+    count_lost: Callable[[list[tuple]], int]
+    figures: list[tuple] = dataclasses.field(default_factory=list)
+    notes: list[tuple] = dataclasses.field(default_factory=list)
+
+    def run_round(self, place: str) -> bool:
+        """Let the writers write into a place of their own; say that it was done."""
+        figures, notes = self.write(place)
+        self.figures.append(figures)
+        self.notes += notes
+        return True
+
+    def summarize(self) -> list:
+        """Return the medians, how many notes were written, and how many are lost."""
+        lost = attempt(self.name, self.count_lost, self.notes)
+        medians = map(median, zip(*self.figures, strict=True))
+        return [*medians, len(self.notes), lost]
+
+
+def open_basic_memory(
+    stack: contextlib.ExitStack, peers: Path, folder: Path
+) -> tuple[str, int, dict]:
+    """Start basic-memory over HTTP; return name, port and what every call takes."""
+    peer, place = install_basic_memory(peers), folder / "basic-memory-home"
+    place.mkdir()
+    server = stack.enter_context(running(peer.command, place, peer.environment))
+    owner = {"project": "main"}
+    tool, given = format_basic_note(owner, *make_note("first", 0, 0))
+    with open_socket(server[0]) as sock:  # its first write takes seconds
+        call_tool(sock, AI_TOKEN, tool, given, join_session(sock))
+    return peer.name, server[0], owner
+
+
+def write_to_basic_memory(
+    stack: contextlib.ExitStack,
+    args: argparse.Namespace,
+    folder: Path,
+    put_on: Callable,
+) -> Writing:
+    """Return the rounds of basic-memory, which is started."""
+    name, port, owner = open_basic_memory(stack, args.peers, folder)
+    given = port, format_basic_note, owner
+    return Writing(
+        f"{name}, over HTTP, no fsync",
+        lambda place: write_notes(put_on, *given, place, args.effort),
+        functools.partial(count_lost, port, read_basic_note, owner),
+    )
+
+
+def write_to_server_memory(
+    stack: contextlib.ExitStack, args: argparse.Namespace, folder: Path
+) -> Writing:
+    """Return the rounds of server-memory, which is started."""
+    peer = install_server_memory(args.peers, folder)
+    server = talking(peer.command, folder, peer.environment)
+    pipe, _, _ = stack.enter_context(server)
+    return Writing(
+        f"{peer.name}, over stdio, no fsync",
+        lambda place: write_piped_notes(pipe, place, args.effort),
+        functools.partial(count_lost_entities, pipe),
+    )
+
+
+def cmd_writers(args: argparse.Namespace, folder: Path) -> None:
+    """Print how fast 32 writers of notes are served, and how many notes are lost."""
+    effort = args.effort
+    with contextlib.ExitStack() as stack:
+        put_on = stack.enter_context(open_load_process())
+        command = format_fedmem_command(args.program, folder)
+        port = stack.enter_context(running(command, folder))[0]
+        owner = register(stack.enter_context(open_socket(port)), "writers")
+        form = format_fedmem_note
+        ours = Writing(
+            "fedmem",
+            lambda place: write_notes(put_on, port, form, owner, place, effort),
+            functools.partial(count_lost, port, read_fedmem_note, owner),
+        )
+        others = []
+        if args.peers:
+            given = stack, args, folder
+            others = [
+                attempt("basic-memory", write_to_basic_memory, *given, put_on),
+                attempt("server-memory", write_to_server_memory, *given),
+            ]
+        writings = [ours, *filter(None, others)]
+        for number in range(effort.writes_rounds):
+            ours.run_round(f"r{number}")
+            for each in writings[1:]:
+                if not attempt(each.name, each.run_round, f"r{number}"):
+                    writings.remove(each)
+        rows = [each.summarize() for each in writings]
+    names = "acknowledged writes/s", "p50 ms", "p99 ms"
+    table = []
+    for number, what in enumerate((*names, "notes written in all", "notes lost")):
+        mine = rows[0][number]
+        table += [
+            (what, mine, each.name, theirs[number])
+            for each, theirs in zip(writings[1:], rows[1:], strict=True)
+        ] or [(what, mine, NO_PEER, None)]
+    about = f"{WRITERS} writers: medians of {effort.writes_rounds} rounds of "
+    print_table(f"{about}{effort.writes_s} s; fedmem syncs every write", table)
 
 
 def time_calls(sock: socket.socket, token: str, tool: str, calls: list[dict]) -> list:
@@ -1185,7 +1751,8 @@ def is_byte_exact(folder: Path, transcript: Path) -> bool:
 def cmd_upload(args: argparse.Namespace, folder: Path) -> None:
     """Print what storing, growing and reading one large transcript takes."""
     transcript, lines = folder / "transcript.jsonl", iter_lines(seed=1)
-    append_lines(transcript, lines, args.size_mb * 1_000_000)
+    size_mb = args.size_mb or args.effort.upload_mb
+    append_lines(transcript, lines, size_mb * 1_000_000)
     size = transcript.stat().st_size
     command, rows = format_fedmem_command(args.program, folder), {}
     with running(command, folder) as (port, pid, _), open_socket(port) as sock:
@@ -1209,12 +1776,14 @@ def cmd_upload(args: argparse.Namespace, folder: Path) -> None:
         page_s = median(time_calls(sock, AI_TOKEN, "read_session", pages))
         rows["last page of 50 messages, ms"] = page_s * 1e3
         rows["peak memory at the end, MB"] = read_memory_mb(pid, "VmHWM")
-    table = [(label, figure, None) for label, figure in rows.items()]
-    print_table(f"Upload of {size / 1e6:.0f} MB", table, "no counterpart")
+    table = format_own_rows(list(rows.items()))
+    print_table(f"Upload of {size / 1e6:.0f} MB", table)
     print(f"\nbyte-exact: {'yes' if is_byte_exact(folder, transcript) else 'NO'}")
 
 
-def prepare_client(folder: Path, port: int, program: Path) -> dict[str, str]:
+def prepare_client(
+    folder: Path, port: int, program: Path, transcripts: Path | None = None
+) -> dict[str, str]:
     """Set a client up in a folder as `install` would; return its environment."""
     home = folder / "sync"
     (home / "bin").mkdir(parents=True)
@@ -1225,7 +1794,8 @@ def prepare_client(folder: Path, port: int, program: Path) -> dict[str, str]:
     (home / "bin" / "fedmem.py").write_bytes(program.read_bytes())
     launcher = "import sys\nimport fedmem\nsys.exit(fedmem.main())\n"
     (home / "bin" / "memory_sync.py").write_text(launcher)
-    places = {"CLAUDE_CONFIG_DIR": f"{folder}/claude", "CODEX_HOME": f"{folder}/codex"}
+    claude = transcripts or folder / "claude"
+    places = {"CLAUDE_CONFIG_DIR": str(claude), "CODEX_HOME": f"{folder}/codex"}
     env = {"PATH": os.defpath, "HOME": str(folder), "LANG": "C.UTF-8", **places}
     return {**env, "MEMORY_SYNC_HOME": str(home)}
 
@@ -1239,29 +1809,93 @@ def time_command(command: list[str], env: dict[str, str], data: bytes = b"") -> 
     return time.perf_counter() - started_s
 
 
+class Backup:
+    """Guard fresh repositories of restic, the peer of a first sync."""
+
+    def __init__(self, folder: Path, source: Path):
+        """Take where repositories go and what is backed up."""
+        self.name, self._restic = install_restic()
+        self._folder, self._source = folder, source
+        self.repository = folder / "restic-0"
+        self._env: dict[str, str] = {}
+
+    def begin(self, number: int) -> None:
+        """Make a repository, which counts for nothing."""
+        self.repository = self._folder / f"restic-{number}"
+        names = {"RESTIC_REPOSITORY": str(self.repository), "RESTIC_PASSWORD": "bench"}
+        self._env = make_environment(self._folder, names)
+        time_command([self._restic, "init", "--no-cache"], self._env)
+
+    def time_backup(self) -> float:
+        """Return the seconds that one backup takes."""
+        words = ["backup", "--no-cache", "--quiet", str(self._source)]
+        return time_command([self._restic, *words], self._env)
+
+
+def measure_first_syncs(
+    args: argparse.Namespace, folder: Path, stack: contextlib.ExitStack
+) -> dict[str, list]:
+    """Sync a folder for the first time, in turns with a peer's backup of it; return
+    the seconds of both, and how to repeat the last ones."""
+    effort, source = args.effort, folder / "claude"
+    backup = attempt("restic", Backup, folder, source) if args.peers else None
+    found: dict[str, list] = {"ours": [], "theirs": [], "again": [], "peer": [backup]}
+    for number in range(effort.sync_rounds):
+        place = folder / f"round-{number}"
+        place.mkdir()
+        command = format_fedmem_command(args.program, place)
+        is_last = number == effort.sync_rounds - 1
+        with contextlib.ExitStack() as round_:
+            server = (stack if is_last else round_).enter_context(
+                running(command, place)
+            )
+            env = prepare_client(place, server[0], args.program, source)
+            launcher = f"{env['MEMORY_SYNC_HOME']}/bin/memory_sync.py"
+            sync = [sys.executable, launcher, "sync"]
+            found["ours"].append(time_command(sync, env))
+        if backup:
+            backup.begin(number)
+            found["theirs"].append(backup.time_backup())
+        found["again"] = [functools.partial(time_command, sync, env), place]
+    return found
+
+
 def cmd_sync(args: argparse.Namespace, folder: Path) -> None:
     """Print what a first sync costs, and one without changes over many files."""
+    effort = args.effort
     project, lines, raw = folder / "claude/projects/-bench", iter_lines(seed=2), 0
     project.mkdir(parents=True)
-    for number in range(SYNC_SESSIONS):
+    for number in range(effort.sync_sessions):
         append_lines(project / f"s{number}.jsonl", lines, SYNC_SESSION_BYTES)
         raw += (project / f"s{number}.jsonl").stat().st_size
-    with running(format_fedmem_command(args.program, folder), folder) as (port, _, _):
-        env = prepare_client(folder, port, args.program)
-        launcher = f"{env['MEMORY_SYNC_HOME']}/bin/memory_sync.py"
-        command = [sys.executable, launcher, "sync"]
-        first_s = time_command(command, env)
-        for number in range(SYNC_SMALL_SESSIONS):
+    with contextlib.ExitStack() as stack:
+        found = measure_first_syncs(args, folder, stack)
+        sync, place = found["again"]
+        (backup,) = found["peer"]
+        kept = [sum_files(place / "root" / "workspaces", "*.gz") / raw * 100]
+        kept.append(sum_files(backup.repository, "*") / raw * 100 if backup else None)
+        for number in range(effort.sync_small_sessions):
             append_lines(project / f"t{number}.jsonl", lines, 1_000)
-        small_s = time_command(command, env)
-        again_s = median(time_command(command, env) for _ in range(5))
-    count = SYNC_SESSIONS + SYNC_SMALL_SESSIONS
+        runs = [sync, backup.time_backup] if backup else [sync]
+        small = [run() for run in runs]
+        again = [[run() for run in runs] for _ in range(effort.sync_repeats)]
+    idle = list(map(median, zip(*again, strict=True)))
+    ours, theirs = (
+        raw / 1e6 / median(found[who]) if found[who] else None
+        for who in ("ours", "theirs")
+    )
+    peer = backup.name if backup else NO_PEER
+    count = f"{effort.sync_sessions + effort.sync_small_sessions:,}"
     rows = [
-        (f"first sync of {SYNC_SESSIONS} sessions, MB/s", raw / 1e6 / first_s, None),
-        (f"{SYNC_SMALL_SESSIONS:,} small sessions, s", small_s, None),
-        (f"sync of {count:,} without changes, s", again_s, None),
+        (f"first sync of {effort.sync_sessions} sessions, MB/s", ours, peer, theirs),
+        ("archived, % of raw", kept[0], peer, kept[1]),
+        (f"{effort.sync_small_sessions:,} small sessions more, s", small[0], peer),
+        (f"sync of {count} without changes, s", idle[0], peer),
     ]
-    print_table(f"Sync; the first is of {raw / 1e6:.0f} MB", rows, "no counterpart")
+    rows[2] += (small[1] if backup else None,)
+    rows[3] += (idle[1] if backup else None,)
+    about = f"Sync of {raw / 1e6:.0f} MB: medians of {effort.sync_rounds} fresh starts"
+    print_table(about, rows)
 
 
 def cmd_hook(args: argparse.Namespace, folder: Path) -> None:
@@ -1279,14 +1913,13 @@ def cmd_hook(args: argparse.Namespace, folder: Path) -> None:
             body = json.dumps(data).encode()
             pairs = [
                 (time_command(hook, env, body), time_command(bare, env))
-                for _ in range(HOOK_RUNS)
+                for _ in range(args.effort.hook_runs)
             ]
             took_ms, bare_ms = (median(each) * 1e3 for each in zip(*pairs, strict=True))
-            rows.append((f"{event} hook, ms", took_ms, None))
-            rows.append(
-                (f"{event} hook over `python3 -c ''`, ms", took_ms - bare_ms, None)
-            )
-    print_table(f"Hooks: medians of {HOOK_RUNS}", rows, "no counterpart")
+            rows.append((f"{event} hook, ms", took_ms))
+            rows.append((f"{event} hook over `python3 -c ''`, ms", took_ms - bare_ms))
+    about = f"Hooks: medians of {args.effort.hook_runs}"
+    print_table(about, format_own_rows(rows))
 
 
 def format_shares(values: Iterable[float]) -> list[str]:
@@ -1352,10 +1985,8 @@ def format_times(label: str, times_ms: list[float]) -> tuple:
     return label, str(len(times_ms)), *cells
 
 
-def cmd_search(args: argparse.Namespace, folder: Path) -> None:
+def measure_locomo(args: argparse.Namespace, folder: Path) -> None:
     """Print how well the questions of LoCoMo find their sessions, and how fast."""
-    if not args.locomo:
-        raise BenchError("`search` needs --locomo FILE: see --help of this program.")
     samples = read_locomo(args.locomo, args.conversations)
     command = format_fedmem_command(args.program, folder)
     with running(command, folder) as (port, pid, _):
@@ -1365,7 +1996,7 @@ def cmd_search(args: argparse.Namespace, folder: Path) -> None:
         with open_socket(port) as sock:
             everywhere = [ask(sock, q.text) for q in questions]
             within = [ask(sock, q.text, workspace_id=q.workspace_id) for q in questions]
-        peak_mb = read_peak_mb(pid)
+        peak_mb = sum_memory_mb(pid)
     bare = sum(not q.gold for q in questions)
     cut = sum(bool(a.note) for a in everywhere + within)
     fresh = "no index" if fresh_s is None else f"index fresh {fresh_s:.1f} s later"
@@ -1381,6 +2012,141 @@ def cmd_search(args: argparse.Namespace, folder: Path) -> None:
     header = ("search, ms at the client", "questions", "p50", "p95", "p99")
     print_rows("Latency", header, rows)
     print(f"\nPeak memory of the server: {peak_mb:.0f} MB")
+
+
+def write_corpus_notes(count: int) -> tuple[list[tuple], dict[str, list[tuple]]]:
+    """Return notes of about 1 KB; for each kind of search queries and right notes."""
+    rng, (vocabulary, sums) = random.Random("notes"), make_vocabulary()
+    notes = []
+    side = int(count**0.5) + 1  # each half of a pair is in about so many notes
+    kinds: dict[str, list[tuple]] = {"one rare word": [], "two words": []}
+    for number in range(count):
+        words = rng.choices(vocabulary, cum_weights=sums, k=150)
+        pair = [make_rare_word(n, 3) for n in (number % side, side + number // side)]
+        words[20], words[60], words[61] = make_rare_word(number), *pair
+        name = f"n{number}"
+        notes.append(("search", name, " ".join(words) + "\n"))
+        kinds["one rare word"].append((words[20], name))
+        kinds["two words"].append((" ".join(pair), name))
+    return notes, kinds
+
+
+def time_searches(search: Callable, searches: list[tuple]) -> tuple[list[float], int]:
+    """Make searches one after the other; return milliseconds, how many were right."""
+    times_ms, right = [], 0
+    search(searches[0][0])
+    for query, name in searches:
+        started_s = time.perf_counter()
+        found = search(query)
+        times_ms.append((time.perf_counter() - started_s) * 1e3)
+        right += Path(found).stem == name
+    return times_ms, right
+
+
+def sum_searches(search: Callable, searches: list[tuple]) -> dict[str, float]:
+    """Return the figures of searches of one kind."""
+    times_ms, right = time_searches(search, searches)
+    names = "p50 ms", "p95 ms", "p99 ms"
+    found = dict(zip(names, pick_percentiles(times_ms), strict=True))
+    return found | {"not found first, %": 100 * (1 - right / len(searches))}
+
+
+def search_fedmem_notes(sock: socket.socket, query: str) -> str:
+    """Return the path of the note that fedmem finds first, empty for none."""
+    params = {"name": "search_knowledge", "arguments": {"query": query}}
+    params["_meta"] = {"fedmem/format": "json"}
+    result = exchange(sock, format_request(AI_TOKEN, "tools/call", params))
+    hits = json.loads(result["content"][0]["text"])["hits"]
+    return hits[0]["path"] if hits else ""
+
+
+def search_basic_notes(
+    sock: socket.socket, header: bytes, owner: dict, query: str
+) -> str:
+    """Return the path of the note that basic-memory finds first, empty for none."""
+    asked = {"query": query, "output_format": "json", **owner}
+    page = json.loads(call_tool(sock, AI_TOKEN, "search_notes", asked, header))
+    return page["results"][0]["file_path"] if page["results"] else ""
+
+
+def search_by_rg(folder: Path, query: str) -> str:
+    """Return the first file in which rg finds all words of a query."""
+    words = query.split()
+    command = ["rg", "-z", "-l", words[0], str(folder)]
+    found = subprocess.run(command, capture_output=True, text=True).stdout.split()
+    if len(words) > 1 and found:
+        command = ["rg", "-z", "-l", words[1], *found]
+        found = subprocess.run(command, capture_output=True, text=True).stdout.split()
+    return found[0] if found else ""
+
+
+def fill_notes(port: int, form: Callable, owner: dict, notes: list[tuple]) -> float:
+    """Write notes one after the other; return the seconds."""
+    started_s = time.perf_counter()
+    with open_socket(port) as sock:
+        header = join_session(sock)
+        for note in notes:
+            tool, given = form(owner, *note)
+            call_tool(sock, SYNC_TOKEN, tool, given, header)
+    return time.perf_counter() - started_s
+
+
+def open_basic_search(
+    stack: contextlib.ExitStack, peers: Path, folder: Path, notes: list[tuple]
+) -> tuple[str, Callable]:
+    """Fill basic-memory with notes; return its name and its search."""
+    name, port, owner = open_basic_memory(stack, peers, folder)
+    fill_notes(port, format_basic_note, owner, notes)
+    sock = stack.enter_context(open_socket(port))
+    search = functools.partial(search_basic_notes, sock, join_session(sock), owner)
+    deadline_s = time.perf_counter() + WAIT_S
+    while not search(notes[-1][2].split()[20]):  # it indexes after it has answered
+        if time.perf_counter() > deadline_s:
+            raise BenchError(f"a note was not found {WAIT_S:.0f} s after its writing")
+        time.sleep(0.2)
+    return name, search
+
+
+def measure_notes(args: argparse.Namespace, folder: Path) -> None:
+    """Print how fast notes are found, and how often at once."""
+    notes, kinds = write_corpus_notes(args.effort.notes)
+    with contextlib.ExitStack() as stack:
+        command = format_fedmem_command(args.program, folder)
+        port = stack.enter_context(running(command, folder))[0]
+        sock = stack.enter_context(open_socket(port))
+        fill_notes(port, format_fedmem_note, register(sock, "notes"), notes)
+        wait_until_fresh(port)
+        ours = functools.partial(search_fedmem_notes, sock)
+        others: list = []
+        if args.peers:
+            given = stack, args.peers, folder, notes
+            others = [attempt("basic-memory", open_basic_search, *given)]
+        if shutil.which("rg"):
+            files = folder / "root" / "workspaces"
+            others.append(("rg -z -l", functools.partial(search_by_rg, files)))
+        rows = []
+        for kind, searches in kinds.items():
+            searches = random.Random(kind).sample(searches, len(searches))
+            searches = searches[: args.effort.searches]
+            mine = sum_searches(ours, searches)
+            for name, search in filter(None, others):
+                theirs = attempt(name, sum_searches, search, searches)
+                rows += [
+                    (f"{kind}: {what}", mine[what], name, theirs and theirs[what])
+                    for what in mine
+                ]
+            if not any(others):
+                rows += [(f"{kind}: {w}", mine[w], NO_PEER, None) for w in mine]
+    print_table(f"Searches among {len(notes)} notes of 1 KB, one at a time", rows)
+
+
+def cmd_search(args: argparse.Namespace, folder: Path) -> None:
+    """Print how notes are found, and with --locomo how well sessions are."""
+    place = folder / "notes"
+    place.mkdir()
+    measure_notes(args, place)
+    if args.locomo:
+        measure_locomo(args, folder)
 
 
 def upload_requests(port: int, paths: list[Path]) -> None:
@@ -1412,11 +2178,6 @@ def upload_corpus(port: int, folder: Path) -> float:
     return time.perf_counter() - started_s
 
 
-def sum_files(folder: Path, pattern: str) -> int:
-    """Return the bytes of all files below a folder that fit a pattern."""
-    return sum(path.stat().st_size for path in folder.rglob(pattern) if path.is_file())
-
-
 def measure_ingest(place: Path, port: int, pid: int, raw_bytes: int) -> list[Needle]:
     """Make and upload a corpus, wait for its index, print what that took."""
     requests, root = place / "requests", place / "root"
@@ -1427,7 +2188,7 @@ def measure_ingest(place: Path, port: int, pid: int, raw_bytes: int) -> list[Nee
     needles, raw, shares = write_corpus(owners, requests, raw_bytes)
     made_s = time.perf_counter() - started_s
     upload_s = upload_corpus(port, requests)
-    upload_mb = read_peak_mb(pid)
+    upload_mb = sum_memory_mb(pid)
     fresh_s = wait_until_fresh(port)
     shutil.rmtree(requests)
     archived = sum_files(root / "workspaces", "*.jsonl.gz")
@@ -1442,16 +2203,16 @@ def measure_ingest(place: Path, port: int, pid: int, raw_bytes: int) -> list[Nee
         rate = raw / 1e6 / (upload_s + fresh_s)
         rows.append(("first upload to fresh index, MB/s", f"{rate:.1f}"))
     rows.append(("peak memory while uploading, MB", f"{upload_mb:.0f}"))
-    rows.append(("peak memory when fresh, MB", f"{read_peak_mb(pid):.0f}"))
+    rows.append(("peak memory when fresh, MB", f"{sum_memory_mb(pid):.0f}"))
     about = f"{raw / 1e6:,.0f} MB in {len(needles):,} sessions of {WORKSPACES} projects"
     print_rows(f"{about} (made in {made_s:.0f} s)", ("what", "figure"), rows)
     return needles
 
 
-def list_searches(needles: list[Needle]) -> dict[str, list[tuple]]:
+def list_searches(needles: list[Needle], count: int) -> dict[str, list[tuple]]:
     """Return of each kind of search the queries, where to look, what is right."""
     rng = random.Random("searches")
-    chosen = [rng.choice(needles) for _ in range(SEARCHES)]
+    chosen = [rng.choice(needles) for _ in range(count)]
     rare = [(rng.choice(n.words), n) for n in chosen]
     kinds: dict[str, list[tuple]] = {
         "one rare word": [(word, {}, n.key) for word, n in rare],
@@ -1466,10 +2227,12 @@ def list_searches(needles: list[Needle]) -> dict[str, list[tuple]]:
     return kinds
 
 
-def measure_kind(sock: socket.socket, mode: str, searches: list[tuple]) -> tuple:
+def measure_kind(
+    sock: socket.socket, mode: str, searches: list[tuple], seconds: float
+) -> tuple:
     """Make searches of one kind; return milliseconds, how many were right, cut off."""
     times_ms, right, cut = [], 0, 0
-    deadline_s = time.perf_counter() + SEARCHES_S
+    deadline_s = time.perf_counter() + seconds
     for query, where, key in searches:
         answer = ask(sock, query, mode, **where)
         times_ms.append(answer.took_ms)
@@ -1493,23 +2256,25 @@ def measure_rg(root: Path, searches: list[tuple]) -> tuple[list[float], int]:
     return times_ms, right
 
 
-def measure_searches(place: Path, port: int, pid: int, needles: list[Needle]) -> None:
+def measure_searches(
+    place: Path, port: int, pid: int, needles: list[Needle], effort: Effort
+) -> None:
     """Print the latency of every kind of search, and of rg over the archives."""
-    kinds = list_searches(needles)
+    kinds = list_searches(needles, effort.searches)
     rare = kinds["one rare word"]
     rows, medians_ms = [], {}
     jobs = [("words", kind, each) for kind, each in kinds.items()]
-    jobs.append(("literal", "one rare word", rare[:SCANS]))
+    jobs.append(("literal", "one rare word", rare[: effort.scans]))
     for mode, kind, searches in jobs:
         with open_socket(port) as sock:
-            times_ms, right, cut = measure_kind(sock, mode, searches)
+            times_ms, right, cut = measure_kind(sock, mode, searches, effort.searches_s)
         label = f"`{mode}`: {kind}"
         cells = f"{right / len(times_ms):.1%}", str(cut)
         rows.append((*format_times(label, times_ms), *cells))
         medians_ms[label] = median(times_ms)
-    peak_mb = read_peak_mb(pid)
+    peak_mb = sum_memory_mb(pid)
     if shutil.which("rg"):
-        times_ms, right = measure_rg(place / "root", rare[:SCANS])
+        times_ms, right = measure_rg(place / "root", rare[: effort.scans])
         label = "`rg -z -l`, the same words"
         cells = f"{right / len(times_ms):.1%}", "-"
         rows.append((*format_times(label, times_ms), *cells))
@@ -1529,41 +2294,52 @@ def measure_searches(place: Path, port: int, pid: int, needles: list[Needle]) ->
 
 def cmd_scale(args: argparse.Namespace, folder: Path) -> None:
     """Print what corpora of some sizes cost to store, to index and to search."""
-    for size_mb in args.mb or [100]:
+    for size_mb in args.mb or [args.effort.scale_mb]:
         place = folder / f"{size_mb}-mb-{time.monotonic_ns()}"
         place.mkdir()
         with running(format_fedmem_command(args.program, place), place) as server:
             port, pid, _ = server
             needles = measure_ingest(place, port, pid, size_mb * 1_000_000)
-            measure_searches(place, port, pid, needles)
+            measure_searches(place, port, pid, needles, args.effort)
         shutil.rmtree(place)
 
 
 def format_machine() -> str:
-    """Return one line about this machine."""
+    """Return one line about this machine and this moment."""
     found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     model = found[1] if found else platform.machine()
     versions = f"Python {platform.python_version()}, Linux {platform.release()}"
-    return f"Machine: {os.cpu_count()} CPUs ({model}), {versions}"
+    now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    load = f"load average {os.getloadavg()[0]:.1f}"
+    return f"{os.cpu_count()} CPUs ({model}), {versions}, {now}, {load}"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     beside = Path(__file__).resolve().with_name("fedmem.py")
     options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("--peers", type=Path, metavar="DIR", help="measure the SDK")
+    options.add_argument("--peers", type=Path, metavar="DIR", help="measure others too")
     options.add_argument("--program", type=Path, default=beside, help="to measure")
-    options.add_argument("--size-mb", type=int, default=200, help="upload: raw size")
+    options.add_argument(
+        "--quick",
+        dest="effort",
+        action="store_const",
+        const=QUICK,
+        default=FULL,
+        help="a smoke run: its figures say nothing",
+    )
+    options.add_argument("--size-mb", type=int, help="upload: raw size")
     options.add_argument("--mb", type=int, action="append", help="scale: raw size")
     options.add_argument("--locomo", type=Path, metavar="FILE", help="search: data")
     options.add_argument("--conversations", type=int, help="search: the first so many")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    benches = {"http": [cmd_http], "startup": [cmd_startup], "upload": [cmd_upload]}
-    benches |= {"workers": [cmd_workers], "sync": [cmd_sync], "hook": [cmd_hook]}
-    benches |= {"scale": [cmd_scale]}
+    benches = {"http": [cmd_http], "startup": [cmd_startup], "workers": [cmd_workers]}
+    benches |= {"writers": [cmd_writers], "upload": [cmd_upload], "sync": [cmd_sync]}
+    benches |= {"hook": [cmd_hook], "search": [cmd_search], "scale": [cmd_scale]}
     benches["all"] = [run for (run,) in benches.values()]
-    benches["search"] = [cmd_search]  # needs a file that not everyone has
     for name, run in benches.items():
         commands.add_parser(name, parents=[options]).set_defaults(run=run)
     return parser
@@ -1572,15 +2348,19 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run what was asked for; return the exit code."""
     args = build_parser().parse_args(argv)
-    print(format_machine())
-    try:
-        for run in args.run:
+    if args.effort is QUICK:
+        print("A smoke run: the figures say nothing.")
+    failed = 0
+    for run in args.run:
+        before = format_machine()
+        try:
             with tempfile.TemporaryDirectory(prefix="fedmem-bench-") as name:
                 run(args, Path(name))
-    except (BenchError, subprocess.CalledProcessError) as error:
-        print(f"bench_fedmem: {error}", file=sys.stderr)
-        return 1
-    return 0
+            print(f"\nBegun on {before}.", flush=True)
+        except FAILURES as error:
+            failed = 1
+            print(f"bench_fedmem: {run.__name__}: {error}", file=sys.stderr, flush=True)
+    return failed
 
 
 if __name__ == "__main__":
