@@ -63,7 +63,7 @@ AI_TOKEN, SYNC_TOKEN = "bench-ai-token", "bench-sync-token"
 WORKSPACES = 20
 DOCUMENT = "# Bench\n".ljust(2048, "x")
 CONNECTIONS = (1, 8, 32)
-LOAD_UNITS = ("req/s", "p50 ms", "p99 ms")
+LOAD_UNITS = ("req/s", "p50 ms", "p99 ms", "server's CPU us")
 WRITERS = 32
 SYNC_SESSION_BYTES = 500_000
 UPLOAD_THREADS = 3
@@ -266,6 +266,13 @@ def sum_memory_mb(pid: int, field: str = "VmHWM") -> float:
     return total_mb
 
 
+def read_cpu_s(pid: int) -> float:
+    """Return the CPU seconds that a process has used; they suffer less than times do
+    when others use the machine too."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 def format_fedmem_command(program: Path, folder: Path) -> list[str]:
     """Return the command of the server under test, its root inside the folder."""
     return [sys.executable, str(program), "serve", "--root", f"{folder}/root", "--port"]
@@ -464,15 +471,20 @@ def open_load_process() -> Iterator[Callable]:
 
 
 def measure_load(
-    ports: list[int], request: bytes, connections: int, effort: Effort
+    servers: list[tuple[int, int]], request: bytes, connections: int, effort: Effort
 ) -> list[tuple]:
-    """Measure the servers in turns; return the median figures of each."""
-    rounds: list[list[tuple]] = [[] for _ in ports]
+    """Measure servers, given by port and process id, in turns; return for each its
+    median figures and the CPU microseconds it used for a request."""
+    rounds: list[list[tuple]] = [[] for _ in servers]
     requests = functools.partial(repeat_request, request)
+    times = effort.warm_up_s, effort.round_s
     with open_load_process() as put_on:
-        for port, mine in list(zip(ports, rounds, strict=True)) * effort.rounds:
-            times = effort.warm_up_s, effort.round_s
-            mine.append(put_on(Load(port, connections, requests, *times))[0])
+        for server, mine in list(zip(servers, rounds, strict=True)) * effort.rounds:
+            port, pid = server
+            before_s = read_cpu_s(pid)
+            figures, counts = put_on(Load(port, connections, requests, *times))
+            cpu_us = (read_cpu_s(pid) - before_s) / sum(counts) * 1e6
+            mine.append((*figures, cpu_us))
     return [tuple(map(median, zip(*mine, strict=True))) for mine in rounds]
 
 
@@ -491,7 +503,7 @@ class Peer:
     is_piped: bool = False
 
 
-FAILURES = (BenchError, OSError, subprocess.SubprocessError, ValueError)
+FAILURES = (BenchError, OSError, subprocess.SubprocessError, ValueError, LookupError)
 
 
 def attempt(name: str, run: Callable, *args: object) -> object | None:
@@ -1495,24 +1507,30 @@ def fill_server(sock: socket.socket) -> dict[str, dict]:
     return {"list_workspaces": {}, "read_knowledge": where}
 
 
+def start_sdk(stack: contextlib.ExitStack, *given: object) -> tuple[str, tuple]:
+    """Start a server made with the SDK; return its name, and port and process id."""
+    peer, folder = install_sdk(*given), given[1]
+    return peer.name, stack.enter_context(running(peer.command, folder))[:2]
+
+
 def cmd_http(args: argparse.Namespace, folder: Path) -> None:
     """Print requests a second and latency of two tools, against each SDK server."""
     effort, peers, rows = args.effort, [], []
     with contextlib.ExitStack() as stack:
         command = format_fedmem_command(args.program, folder)
-        ports = [stack.enter_context(running(command, folder))[0]]
-        sock = stack.enter_context(open_socket(ports[0]))
+        servers = [stack.enter_context(running(command, folder))[:2]]
+        sock = stack.enter_context(open_socket(servers[0][0]))
         calls = fill_server(sock)
         texts = {name: call_tool(sock, AI_TOKEN, name, calls[name]) for name in calls}
         for variant in VARIANTS if args.peers else ():
             given = args.peers, folder, texts, variant
-            if peer := attempt(f"SDK {variant}", install_sdk, *given):
-                ports.append(stack.enter_context(running(peer.command, folder))[0])
-                peers.append(peer.name)
+            if found := attempt(f"SDK {variant}", start_sdk, stack, *given):
+                peers.append(found[0])
+                servers.append(found[1])
         for tool, connections in itertools.product(calls, CONNECTIONS):
             params = {"name": tool, "arguments": calls[tool]}
             request = format_request(AI_TOKEN, "tools/call", params)
-            ours, *others = measure_load(ports, request, connections, effort)
+            ours, *others = measure_load(servers, request, connections, effort)
             labels = [f"{tool}, {connections} at once: {unit}" for unit in LOAD_UNITS]
             for number, label in enumerate(labels):
                 rows += [
@@ -1596,24 +1614,25 @@ def cmd_workers(args: argparse.Namespace, folder: Path) -> None:
     effort, counts = args.effort, ("1", "2")
     cells: dict[str, list[str]] = {workers: [] for workers in counts}
     with contextlib.ExitStack() as stack:
-        ports, socks = [], []
+        servers = []
         for workers in counts:
             place = folder / workers
             place.mkdir()
             command = format_fedmem_command(args.program, place)
             command[-1:] = ["--workers", workers, "--port"]
-            ports.append(stack.enter_context(running(command, place))[0])
-            socks.append(stack.enter_context(open_socket(ports[-1])))
-        calls, _ = fill_server(socks[0]), fill_server(socks[1])
+            servers.append(stack.enter_context(running(command, place))[:2])
+            with open_socket(servers[-1][0]) as sock:
+                calls = fill_server(sock)
         for tool, given in calls.items():  # both servers have given the same names
             params = {"name": tool, "arguments": given}
             request = format_request(AI_TOKEN, "tools/call", params)
-            found = measure_load(ports, request, 8, effort)
-            for workers, (rate, _, p99_ms) in zip(counts, found, strict=True):
+            found = measure_load(servers, request, 8, effort)
+            for workers, (rate, _, p99_ms, _) in zip(counts, found, strict=True):
                 cells[workers] += [f"{rate:,.0f}", f"{p99_ms:.1f}"]
         put_on = stack.enter_context(open_load_process())
-        for workers, port, sock in zip(counts, ports, socks, strict=True):
-            owner = register(sock, "writers")
+        for workers, (port, _) in zip(counts, servers, strict=True):
+            with open_socket(port) as sock:
+                owner = register(sock, "writers")
             form = format_fedmem_note
             got = [
                 write_notes(put_on, port, form, owner, f"r{n}", effort)
@@ -2038,27 +2057,34 @@ def write_corpus_notes(count: int) -> tuple[list[tuple], dict[str, list[tuple]]]
     return notes, kinds
 
 
-def time_searches(search: Callable, searches: list[tuple]) -> tuple[list[float], int]:
-    """Make searches one after the other; return milliseconds, how many were right."""
-    times_ms, right = [], 0
-    search(searches[0][0])
-    for query, name in searches:
-        started_s = time.perf_counter()
-        found = search(query)
-        times_ms.append((time.perf_counter() - started_s) * 1e3)
-        right += Path(found).stem == name
-    return times_ms, right
+@dataclasses.dataclass(frozen=True)
+class Finder:
+    """Describe what finds notes: over a connection, or with port 0 without one."""
+
+    name: str
+    port: int
+    find_first: Callable[[socket.socket | None, bytes, str], str]
+
+    def measure(self, searches: list[tuple]) -> dict[str, float]:
+        """Make searches one after the other; return their figures."""
+        times_ms, right = [], 0
+        with contextlib.ExitStack() as stack:
+            sock, header = None, b""  # anew: servers close connections that lie idle
+            if self.port:
+                sock = stack.enter_context(open_socket(self.port))
+                header = join_session(sock)
+            self.find_first(sock, header, searches[0][0])
+            for query, name in searches:
+                started_s = time.perf_counter()
+                found = self.find_first(sock, header, query)
+                times_ms.append((time.perf_counter() - started_s) * 1e3)
+                right += Path(found).stem == name
+        names = "p50 ms", "p95 ms", "p99 ms"
+        figures = dict(zip(names, pick_percentiles(times_ms), strict=True))
+        return figures | {"not found first, %": 100 * (1 - right / len(searches))}
 
 
-def sum_searches(search: Callable, searches: list[tuple]) -> dict[str, float]:
-    """Return the figures of searches of one kind."""
-    times_ms, right = time_searches(search, searches)
-    names = "p50 ms", "p95 ms", "p99 ms"
-    found = dict(zip(names, pick_percentiles(times_ms), strict=True))
-    return found | {"not found first, %": 100 * (1 - right / len(searches))}
-
-
-def search_fedmem_notes(sock: socket.socket, query: str) -> str:
+def find_fedmem_note(sock: socket.socket, header: bytes, query: str) -> str:
     """Return the path of the note that fedmem finds first, empty for none."""
     params = {"name": "search_knowledge", "arguments": {"query": query}}
     params["_meta"] = {"fedmem/format": "json"}
@@ -2067,79 +2093,76 @@ def search_fedmem_notes(sock: socket.socket, query: str) -> str:
     return hits[0]["path"] if hits else ""
 
 
-def search_basic_notes(
-    sock: socket.socket, header: bytes, owner: dict, query: str
-) -> str:
+def find_basic_note(owner: dict, sock: socket.socket, header: bytes, query: str) -> str:
     """Return the path of the note that basic-memory finds first, empty for none."""
     asked = {"query": query, "output_format": "json", **owner}
     page = json.loads(call_tool(sock, AI_TOKEN, "search_notes", asked, header))
     return page["results"][0]["file_path"] if page["results"] else ""
 
 
-def search_by_rg(folder: Path, query: str) -> str:
-    """Return the first file in which rg finds all words of a query."""
-    words = query.split()
-    command = ["rg", "-z", "-l", words[0], str(folder)]
-    found = subprocess.run(command, capture_output=True, text=True).stdout.split()
-    if len(words) > 1 and found:
-        command = ["rg", "-z", "-l", words[1], *found]
-        found = subprocess.run(command, capture_output=True, text=True).stdout.split()
-    return found[0] if found else ""
+def find_by_rg(folder: Path, sock: None, header: bytes, query: str) -> str:
+    """Return the first file in which rg finds all words of a query, empty for none."""
+    found = [str(folder)]
+    for word in query.split():
+        command = ["rg", "-z", "-l", word, *found]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if not (found := done.stdout.splitlines()):
+            return ""
+    return found[0]
 
 
-def fill_notes(port: int, form: Callable, owner: dict, notes: list[tuple]) -> float:
-    """Write notes one after the other; return the seconds."""
-    started_s = time.perf_counter()
+def fill_notes(port: int, form: Callable, owner: dict, notes: list[tuple]) -> None:
+    """Write notes one after the other."""
     with open_socket(port) as sock:
         header = join_session(sock)
         for note in notes:
             tool, given = form(owner, *note)
             call_tool(sock, SYNC_TOKEN, tool, given, header)
-    return time.perf_counter() - started_s
 
 
-def open_basic_search(
+def fill_basic_memory(
     stack: contextlib.ExitStack, peers: Path, folder: Path, notes: list[tuple]
-) -> tuple[str, Callable]:
-    """Fill basic-memory with notes; return its name and its search."""
+) -> Finder:
+    """Fill basic-memory with notes; return how it finds them."""
     name, port, owner = open_basic_memory(stack, peers, folder)
     fill_notes(port, format_basic_note, owner, notes)
-    sock = stack.enter_context(open_socket(port))
-    search = functools.partial(search_basic_notes, sock, join_session(sock), owner)
+    finder = Finder(name, port, functools.partial(find_basic_note, owner))
+    last = [(notes[-1][2].split()[20], notes[-1][1])]
     deadline_s = time.perf_counter() + WAIT_S
-    while not search(notes[-1][2].split()[20]):  # it indexes after it has answered
+    while finder.measure(last)["not found first, %"]:  # it indexes after the answer
         if time.perf_counter() > deadline_s:
             raise BenchError(f"a note was not found {WAIT_S:.0f} s after its writing")
         time.sleep(0.2)
-    return name, search
+    return finder
 
 
 def measure_notes(args: argparse.Namespace, folder: Path) -> None:
     """Print how fast notes are found, and how often at once."""
     notes, kinds = write_corpus_notes(args.effort.notes)
+    others: list[Finder | None] = []
     with contextlib.ExitStack() as stack:
         command = format_fedmem_command(args.program, folder)
         port = stack.enter_context(running(command, folder))[0]
-        sock = stack.enter_context(open_socket(port))
-        fill_notes(port, format_fedmem_note, register(sock, "notes"), notes)
+        with open_socket(port) as sock:
+            owner = register(sock, "notes")
+        fill_notes(port, format_fedmem_note, owner, notes)
         wait_until_fresh(port)
-        ours = functools.partial(search_fedmem_notes, sock)
-        others: list = []
+        ours = Finder("fedmem", port, find_fedmem_note)
         if args.peers:
             given = stack, args.peers, folder, notes
-            others = [attempt("basic-memory", open_basic_search, *given)]
+            others.append(attempt("basic-memory", fill_basic_memory, *given))
         if shutil.which("rg"):
-            files = folder / "root" / "workspaces"
-            others.append(("rg -z -l", functools.partial(search_by_rg, files)))
+            files = functools.partial(find_by_rg, folder / "root" / "workspaces")
+            others.append(Finder("rg -z -l", 0, files))
         rows = []
         for kind, searches in kinds.items():
             searches = random.Random(kind).sample(searches, len(searches))
             searches = searches[: args.effort.searches]
-            mine = sum_searches(ours, searches)
-            for name, search in filter(None, others):
-                theirs = attempt(name, sum_searches, search, searches)
+            mine = ours.measure(searches)
+            for other in filter(None, others):
+                theirs = attempt(other.name, other.measure, searches) or {}
                 rows += [
-                    (f"{kind}: {what}", mine[what], name, theirs and theirs[what])
+                    (f"{kind}: {what}", mine[what], other.name, theirs.get(what))
                     for what in mine
                 ]
             if not any(others):
