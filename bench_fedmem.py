@@ -1583,23 +1583,27 @@ def cmd_startup(args: argparse.Namespace, folder: Path) -> None:
     effort, starters = args.effort, list_starters(args, folder)
     starts: dict[str, list[float]] = {peer.name: [] for peer in starters}
     memory_mb: dict[str, float] = {}
-    for idle_s in (effort.idle_s, *[0.0] * effort.starts):  # the first fills caches
-        for peer in starters:
+    for number in range(effort.starts + 2):  # one to fill caches, one to idle
+        is_last = number == effort.starts + 1
+        for peer in list(starters):
             mine = starts[peer.name]
-            if mine and sum(mine) / 1e3 > effort.starts_s:
+            if not is_last and sum(mine) / 1e3 > effort.starts_s:
                 continue
+            idle_s = effort.idle_s if is_last else 0
             got = attempt(peer.name, measure_start, peer, folder, idle_s)
-            if got and idle_s:
+            if not got:
+                starters.remove(peer)
+            elif is_last:
                 memory_mb[peer.name] = got[1]
-            elif got:
+            elif number:
                 mine.append(got[0])
     rows = []
-    measured = [p for p in starters[2:] if starts[p.name] and p.name in memory_mb]
+    measured: list = starters[2:]
     for own in starters[:2]:
         pair = median(starts[own.name]), memory_mb[own.name]
         names = "spawn to first answer, ms", "idle memory, MB"
         for peer in measured or [None]:
-            theirs: tuple = (None, None)
+            theirs = (None, None)
             if peer:
                 theirs = median(starts[peer.name]), memory_mb[peer.name]
             for what, ours, other in zip(names, pair, theirs, strict=True):
