@@ -312,20 +312,17 @@ def parse_time(text: str, end: bool = False) -> datetime.datetime:
     if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
         text += "T23:59:59.999999" if end else "T00:00:00"
     # 3.10's fromisoformat knows neither Z nor fractions of other than 3 or 6 digits.
-    match = re.fullmatch(
-        r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d)?(?:\.(\d+))?"
-        r"(Z|z|[+-]\d\d:?\d\d)?",
-        text,
-    )
+    day_and_minute = r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)"
+    rest = r"(:\d\d)?(?:\.(\d+))?(Z|z|[+-]\d\d:?\d\d)?"
+    match = re.fullmatch(day_and_minute + rest, text)
     if not match:
         raise ValueError(f"{text!r} is not an ISO 8601 time")
     day, clock, seconds, fraction, zone = match.groups()
     zone = "+00:00" if zone in (None, "Z", "z") else zone
     zone = zone if ":" in zone else zone[:3] + ":" + zone[3:]
     micro = ((fraction or "0") + "000000")[:6]
-    moment = datetime.datetime.fromisoformat(
-        f"{day}T{clock}{seconds or ':00'}.{micro}{zone}"
-    )
+    clock = f"{clock}{seconds or ':00'}.{micro}"
+    moment = datetime.datetime.fromisoformat(f"{day}T{clock}{zone}")
     try:
         return moment.astimezone(datetime.timezone.utc)
     except OverflowError:  # year 1 or 9999, moved over the edge by its zone
@@ -370,10 +367,10 @@ _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encod
 def encode_json(value: object) -> bytes:
     """Return compact JSON in UTF-8; lone surrogates stay escaped, so that any value of
     the right types can be written."""
+    text = _encode_json(value)
     try:
-        return _encode_json(value).encode("utf-8")
+        return text.encode("utf-8")
     except UnicodeEncodeError:
-        text = _encode_json(value)
         return re.sub("[\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):x}", text).encode()
 
 
@@ -394,8 +391,7 @@ def parse_json(data: bytes | str) -> object:
     """Return the value of JSON in UTF-8; raise ValueError for anything else, at any
     depth and with numbers of any length."""
     try:
-        text = data if isinstance(data, str) else data.decode("utf-8")
-        return _decode_json(text)
+        return _decode_json(data if isinstance(data, str) else data.decode("utf-8"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -420,11 +416,11 @@ def format_size(size: int) -> str:
     """Return a byte count for people: 12 B, 3.4 KB, 1.2 GB."""
     if size < 1000:
         return f"{size} B"
-    for unit in ("KB", "MB", "GB", "TB"):
+    for unit in ("KB", "MB", "GB"):
         size = size / 1000
-        if size < 1000 or unit == "TB":
+        if size < 1000:
             return f"{size:.1f} {unit}"
-    return f"{size} B"
+    return f"{size / 1000:.1f} TB"
 
 
 def plural(count: int, noun: str) -> str:
@@ -467,13 +463,9 @@ def split_parts(text: str, max_bytes: int) -> list[str]:
 
 def make_error(request_id: object, code: int, message: str, data: dict) -> dict:
     """Return a JSON-RPC error; without an id that could be read, without one."""
-    error: dict = {"code": code, "message": message}
-    if data:
-        error["data"] = data
-    answer: dict = {"jsonrpc": "2.0"}
-    if request_id is not None:
-        answer["id"] = request_id
-    return {**answer, "error": error}
+    error = {"code": code, "message": message, **({"data": data} if data else {})}
+    named = {} if request_id is None else {"id": request_id}
+    return {"jsonrpc": "2.0", **named, "error": error}
 
 
 def log_incident(doing: str) -> str:
@@ -1060,12 +1052,10 @@ def parse_workspace(value: object) -> Workspace | None:
     return Workspace(**known)
 
 
-class Entry(
-    collections.namedtuple("Entry", "seq time workspace action path size sha256 actor")
-):
-    """Hold one journal line: what was committed, where, when and by whom."""
-
-    __slots__ = ()
+# One journal line: what was committed, where, when and by whom.
+Entry = collections.namedtuple(
+    "Entry", "seq time workspace action path size sha256 actor"
+)
 
 
 def format_entry(entry: Entry) -> bytes:
@@ -1078,22 +1068,16 @@ def parse_entry(line: bytes) -> Entry | None:
     try:
         value = parse_json(line)
         entry = Entry(*(value[name] for name in Entry._fields))
-        # The same few words in every line: a million lines need them once.
-        words = map(sys.intern, (entry.workspace, entry.action, entry.actor))
-        entry = entry._replace(**dict(zip(_REPEATED, words, strict=True)))
     except (ValueError, KeyError, TypeError):
         return None
-    numbers, texts = (entry.seq, entry.size), (entry.time, entry.path, entry.sha256)
-    is_sound = all(type(n) is int for n in numbers) and all(map(_is_text, texts))
-    return entry if is_sound else None
-
-
-_REPEATED = ("workspace", "action", "actor")
-
-
-def _is_text(value: object) -> bool:
-    """Return whether a value is a text."""
-    return isinstance(value, str)
+    if [type(field) for field in entry] != [int, str, str, str, str, int, str, str]:
+        return None
+    # The same few words in every line: a million lines need them once.
+    return entry._replace(
+        workspace=sys.intern(entry.workspace),
+        action=sys.intern(entry.action),
+        actor=sys.intern(entry.actor),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1256,17 +1240,12 @@ def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, 
             )
     if settings["mcp_token"] and settings["mcp_token"] == settings["sync_token"]:
         raise BadRequest("MCP_TOKEN and SYNC_TOKEN must differ: they open other doors.")
-    settings["memory_root"] = settings["memory_root"] or find_root()
-    root = os.path.realpath(os.path.expanduser(settings["memory_root"]))
+    has_data_root = os.path.isdir(DATA_ROOT) and os.access(DATA_ROOT, os.W_OK)
+    root = settings["memory_root"] or (DATA_ROOT if has_data_root else HOME_ROOT)
+    root = os.path.realpath(os.path.expanduser(root))
     folder = os.path.expanduser(settings["cache_dir"]) or os.path.join(root, "_cache")
     settings.update(memory_root=root, cache_dir=os.path.realpath(folder))
     return settings
-
-
-def find_root() -> str:
-    """Return the root for a server that was told none."""
-    usable = os.path.isdir(DATA_ROOT) and os.access(DATA_ROOT, os.W_OK)
-    return DATA_ROOT if usable else HOME_ROOT
 
 
 # ---- 7. Secrets: tokens, signatures, masking --------------------------------
@@ -1289,20 +1268,19 @@ class Keys:
     old: tuple[tuple[str, str, str], ...] = ()  # scope, sha256, until
 
     @functools.cached_property
-    def _digests(self) -> tuple[tuple[str, str], ...]:
-        """Return scope and sha256 of both tokens."""
-        return ("ai", hash_text(self.mcp_token)), ("sync", hash_text(self.sync_token))
+    def _tokens(self) -> tuple[tuple[str, str, str], ...]:
+        """Return scope, sha256 and end of every token; the present ones have none."""
+        present = ("ai", self.mcp_token), ("sync", self.sync_token)
+        return (*((scope, hash_text(t), "") for scope, t in present), *self.old)
 
     def scope_of(self, token: str) -> str | None:
         """Return "ai" or "sync" for a bearer token, None for any other text, in a
         time that does not tell how much of it was right."""
         given, found = hash_text(token), None
-        for scope, digest in self._digests:
+        for scope, digest, until in self._tokens:
             if hmac.compare_digest(given, digest):
-                found = scope
-        for scope, digest, until in self.old:
-            if hmac.compare_digest(given, digest):
-                found = scope if format_time(utc_now()) < until else None
+                is_valid = not until or format_time(utc_now()) < until
+                found = scope if is_valid else None
         return found
 
     def sign(self, purpose: str, workspace_id: str) -> str:
@@ -1320,10 +1298,8 @@ class Keys:
 
     def require_write_token(self, workspace_id: str, write_token: str) -> None:
         """Raise NotAllowed unless the write_token is this workspace's."""
-        right = self.make_write_token(workspace_id)
-        if not hmac.compare_digest(
-            right.encode(), write_token.encode("utf-8", "replace")
-        ):
+        right = self.make_write_token(workspace_id).encode()
+        if not hmac.compare_digest(right, write_token.encode("utf-8", "replace")):
             raise NotAllowed(
                 f"This write_token is not for workspace {workspace_id!r}. Call "
                 "register_workspace for it and use the write_token it answers."
@@ -1332,8 +1308,8 @@ class Keys:
     def require_binding(self, binding: str) -> str:
         """Return the workspace a binding was made for; raise NotAllowed."""
         workspace_id = binding.rpartition(".")[0]
-        right = self.make_binding(workspace_id)
-        if not hmac.compare_digest(right.encode(), binding.encode("utf-8", "replace")):
+        right = self.make_binding(workspace_id).encode()
+        if not hmac.compare_digest(right, binding.encode("utf-8", "replace")):
             raise NotAllowed(
                 "This `binding` is not valid. Call register_workspace with your "
                 "project and pass on the `binding` it answers, unchanged."
@@ -1371,8 +1347,7 @@ def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
 
 def parse_old_tokens(text: str) -> tuple[tuple[str, str, str], ...]:
     """Return scope, digest and end of the old tokens that a setting lists."""
-    shape = r"(ai|sync)=([0-9a-f]{64})@([0-9T:.-]+Z)"
-    return tuple(re.findall(shape, text))
+    return tuple(re.findall(r"(ai|sync)=([0-9a-f]{64})@([0-9T:.-]+Z)", text))
 
 
 def rotate_token(stored: dict[str, str], scope: str, overlap_days: float) -> str:
@@ -1381,12 +1356,11 @@ def rotate_token(stored: dict[str, str], scope: str, overlap_days: float) -> str
     name = {"ai": "mcp_token", "sync": "sync_token"}[scope]
     now = utc_now()
     until = format_time(now + datetime.timedelta(days=overlap_days))
-    rows = [f"{scope}={hash_text(stored[name])}@{until}"]
-    for row in parse_old_tokens(stored.get("old_tokens", "")):
-        if row[2] > format_time(now):
-            rows.append("{}={}@{}".format(*row))
+    rows = parse_old_tokens(stored.get("old_tokens", ""))
+    kept = [row for row in rows if row[2] > format_time(now)]
+    rows = [(scope, hash_text(stored[name]), until), *kept]
     stored[name] = f"fm{name[0]}_" + secrets.token_urlsafe(32)
-    stored["old_tokens"] = ",".join(rows)
+    stored["old_tokens"] = ",".join("{}={}@{}".format(*row) for row in rows)
     return stored[name]
 
 
@@ -1530,13 +1504,12 @@ def is_random(value: str) -> bool:
 
 def _mask_match(kind: str, match: re.Match) -> str:
     """Return a match with its value, or all of it, replaced by its kind."""
-    mask = f"[redacted:{kind}]"
-    if "value" not in match.re.groupindex:
-        return mask
-    if match["value"].startswith("[redacted:"):
+    group = "value" if "value" in match.re.groupindex else 0
+    if match[group].startswith("[redacted:"):
         return match[0]
-    before = match[0][: match.start("value") - match.start()]
-    return before + mask + match[0][match.end("value") - match.start() :]
+    before = match.string[match.start() : match.start(group)]
+    after = match.string[match.end(group) : match.end()]
+    return f"{before}[redacted:{kind}]{after}"
 
 
 def _mask_assignment(match: re.Match) -> str:
