@@ -1609,12 +1609,11 @@ _INJECTED_STARTS = (
 )
 _LARGE_LINE = threading.Lock()  # 4 MiB of "[]," parses to 98 MB: one at a time
 _REMINDER = re.compile(r"<system-reminder>.*?(?:</system-reminder>|\Z)", re.DOTALL)
-_TITLE_KEYS = {
-    "custom-title": "customTitle",
-    "ai-title": "aiTitle",
-    "summary": "summary",
-}
-_TITLE_RANKS = {"custom-title": 5, "ai-title": 4, "summary": 3}
+_TITLES = (  # type of the record, key of its text, rank
+    ("custom-title", "customTitle", 5),
+    ("ai-title", "aiTitle", 4),
+    ("summary", "summary", 3),
+)
 _PROMPT_RANKS = {"said": 2, "told": 2, "item": 1}  # the first of its rank stays
 
 
@@ -1634,13 +1633,12 @@ def parse_record(line: bytes) -> dict | None:
 def parse_message(record: dict) -> Message | None:
     """Return the message a record shows, None when it shows none."""
     kind = record.get("type")
-    try:
+    # What is shaped like neither tool writes it is archived, not shown.
+    with contextlib.suppress(AttributeError, TypeError, KeyError, RecursionError):
         if kind in ("user", "assistant"):
             return _parse_claude(record)
         if kind in ("response_item", "event_msg", "compacted"):
             return _parse_codex(record)
-    except (AttributeError, TypeError, KeyError, RecursionError):
-        return None  # shaped like neither tool writes it: archived, not shown
     return None
 
 
@@ -1655,11 +1653,11 @@ def make_title(text: str) -> str:
 
 def parse_title(record: dict) -> tuple[int, str]:
     """Return rank and text of the title a record carries; rank 0 for none."""
-    kind = record.get("type")
-    text = record.get(_TITLE_KEYS.get(kind)) if isinstance(kind, str) else None
-    if not isinstance(text, str) or not text.strip():
-        return 0, ""
-    return _TITLE_RANKS[kind], make_title(text)
+    for kind, key, rank in _TITLES:
+        text = record.get(key)
+        if record.get("type") == kind and isinstance(text, str) and text.strip():
+            return rank, make_title(text)
+    return 0, ""
 
 
 def _parse_claude(record: dict) -> Message | None:
@@ -1671,16 +1669,14 @@ def _parse_claude(record: dict) -> Message | None:
     if record.get("isVisibleInTranscriptOnly") and not summary:
         return None
     content = record["message"].get("content")
-    blocks = (
-        [{"type": "text", "text": content}] if isinstance(content, str) else content
-    )
-    if any(b.get("type") == "tool_result" for b in blocks if isinstance(b, dict)):
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}]
+    blocks = [block for block in content if isinstance(block, dict)]
+    if any(block.get("type") == "tool_result" for block in blocks):
         role = "tool"
         if _is_own_server(record.get("mcpMeta")):
             return None
-    parts = [_render_block(block) for block in blocks if isinstance(block, dict)]
-    if role == "user" and not summary:
-        parts = [p for p in parts if not p.lstrip().startswith(_INJECTED_STARTS)]
+    parts = [_render_block(block) for block in blocks]
     if record.get("isSidechain"):
         role = {"user": "task", "assistant": "agent"}.get(role, role)
     return _make_message("summary" if summary else role, parts, record)
@@ -1695,7 +1691,9 @@ def _is_own_server(meta: object) -> bool:
 def _make_message(
     role: str, parts: list[str], record: dict, kind: str = "said"
 ) -> Message | None:
-    """Return a message of non-empty parts without system reminders, else None."""
+    """Return a message of non-empty parts without what tools injected, else None."""
+    if role in ("user", "task"):
+        parts = [p for p in parts if not p.lstrip().startswith(_INJECTED_STARTS)]
     text = _REMINDER.sub("", "\n".join(p for p in parts if p)).strip()
     text = text.encode("utf-8", "replace").decode()  # half an emoji, cut by a tool
     if not text:
@@ -1740,7 +1738,7 @@ def _parse_codex(record: dict) -> Message | None:
     """Return the message of a Codex rollout line."""
     payload = record["payload"]
     if record["type"] == "compacted":
-        return _make_message("summary", [_text_of(payload)], record)
+        return _make_message("summary", [payload.get("message")], record)
     kind = payload.get("type")
     if record["type"] == "event_msg":
         return _parse_codex_event(record, payload, kind)
@@ -1767,24 +1765,15 @@ def _parse_codex(record: dict) -> Message | None:
     return None
 
 
-def _text_of(payload: dict) -> str:
-    """Return what a Codex record has as its message, when that is text."""
-    return _render_block({"type": "text", "text": payload.get("message")})
-
-
 def _parse_codex_event(record: dict, payload: dict, kind: str) -> Message | None:
     """Return what a Codex event reports as said by the user or the assistant."""
     if kind == "item_completed":
         item = payload["item"]
-        role = {"UserMessage": "user", "AgentMessage": "assistant"}.get(
-            item.get("type")
-        )
+        role = {"UserMessage": "user", "AgentMessage": "assistant"}.get(item["type"])
         parts = [_render_block(block) for block in item.get("content") or ()]
     else:
         role = {"user_message": "user", "agent_message": "assistant"}.get(kind)
-        parts = [_text_of(payload)]
-    if role == "user":
-        parts = [p for p in parts if not p.lstrip().startswith(_INJECTED_STARTS)]
+        parts = [payload.get("message")]
     return _make_message(role, parts, record, "told") if role else None
 
 
@@ -1798,7 +1787,7 @@ def _codex_texts(payload: dict, role: str) -> list[str]:
     kinds = meta.get("content_item_kinds")
     if isinstance(kinds, list) and len(kinds) == len(texts):
         texts = [t for t, k in zip(texts, kinds, strict=True) if k == "user.text"]
-    return [t for t in texts if not t.lstrip().startswith(_INJECTED_STARTS)]
+    return texts
 
 
 def _codex_output(output: object) -> str:
@@ -1841,16 +1830,12 @@ class TranscriptScanner:
             if not _SHOWN_TYPES.search(block):  # nothing to parse, only to count
                 self.lines += block.count(b"\n")
                 return
-        for line in io.BytesIO(block):  # splits at \n only, as JSONL does
-            self._take(line)
-
-    def _take(self, piece: bytes) -> None:
-        """Take a line or the piece of one that a block holds."""
-        self._is_mid_line = True
-        if len(self._pending) <= MAX_PARSED_LINE_BYTES:
-            self._pending += piece
-        if piece.endswith(b"\n"):
-            self._end_line()
+        for piece in io.BytesIO(block):  # splits at \n only, as JSONL does
+            self._is_mid_line = True
+            if len(self._pending) <= MAX_PARSED_LINE_BYTES:
+                self._pending += piece
+            if piece.endswith(b"\n"):
+                self._end_line()
 
     def _end_line(self) -> None:
         """Count the pending line and what it shows."""
