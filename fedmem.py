@@ -2221,9 +2221,9 @@ class Store:
         ]
         self._cache_lock = threading.Lock()
         self._digests: collections.OrderedDict = collections.OrderedDict()
-        self._sessions: dict[str, tuple[tuple, Session]] = {}
+        self._sessions: collections.OrderedDict = collections.OrderedDict()
         self._hashers: collections.OrderedDict = collections.OrderedDict()
-        self._answers: dict[tuple, tuple[object, dict]] = {}
+        self._answers: collections.OrderedDict = collections.OrderedDict()
 
     def lock_of(self, workspace_id: str, path: str) -> FileLock:
         """Return the lock of a path."""
@@ -2270,18 +2270,25 @@ class Store:
         with disk_errors("_meta/locks"):
             os.ftruncate(fd, 0)
 
+    def _keep(
+        self, cache: collections.OrderedDict, key: object, value: object, size: int
+    ) -> None:
+        """Put a value into a cache of at most `size`, of which the oldest goes."""
+        with self._cache_lock:
+            cache[key] = value
+            cache.move_to_end(key)
+            if len(cache) > size:
+                cache.popitem(last=False)
+
     def recall_answer(self, key: tuple, signature: object) -> dict | None:
-        """Return the answer that was kept under a key, None when there is none or what
-        it follows from has another signature now."""
+        """Return the answer kept under a key, None when what it follows from has
+        another signature now."""
         kept = self._answers.get(key)
         return kept[1] if kept and kept[0] == signature else None
 
     def keep_answer(self, key: tuple, signature: object, answer: dict) -> None:
         """Keep an answer that follows from what has this signature."""
-        with self._cache_lock:
-            if len(self._answers) >= ANSWER_CACHE_ENTRIES:
-                self._answers.clear()
-            self._answers[key] = signature, answer
+        self._keep(self._answers, key, (signature, answer), ANSWER_CACHE_ENTRIES)
 
     def settle(self) -> None:
         """Return when every write that is in flight now has ended."""
@@ -2314,18 +2321,10 @@ class Store:
         self.journal.close()
 
     def digest(self, relative: str, found: os.stat_result) -> str:
-        """Return the SHA-256 of a document's file, from memory when its stat is the
-        one that was hashed."""
+        """Return the SHA-256 of a document's file, from memory while its stat stays."""
         key = (relative, found.st_ino, found.st_size, found.st_mtime_ns)
-        with self._cache_lock:
-            if key in self._digests:
-                self._digests.move_to_end(key)
-                return self._digests[key]
-        sha256 = hash_bytes(read_file(self.root, relative))
-        with self._cache_lock:
-            self._digests[key] = sha256
-            if len(self._digests) > DIGEST_CACHE_ENTRIES:
-                self._digests.popitem(last=False)
+        sha256 = self._digests.get(key) or hash_bytes(read_file(self.root, relative))
+        self._keep(self._digests, key, sha256, DIGEST_CACHE_ENTRIES)
         return sha256
 
     def load_session(self, workspace_id: str, path: str) -> Session:
@@ -2340,18 +2339,14 @@ class Store:
             return cached[1]
         record = record_path(relative)
         session = parse_session(read_json_file(self.root, record))
-        tail = read_tail(self.root, relative) if session else ""
-        if not session or (session.archive_size, session.archive_tail) != (
-            signature[1],
-            tail,
-        ):
+        there = signature[1], read_tail(self.root, relative) if session else ""
+        if not session or (session.archive_size, session.archive_tail) != there:
             session = scan_archive(self.root, relative)
             with contextlib.suppress(FedmemError):  # a cache; the next reader tries too
                 write_file(self.root, record, format_session(session), durable=False)
-        with self._cache_lock:
-            self._sessions[relative] = (signature, session)
-            if len(self._sessions) > SESSION_CACHE_ENTRIES:
-                self._sessions.pop(next(iter(self._sessions)))
+        self._keep(
+            self._sessions, relative, (signature, session), SESSION_CACHE_ENTRIES
+        )
         return session
 
     def recall_session(self, workspace_id: str, path: str) -> Session:
@@ -2366,25 +2361,20 @@ class Store:
 
     def forget_session(self, relative: str) -> None:
         """Drop what memory holds of an archive."""
-        self._sessions.pop(relative, None)
         with self._cache_lock:
+            self._sessions.pop(relative, None)
             self._hashers.pop(relative, None)
 
     def keep_hasher(self, relative: str, hasher: object) -> None:
         """Remember the running hash of exactly the archive that is there now."""
-        signature = sign_file(self.root, relative)
-        with self._cache_lock:
-            self._hashers[relative] = (signature, hasher)
-            self._hashers.move_to_end(relative)
-            if len(self._hashers) > HASHER_CACHE_ENTRIES:
-                self._hashers.popitem(last=False)
+        kept = sign_file(self.root, relative), hasher
+        self._keep(self._hashers, relative, kept, HASHER_CACHE_ENTRIES)
 
     def take_hasher(self, relative: str, session: Session) -> object:
         """Return a hash object fed with an archive's whole transcript; re-read it
         unless its running hash is in memory; raise Damaged when it is not `session`."""
         signature = sign_file(self.root, relative)
-        with self._cache_lock:
-            kept = self._hashers.get(relative)
+        kept = self._hashers.get(relative)
         if kept and kept[0] == signature and kept[1].hexdigest() == session.sha256:
             return kept[1].copy()
         hasher, problem = hashlib.sha256(), ""
