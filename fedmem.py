@@ -2420,22 +2420,18 @@ def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace
         if found is None:
             if len(store.registry.all()) >= MAX_WORKSPACES:
                 raise TooLarge(f"There are {MAX_WORKSPACES} workspaces already.")
-            name = store.registry.choose_id(wanted)
-            created = dataclasses.replace(
-                wanted, workspace_id=name, created_at=format_time(utc_now())
+            name, now = store.registry.choose_id(wanted), format_time(utc_now())
+            updated = dataclasses.replace(wanted, workspace_id=name, created_at=now)
+        else:
+            updated = dataclasses.replace(
+                found,
+                cwd=wanted.cwd or found.cwd,
+                git_remote=found.git_remote or wanted.git_remote,
+                description=wanted.description or found.description,
             )
-            store.registry.put(created)
-            store.journal.append(name, "registered", "identity.json", 0, "", actor)
-            return created
-        fresh = {
-            "cwd": wanted.cwd or found.cwd,
-            "git_remote": found.git_remote or wanted.git_remote,
-            "description": wanted.description or found.description,
-        }
-        updated = dataclasses.replace(found, **fresh)
         if updated != found:
             store.registry.put(updated)
-            name = found.workspace_id
+            name = updated.workspace_id
             store.journal.append(name, "registered", "identity.json", 0, "", actor)
         return updated
 
@@ -2485,8 +2481,7 @@ def list_documents(store: Store, workspace_id: str, prefix: str = "") -> list[Do
 
 def versions_folder(workspace_id: str, path: str) -> str:
     """Return the folder of a document's old versions."""
-    if path != OVERVIEW:
-        require_knowledge_path(path)
+    document_path(path)  # or BadRequest
     return f"workspaces/{workspace_id}/.versions/{path}"
 
 
@@ -2684,15 +2679,13 @@ def require_archive(store: Store, workspace_id: str, name: str) -> Archive:
 def find_session(store: Store, workspace: Workspace, session_id: str) -> str:
     """Return the workspace in which this machine's and tool's session was archived
     first, else the given one."""
-    store.journal.refresh()
-    first: tuple[int, str] | None = None
+    found = []
     for other in store.registry.all().values():
         if identify(other)[:2] == identify(workspace)[:2]:
-            ledger = store.journal.ledgers.get(other.workspace_id) or Ledger()
+            ledger = store.journal.ledger(other.workspace_id)
             for path in ledger.sessions.get(session_id, ()):
-                found = ledger.entries[path].seq, other.workspace_id
-                first = min(first or found, found)
-    return first[1] if first else workspace.workspace_id
+                found.append((ledger.entries[path].seq, other.workspace_id))
+    return min(found)[1] if found else workspace.workspace_id
 
 
 def read_blocks(store: Store, archive: Archive, index: int) -> Iterator[bytes]:
@@ -2722,17 +2715,16 @@ def iter_lines(
     """Yield number and bytes of each line of `count` blocks (or all) from block `index`
     on, which must begin with a line; None for a line too long to be held."""
     number = archive.session.blocks[index].lines
-    pending, is_long, any_left = bytearray(), False, False
+    pending, is_long = bytearray(), False
     for content in itertools.islice(read_blocks(store, archive, index), count):
         for piece in io.BytesIO(content):
-            any_left = True
             is_long = is_long or len(pending) + len(piece) > MAX_PARSED_LINE_BYTES
             pending = bytearray() if is_long else pending + piece
             if piece.endswith(b"\n"):
                 yield number, None if is_long else bytes(pending)
                 number += 1
-                pending, is_long, any_left = bytearray(), False, False
-    if any_left:
+                pending, is_long = bytearray(), False
+    if pending or is_long:
         yield number, None if is_long else bytes(pending)
 
 
@@ -3168,15 +3160,11 @@ def list_heads(
 ) -> list[Archive]:
     """Return the head archive of every session whose first and last message do not both
     lie before or after the times, the one with the newest last message first."""
-    store.journal.refresh()
     found = []
     for workspace_id in workspaces:
-        ledger = store.journal.ledgers.get(workspace_id) or Ledger()
-        for paths in list(ledger.sessions.values()):
-            archive = load_head(store, workspace_id, list(paths))
-            if archive is None:
-                continue
-            if is_within(store, archive, since, until):
+        for paths in list(store.journal.ledger(workspace_id).sessions.values()):
+            archive = load_head(store, workspace_id, paths)
+            if archive and is_within(store, archive, since, until):
                 found.append(archive)
     return sorted(found, key=functools.partial(rank_head, store), reverse=True)
 
@@ -3184,13 +3172,12 @@ def list_heads(
 def list_places(store: Store, workspaces: list[str]) -> list[tuple[str, str, str]]:
     """Return month, id and workspace of every session, the newest first. Nothing is
     read, and nothing that is written changes the order of the others."""
-    store.journal.refresh()
-    ledgers = [(w, store.journal.ledgers.get(w) or Ledger()) for w in workspaces]
-    places = [
-        (paths[0][len("sessions/") :][:7], session_id, workspace_id)
-        for workspace_id, ledger in ledgers
-        for session_id, paths in list(ledger.sessions.items())
-    ]
+    places = []
+    for workspace_id in workspaces:
+        sessions = store.journal.ledger(workspace_id).sessions
+        for session_id, paths in list(sessions.items()):
+            month = paths[0].removeprefix("sessions/")[:7]
+            places.append((month, session_id, workspace_id))
     return sorted(places, reverse=True)
 
 
@@ -3218,11 +3205,12 @@ def reconcile_path(store: Store, workspace_id: str, path: str, action: str) -> N
     elif path.startswith("sessions/"):
         name = split_path(path)[1]
         for relative, _ in list(walk_files(store.root, f"{folder}/sessions")):
-            parent, found = split_path(relative)
+            found = split_path(relative)[1]
             if found.startswith(temp_prefix(name + ".json")):
                 remove_file(store.root, relative)
             elif found.endswith(".jsonl.gz") and session_of(relative) == name:
-                _reconcile_archive(store, workspace_id, relative, folder)
+                inner = relative.removeprefix(folder + "/")
+                _reconcile_archive(store, workspace_id, inner)
     else:
         remove_temps(store.root, f"{folder}/{path}")
         _reconcile_document(store, workspace_id, path, action)
@@ -3245,12 +3233,9 @@ def _reconcile_registry(store: Store) -> None:
             store.journal.append(*args)
 
 
-def _reconcile_archive(
-    store: Store, workspace_id: str, relative: str, folder: str
-) -> None:
+def _reconcile_archive(store: Store, workspace_id: str, path: str) -> None:
     """Journal an archive whose present bytes are not journalled."""
-    path = relative.removeprefix(folder + "/")
-    sync_folders(store.root, relative)
+    sync_folders(store.root, f"workspaces/{workspace_id}/{path}")
     known = store.journal.ledger(workspace_id).entries.get(path)
     action = "extended" if known else "revision" if "~" in path else "stored"
     try:
@@ -3285,7 +3270,7 @@ def reconcile_workspace(store: Store, workspace_id: str) -> None:
     for relative, _ in list(walk_files(store.root, folder)):
         path = relative.removeprefix(folder + "/")
         if path.startswith("sessions/") and path.endswith(".jsonl.gz"):
-            _reconcile_archive(store, workspace_id, relative, folder)
+            _reconcile_archive(store, workspace_id, path)
         elif path == OVERVIEW or path.startswith("knowledge/"):
             if "/." not in path:
                 _reconcile_document(store, workspace_id, path)
