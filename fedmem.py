@@ -2787,6 +2787,31 @@ class Piece:
     base_sha256: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Upload:
+    """Hold a complete upload: its last piece, where it goes, and what is there."""
+
+    store: Store
+    workspace_id: str
+    session_id: str
+    archives: list[Archive]
+    base: Archive | None
+    piece: Piece
+    partial: str  # the file of what comes before the last piece
+    actor: str
+
+    def read(self, offset: int) -> Iterator[bytes]:
+        """Yield the transcript from byte `offset` on; never from within the base."""
+        left = self.piece.offset - offset
+        if left > 0:
+            with open_file(self.store.root, self.partial) as file:
+                file.seek(offset - (self.base.session.size if self.base else 0))
+                while left > 0 and (data := file.read(min(MIB, left))):
+                    left -= len(data)
+                    yield data
+        yield self.piece.raw[max(0, offset - self.piece.offset) :]
+
+
 def partial_path(workspace_id: str, session_id: str, sha256: str, start: int) -> str:
     """Return the file of an unfinished upload; its bytes begin at `start`."""
     key = hash_text(f"{workspace_id}\0{session_id}\0{sha256}\0{start}")
@@ -2883,12 +2908,10 @@ def receive_piece(
             if archive.session.sha256 == piece.sha256:
                 _journal_archive(store, archive, "extended", actor)
                 return _make_receipt("duplicate", archive)
-        base = None
-        if piece.base_sha256:
-            same = [a for a in archives if a.session.sha256 == piece.base_sha256]
-            if not same:
-                return _make_restart(archives)
-            base = same[-1]
+        same = [a for a in archives if a.session.sha256 == piece.base_sha256]
+        if piece.base_sha256 and not same:
+            return _make_restart(archives)
+        base = same[-1] if same else None
         start = base.session.size if base else 0
         if piece.offset < start:
             raise BadRequest(
@@ -2912,13 +2935,8 @@ def receive_piece(
                 raise BadRequest("`data` is empty before the end of the transcript.")
             append_partial(store, path, piece.offset - start, piece.raw)
             return {"status": "partial", "next_offset": end}
-        chunks = functools.partial(read_upload, store, path, start, piece)
-        where = workspace_id, session_id
-        try:
-            receipt = _commit(store, where, archives, base, piece, chunks, actor)
-        except Conflict:  # other bytes than announced
-            remove_file(store.root, path)
-            raise
+        where = store, workspace_id, session_id
+        receipt = _commit(Upload(*where, archives, base, piece, path, actor))
         remove_file(store.root, path)
         return receipt
 
@@ -2940,62 +2958,42 @@ def _make_receipt(status: str, archive: Archive) -> dict:
     }
 
 
-def read_upload(
-    store: Store, path: str, start: int, piece: Piece, offset: int
-) -> Iterator[bytes]:
-    """Yield a complete upload from byte `offset` on: what its partial file, which
-    begins at `start`, holds before the last piece, then that piece."""
-    left = piece.offset - offset
-    if left > 0:
-        with open_file(store.root, path) as file:
-            file.seek(offset - start)
-            while left > 0 and (data := file.read(min(MIB, left))):
-                left -= len(data)
-                yield data
-    yield piece.raw[max(0, offset - piece.offset) :]
-
-
-def _commit(
-    store: Store,
-    where: tuple[str, str],
-    archives: list[Archive],
-    base: Archive | None,
-    piece: Piece,
-    chunks: Callable[[int], Iterator[bytes]],
-    actor: str,
-) -> dict:
+def _commit(upload: Upload) -> dict:
     """Verify a complete upload, archive it and return its receipt."""
+    store, archives, sha256 = upload.store, upload.archives, upload.piece.sha256
     try:
-        extended, hasher = _match_upload(store, archives, base, piece, chunks)
+        extended, hasher = _match_upload(upload)
     except Damaged as e:
         log.error("archive damaged, set aside: %s", e)
         set_aside(store, e.data["path"])
         rest = [a for a in archives if a.relative != e.data["path"]]
-        if base:
+        if upload.base:
             return _make_restart(rest)
-        return _commit(store, where, rest, None, piece, chunks, actor)
-    if hasher.hexdigest() != piece.sha256:
+        return _commit(dataclasses.replace(upload, archives=rest))
+    if hasher.hexdigest() != sha256:
+        remove_file(store.root, upload.partial)
         raise Conflict(
             f"The bytes received have sha256 {hasher.hexdigest()}, not the announced "
-            f"{piece.sha256}. Nothing was stored; send the transcript again from 0.",
+            f"{sha256}. Nothing was stored; send the transcript again from 0.",
             _make_restart(archives),
         )
     for archive in archives if extended is None else ():
-        if _contains(store, archive, piece):
+        if _contains(store, archive, upload.piece):
             return _make_receipt("contained", archive)
     status = "extended" if extended else "revision" if archives else "stored"
     if extended:
         path = extended.path
-    elif lost := _find_lost(store, *where):
+    elif lost := _find_lost(store, upload.workspace_id, upload.session_id):
         path = lost
     elif archives:
         month = split_path(archives[0].path)[0]
-        path = f"{month}/{where[1]}~{piece.sha256[:12]}.jsonl.gz"
+        path = f"{month}/{upload.session_id}~{sha256[:12]}.jsonl.gz"
     else:
-        path = f"sessions/{find_month(chunks(0))}/{where[1]}.jsonl.gz"
-    archive = _write_archive(store, where[0], path, extended, piece.sha256, chunks)
+        month = find_month(upload.read(0))
+        path = f"sessions/{month}/{upload.session_id}.jsonl.gz"
+    archive = _write_archive(upload, path, extended)
     store.keep_hasher(archive.relative, hasher)
-    _journal_archive(store, archive, status, actor)
+    _journal_archive(store, archive, status, upload.actor)
     return _make_receipt(status, archive)
 
 
@@ -3008,25 +3006,19 @@ def _find_lost(store: Store, workspace_id: str, session_id: str) -> str:
     return ""
 
 
-def _match_upload(
-    store: Store,
-    archives: list[Archive],
-    base: Archive | None,
-    piece: Piece,
-    chunks: Callable[[int], Iterator[bytes]],
-) -> tuple[Archive | None, object]:
+def _match_upload(upload: Upload) -> tuple[Archive | None, object]:
     """Return the archive that an upload continues, None without one, and the hash of
-    the whole transcript; raise Damaged when that archive is not what its record
-    says."""
+    the whole transcript; raise Damaged when the archive is not what its record says."""
+    store, base, archives = upload.store, upload.base, upload.archives
     if base:
         hasher = store.take_hasher(base.relative, base.session)
-        for chunk in chunks(base.session.size):
+        for chunk in upload.read(base.session.size):
             hasher.update(chunk)
         return base, hasher
     sizes = {a.session.size for a in archives}
-    marks = sorted(size for size in sizes if size < piece.total_size)
+    marks = sorted(size for size in sizes if size < upload.piece.total_size)
     hasher, here, extended = hashlib.sha256(), 0, None
-    for chunk in chunks(0):
+    for chunk in upload.read(0):
         view = memoryview(chunk)
         while marks and marks[0] <= here + len(view):
             cut = marks.pop(0) - here
@@ -3057,18 +3049,11 @@ def _contains(store: Store, archive: Archive, piece: Piece) -> bool:
     return hasher.hexdigest() == piece.sha256
 
 
-def _write_archive(
-    store: Store,
-    workspace_id: str,
-    path: str,
-    extended: Archive | None,
-    sha256: str,
-    chunks: Callable[[int], Iterator[bytes]],
-) -> Archive:
+def _write_archive(upload: Upload, path: str, extended: Archive | None) -> Archive:
     """Write an upload as a new archive, or over the one it extends: whole members are
     copied, the rest is cut and compressed anew."""
-    target = f"workspaces/{workspace_id}/{path}"
-    scanner, kept_bytes, rest = TranscriptScanner(), 0, chunks(0)
+    store, target = upload.store, f"workspaces/{upload.workspace_id}/{path}"
+    scanner, kept_bytes, rest = TranscriptScanner(), 0, upload.read(0)
     if extended:
         session = extended.session
         index = max(i for i, block in enumerate(session.blocks) if not block.is_cut)
@@ -3079,7 +3064,7 @@ def _write_archive(
             index = 0
         kept_bytes = session.blocks[index].archive_offset
         tail = read_blocks(store, extended, index)
-        rest = itertools.chain(tail, chunks(session.size))
+        rest = itertools.chain(tail, upload.read(session.size))
     elif stat_file(store.root, target):
         set_aside(store, target)  # no record of it was ever kept: out of the way
     with replace_file(store.root, target) as out:
@@ -3094,12 +3079,12 @@ def _write_archive(
             member = compress_block(b"")
             out.write(member)
         size, tail = out.tell(), member[-8:].hex()
-    archive = Archive(workspace_id, path, scanner.finish(sha256, size, tail))
+    session = scanner.finish(upload.piece.sha256, size, tail)
     store.forget_session(target)
-    record = format_session(archive.session)
+    record = format_session(session)
     with contextlib.suppress(FedmemError):  # a cache; the next reader writes it
         write_file(store.root, record_path(target), record, durable=False)
-    return archive
+    return Archive(upload.workspace_id, path, session)
 
 
 def find_month(chunks: Iterable[bytes]) -> str:
