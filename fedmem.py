@@ -342,8 +342,7 @@ def make_slug(text: str, max_chars: int = SLUG_CHARS) -> str:
 
 
 def normalise_remote(remote: str) -> str:
-    """Return a git remote as host/path, so that its ssh and https forms are equal;
-    credentials in it are dropped."""
+    """Return a git remote as host/path, alike for ssh and https; drop credentials."""
     text = re.sub(r"^[a-z+]+://", "", remote.strip(), flags=re.IGNORECASE)
     text = re.sub(r"^[^/]*@", "", text)
     text = re.sub(r"^([^/:]+):(\d+/)?/?", r"\1/", text)
@@ -388,8 +387,7 @@ _decode_json = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
 def parse_json(data: bytes | str) -> object:
-    """Return the value of JSON in UTF-8; raise ValueError for anything else, at any
-    depth and with numbers of any length."""
+    """Return the value of JSON in UTF-8; raise ValueError, only that, for all else."""
     try:
         return _decode_json(data if isinstance(data, str) else data.decode("utf-8"))
     except RecursionError:
@@ -398,18 +396,10 @@ def parse_json(data: bytes | str) -> object:
 
 def is_deeper(value: object, levels: int) -> bool:
     """Return whether `value` has containers nested more than `levels` deep."""
-    layer = [value]
-    for _ in range(levels):
-        inner: list = []
-        for item in layer:
-            if isinstance(item, dict):
-                inner.extend(item.values())
-            elif isinstance(item, list):
-                inner.extend(item)
-        if not inner:
-            return False
-        layer = [item for item in inner if isinstance(item, (dict, list))]
-    return bool(layer)
+    if not isinstance(value, (dict, list)):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(is_deeper(item, levels - 1) for item in inner)
 
 
 def format_size(size: int) -> str:
@@ -469,8 +459,7 @@ def make_error(request_id: object, code: int, message: str, data: dict) -> dict:
 
 
 def log_incident(doing: str) -> str:
-    """Log the present exception with its traceback and return the incident's id, which
-    is all that the caller is told."""
+    """Log the present exception and return its id, all that the caller is told."""
     incident = secrets.token_hex(4)
     log.exception("incident=%s doing=%s", incident, escape_controls(clip(doing, 80)))
     return incident
@@ -638,8 +627,7 @@ def _absent(relative: str, error: OSError) -> None:
 
 
 def stat_file(root: str, relative: str) -> os.stat_result | None:
-    """Return the stat of a regular file, None when there is none; raise
-    StorageFailed when that cannot be known."""
+    """Return the stat of a regular file, None without one; raise StorageFailed."""
     parent, name = split_path(relative)
     try:
         with directory(root, parent) as handle:
@@ -667,8 +655,7 @@ def glance_file(root: str, relative: str) -> tuple | None:
 
 
 def read_tail(root: str, relative: str) -> str:
-    """Return the last 8 bytes of a file in hex; they tell two archives of one size
-    apart."""
+    """Return a file's last 8 bytes in hex; they tell archives of one size apart."""
     with open_file(root, relative) as file, disk_errors(relative):
         file.seek(-min(8, os.fstat(file.fileno()).st_size), os.SEEK_END)
         return file.read().hex()
@@ -1541,9 +1528,8 @@ def may_be_masked(text: str) -> bool:
 def mask_counted(text: str, counts: collections.Counter) -> str:
     """Return text masked, and count each kind that was found."""
     masked = mask_secrets(text)
-    before = collections.Counter(re.findall(r"\[redacted:([a-z-]+)\]", text))
     counts.update(re.findall(r"\[redacted:([a-z-]+)\]", masked))
-    counts.subtract(before)
+    counts.subtract(re.findall(r"\[redacted:([a-z-]+)\]", text))
     return masked
 
 
@@ -1674,18 +1660,13 @@ def _parse_claude(record: dict) -> Message | None:
     blocks = [block for block in content if isinstance(block, dict)]
     if any(block.get("type") == "tool_result" for block in blocks):
         role = "tool"
-        if _is_own_server(record.get("mcpMeta")):
+        given = (record.get("mcpMeta") or {}).get("_meta", {})
+        if given.get(META + "serverInfo", {}).get("name") == "fedmem":
             return None
     parts = [_render_block(block) for block in blocks]
     if record.get("isSidechain"):
         role = {"user": "task", "assistant": "agent"}.get(role, role)
     return _make_message("summary" if summary else role, parts, record)
-
-
-def _is_own_server(meta: object) -> bool:
-    """Return whether an MCP result's metadata says that a fedmem server gave it."""
-    info = (meta or {}).get("_meta", {}).get("io.modelcontextprotocol/serverInfo", {})
-    return info.get("name") == "fedmem"
 
 
 def _make_message(
@@ -2022,8 +2003,7 @@ class Journal:
         os.close(self._fd)
 
     def refresh(self) -> int:
-        """Read the lines that were appended since the last look; return the number of
-        the last one."""
+        """Read the lines appended since the last look; return the last one's number."""
         if os.fstat(self._fd).st_size == self._offset:
             return self.last_seq
         with self._lock, disk_errors(JOURNAL_FILE):
@@ -2170,8 +2150,7 @@ class Registry:
         )
 
     def match(self, wanted: Workspace) -> Workspace | None:
-        """Return the workspace of the same machine, tool, project and remote; an
-        empty remote matches any."""
+        """Return the workspace of an identity and remote; an empty remote fits any."""
         same = [w for w in self.all().values() if identify(w) == identify(wanted)]
         same.sort(key=lambda w: (w.git_remote != wanted.git_remote, bool(w.git_remote)))
         for workspace in same:
@@ -2281,8 +2260,7 @@ class Store:
                 cache.popitem(last=False)
 
     def recall_answer(self, key: tuple, signature: object) -> dict | None:
-        """Return the answer kept under a key, None when what it follows from has
-        another signature now."""
+        """Return the answer kept under a key while what it follows from is the same."""
         kept = self._answers.get(key)
         return kept[1] if kept and kept[0] == signature else None
 
@@ -2657,8 +2635,7 @@ def list_archives(store: Store, workspace_id: str, session_id: str) -> list[Arch
 
 
 def require_archive(store: Store, workspace_id: str, name: str) -> Archive:
-    """Return the archive that `session_id` or `session_id~prefix` names; raise
-    NotFound."""
+    """Return the archive named `session_id` or `session_id~prefix`; raise NotFound."""
     session_id, mark, prefix = name.partition("~")
     require_session_id(session_id)
     archives = list_archives(store, workspace_id, session_id)
@@ -2677,8 +2654,7 @@ def require_archive(store: Store, workspace_id: str, name: str) -> Archive:
 
 
 def find_session(store: Store, workspace: Workspace, session_id: str) -> str:
-    """Return the workspace in which this machine's and tool's session was archived
-    first, else the given one."""
+    """Return where this machine's and tool's session was archived first, else here."""
     found = []
     for other in store.registry.all().values():
         if identify(other)[:2] == identify(workspace)[:2]:
@@ -2998,8 +2974,7 @@ def _commit(upload: Upload) -> dict:
 
 
 def _find_lost(store: Store, workspace_id: str, session_id: str) -> str:
-    """Return a path at which an archive of the session was and is no more, if any: the
-    next one takes its place."""
+    """Return the path of an archive that is gone, if any: the next takes its place."""
     for path in store.journal.ledger(workspace_id).sessions.get(session_id, ()):
         if stat_file(store.root, f"workspaces/{workspace_id}/{path}") is None:
             return path
@@ -3132,8 +3107,7 @@ def rank_head(store: Store, archive: Archive) -> tuple[str, str, str]:
 
 
 def is_within(store: Store, archive: Archive, since: str, until: str) -> bool:
-    """Return whether the first and last message do not both lie before or after the
-    times."""
+    """Return whether the messages are neither all before nor all after the times."""
     ledger = store.journal.ledgers[archive.workspace_id]
     first = archive.session.start or ledger.entries[archive.path].time
     last = rank_head(store, archive)[0]
@@ -3143,8 +3117,7 @@ def is_within(store: Store, archive: Archive, since: str, until: str) -> bool:
 def list_heads(
     store: Store, workspaces: list[str], since: str = "", until: str = ""
 ) -> list[Archive]:
-    """Return the head archive of every session whose first and last message do not both
-    lie before or after the times, the one with the newest last message first."""
+    """Return the head archive of every session within the times, the newest first."""
     found = []
     for workspace_id in workspaces:
         for paths in list(store.journal.ledger(workspace_id).sessions.values()):
@@ -3182,8 +3155,7 @@ def load_head(store: Store, workspace_id: str, paths: list[str]) -> Archive | No
 
 
 def reconcile_path(store: Store, workspace_id: str, path: str, action: str) -> None:
-    """Journal what is on the disk of a write that was interrupted, and remove what it
-    left half-written."""
+    """Journal what an interrupted write left, and remove what is half-written."""
     folder = f"workspaces/{workspace_id}"
     if path == "registry":
         _reconcile_registry(store)
@@ -3202,8 +3174,7 @@ def reconcile_path(store: Store, workspace_id: str, path: str, action: str) -> N
 
 
 def _reconcile_registry(store: Store) -> None:
-    """Journal workspaces that are registered and not journalled, and remove what a
-    killed registration left half-written."""
+    """Journal workspaces that are not journalled, and remove half-written ones."""
     remove_temps(store.root, REGISTRY_FILE)
     for name, _ in list_directory(store.root, "workspaces"):
         remove_temps(store.root, f"workspaces/{name}/identity.json")
