@@ -669,8 +669,8 @@ def list_directory(root: str, relative: str) -> list[tuple[str, os.stat_result]]
             found = [(e.name, e.stat(follow_symlinks=False)) for e in entries]
     except OSError as e:
         return _absent(relative, e) or []
-    wanted = (stat.S_ISREG, stat.S_ISDIR)
-    return sorted((n, s) for n, s in found if any(is_(s.st_mode) for is_ in wanted))
+    kinds = stat.S_IFREG, stat.S_IFDIR
+    return sorted((n, s) for n, s in found if stat.S_IFMT(s.st_mode) in kinds)
 
 
 def walk_files(root: str, relative: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -726,25 +726,24 @@ def write_file(root: str, relative: str, data: bytes, durable: bool = True) -> N
 
 
 def copy_file(
-    root: str, relative: str, to_root: str, max_bytes: int | None = None
+    root: str, relative: str, to_root: str, max_bytes: int = sys.maxsize
 ) -> bool:
     """Copy a file (or its beginning) to the same place below another root, durably and
     with its time, and read it back; return False when it is not there. Raise Damaged
     when what was read back is not what was written."""
-    hasher, left = hashlib.sha256(), max_bytes
+    hasher, copied = hashlib.sha256(), hashlib.sha256()
     try:
         source = open_file(root, relative)
     except NotFound:
         return False
     with source, replace_file(to_root, relative) as out:
         found = os.fstat(source.fileno())
-        while data := source.read(MIB if left is None else min(MIB, left)):
+        while data := source.read(min(MIB, max_bytes)):
             hasher.update(data)
             out.write(data)
-            left = None if left is None else left - len(data)
+            max_bytes -= len(data)
         out.flush()
         os.utime(out.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
-    copied = hashlib.sha256()
     with open_file(to_root, relative) as copy, disk_errors(relative):
         # From the disk, not from memory, where the system can be told so.
         with contextlib.suppress(AttributeError):
@@ -945,7 +944,7 @@ def compress_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
     go of the interpreter's lock, and compressing is most of what an upload takes."""
     from concurrent.futures import ThreadPoolExecutor  # only a large upload needs it
 
-    first = list(itertools.islice(blocks, 2))
+    first = list(itertools.islice(blocks, 2)) or [b""]  # nothing is an empty member
     if len(first) < 2:
         yield from ((block, compress_block(block)) for block in first)
         return
@@ -2060,9 +2059,8 @@ class Journal:
             os.ftruncate(self._fd, self._offset)  # what is left is a torn line
             now = format_time(utc_now())
             seq = self.last_seq + 1
-            line = format_entry(
-                Entry(seq, now, workspace_id, action, path, size, sha256, actor)
-            )
+            entry = Entry(seq, now, workspace_id, action, path, size, sha256, actor)
+            line = format_entry(entry)
             try:
                 if os.write(self._fd, line) != len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -2195,9 +2193,7 @@ class Store:
         self.root = root
         self.journal = Journal(root)
         self.registry = Registry(root, self.journal)
-        self._locks = [
-            FileLock(root, f"_meta/locks/{slot:02}") for slot in range(LOCK_FILES)
-        ]
+        self._locks = [FileLock(root, f"_meta/locks/{n:02}") for n in range(LOCK_FILES)]
         self._cache_lock = threading.Lock()
         self._digests: collections.OrderedDict = collections.OrderedDict()
         self._sessions: collections.OrderedDict = collections.OrderedDict()
@@ -2642,8 +2638,7 @@ def require_archive(store: Store, workspace_id: str, name: str) -> Archive:
     if not mark and archives:
         return archives[-1]
     for archive in archives:
-        digest = archive.session.sha256
-        by_digest = len(prefix) >= 6 and digest.startswith(prefix)
+        by_digest = len(prefix) >= 6 and archive.session.sha256.startswith(prefix)
         if mark and (archive.name == name or by_digest):
             return archive
     raise NotFound(
@@ -2713,12 +2708,10 @@ def iter_messages(
     """Yield number and message from number `offset` on, reading no block that lies
     wholly before it. Blocks of which `may_hold`, given the number of their first
     message, says no are not parsed."""
-    session = archive.session
-    blocks = session.blocks
+    session, blocks = archive.session, archive.session.blocks
     starts = [i for i, block in enumerate(blocks) if not block.is_cut]
     for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
-        after = messages_before(session, blocks[end]) if end < len(blocks) else None
-        if after is not None and after <= offset:
+        if end < len(blocks) and messages_before(session, blocks[end]) <= offset:
             continue
         number = messages_before(session, blocks[start])
         if end == start + 1:
@@ -2829,13 +2822,13 @@ def probe_session(
             archives = [a for a in archives if _is_sound(store, a)]
         have = describe_archives(archives)
         next_offset = 0
-        if sha256:
-            for start in [0, *(archive.session.size for archive in archives)]:
-                path = partial_path(workspace_id, session_id, sha256, start)
-                found = stat_file(store.root, path)
-                next_offset = max(next_offset, start + found.st_size if found else 0)
-        if any(row["sha256"] == sha256 for row in have):
-            next_offset = next(r["size"] for r in have if r["sha256"] == sha256)
+        for start in [0, *(row["size"] for row in have)] if sha256 else ():
+            path = partial_path(workspace_id, session_id, sha256, start)
+            found = stat_file(store.root, path)
+            next_offset = max(next_offset, start + found.st_size if found else 0)
+        for row in have:
+            if row["sha256"] == sha256:
+                next_offset = row["size"]
         return {"have": have, "next_offset": next_offset, "workspace_id": workspace_id}
 
 
@@ -3045,13 +3038,8 @@ def _write_archive(upload: Upload, path: str, extended: Archive | None) -> Archi
     with replace_file(store.root, target) as out:
         if extended:
             _copy_bytes(store.root, target, kept_bytes, out)
-        member = b""
         for block, member in compress_blocks(cut_blocks(rest)):
             scanner.feed(block, out.tell())
-            out.write(member)
-        if not scanner.blocks:  # an empty transcript is one empty member
-            scanner.feed(b"", 0)
-            member = compress_block(b"")
             out.write(member)
         size, tail = out.tell(), member[-8:].hex()
     session = scanner.finish(upload.piece.sha256, size, tail)
