@@ -2294,12 +2294,12 @@ class Store:
             lock.close()
         self.journal.close()
 
-    def digest(self, relative: str, found: os.stat_result) -> str:
-        """Return the SHA-256 of a document's file, from memory while its stat stays."""
+    def describe(self, relative: str, path: str, found: os.stat_result) -> Document:
+        """Return the description of a document's file, hashed when its stat is new."""
         key = (relative, found.st_ino, found.st_size, found.st_mtime_ns)
         sha256 = self._digests.get(key) or hash_bytes(read_file(self.root, relative))
         self._keep(self._digests, key, sha256, DIGEST_CACHE_ENTRIES)
-        return sha256
+        return Document(path, found.st_size, sha256, format_mtime(found.st_mtime))
 
     def load_session(self, workspace_id: str, path: str) -> Session:
         """Return what an archive holds, from memory, its record, or the archive
@@ -2318,9 +2318,8 @@ class Store:
             session = scan_archive(self.root, relative)
             with contextlib.suppress(FedmemError):  # a cache; the next reader tries too
                 write_file(self.root, record, format_session(session), durable=False)
-        self._keep(
-            self._sessions, relative, (signature, session), SESSION_CACHE_ENTRIES
-        )
+        kept = signature, session
+        self._keep(self._sessions, relative, kept, SESSION_CACHE_ENTRIES)
         return session
 
     def recall_session(self, workspace_id: str, path: str) -> Session:
@@ -2413,14 +2412,6 @@ def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace
 # Documents: overviews and knowledge.
 
 
-def _describe(
-    store: Store, relative: str, path: str, found: os.stat_result
-) -> Document:
-    """Return the description of a document's file."""
-    digest = store.digest(relative, found)
-    return Document(path, found.st_size, digest, format_mtime(found.st_mtime))
-
-
 def read_document(
     store: Store, workspace_id: str, path: str, version: str = ""
 ) -> tuple[Document, bytes]:
@@ -2449,7 +2440,7 @@ def list_documents(store: Store, workspace_id: str, prefix: str = "") -> list[Do
         wanted = path.startswith(prefix) and path.endswith(".md")
         if wanted and "/." not in "/" + path:
             with contextlib.suppress(NotFound, TooLarge):  # deleted since, or foreign
-                found.append(_describe(store, relative, path, stats))
+                found.append(store.describe(relative, path, stats))
     return found
 
 
@@ -2467,7 +2458,7 @@ def list_versions(
     found = []
     for name, stats in reversed(list_directory(store.root, folder)):
         if stat.S_ISREG(stats.st_mode) and name.endswith(".md"):
-            document = _describe(store, f"{folder}/{name}", path, stats)
+            document = store.describe(f"{folder}/{name}", path, stats)
             replaced = read_stamp(name) or document.modified
             document = dataclasses.replace(document, modified=replaced)
             found.append((name.removesuffix(".md"), document))
@@ -3215,9 +3206,8 @@ def reconcile_workspace(store: Store, workspace_id: str) -> None:
         path = relative.removeprefix(folder + "/")
         if path.startswith("sessions/") and path.endswith(".jsonl.gz"):
             _reconcile_archive(store, workspace_id, path)
-        elif path == OVERVIEW or path.startswith("knowledge/"):
-            if "/." not in path:
-                _reconcile_document(store, workspace_id, path)
+        elif (path == OVERVIEW or path.startswith("knowledge/")) and "/." not in path:
+            _reconcile_document(store, workspace_id, path)
     for path, last in list(store.journal.ledger(workspace_id).entries.items()):
         is_document = path == OVERVIEW or path.startswith("knowledge/")
         if is_document and stat_file(store.root, f"{folder}/{path}") is None:
@@ -9955,7 +9945,7 @@ def _check_file(store: Store, workspace_id: str, relative: str, deep: bool) -> s
             if entry and entry.sha256 == digest and fits and record != session:
                 return "its record does not describe it; remove the .json to rebuild it"
         else:
-            digest = store.digest(relative, found)
+            digest = store.describe(relative, path, found).sha256
     except FedmemError as e:
         return str(e)
     if path.startswith(".versions/"):
