@@ -334,11 +334,11 @@ def format_minute(text: str | None) -> str:
     return f"{text[:10]} {text[11:16]} UTC" if text else "unknown time"
 
 
-def make_slug(text: str, max_chars: int = SLUG_CHARS) -> str:
+def make_slug(text: str) -> str:
     """Return `text` as lower-case ASCII words joined by dashes, never empty."""
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")
-    return slug[:max_chars].strip("-") or "x" + hash_text(text)[:8]
+    return slug[:SLUG_CHARS].strip("-") or "x" + hash_text(text)[:8]
 
 
 def normalise_remote(remote: str) -> str:
@@ -1606,9 +1606,8 @@ def parse_record(line: bytes) -> dict | None:
     """Return a transcript line's JSON object, None when it can hold no message."""
     if len(line) > MAX_PARSED_LINE_BYTES or not _SHOWN_TYPES.search(line):
         return None
-    is_large = len(line) > LARGE_BODY_BYTES
     try:
-        with _LARGE_LINE if is_large else contextlib.nullcontext():
+        with _LARGE_LINE if len(line) > LARGE_BODY_BYTES else contextlib.nullcontext():
             record = parse_json(line.decode("utf-8", "replace"))
     except ValueError:
         return None
@@ -1984,7 +1983,6 @@ class Journal:
         self.read_at_s = 0.0  # when its last line was read
         self.followers: list[Callable[[Entry], None]] = []  # told of every line read
         self.recent: collections.deque[Entry] = collections.deque((), RECENT_ENTRIES)
-        self._root = root
         self._lock = threading.RLock()
         self._file_lock = FileLock(root, "_meta/locks/journal")
         self._sync_lock = threading.Lock()
@@ -2328,9 +2326,8 @@ class Store:
         relative = f"workspaces/{workspace_id}/{path}"
         cached = self._sessions.get(relative)
         last = self.journal.ledgers[workspace_id].entries[path]
-        if cached and cached[1].sha256 == last.sha256:
-            return cached[1]
-        return self.load_session(workspace_id, path)
+        is_fresh = cached and cached[1].sha256 == last.sha256
+        return cached[1] if is_fresh else self.load_session(workspace_id, path)
 
     def forget_session(self, relative: str) -> None:
         """Drop what memory holds of an archive."""
