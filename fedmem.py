@@ -364,8 +364,7 @@ _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encod
 
 
 def encode_json(value: object) -> bytes:
-    """Return compact JSON in UTF-8; lone surrogates stay escaped, so that any value of
-    the right types can be written."""
+    """Return compact JSON in UTF-8; lone surrogates, which cannot be, stay escaped."""
     text = _encode_json(value)
     try:
         return text.encode("utf-8")
@@ -587,8 +586,7 @@ def split_path(relative: str) -> tuple[str, str]:
 
 
 def open_file(root: str, relative: str) -> io.BufferedReader:
-    """Return the regular file `relative` below `root` for reading; raise NotFound,
-    NotAllowed for a symbolic link or anything that is not a regular file."""
+    """Return a regular file below `root` for reading; raise NotFound, NotAllowed."""
     parent, name = split_path(relative)
     with disk_errors(relative), directory(root, parent) as handle:
         fd = os.open(name, os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK, dir_fd=handle)
@@ -796,8 +794,7 @@ def move_file(root: str, source: str, target: str, keep: bool = False) -> None:
 
 
 def remove_file(root: str, relative: str) -> None:
-    """Remove a file or an empty directory that may be missing; for temp files, caches
-    and what a killed writer left."""
+    """Remove a file or an empty directory, if there; for caches and what was left."""
     parent, name = split_path(relative)
     with contextlib.suppress(OSError), directory(root, parent) as handle:
         is_folder = stat.S_ISDIR(os.lstat(name, dir_fd=handle).st_mode)
@@ -981,8 +978,7 @@ def _read_some(file: io.BufferedReader) -> bytes:
 
 
 def iter_members(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
-    """Yield archive offset and content of each gzip member from the file's position
-    on; raise Damaged when the archive is torn or is not ours."""
+    """Yield offset and content of each gzip member from here on; raise Damaged."""
     offset = file.tell()
     unpacker, content, taken, data = zlib.decompressobj(31), bytearray(), 0, b""
     try:
@@ -1206,8 +1202,7 @@ OPTIONS = (
 
 
 def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, str]:
-    """Return every option's value by name: flag, else variable, else default; raise
-    BadRequest for a value of the wrong form."""
+    """Return every option by name: flag, variable or default; raise BadRequest."""
     settings = {}
     for option in OPTIONS:
         given = flags.get(option.name)
@@ -2382,8 +2377,7 @@ def open_store(root: str, existing: bool = False) -> Store:
 
 
 def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace:
-    """Return the workspace of an identity, made when it is new; fill in what was not
-    known of it. Raise BadRequest, Conflict."""
+    """Return an identity's workspace, made or filled in; raise TooLarge, Conflict."""
     with store.locked("", "registry", "registered"):
         store.registry.refresh()
         found = store.registry.match(wanted)
@@ -2605,8 +2599,7 @@ def scan_archive(root: str, relative: str) -> Session:
 
 
 def list_archives(store: Store, workspace_id: str, session_id: str) -> list[Archive]:
-    """Return a session's archives, the head (last committed) last; those that are
-    missing or damaged are left out and logged."""
+    """Return a session's archives that can be read, the head (last committed) last."""
     found = []
     for path in store.journal.ledger(workspace_id).sessions.get(session_id, ()):
         try:
@@ -2829,8 +2822,7 @@ def describe_archives(archives: list[Archive]) -> list[dict]:
 
 
 def _is_sound(store: Store, archive: Archive) -> bool:
-    """Return whether an archive's bytes have the recorded digest, reading all of it;
-    a damaged one is set aside so that its transcript can be uploaded again."""
+    """Return whether an archive's digest is right; if not, it is set aside."""
     store.forget_session(archive.relative)
     try:
         store.take_hasher(archive.relative, archive.session)
