@@ -1208,8 +1208,9 @@ def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, 
         given = flags.get(option.name)
         value = environment.get(option.variable, "") if given is None else given
         settings[option.name] = value.strip() or option.default
-    if not settings["port"].isdigit() or int(settings["port"]) > 65535:
-        raise BadRequest(f"PORT must be 0 to 65535, not {settings['port']!r}.")
+    port = settings["port"]
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise BadRequest(f"PORT must be 0 to 65535, not {port!r}.")
     if not re.fullmatch(r"[1-9]|[1-5][0-9]|6[0-4]", settings["workers"]):
         raise BadRequest(f"WORKERS must be 1 to 64, not {settings['workers']!r}.")
     if settings["redact"].lower() not in ("on", "off"):

@@ -566,6 +566,7 @@ class OptionsTest(unittest.TestCase):
         for name, value in (
             ("PORT", "http"),
             ("PORT", "70000"),
+            ("PORT", "²"),
             ("REDACT", "maybe"),
             ("MCP_TOKEN", "two words"),
         ):
