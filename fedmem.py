@@ -8036,8 +8036,6 @@ class Address:
 class Unreachable(FedmemError):
     """Say that a server did not answer; what was to be sent waits."""
 
-    http_status = 503
-
 
 class Refused(FedmemError):
     """Carry what a server refused and the JSON it gave with it."""
@@ -8201,7 +8199,7 @@ class Remote:
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         body = encode_json(message)
         headers = {"MCP-Protocol-Version": LEGACY_VERSIONS[0]}
-        for attempt in range(1, self._attempts + 1):
+        for attempt in itertools.count(1):
             wait_s = min(30.0, 0.25 * 2**attempt) * (0.5 + random.random())
             try:
                 status, answer, retry_after = self.post(body, headers)
@@ -8216,7 +8214,6 @@ class Remote:
                 if retry_after.isdigit():
                     wait_s = min(60.0, float(retry_after))
             time.sleep(wait_s)
-        raise Unreachable(f"{self.address.url} did not answer.")
 
     def _parse(self, status: int, answer: bytes) -> dict:
         """Return the result in an answer; raise Unauthorized, Refused, Unreachable."""
@@ -8282,9 +8279,7 @@ def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
         if not isinstance(params, dict) or not isinstance(method, str):
             raise ValueError
     except (ValueError, KeyError, TypeError):
-        return format_json(
-            make_error(None, INVALID_REQUEST, "Not JSON-RPC.", {})
-        ).encode()
+        return encode_json(make_error(None, INVALID_REQUEST, "Not JSON-RPC.", {}))
     meta = params.get("_meta")
     version = meta.get(META + "protocolVersion") if isinstance(meta, dict) else None
     headers = {}
@@ -8295,8 +8290,7 @@ def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
             text = base64.b64encode(name.encode("utf-8", "replace")).decode()
             headers["Mcp-Name"] = f"=?base64?{text}?="
     if method == "tools/call" and params.get("name") == "register_workspace":
-        arguments = params.get("arguments")
-        params["arguments"] = {"cwd": cwd, **(arguments or {})}
+        params["arguments"] = {"cwd": cwd, **(params.get("arguments") or {})}
         line = encode_json(message)
     try:
         status, answer, _ = remote.post(line, headers)
@@ -8304,8 +8298,7 @@ def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
             said = clip(one_line(answer.decode("utf-8", "replace")), 200)
             raise Unreachable(f"The server answered {status}: {said}")
     except FedmemError as e:
-        answer = format_json(make_error(message.get("id"), INTERNAL_ERROR, str(e), {}))
-        answer = answer.encode()
+        answer = encode_json(make_error(message.get("id"), INTERNAL_ERROR, str(e), {}))
     return answer.strip() if "id" in message else b""
 
 
