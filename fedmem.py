@@ -8246,6 +8246,14 @@ class Remote:
             raise Refused(f"{name}: {text}", data)
         return data
 
+    def iter_rows(self, name: str, key: str, **arguments: object) -> Iterator[dict]:
+        """Yield the rows of every page of a tool's list; raise as call()."""
+        offset: int | None = 0
+        while offset is not None:
+            page = self.call(name, **arguments, limit=MAX_LIMIT, offset=offset)
+            yield from page[key]
+            offset = page.get("next_offset")
+
 
 def run_bridge(
     remote: Remote, cwd: str, lines: Iterable[bytes], out: io.BufferedIOBase
@@ -9107,15 +9115,19 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
                 sync.state.drop("sessions", key)
     notes = sync.state.items("notes")
     listed: dict[str, dict[str, str]] = {}
+    documents = ("list_knowledge", "documents")
     for key, known in notes:
         *identity, upload = key.split("\0")
         workspace_id = sync.register(tuple(identity))["workspace_id"]
         if workspace_id not in listed:
-            listed[workspace_id] = _list_digests(sync.remote, workspace_id)
-        there = listed[workspace_id].get(upload)
-        if there != known["sha256"] and not _is_version(
-            sync.remote, workspace_id, upload, known["sha256"]
-        ):
+            rows = sync.remote.iter_rows(*documents, workspace_id=workspace_id)
+            listed[workspace_id] = {row["path"]: row["sha256"] for row in rows}
+        if listed[workspace_id].get(upload) == known["sha256"]:
+            continue
+        # What was deleted or replaced on purpose is kept as a version.
+        more = {"workspace_id": workspace_id, "versions_of": upload}
+        rows = sync.remote.iter_rows(*documents, **more)
+        if all(row["sha256"] != known["sha256"] for row in rows):
             lost.append(f"note {upload} of {workspace_id}")
             sync.state.drop("notes", key)
     if lost:  # files are looked at again, by their bytes
@@ -9123,26 +9135,6 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
             sync.state.drop("files", path)
     sync.state.save()
     return len(sessions) + len(notes), lost
-
-
-def _is_version(remote: Remote, workspace_id: str, path: str, sha256: str) -> bool:
-    """Return whether a text was deleted or replaced on purpose: then it is kept."""
-    page = remote.call(
-        "list_knowledge", workspace_id=workspace_id, versions_of=path, limit=MAX_LIMIT
-    )
-    return any(row["sha256"] == sha256 for row in page["documents"])
-
-
-def _list_digests(remote: Remote, workspace_id: str) -> dict[str, str]:
-    """Return the digest of every document of a workspace, by path."""
-    digests, offset = {}, 0
-    while offset is not None:
-        page = remote.call(
-            "list_knowledge", workspace_id=workspace_id, limit=MAX_LIMIT, offset=offset
-        )
-        digests.update({row["path"]: row["sha256"] for row in page["documents"]})
-        offset = page.get("next_offset")
-    return digests
 
 
 # ---- 18. Hooks: Claude Code calls, fedmem answers at once -------------------
@@ -10955,14 +10947,11 @@ def cmd_read(args: argparse.Namespace) -> int:
     client = load_client(dict(os.environ))
     workspace_id, _, session_id = args.session.rpartition("/")
     if not workspace_id:
+        name = session_id.partition("~")[0]
         remote = Remote(client.address, client.mcp_token)
-        offset: int | None = 0
-        while offset is not None and not workspace_id:
-            page = remote.call("list_sessions", limit=MAX_LIMIT, offset=offset)
-            for row in page["sessions"]:
-                if row["session_id"] == session_id.partition("~")[0]:
-                    workspace_id = row["workspace_id"]
-            offset = page.get("next_offset")
+        rows = remote.iter_rows("list_sessions", "sessions")
+        found = (row["workspace_id"] for row in rows if row["session_id"] == name)
+        workspace_id = next(found, "")
     if not workspace_id:
         raise NotFound(f"No workspace has a session {session_id!r}.")
     where = {"workspace_id": workspace_id, "session_id": session_id}
