@@ -8354,6 +8354,12 @@ class Client:
         return Remote(self.address, self.sync_token, **more)
 
 
+class Identity(collections.namedtuple("Identity", "machine tool project git_remote")):
+    """Name a workspace by what the server registers it under."""
+
+    __slots__ = ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Transcript:
     """Name one transcript on this machine."""
@@ -8375,7 +8381,7 @@ class Note:
     """Name one tracked document on this machine, and where it goes."""
 
     path: str
-    workspace: tuple[str, str, str, str]  # machine, tool, project, git_remote
+    workspace: Identity
     upload: str
     size: int
     mtime_ns: int
@@ -8600,11 +8606,15 @@ def load_manifests(home: str) -> list[dict]:
     return found
 
 
+def identify_manifest(manifest: dict) -> Identity:
+    """Return the workspace that a manifest names."""
+    return Identity(*(str(manifest.get(name) or "") for name in Identity._fields))
+
+
 def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
     """Yield the documents that a manifest tracks; one that is missing is no problem,
     it may come back."""
-    names = ("machine", "tool", "project")
-    workspace = (*(manifest[name] for name in names), manifest.get("git_remote", ""))
+    workspace = identify_manifest(manifest)
     for row in manifest.get("tracked", []):
         path = os.path.expanduser(row["local"])
         with contextlib.suppress(FileNotFoundError):
@@ -8622,7 +8632,9 @@ def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
                 yield _make_note(entry.path, workspace, upload, entry.stat())
 
 
-def _make_note(path: str, workspace: tuple, upload: str, found: os.stat_result) -> Note:
+def _make_note(
+    path: str, workspace: Identity, upload: str, found: os.stat_result
+) -> Note:
     """Return a note; its upload path is in NFC, as macOS file names may not be."""
     upload = unicodedata.normalize("NFC", upload)
     return Note(path, workspace, upload, found.st_size, found.st_mtime_ns)
@@ -8769,20 +8781,16 @@ class Sync:
         with self._lock:
             self.report.problems.append(f"{what}: {error}")
 
-    def register(
-        self, identity: tuple[str, str, str, str], again: bool = False
-    ) -> dict:
-        """Return workspace_id and write_token of machine, tool, project, git_remote."""
+    def register(self, identity: Identity, again: bool = False) -> dict:
+        """Return a workspace's id and write_token."""
         key = "\0".join(identity)
         known = self.state.get("workspaces", key)
         if known is None or again:
-            names = ("machine", "tool", "project", "git_remote")
-            given = dict(zip(names, identity, strict=True))
-            known = self.remote.call("register_workspace", **given)
+            known = self.remote.call("register_workspace", **identity._asdict())
             self.state.put("workspaces", key, known)
         return known
 
-    def call_signed(self, identity: tuple, name: str, **arguments: object) -> dict:
+    def call_signed(self, identity: Identity, name: str, **arguments: object) -> dict:
         """Return the answer to an upload call; register anew when the write_token is
         refused, for the server's key may have been rotated."""
         own = self.register(identity)
@@ -8793,18 +8801,17 @@ class Sync:
                 raise
         return self.remote.call(name, **{**self.register(identity, True), **arguments})
 
-    def find_identity(self, workspace_id: str) -> tuple[str, str, str, str]:
-        """Return a workspace's machine, tool, project and git_remote; raise Refused."""
+    def find_identity(self, workspace_id: str) -> Identity:
+        """Return what a workspace is registered under; raise Refused."""
         found = self.remote.call("list_workspaces", query=workspace_id, limit=MAX_LIMIT)
         for row in found["workspaces"]:
             if row["workspace_id"] == workspace_id:
-                names = ("machine", "tool", "project", "git_remote")
-                return tuple(row[name] for name in names)
+                return Identity(*(row[name] for name in Identity._fields))
         raise Refused(f"The server does not list its workspace {workspace_id!r}.")
 
 
 def upload_transcript(
-    sync: Sync, transcript: Transcript, identity: tuple, may_diverge: bool
+    sync: Sync, transcript: Transcript, identity: Identity, may_diverge: bool
 ) -> str:
     """Bring one transcript to the server and return the receipt's status, or `known`,
     or `waits` for one that diverged and may not now. Raise FedmemError, OSError."""
@@ -8832,7 +8839,7 @@ def _upload_file(
     sync: Sync,
     transcript: Transcript,
     original: Transcript,
-    identity: tuple,
+    identity: Identity,
     may_diverge: bool,
 ) -> str:
     """Upload a transcript's bytes; `original` is the file that is remembered."""
@@ -8882,7 +8889,7 @@ def choose_start(path: str, size: int, probe: dict) -> tuple[int, str]:
 def send_pieces(
     sync: Sync,
     transcript: Transcript,
-    identity: tuple,
+    identity: Identity,
     whole: tuple[int, str],
     begin: tuple[int, str],
 ) -> str:
@@ -8942,17 +8949,15 @@ def upload_note(sync: Sync, note: Note) -> str:
 
 def choose_identity(
     client: Client, manifests: list[dict], tool_name: str, cwd: str
-) -> tuple[str, str, str, str]:
-    """Return machine, tool, project and git_remote of a working directory: a manifest's
-    that names it or a folder above it, else what its repository says."""
+) -> Identity:
+    """Return the workspace of a working directory: that of a manifest that names it or
+    a folder above it, else what its repository says."""
     for manifest in manifests:
         folder = os.path.expanduser(str(manifest.get("cwd", ""))).rstrip("/\\")
         is_below = cwd == folder or cwd.startswith((folder + "/", folder + "\\"))
         if folder and manifest["tool"] == tool_name and is_below:
-            remote = str(manifest.get("git_remote", ""))
-            return manifest["machine"], tool_name, manifest["project"], remote
-    project, remote = identify_project(cwd)
-    return client.machine, tool_name, project, remote
+            return identify_manifest(manifest)
+    return Identity(client.machine, tool_name, *identify_project(cwd))
 
 
 def list_memory_notes(
@@ -8975,10 +8980,9 @@ def list_memory_notes(
             continue
         state.about["folders"][project.name] = cwd
         identity = choose_identity(client, manifests, "claude-code", cwd)
-        names = ("machine", "tool", "project", "git_remote")
-        manifest = dict(zip(names, identity, strict=True))
         row = {"local": folder, "upload_prefix": "auto/", "glob": "*.md"}
-        yield from list_notes({**manifest, "tracked_dirs": [row]}, report)
+        manifest = {**identity._asdict(), "tracked_dirs": [row]}
+        yield from list_notes(manifest, report)
 
 
 def find_memory_cwd(project: os.DirEntry) -> str:
@@ -9060,8 +9064,9 @@ def _sync_transcript(
 ) -> str:
     """Upload one transcript to the workspace of its directory."""
     known = sync.state.get("sessions", transcript.key) or {}
-    identity = tuple(known.get("identity", ()))
-    if len(identity) != 4:
+    if len(known.get("identity", ())) == len(Identity._fields):
+        identity = Identity(*known["identity"])
+    else:
         cwd = read_cwd(transcript.path) or os.path.dirname(transcript.path)
         identity = choose_identity(sync.client, manifests, transcript.tool, cwd)
     is_due = utc_now().timestamp() >= known.get("diverged_at", 0) + DIVERGED_WAIT_S
@@ -9097,7 +9102,7 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
         """Return the session's name when the server does not have its bytes."""
         name = key.partition("/")[2]
         probe = sync.call_signed(
-            tuple(known["identity"]), "upload_session", session_id=name, deep=deep
+            Identity(*known["identity"]), "upload_session", session_id=name, deep=deep
         )
         rows = [(row["size"], row["sha256"]) for row in probe["have"]]
         # What was answered `contained` lies in a longer archive of the session.
@@ -9118,7 +9123,7 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
     documents = ("list_knowledge", "documents")
     for key, known in notes:
         *identity, upload = key.split("\0")
-        workspace_id = sync.register(tuple(identity))["workspace_id"]
+        workspace_id = sync.register(Identity(*identity))["workspace_id"]
         if workspace_id not in listed:
             rows = sync.remote.iter_rows(*documents, workspace_id=workspace_id)
             listed[workspace_id] = {row["path"]: row["sha256"] for row in rows}
@@ -10882,16 +10887,12 @@ def cmd_init_manifest(args: argparse.Namespace) -> int:
     client = load_client(dict(os.environ))
     cwd = os.path.realpath(os.path.expanduser(args.cwd))
     _, git_remote = identify_project(cwd)
-    identity = (client.machine, args.tool, args.project, git_remote)
-    own = Sync(client, client.remote(), SyncState(client.path("state.json"))).register(
-        identity
-    )
+    identity = Identity(client.machine, args.tool, args.project, git_remote)
+    sync = Sync(client, client.remote(), SyncState(client.path("state.json")))
+    own = sync.register(identity)
     manifest = {
         "workspace_id": own["workspace_id"],
-        "machine": client.machine,
-        "tool": args.tool,
-        "project": args.project,
-        "git_remote": git_remote,
+        **identity._asdict(),
         "cwd": cwd,
         "tracked": [],
         "tracked_dirs": [],
