@@ -8375,6 +8375,11 @@ class Transcript:
         """Return what names the session wherever its file is moved."""
         return f"{self.tool}/{self.session_id}"
 
+    @property
+    def seen(self) -> list:
+        """Return what changes when the file does."""
+        return [self.size, self.mtime_ns]
+
 
 @dataclasses.dataclass(frozen=True)
 class Note:
@@ -8390,6 +8395,11 @@ class Note:
     def key(self) -> str:
         """Return what names the document on the server."""
         return "\0".join((*self.workspace, self.upload))
+
+    @property
+    def seen(self) -> list:
+        """Return what changes when the file does."""
+        return [self.path, self.size, self.mtime_ns]
 
 
 @dataclasses.dataclass
@@ -8680,9 +8690,9 @@ class SyncState:
         kinds = {kind: value.get(kind) for kind in self.KINDS}
         self._kinds = {k: v if isinstance(v, dict) else {} for k, v in kinds.items()}
 
-    def get(self, kind: str, key: str) -> dict | list | None:
-        """Return what is remembered of a thing."""
-        return self._kinds[kind].get(key)
+    def get(self, kind: str, key: str) -> dict | list:
+        """Return what is remembered of a thing, empty for nothing."""
+        return self._kinds[kind].get(key) or {}
 
     def items(self, kind: str) -> list[tuple[str, dict]]:
         """Return all that is remembered of a kind."""
@@ -8716,26 +8726,17 @@ def plan_transcripts(
     diverged waits until its session ended or a day has passed."""
     todo = []
     for transcript in found:
-        if state.get("files", transcript.path) == [
-            transcript.size,
-            transcript.mtime_ns,
-        ]:
-            continue
-        known = state.get("sessions", transcript.key) or {}
-        wait = known.get("diverged_at", 0) + DIVERGED_WAIT_S
-        if now_s >= wait or transcript.session_id in ended:
+        known = state.get("sessions", transcript.key)
+        is_due = now_s >= known.get("diverged_at", 0) + DIVERGED_WAIT_S
+        is_same = state.get("files", transcript.path) == transcript.seen
+        if not is_same and (is_due or transcript.session_id in ended):
             todo.append(transcript)
     return sorted(todo, key=lambda t: t.mtime_ns)
 
 
 def plan_notes(found: Iterable[Note], state: SyncState) -> list[Note]:
     """Return the notes whose size or time differs from what was acknowledged."""
-    todo = []
-    for note in found:
-        known = state.get("notes", note.key) or {}
-        if known.get("stat") != [note.path, note.size, note.mtime_ns]:
-            todo.append(note)
-    return todo
+    return [n for n in found if state.get("notes", n.key).get("stat") != n.seen]
 
 
 def hash_file(path: str, size: int, marks: Iterable[int]) -> tuple[int, dict[int, str]]:
@@ -8785,7 +8786,7 @@ class Sync:
         """Return a workspace's id and write_token."""
         key = "\0".join(identity)
         known = self.state.get("workspaces", key)
-        if known is None or again:
+        if again or not known:
             known = self.remote.call("register_workspace", **identity._asdict())
             self.state.put("workspaces", key, known)
         return known
@@ -8810,18 +8811,6 @@ class Sync:
         raise Refused(f"The server does not list its workspace {workspace_id!r}.")
 
 
-def upload_transcript(
-    sync: Sync, transcript: Transcript, identity: Identity, may_diverge: bool
-) -> str:
-    """Bring one transcript to the server and return the receipt's status, or `known`,
-    or `waits` for one that diverged and may not now. Raise FedmemError, OSError."""
-    if sync.client.options.get("redact"):
-        with tempfile.TemporaryDirectory() as folder:
-            masked = mask_transcript(transcript, folder, sync.report)
-            return _upload_file(sync, masked, transcript, identity, may_diverge)
-    return _upload_file(sync, transcript, transcript, identity, may_diverge)
-
-
 def mask_transcript(transcript: Transcript, folder: str, report: Report) -> Transcript:
     """Return a copy of a transcript in which every line is masked; counts the kinds."""
     path = os.path.join(folder, "masked.jsonl")
@@ -8835,29 +8824,25 @@ def mask_transcript(transcript: Transcript, folder: str, report: Report) -> Tran
     return dataclasses.replace(transcript, path=path, size=os.path.getsize(path))
 
 
-def _upload_file(
-    sync: Sync,
-    transcript: Transcript,
-    original: Transcript,
-    identity: Identity,
-    may_diverge: bool,
-) -> str:
-    """Upload a transcript's bytes; `original` is the file that is remembered."""
+def upload_transcript(
+    sync: Sync, transcript: Transcript, identity: Identity, may_diverge: bool
+) -> bool:
+    """Bring a transcript's bytes to the server; return False when they diverged and may
+    not now. Raise FedmemError, OSError."""
     state, key = sync.state, transcript.key
-    known = state.get("sessions", key) or {}
+    known = state.get("sessions", key)
     base = known.get("size", -1)
     size, digests = hash_file(transcript.path, transcript.size, [max(0, base)])
     digest = digests[size]
-    seen = [original.size, original.mtime_ns]
     if known.get("sha256") == digest:
-        state.put("files", original.path, seen)
-        return "known"
+        return True
     is_grown = 0 <= base < size and digests.get(base) == known.get("sha256")
     if base >= 0 and not is_grown and not may_diverge:
         state.put("sessions", key, {**known, "diverged_at": utc_now().timestamp()})
-        return "waits"
-    start, base_sha256 = (base, known["sha256"]) if is_grown else (0, "")
-    if not is_grown:
+        return False
+    if is_grown:
+        start, base_sha256 = base, known["sha256"]
+    else:
         probe = sync.call_signed(
             identity, "upload_session", session_id=transcript.session_id, sha256=digest
         )
@@ -8865,15 +8850,13 @@ def _upload_file(
         if probe["workspace_id"] != own:  # it stays where it was archived first
             identity = sync.find_identity(probe["workspace_id"])
         start, base_sha256 = choose_start(transcript.path, size, probe)
-    status = send_pieces(
-        sync, transcript, identity, (size, digest), (start, base_sha256)
-    )
+    whole = {"total_size": size, "sha256": digest, "base_sha256": base_sha256}
+    send_pieces(sync, transcript, identity, start, whole)
     receipt = {"size": size, "sha256": digest, "identity": list(identity)}
     state.put("sessions", key, receipt)
-    state.put("files", original.path, seen)
     state.about["last_receipt"] = format_time(utc_now())
     sync.count(sessions=1)
-    return status
+    return True
 
 
 def choose_start(path: str, size: int, probe: dict) -> tuple[int, str]:
@@ -8887,16 +8870,11 @@ def choose_start(path: str, size: int, probe: dict) -> tuple[int, str]:
 
 
 def send_pieces(
-    sync: Sync,
-    transcript: Transcript,
-    identity: Identity,
-    whole: tuple[int, str],
-    begin: tuple[int, str],
-) -> str:
-    """Send a transcript's bytes piece by piece, as the server says, and return the
-    receipt's status; raise Refused, or BadRequest when the file changed meanwhile."""
-    (size, digest), (offset, base_sha256) = whole, begin
-    restarts = 0
+    sync: Sync, transcript: Transcript, identity: Identity, offset: int, whole: dict
+) -> None:
+    """Send a transcript's bytes piece by piece, as the server says; `whole` goes with
+    each. Raise Refused, or BadRequest when the file changed meanwhile."""
+    size, restarts = whole["total_size"], 0
     with open(transcript.path, "rb") as file:
         while True:
             file.seek(offset)
@@ -8908,22 +8886,20 @@ def send_pieces(
                 session_id=transcript.session_id,
                 data=data,
                 offset=offset,
-                total_size=size,
-                sha256=digest,
-                base_sha256=base_sha256,
+                **whole,
             )
             sync.count(raw_bytes=len(raw))
             if answer["status"] not in ("partial", "restart"):
-                return answer["status"]
+                return
             if answer["status"] == "restart":
-                restarts, base_sha256 = restarts + 1, ""
+                restarts, whole = restarts + 1, {**whole, "base_sha256": ""}
             offset = answer["next_offset"]
             if restarts > 2 or offset >= size > 0:
                 raise BadRequest("it changed while it was read; it goes up next time")
 
 
-def upload_note(sync: Sync, note: Note) -> str:
-    """Bring one document to the server and return its status; raise FedmemError."""
+def upload_note(sync: Sync, note: Note) -> None:
+    """Bring one document to the server; raise FedmemError, OSError."""
     with open(note.path, "rb") as file:
         raw = file.read(MAX_DOCUMENT_BYTES + 1)
     try:
@@ -8933,18 +8909,13 @@ def upload_note(sync: Sync, note: Note) -> str:
     if sync.client.options.get("redact"):
         content = mask_counted(content, sync.report.masked)
     digest = hash_text(content)
-    known = sync.state.get("notes", note.key) or {}
-    status = "known"
-    if known.get("sha256") != digest:
+    if sync.state.get("notes", note.key).get("sha256") != digest:
         arguments = {"path": note.upload, "content": content}
         answer = sync.call_signed(note.workspace, "upload_knowledge", **arguments)
         if answer["sha256"] != digest:
             raise Refused("the receipt is for other bytes")
-        status = answer["status"]
         sync.count(notes=1, raw_bytes=len(raw))
-    seen = [note.path, note.size, note.mtime_ns]
-    sync.state.put("notes", note.key, {"sha256": digest, "stat": seen})
-    return status
+    sync.state.put("notes", note.key, {"sha256": digest, "stat": note.seen})
 
 
 def choose_identity(
@@ -8961,28 +8932,25 @@ def choose_identity(
 
 
 def list_memory_notes(
-    client: Client,
-    environment: dict,
-    state: SyncState,
-    manifests: list[dict],
-    report: Report,
+    sync: Sync, environment: dict, manifests: list[dict]
 ) -> Iterator[Note]:
     """Yield the notes that Claude Code keeps by itself, in the memory folder of each
     git root; its project is known by a transcript that ran there."""
+    known = sync.state.about.setdefault("folders", {})
     for project in scan_folder(os.path.join(claude_folder(environment), "projects")):
         folder = os.path.join(project.path, "memory")
         if not any(entry.name.endswith(".md") for entry in scan_folder(folder)):
             continue
-        cwd = state.about.setdefault("folders", {}).get(project.name)
-        cwd = cwd or find_memory_cwd(project) or find_folder(project.name)
+        cwd = known.get(project.name) or find_memory_cwd(project)
+        cwd = cwd or find_folder(project.name)
         if not cwd:  # its folder is gone, and its transcripts with it
             log.warning("%s: nothing tells its project; it is not uploaded", folder)
             continue
-        state.about["folders"][project.name] = cwd
-        identity = choose_identity(client, manifests, "claude-code", cwd)
+        known[project.name] = cwd
+        identity = choose_identity(sync.client, manifests, "claude-code", cwd)
         row = {"local": folder, "upload_prefix": "auto/", "glob": "*.md"}
         manifest = {**identity._asdict(), "tracked_dirs": [row]}
-        yield from list_notes(manifest, report)
+        yield from list_notes(manifest, sync.report)
 
 
 def find_memory_cwd(project: os.DirEntry) -> str:
@@ -9030,22 +8998,10 @@ def run_sync(
     todo = plan_transcripts(found, state, ended, utc_now().timestamp())
     notes = [note for manifest in manifests for note in list_notes(manifest, report)]
     if sync.client.options.get("auto_memory", True):
-        given = (sync.client, environment, state, manifests, report)
-        notes += list_memory_notes(*given)
+        notes += list_memory_notes(sync, environment, manifests)
     report.unchanged = len(found) - len(todo)
-    tasks = [
-        (note.path, functools.partial(upload_note, sync, note))
-        for note in plan_notes(notes, state)
-    ]
-    for transcript in todo:
-        work = functools.partial(
-            _sync_transcript,
-            sync,
-            manifests,
-            transcript,
-            transcript.session_id in ended,
-        )
-        tasks.append((transcript.path, work))
+    tasks: list[tuple] = [(upload_note, note) for note in plan_notes(notes, state)]
+    tasks += [(_sync_transcript, t, manifests, t.session_id in ended) for t in todo]
     with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         done = [pool.submit(_run_task, sync, *task) for task in tasks]
         for number, future in enumerate(done, 1):
@@ -9060,10 +9016,10 @@ def run_sync(
 
 
 def _sync_transcript(
-    sync: Sync, manifests: list[dict], transcript: Transcript, has_ended: bool
-) -> str:
-    """Upload one transcript to the workspace of its directory."""
-    known = sync.state.get("sessions", transcript.key) or {}
+    sync: Sync, transcript: Transcript, manifests: list[dict], has_ended: bool
+) -> None:
+    """Upload one transcript, or a masked copy, to the workspace of its directory."""
+    known = sync.state.get("sessions", transcript.key)
     if len(known.get("identity", ())) == len(Identity._fields):
         identity = Identity(*known["identity"])
     else:
@@ -9071,15 +9027,23 @@ def _sync_transcript(
         identity = choose_identity(sync.client, manifests, transcript.tool, cwd)
     is_due = utc_now().timestamp() >= known.get("diverged_at", 0) + DIVERGED_WAIT_S
     may_diverge = has_ended or ("diverged_at" in known and is_due)
-    return upload_transcript(sync, transcript, identity, may_diverge)
+    with contextlib.ExitStack() as stack:
+        copy = transcript
+        if sync.client.options.get("redact"):
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            copy = mask_transcript(transcript, folder, sync.report)
+        if upload_transcript(sync, copy, identity, may_diverge):
+            sync.state.put("files", transcript.path, transcript.seen)
 
 
-def _run_task(sync: Sync, path: str, work: Callable[[], str]) -> None:
+def _run_task(
+    sync: Sync, work: Callable, item: Transcript | Note, *more: object
+) -> None:
     """Do one upload; a problem is reported, an unreachable server ends all others."""
     if sync.is_offline.is_set():
         return
     try:
-        work()
+        work(sync, item, *more)
     except (Unreachable, Unauthorized) as e:
         if not sync.is_offline.is_set():
             sync.is_offline.set()
@@ -9087,7 +9051,7 @@ def _run_task(sync: Sync, path: str, work: Callable[[], str]) -> None:
     except FileNotFoundError:
         pass  # removed since the listing; what was uploaded stays
     except (FedmemError, OSError) as e:
-        sync.fail(path, e)
+        sync.fail(item.path, e)
 
 
 # What was acknowledged is still there?
