@@ -8495,19 +8495,24 @@ def scan_files(folder: str) -> Iterator[os.DirEntry]:
 
 def list_transcripts(environment: dict, report: Report) -> list[Transcript]:
     """Return every transcript of Claude Code and Codex on this machine."""
-    found = []
+    named = []
     for project in scan_folder(os.path.join(claude_folder(environment), "projects")):
         for entry in scan_files(project.path):
             name = parse_claude_path(os.path.relpath(entry.path, project.path))
-            if name:
-                found.append(_make_transcript(entry, "claude-code", name))
+            named.append((entry, "claude-code", name))
     for folder in ("sessions", "archived_sessions"):
         for entry in scan_files(os.path.join(codex_folder(environment), folder)):
             match = _CODEX_NAME.fullmatch(entry.name)
-            if match:
-                found.append(_make_transcript(entry, "codex", match[1]))
+            named.append((entry, "codex", match[1] if match else ""))
             report.compressed += entry.name.endswith(".jsonl.zst")
-    return [transcript for transcript in found if transcript]
+    found = []
+    for entry, tool_name, name in named:
+        with contextlib.suppress(OSError):  # it is gone
+            if name:
+                info = entry.stat(follow_symlinks=False)
+                size, mtime_ns = info.st_size, info.st_mtime_ns
+                found.append(Transcript(entry.path, tool_name, name, size, mtime_ns))
+    return found
 
 
 def parse_claude_path(relative: str) -> str:
@@ -8520,17 +8525,6 @@ def parse_claude_path(relative: str) -> str:
     if len(parts) == 1:
         return stem
     return f"{parts[0]}.{stem}" if len(parts) > 2 and parts[1] == "subagents" else ""
-
-
-def _make_transcript(
-    entry: os.DirEntry, tool_name: str, name: str
-) -> Transcript | None:
-    """Return a transcript with its size and time, None when it is gone."""
-    try:
-        found = entry.stat(follow_symlinks=False)
-    except OSError:
-        return None
-    return Transcript(entry.path, tool_name, name, found.st_size, found.st_mtime_ns)
 
 
 def read_cwd(path: str) -> str:
@@ -9062,24 +9056,24 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
     for, and what the server had lost. The next sync brings what is lost."""
     from concurrent.futures import ThreadPoolExecutor
 
-    def check(key: str, known: dict) -> str:
-        """Return the session's name when the server does not have its bytes."""
+    def is_there(key: str, known: dict) -> bool:
+        """Return whether the server has a session's bytes."""
         name = key.partition("/")[2]
         probe = sync.call_signed(
             Identity(*known["identity"]), "upload_session", session_id=name, deep=deep
         )
-        rows = [(row["size"], row["sha256"]) for row in probe["have"]]
         # What was answered `contained` lies in a longer archive of the session.
-        is_there = any(
-            sha256 == known["sha256"] or size > known["size"] for size, sha256 in rows
+        return any(
+            row["sha256"] == known["sha256"] or row["size"] > known["size"]
+            for row in probe["have"]
         )
-        return "" if is_there else key
 
-    sessions = [(k, v) for k, v in sync.state.items("sessions") if v.get("sha256")]
+    sessions = {k: v for k, v in sync.state.items("sessions") if v.get("sha256")}
     lost = []
     with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
-        for key in pool.map(lambda row: check(*row), sessions):
-            if key:
+        answers = pool.map(is_there, sessions, sessions.values())
+        for key, is_kept in zip(sessions, answers, strict=True):
+            if not is_kept:
                 lost.append(f"session {key}")
                 sync.state.drop("sessions", key)
     notes = sync.state.items("notes")
