@@ -53,6 +53,7 @@ import argparse
 import base64
 import binascii
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
@@ -79,6 +80,7 @@ import signal
 import socket
 import socketserver
 import stat
+import subprocess
 import sys
 import tempfile
 import threading
@@ -8086,7 +8088,7 @@ def open_connection(address: Address, timeout_s: float) -> http.client.HTTPConne
             parts.hostname, parts.port or 80, timeout=timeout_s
         )
     else:
-        import ssl  # 20 ms that a hook on plain http need not pay
+        import ssl  # not in every Python
 
         try:
             context = ssl.create_default_context(cafile=address.ca or None)
@@ -8260,8 +8262,6 @@ def run_bridge(
 ):
     """Pass MCP messages between stdio and a server until the input ends: one JSON
     message per line (basic/transports/stdio); nothing else is written."""
-    from concurrent.futures import ThreadPoolExecutor
-
     lock = threading.Lock()
 
     def pass_on(line: bytes) -> None:
@@ -8272,7 +8272,7 @@ def run_bridge(
                 out.write(answer + b"\n")
                 out.flush()
 
-    with ThreadPoolExecutor(BRIDGE_THREADS) as pool:
+    with concurrent.futures.ThreadPoolExecutor(BRIDGE_THREADS) as pool:
         for line in lines:
             if line.strip():
                 pool.submit(pass_on, line)
@@ -8980,8 +8980,6 @@ def run_sync(
 ) -> Report:
     """Bring everything that is new or changed to the server and return what was done;
     what fails is in the report, and the rest goes on."""
-    from concurrent.futures import ThreadPoolExecutor
-
     state, report = sync.state, sync.report
     manifests = load_manifests(sync.client.home)
     found = list_transcripts(environment, report)
@@ -8992,7 +8990,7 @@ def run_sync(
     report.unchanged = len(found) - len(todo)
     tasks: list[tuple] = [(upload_note, note) for note in plan_notes(notes, state)]
     tasks += [(_sync_transcript, t, manifests, t.session_id in ended) for t in todo]
-    with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
+    with concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         done = [pool.submit(_run_task, sync, *task) for task in tasks]
         for number, future in enumerate(done, 1):
             future.result()
@@ -9050,7 +9048,6 @@ def _run_task(
 def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
     """Ask the server for everything that was acknowledged; return how much was asked
     for, and what the server had lost. The next sync brings what is lost."""
-    from concurrent.futures import ThreadPoolExecutor
 
     def is_there(key: str, known: dict) -> bool:
         """Return whether the server has a session's bytes."""
@@ -9066,7 +9063,7 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
 
     sessions = {k: v for k, v in sync.state.items("sessions") if v.get("sha256")}
     lost = []
-    with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
+    with concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         answers = pool.map(is_there, sessions, sessions.values())
         for key, is_kept in zip(sessions, answers, strict=True):
             if not is_kept:
@@ -9186,8 +9183,6 @@ def seconds_since_sync(client: Client) -> float:
 
 def spawn_sync(environment: dict) -> None:
     """Start a sync that outlives this process and shows no window."""
-    import subprocess
-
     home = client_home(environment)
     launcher = os.path.join(home, "bin", "memory_sync.py")
     program = launcher if os.path.exists(launcher) else os.path.realpath(__file__)
@@ -9630,8 +9625,6 @@ def plan_cron(table: str, client: Client, remove: bool) -> str:
 
 def read_crontab() -> str:
     """Return the user's crontab, empty without one; raise NotFound without cron."""
-    import subprocess
-
     try:
         listed = subprocess.run(["crontab", "-l"], capture_output=True, text=True)
     except OSError as e:
@@ -9682,8 +9675,6 @@ def format_schtasks(client: Client, remove: bool) -> list[str]:
 
 def schedule_sync(client: Client, remove: bool) -> str:
     """Let the system sync now and then, or no more; return what was done."""
-    import subprocess
-
     ways = {"win32": (_use_schtasks,), "darwin": (_use_launchd,)}
     problems = []
     for use in ways.get(sys.platform, (_use_cron, _use_systemd)):
@@ -9703,8 +9694,6 @@ def schedule_sync(client: Client, remove: bool) -> str:
 
 def _use_cron(client: Client, remove: bool) -> str:
     """Put our line into the user's crontab, or take it out."""
-    import subprocess
-
     table = read_crontab()
     wanted = plan_cron(table, client, remove)
     if wanted != table:
@@ -9715,7 +9704,6 @@ def _use_cron(client: Client, remove: bool) -> str:
 def _use_systemd(client: Client, remove: bool) -> str:
     """Start a timer of the user's systemd, or end it; raise what systemctl raises, and
     leave no unit behind then."""
-    import subprocess
 
     def control(*words: str, check: bool = True) -> None:
         """Run systemctl for the user."""
@@ -9750,8 +9738,6 @@ def _remove_units(paths: Iterable[str]) -> None:
 
 def _use_launchd(client: Client, remove: bool) -> str:
     """Load our property list into launchd, or unload it."""
-    import subprocess
-
     path = os.path.expanduser("~/Library/LaunchAgents/fedmem.sync.plist")
     if os.path.exists(path):
         subprocess.run(["launchctl", "unload", path], check=False, capture_output=True)
@@ -9764,8 +9750,6 @@ def _use_launchd(client: Client, remove: bool) -> str:
 
 def _use_schtasks(client: Client, remove: bool) -> str:
     """Make our task of Windows' scheduler, or remove it."""
-    import subprocess
-
     command = format_schtasks(client, remove)
     subprocess.run(command, check=not remove, capture_output=True)
     return "by schtasks"
