@@ -8349,6 +8349,10 @@ class Client:
         """Return a path below the client's home."""
         return os.path.join(self.home, *names)
 
+    def command(self, *words: str) -> list[str]:
+        """Return the words of a command line that runs the installed program."""
+        return [sys.executable, self.path("bin", "memory_sync.py"), *words]
+
     def remote(self, **more: object) -> Remote:
         """Return a door to the server under the sync token."""
         return Remote(self.address, self.sync_token, **more)
@@ -9293,6 +9297,7 @@ HOOK_EVENTS = {"SessionStart": 10, "SessionEnd": 30, "PreCompact": 10, "Stop": 1
 CRON_MARK = "# fedmem sync"
 TOML_BEGIN, TOML_END = "# >>> fedmem >>>", "# <<< fedmem <<<"
 SYNC_EVERY_MINUTES = 15
+SCHEDULED = ("sync", "--quiet")
 LAUNCHER = '''\
 """Start fedmem's client; imported, so that Python keeps the compiled program."""
 import os
@@ -9352,37 +9357,45 @@ def edit_json(path: str, about: str, edit: Callable[[dict], None]) -> Change:
     return Change(path, before, after, about)
 
 
+def plan_entry(path: str, about: str, key: str, entry: dict, remove: bool) -> Change:
+    """Return the change that puts our entry below a key of a JSON file, or takes it
+    out; raise BadRequest."""
+
+    def edit(value: dict) -> None:
+        """Put the server in, or take it out."""
+        servers = value.setdefault(key, {})
+        servers.pop(SERVER_NAME, None)
+        if not remove:
+            servers[SERVER_NAME] = entry
+        elif not servers:
+            del value[key]
+
+    return edit_json(path, about, edit)
+
+
 def plan_claude_server(client: Client, environment: dict, remove: bool) -> Change:
     """Return the change to Claude Code's user configuration: the MCP server, with the
     headers that name machine and tool."""
     folder = environment.get("CLAUDE_CONFIG_DIR")
     path = os.path.expanduser(os.path.join(folder or "~", ".claude.json"))
+    entry = describe_server(client, "claude-code")
+    return plan_entry(path, "Claude Code: MCP server", "mcpServers", entry, remove)
 
-    def edit(value: dict) -> None:
-        """Put the server in, or take it out."""
-        servers = value.setdefault("mcpServers", {})
-        servers.pop(SERVER_NAME, None)
-        if not remove:
-            servers[SERVER_NAME] = describe_server(client, "claude-code")
-        elif not servers:
-            del value["mcpServers"]
 
-    return edit_json(path, "Claude Code: MCP server", edit)
+def describe_bridge(client: Client, tool_name: str) -> dict:
+    """Return how a client of MCP starts the bridge."""
+    command, *arguments = client.command("stdio", "--tool", tool_name)
+    return {"command": command, "args": arguments}
 
 
 def describe_server(client: Client, tool_name: str) -> dict:
     """Return how a client of MCP reaches the memory: by URL, or by the bridge where
     the certificate is one that only our own client takes."""
     if client.address.pin or client.address.ca:
-        launcher = client.path("bin", "memory_sync.py")
-        arguments = [launcher, "stdio", "--tool", tool_name]
-        return {"type": "stdio", "command": sys.executable, "args": arguments}
+        return {"type": "stdio", **describe_bridge(client, tool_name)}
     url = urllib.parse.urlunsplit(parse_url(client.address.url))
-    return {
-        "type": "http",
-        "url": url,
-        "headers": make_client_headers(client, tool_name),
-    }
+    headers = make_client_headers(client, tool_name)
+    return {"type": "http", "url": url, "headers": headers}
 
 
 def make_client_headers(client: Client, tool_name: str) -> dict[str, str]:
@@ -9398,8 +9411,7 @@ def plan_claude_hooks(client: Client, environment: dict, remove: bool) -> Change
     """Return the change to Claude Code's settings: the hooks, each with a timeout, for
     without one SessionEnd is ended after 1.5 s (measured)."""
     path = os.path.join(claude_folder(environment), "settings.json")
-    launcher = client.path("bin", "memory_sync.py")
-    command = f"{_quote(sys.executable)} {_quote(launcher)} claude-hook"
+    command = _quote(*client.command()) + " claude-hook"
 
     def edit(value: dict) -> None:
         """Put the hooks in, or take them out; those of others stay."""
@@ -9416,11 +9428,13 @@ def plan_claude_hooks(client: Client, environment: dict, remove: bool) -> Change
     return edit_json(path, "Claude Code: hooks", edit)
 
 
-def _quote(text: str) -> str:
-    """Return a word as the shell of this system takes it."""
+def _quote(*words: str) -> str:
+    """Return words as the shell of this system takes them."""
     import shlex
 
-    return f'"{text}"' if sys.platform == "win32" else shlex.quote(text)
+    if sys.platform == "win32":
+        return " ".join(f'"{word}"' for word in words)
+    return shlex.join(words)
 
 
 def plan_codex(client: Client, environment: dict, remove: bool) -> Change:
@@ -9454,52 +9468,80 @@ def format_codex(client: Client) -> str:
     return "\n".join([*lines, TOML_END]) + "\n"
 
 
-# Client, file below HOME, the key that holds servers, how a server's entry is written.
-OTHER_CLIENTS = (
-    ("Cursor", "cursor", ".cursor/mcp.json", "mcpServers", {"url": "url"}),
+# Other clients, those that `install` edits and those that are set up by hand: name,
+# tool, file, the key above the entry, the name of the URL's key, what else it has.
+OPENCODE = {"type": "remote", "enabled": True, "oauth": False}
+EDITED = (
+    ("Cursor", "cursor", "~/.cursor/mcp.json", "mcpServers", "url", {}),
     (
         "Gemini CLI",
         "gemini-cli",
-        ".gemini/settings.json",
+        "~/.gemini/settings.json",
         "mcpServers",
-        {"url": "httpUrl"},
+        "httpUrl",
+        {},
     ),
     (
         "opencode",
         "opencode",
-        ".config/opencode/opencode.json",
+        "~/.config/opencode/opencode.json",
         "mcp",
-        {"url": "url", "type": "remote", "enabled": True, "oauth": False},
+        "url",
+        OPENCODE,
+    ),
+)
+WINDSURF = "~/.codeium/windsurf/mcp_config.json"
+CLINE = {"type": "streamableHttp", "disabled": False, "autoApprove": []}
+BY_HAND = (
+    ("VS Code", "vscode", ".vscode/mcp.json", "servers", "url", {"type": "http"}),
+    ("Windsurf", "windsurf", WINDSURF, "mcpServers", "serverUrl", {}),
+    ("Zed", "zed", "settings.json", "context_servers", "url", {}),
+    ("Cline", "cline", "MCP Servers > Configure", "mcpServers", "url", CLINE),
+)
+STDIO_ONLY = (
+    ("Claude Desktop", "claude-desktop", "claude_desktop_config.json"),
+    ("Junie", "junie", "~/.junie/mcp/mcp.json"),
+)
+# Name, tool, file, the entry's YAML up to its headers, how far these are indented.
+YAML_CLIENTS = (
+    (
+        "Continue",
+        "continue",
+        "~/.continue/config.yaml",
+        "mcpServers:\n  - name: fedmem\n    type: streamable-http\n    url: %s\n"
+        "    requestOptions:\n      headers:",
+        8,
+    ),
+    (
+        "Goose",
+        "goose",
+        "~/.config/goose/config.yaml",
+        "extensions:\n  fedmem:\n    enabled: true\n    type: streamable_http\n"
+        "    name: fedmem\n    uri: %s\n    headers:",
+        6,
     ),
 )
 
 
-def plan_other(client: Client, row: tuple, remove: bool) -> Change | None:
-    """Return the change to another client's configuration, None when it is not here."""
-    name, tool_name, place, key, form = row
-    path = os.path.expanduser(os.path.join("~", place))
-    if not os.path.isdir(os.path.dirname(path)):
-        return None
+def make_entry(client: Client, row: tuple) -> dict:
+    """Return the entry for the server in the form of another client."""
+    _, tool_name, _, key, url_key, more = row
     server = describe_server(client, tool_name)
     if "url" in server:
-        more = {n: v for n, v in form.items() if n != "url"}
-        entry = {form["url"]: server["url"], **more, "headers": server["headers"]}
-    elif key == "mcp":
+        return {url_key: server["url"], **more, "headers": server["headers"]}
+    if key == "mcp":
         command = [server["command"], *server["args"]]
-        entry = {"type": "local", "command": command, "enabled": True}
-    else:
-        entry = {"command": server["command"], "args": server["args"]}
+        return {"type": "local", "command": command, "enabled": True}
+    return describe_bridge(client, tool_name)
 
-    def edit(value: dict) -> None:
-        """Put the server in, or take it out."""
-        servers = value.setdefault(key, {})
-        servers.pop(SERVER_NAME, None)
-        if not remove:
-            servers[SERVER_NAME] = entry
-        elif not servers:
-            del value[key]
 
-    return edit_json(path, name, edit)
+def plan_other(client: Client, row: tuple, remove: bool) -> Change | None:
+    """Return the change to another client's configuration, None when it is not here."""
+    name, _, place, key, _, _ = row
+    path = os.path.expanduser(place)
+    if not os.path.isdir(os.path.dirname(path)):
+        return None
+    return plan_entry(path, name, key, make_entry(client, row), remove)
 
 
 def plan_install(
@@ -9508,13 +9550,10 @@ def plan_install(
     """Return every change that sets up this machine's clients, or with `remove` takes
     that back, and a sentence for each file that is left alone."""
     plans: list[Callable[[], Change | None]] = [
-        functools.partial(plan_claude_server, client, environment, remove),
-        functools.partial(plan_claude_hooks, client, environment, remove),
-        functools.partial(plan_codex, client, environment, remove),
+        functools.partial(plan, client, environment, remove)
+        for plan in (plan_claude_server, plan_claude_hooks, plan_codex)
     ]
-    plans += [
-        functools.partial(plan_other, client, row, remove) for row in OTHER_CLIENTS
-    ]
+    plans += [functools.partial(plan_other, client, row, remove) for row in EDITED]
     changes, left = [], []
     for plan in plans:
         try:
@@ -9532,93 +9571,33 @@ def format_snippet(client: Client) -> str:
     return json.dumps(entry, indent=2, ensure_ascii=False)
 
 
-# Clients that are set up by hand: name, tool, file, the key above the entry, the name
-# of the URL's key, and what else the entry has.
-BY_HAND = (
-    ("VS Code", "vscode", ".vscode/mcp.json", "servers", "url", {"type": "http"}),
-    (
-        "Windsurf",
-        "windsurf",
-        "~/.codeium/windsurf/mcp_config.json",
-        "mcpServers",
-        "serverUrl",
-        {},
-    ),
-    ("Zed", "zed", "settings.json", "context_servers", "url", {}),
-    (
-        "Cline",
-        "cline",
-        "MCP Servers > Configure",
-        "mcpServers",
-        "url",
-        {"type": "streamableHttp", "disabled": False, "autoApprove": []},
-    ),
-)
-STDIO_ONLY = (
-    ("Claude Desktop", "claude-desktop", "claude_desktop_config.json"),
-    ("Junie", "junie", "~/.junie/mcp/mcp.json"),
-)
-
-
 def format_snippets(client: Client) -> str:
     """Return the entries of clients that `install` does not edit, ready to paste."""
+    entries = [(row, row[3], make_entry(client, row)) for row in BY_HAND]
+    for row in STDIO_ONLY:
+        entries.append((row, "mcpServers", describe_bridge(client, row[1])))
     parts = []
-    launcher = client.path("bin", "memory_sync.py")
-    bridge = {"command": sys.executable, "args": [launcher, "stdio", "--tool"]}
-    for name, tool_name, place, key, url_key, more in BY_HAND:
-        server = describe_server(client, tool_name)
-        entry = {"command": server.get("command"), "args": server.get("args")}
-        if "url" in server:
-            entry = {url_key: server["url"], **more, "headers": server["headers"]}
-        value = {key: {SERVER_NAME: entry}}
-        parts.append(f"{name} ({place}):\n{json.dumps(value, indent=2)}")
-    for name, tool_name, place in STDIO_ONLY:
-        entry = {**bridge, "args": [*bridge["args"], tool_name]}
-        value = {"mcpServers": {SERVER_NAME: entry}}
-        parts.append(f"{name} ({place}):\n{json.dumps(value, indent=2)}")
+    for (name, _, place, *_), key, entry in entries:
+        text = json.dumps({key: {SERVER_NAME: entry}}, indent=2)
+        parts.append(f"{name} ({place}):\n{text}")
     url = urllib.parse.urlunsplit(parse_url(client.address.url))
-    for name, tool_name, place, head, url_key, indent in (
-        (
-            "Continue",
-            "continue",
-            "~/.continue/config.yaml",
-            f"mcpServers:\n  - name: {SERVER_NAME}\n    type: streamable-http",
-            "url",
-            "    requestOptions:\n      ",
-        ),
-        (
-            "Goose",
-            "goose",
-            "~/.config/goose/config.yaml",
-            "extensions:\n  fedmem:\n    "
-            f"enabled: true\n    type: streamable_http\n    name: {SERVER_NAME}",
-            "uri",
-            "    ",
-        ),
-    ):
-        lines = [head, f"    {url_key}: {json.dumps(url)}", f"{indent}headers:"]
-        deeper = " " * (len(indent.rpartition("\n")[2]) + 2)
+    for name, tool_name, place, head, indent in YAML_CLIENTS:
+        lines = [f"{name} ({place}):", head % json.dumps(url)]
         for header, value in make_client_headers(client, tool_name).items():
-            lines.append(f"{deeper}{header}: {json.dumps(value)}")
-        parts.append(f"{name} ({place}):\n" + "\n".join(lines))
+            lines.append(f"{' ' * indent}{header}: {json.dumps(value)}")
+        parts.append("\n".join(lines))
     return "\n\n".join(parts)
-
-
-def make_sync_command(client: Client) -> list[str]:
-    """Return the words of the command that a schedule runs."""
-    return [sys.executable, client.path("bin", "memory_sync.py"), "sync", "--quiet"]
 
 
 def plan_cron(table: str, client: Client, remove: bool) -> str:
     """Return a crontab with our marked line in it, or without it."""
     lines = [line for line in table.splitlines() if CRON_MARK not in line]
     if not remove:
-        command = " ".join(_quote(word) for word in make_sync_command(client))
-        home = f"MEMORY_SYNC_HOME={_quote(client.home)}"
-        log_file = _quote(client.path("log"))
+        command = _quote(*client.command(*SCHEDULED))
+        home, out = _quote(client.home), _quote(client.path("log"))
         lines.append(
-            f"*/{SYNC_EVERY_MINUTES} * * * * {home} {command} >>{log_file} 2>&1 "
-            + CRON_MARK
+            f"*/{SYNC_EVERY_MINUTES} * * * * MEMORY_SYNC_HOME={home} {command} "
+            f">>{out} 2>&1 {CRON_MARK}"
         )
     return "\n".join(lines) + "\n" if lines else ""
 
@@ -9634,7 +9613,7 @@ def read_crontab() -> str:
 
 def format_units(client: Client) -> dict[str, str]:
     """Return the systemd user units that sync, by file name."""
-    command = " ".join(_quote(word) for word in make_sync_command(client))
+    command = _quote(*client.command(*SCHEDULED))
     service = (
         "[Unit]\nDescription=fedmem sync\n\n[Service]\nType=oneshot\n"
         f"Environment=MEMORY_SYNC_HOME={client.home}\nExecStart={command}\n"
@@ -9653,7 +9632,7 @@ def format_launchd(client: Client) -> bytes:
 
     value = {
         "Label": "fedmem.sync",
-        "ProgramArguments": make_sync_command(client),
+        "ProgramArguments": client.command(*SCHEDULED),
         "EnvironmentVariables": {"MEMORY_SYNC_HOME": client.home},
         "StartInterval": SYNC_EVERY_MINUTES * 60,
         "RunAtLoad": True,
@@ -9666,7 +9645,7 @@ def format_schtasks(client: Client, remove: bool) -> list[str]:
     window."""
     if remove:
         return ["schtasks", "/Delete", "/F", "/TN", "fedmem sync"]
-    python, *rest = make_sync_command(client)
+    python, *rest = client.command(*SCHEDULED)
     python = re.sub(r"python\.exe$", "pythonw.exe", python, flags=re.IGNORECASE)
     command = " ".join(f'"{word}"' if " " in word else word for word in (python, *rest))
     every = ["/SC", "MINUTE", "/MO", str(SYNC_EVERY_MINUTES)]
@@ -10768,11 +10747,9 @@ def list_probes(
         found = remote.call("list_workspaces", limit=1)
         return f"{client.address.url}: {plural(found['total'], 'workspace')}"
 
-    def look_at(plan: Callable[[], Change | None]) -> str:
+    def look_at(plan: Callable) -> str:
         """Compare a client's configuration with what install would write."""
-        change = plan()
-        if change is None:
-            return "not here"
+        change = plan(client, environment, False)
         if change.before != change.after:
             raise NotFound(f"{change.path} lacks it; run install again")
         return change.path
@@ -10795,14 +10772,13 @@ def list_probes(
             raise Conflict(f"{format_minute(found)}: run sync, it says what is wrong")
         return format_minute(found)
 
-    given = (client, environment, False)
     return [
         ("AI token", functools.partial(reach, client.mcp_token)),
         ("sync token", functools.partial(reach, client.sync_token)),
         ("clock", functools.partial(compare_clocks, client)),
-        ("Claude Code", lambda: look_at(lambda: plan_claude_server(*given))),
-        ("Claude Code hooks", lambda: look_at(lambda: plan_claude_hooks(*given))),
-        ("Codex", lambda: look_at(lambda: plan_codex(*given))),
+        ("Claude Code", lambda: look_at(plan_claude_server)),
+        ("Claude Code hooks", lambda: look_at(plan_claude_hooks)),
+        ("Codex", lambda: look_at(plan_codex)),
         ("hook last fired", lambda: read_line("hook")),
         ("schedule", find_schedule),
         ("last complete sync", lambda: read_state("last_success")),
@@ -10938,8 +10914,7 @@ def cmd_install(args: argparse.Namespace) -> int:
     else:
         print(f"This machine is {client.machine!r}. For VS Code, Zed, Windsurf, Cline,")
         print("Continue, Goose, Claude Desktop and Junie: install --snippets.")
-        launcher = client.path("bin", "memory_sync.py")
-        print(f"Next: {_quote(sys.executable)} {_quote(launcher)} sync")
+        print(f"Next: {_quote(*client.command('sync'))}")
     return 1 if left else 0
 
 
