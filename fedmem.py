@@ -9468,39 +9468,41 @@ def format_codex(client: Client) -> str:
     return "\n".join([*lines, TOML_END]) + "\n"
 
 
-# Other clients, those that `install` edits and those that are set up by hand: name,
-# tool, file, the key above the entry, the name of the URL's key, what else it has.
+@dataclasses.dataclass(frozen=True)
+class App:
+    """Describe where another client keeps its servers, and in which form."""
+
+    name: str
+    tool: str
+    place: str
+    key: str = "mcpServers"  # above the entry
+    url_key: str = "url"
+    more: dict = dataclasses.field(default_factory=dict)
+
+
 OPENCODE = {"type": "remote", "enabled": True, "oauth": False}
+CLINE = {"type": "streamableHttp", "disabled": False, "autoApprove": []}
 EDITED = (
-    ("Cursor", "cursor", "~/.cursor/mcp.json", "mcpServers", "url", {}),
-    (
-        "Gemini CLI",
-        "gemini-cli",
-        "~/.gemini/settings.json",
-        "mcpServers",
-        "httpUrl",
-        {},
-    ),
-    (
-        "opencode",
-        "opencode",
-        "~/.config/opencode/opencode.json",
-        "mcp",
-        "url",
-        OPENCODE,
+    App("Cursor", "cursor", "~/.cursor/mcp.json"),
+    App("Gemini CLI", "gemini-cli", "~/.gemini/settings.json", url_key="httpUrl"),
+    App(
+        "opencode", "opencode", "~/.config/opencode/opencode.json", "mcp", more=OPENCODE
     ),
 )
-WINDSURF = "~/.codeium/windsurf/mcp_config.json"
-CLINE = {"type": "streamableHttp", "disabled": False, "autoApprove": []}
 BY_HAND = (
-    ("VS Code", "vscode", ".vscode/mcp.json", "servers", "url", {"type": "http"}),
-    ("Windsurf", "windsurf", WINDSURF, "mcpServers", "serverUrl", {}),
-    ("Zed", "zed", "settings.json", "context_servers", "url", {}),
-    ("Cline", "cline", "MCP Servers > Configure", "mcpServers", "url", CLINE),
+    App("VS Code", "vscode", ".vscode/mcp.json", "servers", more={"type": "http"}),
+    App(
+        "Windsurf",
+        "windsurf",
+        "~/.codeium/windsurf/mcp_config.json",
+        url_key="serverUrl",
+    ),
+    App("Zed", "zed", "settings.json", "context_servers"),
+    App("Cline", "cline", "MCP Servers > Configure", more=CLINE),
 )
 STDIO_ONLY = (
-    ("Claude Desktop", "claude-desktop", "claude_desktop_config.json"),
-    ("Junie", "junie", "~/.junie/mcp/mcp.json"),
+    App("Claude Desktop", "claude-desktop", "claude_desktop_config.json"),
+    App("Junie", "junie", "~/.junie/mcp/mcp.json"),
 )
 # Name, tool, file, the entry's YAML up to its headers, how far these are indented.
 YAML_CLIENTS = (
@@ -9523,25 +9525,23 @@ YAML_CLIENTS = (
 )
 
 
-def make_entry(client: Client, row: tuple) -> dict:
+def make_entry(client: Client, app: App) -> dict:
     """Return the entry for the server in the form of another client."""
-    _, tool_name, _, key, url_key, more = row
-    server = describe_server(client, tool_name)
+    server = describe_server(client, app.tool)
     if "url" in server:
-        return {url_key: server["url"], **more, "headers": server["headers"]}
-    if key == "mcp":
+        return {app.url_key: server["url"], **app.more, "headers": server["headers"]}
+    if app.key == "mcp":
         command = [server["command"], *server["args"]]
         return {"type": "local", "command": command, "enabled": True}
-    return describe_bridge(client, tool_name)
+    return describe_bridge(client, app.tool)
 
 
-def plan_other(client: Client, row: tuple, remove: bool) -> Change | None:
+def plan_app(client: Client, app: App, remove: bool) -> Change | None:
     """Return the change to another client's configuration, None when it is not here."""
-    name, _, place, key, _, _ = row
-    path = os.path.expanduser(place)
+    path = os.path.expanduser(app.place)
     if not os.path.isdir(os.path.dirname(path)):
         return None
-    return plan_entry(path, name, key, make_entry(client, row), remove)
+    return plan_entry(path, app.name, app.key, make_entry(client, app), remove)
 
 
 def plan_install(
@@ -9553,7 +9553,7 @@ def plan_install(
         functools.partial(plan, client, environment, remove)
         for plan in (plan_claude_server, plan_claude_hooks, plan_codex)
     ]
-    plans += [functools.partial(plan_other, client, row, remove) for row in EDITED]
+    plans += [functools.partial(plan_app, client, app, remove) for app in EDITED]
     changes, left = [], []
     for plan in plans:
         try:
@@ -9573,13 +9573,12 @@ def format_snippet(client: Client) -> str:
 
 def format_snippets(client: Client) -> str:
     """Return the entries of clients that `install` does not edit, ready to paste."""
-    entries = [(row, row[3], make_entry(client, row)) for row in BY_HAND]
-    for row in STDIO_ONLY:
-        entries.append((row, "mcpServers", describe_bridge(client, row[1])))
+    entries = [(app, make_entry(client, app)) for app in BY_HAND]
+    entries += [(app, describe_bridge(client, app.tool)) for app in STDIO_ONLY]
     parts = []
-    for (name, _, place, *_), key, entry in entries:
-        text = json.dumps({key: {SERVER_NAME: entry}}, indent=2)
-        parts.append(f"{name} ({place}):\n{text}")
+    for app, entry in entries:
+        text = json.dumps({app.key: {SERVER_NAME: entry}}, indent=2)
+        parts.append(f"{app.name} ({app.place}):\n{text}")
     url = urllib.parse.urlunsplit(parse_url(client.address.url))
     for name, tool_name, place, head, indent in YAML_CLIENTS:
         lines = [f"{name} ({place}):", head % json.dumps(url)]
