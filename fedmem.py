@@ -10966,62 +10966,65 @@ def add_option(parser: argparse.ArgumentParser, option: Option) -> None:
     parser.add_argument(option.flag, dest=option.name, help=text.replace("%", "%%"))
 
 
-def add_serve(commands: argparse._SubParsersAction) -> None:
-    """Add the command serve."""
+def add_switch(parser: argparse.ArgumentParser, flag: str, text: str) -> None:
+    """Give a parser a flag without a value."""
+    parser.add_argument(flag, action="store_true", help=text)
+
+
+COMMANDS = (
+    ("serve", cmd_serve, "serve the memory over MCP"),
+    ("backup", cmd_backup, "make a snapshot, while a server runs or not"),
+    ("restore", cmd_restore, "make a root of a snapshot"),
+    ("check", cmd_check, "compare every file with its record"),
+    ("reindex", cmd_reindex, "make the search index anew"),
+    ("export", cmd_export, "write the memory as a plain folder"),
+    ("token", cmd_token, "show the tokens, or replace one"),
+    ("stats", cmd_stats, "say what there is and who was heard of when"),
+    ("install", cmd_install, "set this machine up as a client"),
+    ("sync", cmd_sync, "bring what is new to the server"),
+    ("verify", cmd_verify, "ask the server for all it acknowledged"),
+    ("test", cmd_test, "say what works on this machine"),
+    ("claude-hook", cmd_claude_hook, "what Claude Code's hooks call"),
+    ("stdio", cmd_stdio, "a bridge for clients that speak stdio"),
+    ("init-manifest", cmd_init_manifest, "choose what a project uploads"),
+    ("search", cmd_search, "search sessions, or notes"),
+    ("sessions", cmd_sessions, "list the newest sessions"),
+    ("read", cmd_read, "show a session"),
+)
+
+
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of serve."""
     hidden = [f"{o.variable}: {o.help}" for o in OPTIONS if not o.flag]
-    parser = commands.add_parser(
-        "serve",
-        help="serve the memory over MCP",
-        epilog="Variables without a flag. " + ". ".join(hidden) + ".",
-    )
+    parser.epilog = "Variables without a flag. " + ". ".join(hidden) + "."
     for option in OPTIONS:
         if option.flag:
             add_option(parser, option)
-    parser.add_argument(
-        "--existing",
-        action="store_true",
-        help="refuse a root that was never initialised (an unmounted disk)",
-    )
-    parser.add_argument(
-        "--demo",
-        action="store_true",
-        help="a temporary memory with samples and the token dev-token, loopback only",
-    )
-    parser.set_defaults(run=cmd_serve)
+    text = "refuse a root that was never initialised (an unmounted disk)"
+    add_switch(parser, "--existing", text)
+    text = "a temporary memory with samples and the token dev-token, loopback only"
+    add_switch(parser, "--demo", text)
 
 
-def add_operator_commands(commands: argparse._SubParsersAction) -> None:
-    """Add the commands of who runs a server."""
-    options = [o for o in OPTIONS if o.variable in ("MEMORY_ROOT", "CACHE_DIR")]
-    parsers = {}
-    for name, run, about in (
-        ("backup", cmd_backup, "make a snapshot, while a server runs or not"),
-        ("restore", cmd_restore, "make a root of a snapshot"),
-        ("check", cmd_check, "compare every file with its record"),
-        ("reindex", cmd_reindex, "make the search index anew"),
-        ("export", cmd_export, "write the memory as a plain folder"),
-        ("token", cmd_token, "show the tokens, or replace one"),
-        ("stats", cmd_stats, "say what there is and who was heard of when"),
-    ):
-        parser = parsers[name] = commands.add_parser(name, help=about)
-        for option in options if name != "restore" else ():
-            add_option(parser, option)
-        parser.set_defaults(run=run)
+def add_operator(parsers: dict[str, argparse.ArgumentParser]) -> None:
+    """Add the arguments of the other commands of who runs a server."""
+    for name in ("backup", "check", "reindex", "export", "token", "stats"):
+        for option in OPTIONS:
+            if option.variable in ("MEMORY_ROOT", "CACHE_DIR"):
+                add_option(parsers[name], option)
     add = parsers["backup"].add_argument
     add("--to", metavar="DIR", help="where snapshots are kept; MEMORY_ROOT-backups")
     add("--keep", type=int, default=SNAPSHOTS_KEPT, help="how many; default 14")
     add("--tar", metavar="FILE", help="write the new snapshot as a tar file as well")
     parsers["restore"].add_argument("snapshot", metavar="SNAPSHOT")
-    parsers["restore"].add_argument(
-        "--to", required=True, metavar="DIR", help="a new or empty folder"
-    )
-    add = parsers["check"].add_argument
-    add("--deep", action="store_true", help="read every archive")
-    add("--repair", action="store_true", help="mend what needs no choice")
+    for name in ("restore", "export"):
+        add = parsers[name].add_argument
+        add("--to", required=True, metavar="DIR", help="a new or empty folder")
+    add_switch(parsers["check"], "--deep", "read every archive")
+    add_switch(parsers["check"], "--repair", "mend what needs no choice")
     add = parsers["export"].add_argument
-    add("--to", required=True, metavar="DIR", help="a new or empty folder")
     add("--workspace", default="", metavar="ID", help="only this workspace")
-    add("--markdown", action="store_true", help="as pages for people, secrets masked")
+    add_switch(parsers["export"], "--markdown", "as pages for people, secrets masked")
     add("--session", default="", metavar="ID", help="only this session")
     add = parsers["token"].add_argument
     add("action", choices=("show", "rotate"))
@@ -11030,87 +11033,52 @@ def add_operator_commands(commands: argparse._SubParsersAction) -> None:
     add("--env", metavar="FILE", help="the file of variables that holds the token")
 
 
-def add_install(commands: argparse._SubParsersAction) -> None:
-    """Add the command install."""
-    parser = commands.add_parser("install", help="set this machine up as a client")
-    parser.add_argument("token", nargs="?", metavar="TOKEN", help="the AI token")
-    for name, text in (
-        ("--sync-token", "the sync token"),
-        ("--url", "the server's address"),
-        ("--machine", "this machine's name; default its host name"),
-        ("--pin", "sha256//... of the server's public key, for its own certificate"),
-        ("--ca", "file of the authority that signed the server's certificate"),
-    ):
-        parser.add_argument(name, help=text)
-    parser.add_argument(
-        "--dry-run", action="store_true", help="only say what it would do"
-    )
-    parser.add_argument("--uninstall", action="store_true", help="take it all back")
-    parser.add_argument(
-        "--snippets", action="store_true", help="print entries for other clients"
-    )
-    parser.add_argument(
-        "--adopt", action="store_true", help="take a name that is in use"
-    )
-    parser.set_defaults(run=cmd_install)
-
-
-def add_client_commands(commands: argparse._SubParsersAction) -> None:
-    """Add the commands of a client machine."""
-    add_install(commands)
-    parser = commands.add_parser("sync", help="bring what is new to the server")
-    parser.add_argument("--quiet", action="store_true", help="give up sooner")
-    parser.set_defaults(run=cmd_sync)
-    parser = commands.add_parser(
-        "verify", help="ask the server for all it acknowledged"
-    )
-    parser.add_argument("--deep", action="store_true", help="re-hash every archive")
-    parser.set_defaults(run=cmd_verify)
-    parser = commands.add_parser("test", help="say what works on this machine")
-    parser.set_defaults(run=cmd_test)
-    parser = commands.add_parser("claude-hook", help="what Claude Code's hooks call")
-    parser.set_defaults(run=cmd_claude_hook)
-    parser = commands.add_parser("stdio", help="a bridge for clients that speak stdio")
-    parser.add_argument("--tool", default="stdio", help="the client's name")
-    parser.set_defaults(run=cmd_stdio)
-    parser = commands.add_parser("init-manifest", help="choose what a project uploads")
+def add_client(parsers: dict[str, argparse.ArgumentParser]) -> None:
+    """Add the arguments of the commands of a client machine."""
+    add = parsers["install"].add_argument
+    add("token", nargs="?", metavar="TOKEN", help="the AI token")
+    add("--sync-token", help="the sync token")
+    add("--url", help="the server's address")
+    add("--machine", help="this machine's name; default its host name")
+    text = "sha256//... of the server's public key, for its own certificate"
+    add("--pin", help=text)
+    add("--ca", help="file of the authority that signed the server's certificate")
+    add_switch(parsers["install"], "--dry-run", "only say what it would do")
+    add_switch(parsers["install"], "--uninstall", "take it all back")
+    add_switch(parsers["install"], "--snippets", "print entries for other clients")
+    add_switch(parsers["install"], "--adopt", "take a name that is in use")
+    add_switch(parsers["sync"], "--quiet", "give up sooner")
+    add_switch(parsers["verify"], "--deep", "re-hash every archive")
+    parsers["stdio"].add_argument("--tool", default="stdio", help="the client's name")
     for name in ("tool", "project", "cwd"):
-        parser.add_argument(f"--{name}", required=True)
-    parser.set_defaults(run=cmd_init_manifest)
-
-
-def add_reading_commands(commands: argparse._SubParsersAction) -> None:
-    """Add the commands that show the memory in a terminal."""
-    search_ = commands.add_parser("search", help="search sessions, or notes")
-    search_.add_argument("words", nargs="+", metavar="WORD")
-    search_.add_argument("--notes", action="store_true", help="search knowledge")
-    search_.set_defaults(run=cmd_search)
-    sessions = commands.add_parser("sessions", help="list the newest sessions")
-    sessions.set_defaults(run=cmd_sessions)
-    read = commands.add_parser("read", help="show a session")
-    read.add_argument("session", metavar="[WORKSPACE/]SESSION")
-    read.add_argument("--offset", type=int, default=0, help="negative: from the end")
-    read.set_defaults(run=cmd_read)
-    for parser, limit in ((sessions, 20), (read, 50)):
-        parser.add_argument("--limit", type=int, default=limit)
-    for parser in (search_, sessions, read):
-        parser.add_argument("--json", action="store_true", help="for programs")
+        parsers["init-manifest"].add_argument(f"--{name}", required=True)
+    parsers["search"].add_argument("words", nargs="+", metavar="WORD")
+    add_switch(parsers["search"], "--notes", "search knowledge")
+    add = parsers["read"].add_argument
+    add("session", metavar="[WORKSPACE/]SESSION")
+    add("--offset", type=int, default=0, help="negative: from the end")
+    for name, limit in (("sessions", 20), ("read", 50)):
+        parsers[name].add_argument("--limit", type=int, default=limit)
+    for name in ("search", "sessions", "read"):
+        add_switch(parsers[name], "--json", "for programs")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    about = "\n\n".join(__doc__.split("\n\n")[:3])
     parser = argparse.ArgumentParser(
         prog="fedmem.py",
-        description=about,
+        description="\n\n".join(__doc__.split("\n\n")[:3]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"fedmem {VERSION}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    add_serve(commands)
-    add_operator_commands(commands)
-    add_client_commands(commands)
-    add_reading_commands(commands)
+    parsers = {}
+    for name, run, about in COMMANDS:
+        parsers[name] = commands.add_parser(name, help=about)
+        parsers[name].set_defaults(run=run)
+    add_serve(parsers["serve"])
+    add_operator(parsers)
+    add_client(parsers)
     return parser
 
 
