@@ -9968,9 +9968,10 @@ def _fill_snapshot(root: str, last: str, draft: str) -> tuple[int, int]:
             if ("/.versions/" in path) == is_version:
                 is_same = _is_as_in(last, path, found)
                 counts[is_same] += 1
-                link_file(last, path, draft) if is_same else copy_file(
-                    root, path, draft
-                )
+                if is_same:
+                    link_file(last, path, draft)
+                else:
+                    copy_file(root, path, draft)
     for _ in range(BACKUP_ROUNDS):
         before, reached = reached, measure_journal(root)
         if before == reached:
@@ -10036,9 +10037,8 @@ def restore(snapshot: str, root: str) -> list[str]:
     if stat_file(snapshot, JOURNAL_FILE) is None:
         raise NotFound(f"{snapshot!r} is no snapshot: it has no {JOURNAL_FILE}.")
     require_empty_folder(root)
-    files = [relative for relative, _ in iter_stored(snapshot)]
-    sizes = sum(found.st_size for _, found in iter_stored(snapshot))
-    require_room(root, sizes)
+    files = dict(iter_stored(snapshot))
+    require_room(root, sum(found.st_size for found in files.values()))
     for relative in [*files, JOURNAL_FILE]:
         if not copy_file(snapshot, relative, root):
             raise Damaged(f"{snapshot}/{relative} vanished while it was restored.")
@@ -10084,9 +10084,8 @@ def export_memory(
                     data = mask(data.decode("utf-8", "replace")).encode()
                 write_file(target, f"{workspace_id}/{path}", data, durable=False)
                 documents += 1
-        for session_id, paths in list(
-            store.journal.ledger(workspace_id).sessions.items()
-        ):
+        ledger = store.journal.ledger(workspace_id)
+        for session_id, paths in list(ledger.sessions.items()):
             for path in paths if name in ("", session_id) else ():
                 try:
                     session = store.load_session(workspace_id, path)
@@ -10366,6 +10365,7 @@ def format_welcome(server: Server, made: list[str]) -> str:
     return "\n".join(lines)
 
 
+# Workspace: overview, documents, and what user and assistant said in turn.
 DEMO = {
     "laptop/claude-code/shop": (
         "# Shop\n\nOnline shop backend (Django, Postgres). Checkout rewrite is live "
@@ -10378,26 +10378,20 @@ DEMO = {
             "0.4 % of orders, 30 % of support tickets.\n",
         },
         (
-            ("user", "The login test is flaky again, why?"),
-            (
-                "assistant",
-                "It races the session cache: the test logs in before Redis is "
-                "flushed. I made the fixture wait for FLUSHDB.",
-            ),
-            ("user", "Good. Run it fifty times."),
-            ("assistant", "50 of 50 passed in 81 s."),
+            "The login test is flaky again, why?",
+            "It races the session cache: the test logs in before Redis is flushed. I "
+            "made the fixture wait for FLUSHDB.",
+            "Good. Run it fifty times.",
+            "50 of 50 passed in 81 s.",
         ),
     ),
     "server/codex/infra": (
         "# Infra\n\nTwo hosts behind nginx; backups nightly to the NAS at 02:30.\n",
         {"hosts.md": "# Hosts\n\n- web1: 10.0.0.11, Debian 12\n- web2: 10.0.0.12\n"},
         (
-            ("user", "nginx answers 502 since the update"),
-            (
-                "assistant",
-                "The upstream socket moved to /run/shop/gunicorn.sock; I "
-                "changed proxy_pass and reloaded. 200 again.",
-            ),
+            "nginx answers 502 since the update",
+            "The upstream socket moved to /run/shop/gunicorn.sock; I changed "
+            "proxy_pass and reloaded. 200 again.",
         ),
     ),
 }
@@ -10412,17 +10406,12 @@ def fill_demo(store: Store) -> None:
         workspace_id = register_workspace(store, wanted, "sync").workspace_id
         for path, text in {OVERVIEW: overview, **documents}.items():
             write_document(store, workspace_id, path, text.encode(), "sync")
-        raw = b"".join(
-            encode_json(
-                {
-                    "type": role,
-                    "message": {"role": role, "content": text},
-                    "timestamp": f"{yesterday}T09:{minute:02}:00.000Z",
-                }
-            )
-            + b"\n"
-            for minute, (role, text) in enumerate(talk)
-        )
+        raw = b""
+        for minute, text in enumerate(talk):
+            role = ("user", "assistant")[minute % 2]
+            row = {"type": role, "message": {"role": role, "content": text}}
+            row["timestamp"] = f"{yesterday}T09:{minute:02}:00.000Z"
+            raw += encode_json(row) + b"\n"
         piece = Piece(0, raw, len(raw), hash_bytes(raw))
         receive_piece(store, workspace_id, f"demo-{project}", piece, "sync")
 
@@ -10665,8 +10654,7 @@ def cmd_claude_hook(args: argparse.Namespace) -> int:
     environment = dict(os.environ)
     try:
         data = sys.stdin.buffer.read(HOOK_INPUT_BYTES)
-        start = functools.partial(spawn_sync, environment)
-        printed = handle_hook(environment, data, start)
+        printed = handle_hook(environment, data, lambda: spawn_sync(environment))
         if printed:
             print(printed)
     except Exception as e:
@@ -10682,8 +10670,7 @@ def cmd_verify(args: argparse.Namespace) -> int:
     """Ask the server for all that was acknowledged, upload what it lost; return 0 when
     nothing was lost."""
     client = load_client(dict(os.environ))
-    state = SyncState(client.path("state.json"))
-    sync = Sync(client, client.remote(), state)
+    sync = Sync(client, client.remote(), SyncState(client.path("state.json")))
     count, lost = verify_all(sync, args.deep)
     for name in lost:
         print(f"the server had lost {name}")
@@ -10697,7 +10684,7 @@ def cmd_verify(args: argparse.Namespace) -> int:
 def cmd_test(args: argparse.Namespace) -> int:
     """Print in one table what works on this machine; return 0 when all does."""
     environment = dict(os.environ)
-    client = load_client(dict(os.environ))
+    client = load_client(environment)
     failed = 0
     for what, probe in list_probes(client, environment):
         try:
@@ -10753,9 +10740,9 @@ def list_probes(
             raise NotFound(f"{change.path} lacks it; run install again")
         return change.path
 
-    def read_line(name: str) -> str:
-        """Return the first line of a file of the client."""
-        text = read_text(client.path(name))
+    def read_hook() -> str:
+        """Return when a hook was called last, and which."""
+        text = read_text(client.path("hook"))
         if text is None:
             raise NotFound("never")
         return text.strip()
@@ -10778,7 +10765,7 @@ def list_probes(
         ("Claude Code", lambda: look_at(plan_claude_server)),
         ("Claude Code hooks", lambda: look_at(plan_claude_hooks)),
         ("Codex", lambda: look_at(plan_codex)),
-        ("hook last fired", lambda: read_line("hook")),
+        ("hook last fired", read_hook),
         ("schedule", find_schedule),
         ("last complete sync", lambda: read_state("last_success")),
         ("last receipt", lambda: read_state("last_receipt")),
@@ -10802,19 +10789,16 @@ def cmd_init_manifest(args: argparse.Namespace) -> int:
     identity = Identity(client.machine, args.tool, args.project, git_remote)
     sync = Sync(client, client.remote(), SyncState(client.path("state.json")))
     own = sync.register(identity)
+    slug = make_claude_slug(find_git_root(cwd) or cwd)
+    memory = os.path.join(claude_folder(dict(os.environ)), "projects", slug, "memory")
+    row = {"local": memory, "upload_prefix": "auto/", "glob": "*.md"}
     manifest = {
         "workspace_id": own["workspace_id"],
         **identity._asdict(),
         "cwd": cwd,
         "tracked": [],
-        "tracked_dirs": [],
+        "tracked_dirs": [row] if args.tool == "claude-code" else [],
     }
-    place = find_git_root(cwd) or cwd
-    slug = make_claude_slug(place)
-    memory = os.path.join(claude_folder(dict(os.environ)), "projects", slug, "memory")
-    if args.tool == "claude-code":
-        row = {"local": memory, "upload_prefix": "auto/", "glob": "*.md"}
-        manifest["tracked_dirs"].append(row)
     path = client.path("manifests", f"{own['workspace_id']}.json")
     text = json.dumps(manifest, indent=1, ensure_ascii=False)
     write_private(path, text.encode() + b"\n")
@@ -10850,9 +10834,8 @@ def cmd_search(args: argparse.Namespace) -> int:
 
 def cmd_sessions(args: argparse.Namespace) -> int:
     """Print the newest sessions of all machines."""
-    return print_page(
-        load_client(dict(os.environ)), args.json, "list_sessions", limit=args.limit
-    )
+    client = load_client(dict(os.environ))
+    return print_page(client, args.json, "list_sessions", limit=args.limit)
 
 
 def cmd_read(args: argparse.Namespace) -> int:
