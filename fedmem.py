@@ -8045,18 +8045,11 @@ class Refused(FedmemError):
 
 def parse_url(url: str) -> urllib.parse.SplitResult:
     """Return the parts of a server's URL, with or without /mcp; raise BadRequest."""
-    parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
-    try:
-        is_whole = (
-            parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        )
-    except ValueError:
-        is_whole = False
-    if not is_whole:
-        raise BadRequest(
-            f"{url!r} is not the URL of a server: http(s)://HOST:PORT/mcp."
-        )
-    return parts._replace(path="/mcp", query="", fragment="")
+    with contextlib.suppress(ValueError):
+        parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return parts._replace(path="/mcp", query="", fragment="")
+    raise BadRequest(f"{url!r} is not the URL of a server: http(s)://HOST:PORT/mcp.")
 
 
 def read_der(data: bytes, at: int) -> tuple[int, int]:
@@ -8083,11 +8076,8 @@ def hash_public_key(certificate: bytes) -> str:
 def open_connection(address: Address, timeout_s: float) -> http.client.HTTPConnection:
     """Return a connection whose server is who it should be; raise Unreachable."""
     parts = parse_url(address.url)
-    if parts.scheme == "http":
-        connection = http.client.HTTPConnection(
-            parts.hostname, parts.port or 80, timeout=timeout_s
-        )
-    else:
+    kind, more = http.client.HTTPConnection, {}
+    if parts.scheme == "https":
         import ssl  # not in every Python
 
         try:
@@ -8096,9 +8086,9 @@ def open_connection(address: Address, timeout_s: float) -> http.client.HTTPConne
             raise BadRequest(f"The CA file {address.ca!r} cannot be read: {e}.") from e
         if address.pin:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(
-            parts.hostname, parts.port or 443, timeout=timeout_s, context=context
-        )
+        kind, more = http.client.HTTPSConnection, {"context": context}
+    port = parts.port or kind.default_port
+    connection = kind(parts.hostname, port, timeout=timeout_s, **more)
     try:
         connection.connect()
     except OSError as e:
@@ -8149,8 +8139,7 @@ class Remote:
         self.requests = 0
         self._timeout_s = timeout_s
         self._attempts = attempts
-        self._local = threading.local()
-        self._opened: list[http.client.HTTPConnection] = []
+        self._kept: dict[int, http.client.HTTPConnection] = {}  # by thread
         self._headers = {
             "Authorization": f"Bearer {token}",
             "Content-Type": "application/json",
@@ -8162,12 +8151,12 @@ class Remote:
     def post(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, str]:
         """Return status, body and Retry-After of one POST; a kept connection that was
         closed meanwhile is opened again. Raise Unreachable."""
-        is_kept = getattr(self._local, "connection", None) is not None
+        thread = threading.get_ident()
+        is_kept = thread in self._kept
         try:
             if not is_kept:
-                self._local.connection = open_connection(self.address, self._timeout_s)
-                self._opened.append(self._local.connection)
-            connection = self._local.connection
+                self._kept[thread] = open_connection(self.address, self._timeout_s)
+            connection = self._kept[thread]
             self.requests += 1
             connection.request("POST", "/mcp", body, {**self._headers, **headers})
             response = connection.getresponse()
@@ -8184,16 +8173,14 @@ class Remote:
 
     def close(self) -> None:
         """Close this thread's connection."""
-        connection = getattr(self._local, "connection", None)
-        self._local.connection = None
+        connection = self._kept.pop(threading.get_ident(), None)
         if connection:
             connection.close()
 
     def close_all(self) -> None:
         """Close every thread's connection, when no thread uses one any more."""
-        while self._opened:
-            self._opened.pop().close()
-        self._local = threading.local()
+        while self._kept:
+            self._kept.popitem()[1].close()
 
     def ask(self, method: str, params: dict) -> dict:
         """Return the result of a request, tried again while the server is away or
@@ -8577,15 +8564,15 @@ def read_git_remote(root: str) -> str:
     """Return the URL of a repository's origin, else of its first remote, from its
     config file: git itself would cost a hook 10 ms."""
     remotes, section = {}, ""
-    with contextlib.suppress(OSError):
-        with open(os.path.join(root, ".git", "config"), errors="replace") as file:
-            for line in file:
-                head = re.match(r'\s*\[(?:remote "([^"]+)")?', line)
-                if head:
-                    section = head[1] or ""
-                url = re.match(r"\s*url\s*=\s*(\S+)", line)
-                if section and url:
-                    remotes.setdefault(section, url[1])
+    path = os.path.join(root, ".git", "config")
+    with contextlib.suppress(OSError), open(path, errors="replace") as file:
+        for line in file:
+            head = re.match(r'\s*\[(?:remote "([^"]+)")?', line)
+            if head:
+                section = head[1] or ""
+            url = re.match(r"\s*url\s*=\s*(\S+)", line)
+            if section and url:
+                remotes.setdefault(section, url[1])
     return remotes.get("origin") or next(iter(remotes.values()), "")
 
 
@@ -9118,9 +9105,8 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None]) 
     client = load_client(environment)
     name = event.get("hook_event_name")
     with contextlib.suppress(FedmemError):
-        write_private(
-            client.path("hook"), f"{format_time(utc_now())} {name}\n".encode()
-        )
+        text = f"{format_time(utc_now())} {name}\n"
+        write_private(client.path("hook"), text.encode())
     if name == "SessionStart":
         brief = wait_for_brief(client, str(event.get("cwd") or os.getcwd()))
         given = {"hookEventName": name, "additionalContext": brief}
@@ -9201,7 +9187,6 @@ def spawn_sync(environment: dict) -> None:
             stdout=out,
             stderr=out,
             env={**environment},
-            close_fds=True,
             **more,
         )
 
@@ -9737,13 +9722,9 @@ def require_free_name(client: Client, adopt: bool) -> None:
     """Raise Conflict when another installation uses this machine's name: two machines
     under one name would write into each other's workspaces."""
     found = client.remote(attempts=1).call("list_workspaces", limit=MAX_LIMIT)
-    taken = [
-        w
-        for w in found["workspaces"]
-        if w["machine"].casefold() == client.machine.casefold()
-    ]
-    known = os.path.exists(client.path("state.json"))
-    if taken and not adopt and not known:
+    name = client.machine.casefold()
+    taken = [row for row in found["workspaces"] if row["machine"].casefold() == name]
+    if taken and not adopt and not os.path.exists(client.path("state.json")):
         raise Conflict(
             f"The server knows a machine {client.machine!r} already "
             f"({plural(len(taken), 'workspace')}). Choose another name with --machine, "
@@ -10231,9 +10212,8 @@ def cmd_serve(args: argparse.Namespace) -> int:
         write_default_texts(store.root)
         if args.demo:
             fill_demo(store)
-        server = make_server(store, keys, settings)
-        if args.demo:
             made = ["mcp_token", "sync_token"]
+        server = make_server(store, keys, settings)
         print(format_welcome(server, made), flush=True)
         workers = int(settings["workers"])
         if workers == 1:
@@ -10775,7 +10755,7 @@ def list_probes(
 def cmd_stdio(args: argparse.Namespace) -> int:
     """Pass MCP between standard input and output and the server until input ends."""
     client = load_client(dict(os.environ))
-    headers = {"X-Fedmem-Machine": client.machine, "X-Fedmem-Tool": args.tool}
+    headers = make_client_headers(client, args.tool)
     remote = Remote(client.address, client.mcp_token, attempts=1, headers=headers)
     run_bridge(remote, os.getcwd(), sys.stdin.buffer, sys.stdout.buffer)
     return 0
@@ -10917,16 +10897,14 @@ def warn_of_plain_http(url: str) -> None:
     parts = parse_url(url)
     if parts.scheme == "https" or parts.hostname == "localhost":
         return
-    try:
-        is_near = ipaddress.ip_address(parts.hostname).is_private
-    except ValueError:
-        is_near = False
-    if not is_near:
-        print(
-            f"Warning: {url} is not encrypted; tokens and transcripts can be read on "
-            "the way. Use https.",
-            file=sys.stderr,
-        )
+    with contextlib.suppress(ValueError):  # a name
+        if ipaddress.ip_address(parts.hostname).is_private:
+            return
+    print(
+        f"Warning: {url} is not encrypted; tokens and transcripts can be read on the "
+        "way. Use https.",
+        file=sys.stderr,
+    )
 
 
 def _write_client(client: Client, config: dict) -> None:
