@@ -8592,9 +8592,8 @@ def load_manifests(home: str) -> list[dict]:
         ):
             rows = manifest.get(name, [])
             for row in rows if isinstance(rows, list) else [None]:
-                if not isinstance(row, dict) or not all(
-                    isinstance(row.get(key), str) for key in keys
-                ):
+                texts = [isinstance(row, dict) and row.get(key) for key in keys]
+                if not all(isinstance(text, str) for text in texts):
                     needed = " and ".join(f"`{key}`" for key in keys)
                     raise BadRequest(f"{entry.path}: each of `{name}` needs {needed}.")
         found.append(manifest)
@@ -8824,15 +8823,19 @@ def upload_transcript(
     if is_grown:
         start, base_sha256 = base, known["sha256"]
     else:
-        probe = sync.call_signed(
-            identity, "upload_session", session_id=transcript.session_id, sha256=digest
-        )
+        asked = {"session_id": transcript.session_id, "sha256": digest}
+        probe = sync.call_signed(identity, "upload_session", **asked)
         own = sync.register(identity)["workspace_id"]
         if probe["workspace_id"] != own:  # it stays where it was archived first
             identity = sync.find_identity(probe["workspace_id"])
         start, base_sha256 = choose_start(transcript.path, size, probe)
-    whole = {"total_size": size, "sha256": digest, "base_sha256": base_sha256}
-    send_pieces(sync, transcript, identity, start, whole)
+    whole = {
+        "session_id": transcript.session_id,
+        "total_size": size,
+        "sha256": digest,
+        "base_sha256": base_sha256,
+    }
+    send_pieces(sync, transcript.path, identity, start, whole)
     receipt = {"size": size, "sha256": digest, "identity": list(identity)}
     state.put("sessions", key, receipt)
     state.about["last_receipt"] = format_time(utc_now())
@@ -8851,31 +8854,25 @@ def choose_start(path: str, size: int, probe: dict) -> tuple[int, str]:
 
 
 def send_pieces(
-    sync: Sync, transcript: Transcript, identity: Identity, offset: int, whole: dict
+    sync: Sync, path: str, identity: Identity, at: int, whole: dict
 ) -> None:
     """Send a transcript's bytes piece by piece, as the server says; `whole` goes with
     each. Raise Refused, or BadRequest when the file changed meanwhile."""
     size, restarts = whole["total_size"], 0
-    with open(transcript.path, "rb") as file:
+    with open(path, "rb") as file:
         while True:
-            file.seek(offset)
-            raw = file.read(min(MAX_PIECE_BYTES, size - offset))
+            file.seek(at)
+            raw = file.read(min(MAX_PIECE_BYTES, size - at))
             data = base64.b64encode(gzip.compress(raw, 1, mtime=0)).decode()
-            answer = sync.call_signed(
-                identity,
-                "upload_session",
-                session_id=transcript.session_id,
-                data=data,
-                offset=offset,
-                **whole,
-            )
+            piece = {**whole, "data": data, "offset": at}
+            answer = sync.call_signed(identity, "upload_session", **piece)
             sync.count(raw_bytes=len(raw))
             if answer["status"] not in ("partial", "restart"):
                 return
             if answer["status"] == "restart":
                 restarts, whole = restarts + 1, {**whole, "base_sha256": ""}
-            offset = answer["next_offset"]
-            if restarts > 2 or offset >= size > 0:
+            at = answer["next_offset"]
+            if restarts > 2 or at >= size > 0:
                 raise BadRequest("it changed while it was read; it goes up next time")
 
 
@@ -9042,10 +9039,9 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
 
     def is_there(key: str, known: dict) -> bool:
         """Return whether the server has a session's bytes."""
-        name = key.partition("/")[2]
-        probe = sync.call_signed(
-            Identity(*known["identity"]), "upload_session", session_id=name, deep=deep
-        )
+        identity = Identity(*known["identity"])
+        asked = {"session_id": key.partition("/")[2], "deep": deep}
+        probe = sync.call_signed(identity, "upload_session", **asked)
         # What was answered `contained` lies in a longer archive of the session.
         return any(
             row["sha256"] == known["sha256"] or row["size"] > known["size"]
@@ -9122,29 +9118,28 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None]) 
 def wait_for_brief(client: Client, cwd: str) -> str:
     """Return the brief, empty when it is not there in time: nobody waits for it longer.
     Raise what making it raised."""
-    results: list[str] = []
-    errors: list[FedmemError] = []
+    results: list[str | FedmemError] = []
 
     def work() -> None:
         """Make the brief in a thread that the end of the process ends."""
         try:
             results.append(make_brief(client, cwd))
         except FedmemError as e:
-            errors.append(e)
+            results.append(e)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(BRIEF_TIMEOUT_S)
-    if errors:
-        raise errors[0]
-    return results[0] if results else ""
+    [result] = results or [""]
+    if isinstance(result, FedmemError):
+        raise result
+    return result
 
 
 def write_spool(client: Client, event: dict) -> None:
     """Write down that a session ended or is about to be compacted."""
-    row = {
-        n: event.get(n) for n in ("hook_event_name", "session_id", "transcript_path")
-    }
+    names = ("hook_event_name", "session_id", "transcript_path")
+    row = {name: event.get(name) for name in names}
     name = f"{format_stamp(utc_now())}-{secrets.token_hex(4)}.json"
     write_private(client.path("spool", name), encode_json(row))
 
@@ -9214,20 +9209,17 @@ def make_brief(client: Client, cwd: str) -> str:
         found = remote.call("list_knowledge", workspace_id=where)
         notes += [{**document, "where": where} for document in found["documents"]]
     notes.sort(key=lambda document: document["modified"], reverse=True)
-    if notes:
-        lines = [
-            f"- {format_minute(n['modified'])} · {n['where']} · {n['path']}"
-            for n in notes[:6]
-        ]
-        parts.append("## Newest notes on this repository\n" + "\n".join(lines))
     recent = remote.call("list_sessions", limit=40)["sessions"]
     ids = {row["workspace_id"] for row in own}
-    here = [row for row in recent if row["workspace_id"] in ids][:5]
-    elsewhere = [row for row in recent if row["workspace_id"] not in ids][:4]
-    for title, found in (("of this project", here), ("elsewhere", elsewhere)):
-        lines = [format_session_line(row) for row in found]
-        if lines:
-            parts.append(f"## Recent sessions {title}\n" + "\n".join(lines))
+    here = [row for row in recent if row["workspace_id"] in ids]
+    elsewhere = [row for row in recent if row["workspace_id"] not in ids]
+    for title, lines in (
+        ("Newest notes on this repository", map(format_note_line, notes[:6])),
+        ("Recent sessions of this project", map(format_session_line, here[:5])),
+        ("Recent sessions elsewhere", map(format_session_line, elsewhere[:4])),
+    ):
+        if text := "\n".join(lines):
+            parts.append(f"## {title}\n{text}")
     names = {"project": project, "machine": client.machine, "tool": "claude-code"}
     given = {**names, "cwd": cwd, "git_remote": git_remote}
     call = ", ".join(f"{n}={format_json(v)}" for n, v in given.items() if v)
@@ -9247,6 +9239,11 @@ def _read_overview(remote: Remote, workspace_id: str) -> str:
     except Refused:
         return ""
     return page["content"].strip()
+
+
+def format_note_line(row: dict) -> str:
+    """Return a note as one line of a list."""
+    return f"- {format_minute(row['modified'])} · {row['where']} · {row['path']}"
 
 
 def format_session_line(row: dict) -> str:
@@ -9442,9 +9439,8 @@ def format_codex(client: Client) -> str:
     """Return the block of Codex' config.toml; JSON's strings are TOML's basic ones."""
     server = describe_server(client, "codex")
     lines = [TOML_BEGIN, f"[mcp_servers.{SERVER_NAME}]"]
-    for name in ("url", "command", "args"):
-        if name in server:
-            lines.append(f"{name} = {json.dumps(server[name])}")
+    names = [name for name in ("url", "command", "args") if name in server]
+    lines += [f"{name} = {json.dumps(server[name])}" for name in names]
     if "headers" in server:
         pairs = (
             f"{json.dumps(n)} = {json.dumps(v)}" for n, v in server["headers"].items()
@@ -10462,9 +10458,8 @@ def cmd_export(args: argparse.Namespace) -> int:
         print(problem)
     if args.session and not sessions + len(problems):
         raise NotFound(f"There is no session {args.session!r}. `sessions` lists them.")
-    print(
-        f"{target}: {plural(documents, 'document')}, {plural(sessions, 'transcript')}"
-    )
+    counted = f"{plural(documents, 'document')}, {plural(sessions, 'transcript')}"
+    print(f"{target}: {counted}")
     return 1 if problems else 0
 
 
@@ -10702,9 +10697,7 @@ def find_schedule() -> str:
     return f"crontab, every {SYNC_EVERY_MINUTES} minutes"
 
 
-def list_probes(
-    client: Client, environment: dict
-) -> list[tuple[str, Callable[[], str]]]:
+def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]:
     """Return what `test` looks at; each probe returns what it saw, or raises."""
 
     def reach(token: str) -> str:
@@ -10782,9 +10775,8 @@ def cmd_init_manifest(args: argparse.Namespace) -> int:
     path = client.path("manifests", f"{own['workspace_id']}.json")
     text = json.dumps(manifest, indent=1, ensure_ascii=False)
     write_private(path, text.encode() + b"\n")
-    print(
-        f"{path}\nAdd notes to `tracked` or `tracked_dirs`; the next sync takes them."
-    )
+    print(path)
+    print("Add notes to `tracked` or `tracked_dirs`; the next sync takes them.")
     return 0
 
 
