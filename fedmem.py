@@ -9672,27 +9672,21 @@ def _use_systemd(client: Client, remove: bool) -> str:
     units = format_units(client)
     folder = os.path.expanduser("~/.config/systemd/user")
     paths = {os.path.join(folder, name): text for name, text in units.items()}
+    is_started = False
     try:
         if not remove:
             for path, text in paths.items():
                 write_private(path, text.encode())
             control("daemon-reload")
             control("enable", "--now", "fedmem-sync.timer")
-            return "by systemd"
-    except (OSError, subprocess.SubprocessError):
-        _remove_units(paths)
-        raise
-    if any(map(os.path.exists, paths)):
-        control("disable", "--now", "fedmem-sync.timer", check=False)
-        _remove_units(paths)
-    return ""
-
-
-def _remove_units(paths: Iterable[str]) -> None:
-    """Remove unit files that may be missing."""
-    for path in paths:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+            is_started = True
+        elif any(map(os.path.exists, paths)):
+            control("disable", "--now", "fedmem-sync.timer", check=False)
+    finally:
+        for path in () if is_started else paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+    return "by systemd"
 
 
 def _use_launchd(client: Client, remove: bool) -> str:
