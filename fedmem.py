@@ -9280,6 +9280,8 @@ CRON_MARK = "# fedmem sync"
 TOML_BEGIN, TOML_END = "# >>> fedmem >>>", "# <<< fedmem <<<"
 SYNC_EVERY_MINUTES = 15
 SCHEDULED = ("sync", "--quiet")
+UNITS_FOLDER = "~/.config/systemd/user"
+LAUNCH_AGENT = "~/Library/LaunchAgents/fedmem.sync.plist"
 LAUNCHER = '''\
 """Start fedmem's client; imported, so that Python keeps the compiled program."""
 import os
@@ -9669,8 +9671,7 @@ def _use_systemd(client: Client, remove: bool) -> str:
         command = ["systemctl", "--user", *words]
         subprocess.run(command, check=check, capture_output=True)
 
-    units = format_units(client)
-    folder = os.path.expanduser("~/.config/systemd/user")
+    folder, units = os.path.expanduser(UNITS_FOLDER), format_units(client)
     paths = {os.path.join(folder, name): text for name, text in units.items()}
     is_started = False
     try:
@@ -9691,7 +9692,7 @@ def _use_systemd(client: Client, remove: bool) -> str:
 
 def _use_launchd(client: Client, remove: bool) -> str:
     """Load our property list into launchd, or unload it."""
-    path = os.path.expanduser("~/Library/LaunchAgents/fedmem.sync.plist")
+    path = os.path.expanduser(LAUNCH_AGENT)
     if os.path.exists(path):
         subprocess.run(["launchctl", "unload", path], check=False, capture_output=True)
         os.unlink(path)
@@ -9762,8 +9763,7 @@ def check_store(
 
 def _lock_name(path: str) -> str:
     """Return the path under which writers of a file hold a lock."""
-    is_session = path.startswith("sessions/")
-    return f"sessions/{session_of(path)}" if is_session else path
+    return f"sessions/{session_of(path)}" if path.startswith("sessions/") else path
 
 
 def _repair_file(store: Store, workspace_id: str, relative: str) -> None:
@@ -10680,10 +10680,7 @@ def compare_clocks(client: Client) -> str:
 
 def find_schedule() -> str:
     """Look for what install may have left: files, or our crontab line."""
-    for place in (
-        "~/.config/systemd/user/fedmem-sync.timer",
-        "~/Library/LaunchAgents/fedmem.sync.plist",
-    ):
+    for place in (f"{UNITS_FOLDER}/fedmem-sync.timer", LAUNCH_AGENT):
         if os.path.exists(os.path.expanduser(place)):
             return place
     if CRON_MARK not in read_crontab():
