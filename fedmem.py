@@ -9150,10 +9150,9 @@ def read_spool(client: Client) -> dict[str, str]:
     found = {}
     for entry in scan_folder(client.path("spool")):
         if entry.name.endswith(".json"):
-            try:
+            row = {}
+            with contextlib.suppress(BadRequest):
                 row = read_client_json(entry.path)
-            except BadRequest:
-                row = {}
             found[entry.path] = str(row.get("session_id") or "")
     return found
 
