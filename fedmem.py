@@ -8273,6 +8273,7 @@ def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
         method, params = message["method"], message.get("params") or {}
         if not isinstance(params, dict) or not isinstance(method, str):
             raise ValueError
+        given = params.get("arguments") or {}
     except (ValueError, KeyError, TypeError):
         return encode_json(make_error(None, INVALID_REQUEST, "Not JSON-RPC.", {}))
     meta = params.get("_meta")
@@ -8284,8 +8285,9 @@ def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
         if isinstance(name, str):
             text = base64.b64encode(name.encode("utf-8", "replace")).decode()
             headers["Mcp-Name"] = f"=?base64?{text}?="
-    if method == "tools/call" and params.get("name") == "register_workspace":
-        params["arguments"] = {"cwd": cwd, **(params.get("arguments") or {})}
+    is_register = (method, params.get("name")) == ("tools/call", "register_workspace")
+    if is_register and isinstance(given, dict):
+        params["arguments"] = {"cwd": cwd, **given}
         line = encode_json(message)
     try:
         status, answer, _ = remote.post(line, headers)
@@ -8423,7 +8425,8 @@ def load_client(environment: dict) -> Client:
         "mcp_token": environment.get("MCP_MEMORY_TOKEN") or tokens.get("mcp_token", ""),
         "sync_token": environment.get("SYNC_TOKEN") or tokens.get("sync_token", ""),
     }
-    for name, value in {"url": url, **values, "pin": config.get("pin", "")}.items():
+    more = {name: config.get(name, "") for name in ("pin", "ca")}
+    for name, value in {"url": url, **values, **more}.items():
         if not isinstance(value, str):
             raise BadRequest(f"{home}/config.json: `{name}` must be a text in quotes.")
     if not url:
@@ -8620,14 +8623,19 @@ def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
             if fnmatch.fnmatch(entry.name, row.get("glob", "*.md")):
                 uploads.append((entry.path, row["upload_prefix"] + relative))
     for path, upload in uploads:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             found = os.stat(path)
-            size, mtime_ns = found.st_size, found.st_mtime_ns
-            if stat.S_ISREG(found.st_mode):
-                upload = unicodedata.normalize("NFC", upload)  # macOS' may not be
-                yield Note(path, workspace, upload, size, mtime_ns)
-            else:
-                report.problems.append(f"{path}: is not a file; it is not uploaded.")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as e:
+            report.problems.append(f"{path}: {e.strerror}; it is not uploaded.")
+            continue
+        size, mtime_ns = found.st_size, found.st_mtime_ns
+        if stat.S_ISREG(found.st_mode):
+            upload = unicodedata.normalize("NFC", upload)  # macOS' may not be
+            yield Note(path, workspace, upload, size, mtime_ns)
+        else:
+            report.problems.append(f"{path}: is not a file; it is not uploaded.")
 
 
 def make_claude_slug(cwd: str) -> str:
