@@ -3663,10 +3663,6 @@ def _list_words(row: Indexed, chapter: list[Excerpt]) -> str:
     return split_words("\n".join([head, *(excerpt.text for excerpt in chapter)]))
 
 
-def _tell_nobody(done: int, total: int) -> None:
-    """Take how many of how many documents are done, and say nothing."""
-
-
 class Indexer:
     """Keep an index true to the files: after the journal at once, after the files at
     the start and every hour."""
@@ -3706,7 +3702,7 @@ class Indexer:
         self._changed.append(entry)
         self._news.set()
 
-    def build(self, tell: Callable[[int, int], None] = _tell_nobody) -> bool:
+    def build(self, tell: Callable = lambda done, total: None) -> bool:
         """Make the whole index anew; tell how many of how many documents are done.
         Return False when another process writes it."""
         make_folder(self._folder)
@@ -3787,7 +3783,7 @@ class Indexer:
                 self._written = -1  # even an empty memory has to be said complete
             yield
 
-    def catch_up(self, tell: Callable[[int, int], None] = _tell_nobody) -> None:
+    def catch_up(self, tell: Callable = lambda done, total: None) -> None:
         """Index what was written since the last look, in transactions of half a
         second; tell how many documents are done of how many."""
         self._take_changed()
@@ -3920,7 +3916,7 @@ def rank_chapters(
         f"WHERE {scope.kind} MATCH ?"
     )
     best = f"ORDER BY score DESC LIMIT {RANKED_ROWS}"
-    inner, outer = ("", f"WHERE {limits} {best}") if limits else (best, "")
+    inner, outer = ("", f"WHERE {limits} {best}") if values else (best, "")
     joined = "JOIN chapters ON chapters.id = chapter"
     joined += " JOIN documents ON documents.id = document"
     sql = (
@@ -3931,18 +3927,17 @@ def rank_chapters(
         return rows
     # A few long documents took all the places: the best chapters of each, then. Ten
     # times as slow.
-    where = f"WHERE {limits}" if limits else ""
     sql = (
         "SELECT chapter, document, end, score FROM (SELECT chapter, document, end, "
         "score, row_number() OVER (PARTITION BY document ORDER BY score DESC) AS place "
-        f"FROM ({ranked}) {joined} {where}) WHERE place <= 3 {best}"
+        f"FROM ({ranked}) {joined} WHERE {limits}) WHERE place <= 3 {best}"
     )
     return database.execute(sql, (match, *values)).fetchall()
 
 
 def _limit_documents(scope: Scope) -> tuple[str, list[str]]:
-    """Return the SQL condition of a scope and its values, empty when all fit."""
-    conditions, values = [], []
+    """Return the SQL condition of a scope and its values, none when all fit."""
+    conditions, values = ["TRUE"], []
     for condition, value in (
         ("workspace = ?", scope.workspace_id),
         ("end >= ?", scope.since),
@@ -3971,10 +3966,9 @@ def list_newest(
     """Return end, name and workspace of the next documents of a scope in that order,
     the newest first, after the one that is given."""
     limits, values = _limit_documents(scope)
-    limits = f"AND {limits}" if limits else ""
     sql = (
         "SELECT end, name, workspace FROM documents WHERE kind = ? "
-        f"AND (end, name, workspace) < (?, ?, ?) {limits} "
+        f"AND (end, name, workspace) < (?, ?, ?) AND {limits} "
         f"ORDER BY end DESC, name DESC, workspace DESC LIMIT {HEADS_AT_ONCE}"
     )
     return database.execute(sql, (scope.kind, *before, *values)).fetchall()
@@ -3983,8 +3977,7 @@ def list_newest(
 def count_indexed(database: sqlite3.Connection, scope: Scope) -> int:
     """Return how many documents a scope has."""
     limits, values = _limit_documents(scope)
-    limits = f"AND {limits}" if limits else ""
-    sql = f"SELECT count(*) FROM documents WHERE kind = ? {limits}"
+    sql = f"SELECT count(*) FROM documents WHERE kind = ? AND {limits}"
     return database.execute(sql, (scope.kind, *values)).fetchone()[0]
 
 
