@@ -3995,13 +3995,12 @@ def weigh(database: sqlite3.Connection, count: int) -> float:
 
 
 def read_chapter(database: sqlite3.Connection, chapter: int) -> list[Excerpt]:
-    """Return the excerpts of a chapter, empty when it is gone."""
+    """Return the excerpts of a chapter."""
     sql = "SELECT excerpts FROM chapters WHERE id = ?"
-    row = database.execute(sql, (chapter,)).fetchone()
-    return unpack_chapter(row[0]) if row else []
+    return unpack_chapter(database.execute(sql, (chapter,)).fetchone()[0])
 
 
-def read_indexed(database: sqlite3.Connection, document: int) -> tuple | None:
+def read_indexed(database: sqlite3.Connection, document: int) -> tuple:
     """Return workspace, key, name, title and end of an indexed document."""
     return database.execute(
         "SELECT workspace, key, name, title, end FROM documents WHERE id = ?",
@@ -4274,18 +4273,13 @@ def quote(words: str) -> str:
 class Probe:
     """Find where the words of a query stand in a text. Term i is worth `values[i]`."""
 
-    def __init__(
-        self,
-        words: dict[str, float],
-        pairs: dict[tuple[str, str], float] | None = None,
-        literal: str = "",
-    ):
+    def __init__(self, words: dict[str, float], pairs: dict, literal: str):
         number = {word: i for i, word in enumerate(words)}
         self.values = list(words.values())
         self._roots = [fold_letters(_ENDING.sub("", word)) for word in words]
         self._is_short = [word.isascii() and len(word) < 4 for word in words]
         self._pairs = {}
-        for (one, two), value in (pairs or {}).items():
+        for (one, two), value in pairs.items():
             if one in number and two in number:
                 self._pairs[number[one], number[two]] = len(self.values)
                 self.values.append(value)
@@ -4305,10 +4299,12 @@ class Probe:
             for start, end in _find_word(text, low, root, self._is_short[term])
         ]
         found.sort()
-        for before, after in zip(found, found[1:], strict=False):
-            pair = self._pairs.get((before[2], after[2]))
-            if pair is not None and _is_gap(text[before[1] : after[0]]):
-                found.append((before[0], after[1], pair))
+        for (start, left, one), (right, end, two) in zip(
+            found, found[1:], strict=False
+        ):
+            pair, gap = self._pairs.get((one, two)), text[left:right]
+            if pair is not None and len(gap) <= 3 and not any(map(str.isalnum, gap)):
+                found.append((start, end, pair))
         if self._literal:
             at = low.find(self._literal)
             self.is_literal_missed &= at < 0
@@ -4338,11 +4334,6 @@ def _find_word(
                 found += 1
                 yield at, end
         at = low.find(root, end)
-
-
-def _is_gap(text: str) -> bool:
-    """Return whether two words with this between them stand together."""
-    return len(text) <= 3 and not any(c.isalnum() for c in text)
 
 
 def find_densest(
@@ -4457,7 +4448,7 @@ def locate(
     chapter: list[Excerpt], place: tuple[int, int]
 ) -> tuple[Excerpt, tuple[int, int]]:
     """Return the excerpt in which a place of a chapter's text lies, and where there."""
-    (start, end), excerpt = place, Excerpt(0, "", "")
+    start, end = place
     for excerpt in chapter:
         if start < len(excerpt.text):
             break
@@ -4486,26 +4477,16 @@ def search_index(
         note = "Nothing has the quoted phrase; these hold its words." if ranked else ""
     hits = []
     for row in ranked[query.offset : query.offset + query.limit]:
-        about = read_indexed(database, row.document)
-        if about and is_current(store, *about[:2]):
-            chapter = read_chapter(database, row.chapter)
-            hits.append(show_place(about, chapter, row, probe))
+        workspace_id, key, name, title, end = read_indexed(database, row.document)
+        entry = store.journal.ledger(workspace_id).entries.get(key)
+        if entry and entry.action == "deleted":
+            continue  # since it was indexed
+        excerpt, span = locate(read_chapter(database, row.chapter), row.place)
+        where = workspace_id, excerpt.time or end, title or name, name
+        passage = Passage(*where, excerpt.number, excerpt.text)
+        matches = max(1, len(probe.find(excerpt.text)))
+        hits.append(make_hit(passage, span, matches, row.score))
     return hits, len(ranked), note, probe.is_literal_missed
-
-
-def is_current(store: Store, workspace_id: str, key: str) -> bool:
-    """Return whether a document is not known to be deleted since it was indexed."""
-    entry = store.journal.ledger(workspace_id).entries.get(key)
-    return entry is None or entry.action != "deleted"
-
-
-def show_place(about: tuple, chapter: list[Excerpt], row: Ranked, probe: Probe) -> Hit:
-    """Return the hit of a document: what stands at the best place of its chapter."""
-    workspace_id, _, name, title, date = about
-    excerpt, span = locate(chapter, row.place)
-    where = workspace_id, excerpt.time or date, title or name, name
-    passage = Passage(*where, excerpt.number, excerpt.text)
-    return make_hit(passage, span, max(1, len(probe.find(excerpt.text))), row.score)
 
 
 # What `re` takes for one letter beside upper and lower case.
@@ -4724,11 +4705,9 @@ def _search_words(
     except NoIndex as e:
         found = scan_words(passages(scan, None), query, scan)
         page = found[query.offset : query.offset + query.limit]
-        how = "The files were scanned"
-        how += (
-            "." if scan.is_whole else f", {SEARCH_BUDGET_S:g} s long: not all of them."
-        )
-        return {"hits": page, "total": len(found), "note": f"{e} {how}"}, False
+        part = f", {SEARCH_BUDGET_S:g} s long: not all of them" * (not scan.is_whole)
+        note = f"{e} The files were scanned{part}."
+        return {"hits": page, "total": len(found), "note": note}, False
 
 
 # Sessions, the newest first.
