@@ -3899,11 +3899,6 @@ class Scope:
     banned: tuple[str, ...] = ()
     besides: tuple[tuple[str, str], ...] = ()  # workspace and key of what is left out
 
-    @property
-    def period(self) -> tuple[str, str]:
-        """Return both ends of the time."""
-        return self.since, self.until
-
 
 def rank_chapters(
     database: sqlite3.Connection, match: str, scope: Scope
@@ -4033,7 +4028,7 @@ _EXCLUDED = re.compile(  # not -1, -rf, --force: parts of commands
     rf"[{UNSPACED}]\w*|[^\W\d_]\w{{3,}}(?:\.\w+)*"
 )
 _REGEX_CHILD = """
-import json, os, re, sys
+import itertools, json, os, re, sys
 try:
     os.sched_setaffinity(0, range(os.cpu_count()))
 except (AttributeError, OSError):
@@ -4045,8 +4040,7 @@ try:
 except (ImportError, ValueError, OSError):
     pass
 def say(value):
-    sys.stdout.write(json.dumps(value) + "\\n")
-    sys.stdout.flush()
+    print(json.dumps(value), flush=True)
 try:
     shape = re.compile(json.loads(sys.stdin.readline()))
 except Exception as e:
@@ -4054,12 +4048,8 @@ except Exception as e:
 else:
     say("")
     for line in sys.stdin:
-        spans = []
-        for match in shape.finditer(json.loads(line)):
-            spans.append(match.span())
-            if len(spans) == 1000:
-                break
-        say(spans)
+        matches = itertools.islice(shape.finditer(json.loads(line)), 1000)
+        say([match.span() for match in matches])
 """
 
 
@@ -4154,23 +4144,20 @@ class RegexChild:
     _at_once = threading.BoundedSemaphore(2)  # each may use 512 MB and a core
 
     def __init__(self, shape: str, scan: Scan):
-        with disk_errors("regex process"):
-            import subprocess  # only a regex search needs it
-
         if not self._at_once.acquire(timeout=scan.left_s() / 2):
             raise Busy("Other regex searches are running. Try again in a moment.")
-        self._scan = scan
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._scan, self._answers = scan, b""
         command = [sys.executable, "-I", "-S", "-c", _REGEX_CHILD]
         try:
             with disk_errors("regex process"):
-                self._process = subprocess.Popen(
-                    command, stderr=subprocess.DEVNULL, **pipes
-                )
-        except FedmemError:
+                import subprocess  # only a regex search needs it
+
+                pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+                pipes["stderr"] = subprocess.DEVNULL
+                self._process = subprocess.Popen(command, **pipes)
+        except BaseException:
             self._at_once.release()
             raise
-        self._answers = b""
         try:
             problem = self.ask(shape)
         except TimeoutError:
@@ -4299,9 +4286,7 @@ class Probe:
             for start, end in _find_word(text, low, root, self._is_short[term])
         ]
         found.sort()
-        for (start, left, one), (right, end, two) in zip(
-            found, found[1:], strict=False
-        ):
+        for (start, left, one), (right, end, two) in itertools.pairwise(tuple(found)):
             pair, gap = self._pairs.get((one, two)), text[left:right]
             if pair is not None and len(gap) <= 3 and not any(map(str.isalnum, gap)):
                 found.append((start, end, pair))
@@ -4659,11 +4644,8 @@ def search(
         if query.mode == "words" or (ranked["total"] and not (is_missed and is_exact)):
             return ranked
     if query.mode == "regex":
-        child = RegexChild(query.text, scan)
-        try:
+        with contextlib.closing(RegexChild(query.text, scan)) as child:
             found = find_spans(passages(scan, None), child.ask, scan)
-        finally:
-            child.close()
     else:
         literal = find_literal(query) or query.text
         chosen = passages(scan, make_block_filter(literal))
@@ -4726,7 +4708,7 @@ def iter_places(
                 yield before
     except NoIndex:
         chosen = chosen_workspaces(store, scope.workspace_id)
-        for archive in list_heads(store, chosen, *scope.period):
+        for archive in list_heads(store, chosen, scope.since, scope.until):
             place = rank_head(store, archive)
             if place < before:
                 yield place
@@ -4757,8 +4739,9 @@ def open_listing(store: Store, index: Index | None, scope: Scope) -> Iterator[tu
         fresh = []
         for workspace_id, key in besides:
             archive = open_head(store, workspace_id, key)
-            is_asked = scope.workspace_id in ("", workspace_id)
-            if archive and is_asked and is_within(store, archive, *scope.period):
+            if not archive or scope.workspace_id not in ("", workspace_id):
+                continue
+            if is_within(store, archive, scope.since, scope.until):
                 fresh.append(rank_head(store, archive))
         yield database, dataclasses.replace(scope, besides=besides), fresh
 
@@ -4770,7 +4753,7 @@ def count_sessions(store: Store, index: Index | None, scope: Scope) -> int:
             return count_indexed(database, known) + len(fresh)
     except NoIndex:
         chosen = chosen_workspaces(store, scope.workspace_id)
-        return len(list_heads(store, chosen, *scope.period))
+        return len(list_heads(store, chosen, scope.since, scope.until))
 
 
 def open_head(store: Store, workspace_id: str, name: str) -> Archive | None:
