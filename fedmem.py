@@ -4856,10 +4856,9 @@ def make_snippet(text: str, start: int, end: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Caller:
-    """Say who calls: by which token, from where, for which machine and tool."""
+    """Say who calls: by which token, for which machine and tool."""
 
     scope: str
-    address: str = ""
     machine: str = ""
     tool: str = ""
 
@@ -4989,17 +4988,15 @@ def tool(
     def register(handler: Callable) -> Callable:
         """Put a handler into TOOLS and return it."""
         name = handler.__name__.removeprefix("tool_")
-        text = inspect.getdoc(handler).split("\nExample:")[0]
-        schema = make_schema(name, handler)
-        TOOLS[name] = Tool(
-            name, handler, scopes, one_line(text), schema, annotations, hint
-        )
+        text = one_line(inspect.getdoc(handler).split("\nExample:")[0])
+        schema = make_schema(handler)
+        TOOLS[name] = Tool(name, handler, scopes, text, schema, annotations, hint)
         return handler
 
     return register
 
 
-def make_schema(name: str, handler: Callable) -> dict:
+def make_schema(handler: Callable) -> dict:
     """Return the JSON Schema of a handler's keyword arguments."""
     properties, required = {}, []
     for argument in list(inspect.signature(handler).parameters.values())[1:]:
@@ -5093,7 +5090,7 @@ def parse_period(since: str, until: str) -> tuple[str, str]:
     for name, text in (("since", since), ("until", until)):
         try:
             moment = parse_time(text, end=name == "until") if text else None
-        except (ValueError, OverflowError):
+        except ValueError:
             raise BadRequest(
                 f"`{name}` must be ISO 8601 in UTC, such as 2026-11-22 or "
                 f"2026-11-22T09:10:00Z, not {clip(text, 40)!r}."
@@ -5116,11 +5113,10 @@ def tool_get_overview(ctx: Context) -> dict:
     rows = [_workspace_row(ctx, workspace) for workspace in found[:OVERVIEW_WORKSPACES]]
     for row in rows:
         row["summary"] = _read_summary(ctx, row["workspace_id"])
-    texts = {n: _read_global(ctx, n) for n in ("README.md", "INDEX.md")}
     return {
         "_heading": "Overview of the shared memory",
-        "readme": texts["README.md"],
-        "index": texts["INDEX.md"],
+        "readme": _read_global(ctx, "README.md"),
+        "index": _read_global(ctx, "INDEX.md"),
         "workspaces": rows,
         "total": len(found),
         "offset": 0,
@@ -5160,10 +5156,8 @@ def _given(**arguments: object) -> str:
 
 def _by_activity(store: Store) -> list[Workspace]:
     """Return the workspaces, the most recently active first."""
-    store.journal.refresh()
+    found = sorted(store.registry.all().values(), key=lambda w: w.workspace_id)
     ledgers, empty = store.journal.ledgers, Ledger()
-    found = list(store.registry.all().values())
-    found.sort(key=lambda w: w.workspace_id)
     return sorted(
         found,
         key=lambda w: ledgers.get(w.workspace_id, empty).last_time or w.created_at,
@@ -5174,13 +5168,10 @@ def _by_activity(store: Store) -> list[Workspace]:
 def _workspace_row(ctx: Context, workspace: Workspace) -> dict:
     """Return what lists say of a workspace."""
     ledger = ctx.store.journal.ledgers.get(workspace.workspace_id) or Ledger()
+    names = ("machine", "tool", "project", "description", "git_remote")
     return {
         "workspace_id": workspace.workspace_id,
-        "machine": ctx.mask(workspace.machine),
-        "tool": ctx.mask(workspace.tool),
-        "project": ctx.mask(workspace.project),
-        "description": ctx.mask(workspace.description),
-        "git_remote": ctx.mask(workspace.git_remote),
+        **{name: ctx.mask(getattr(workspace, name)) for name in names},
         "knowledge": ledger.documents,
         "sessions": len(ledger.sessions),
         "last_activity": ledger.last_time or workspace.created_at,
@@ -5390,11 +5381,17 @@ def tool_read_session(
         raise BadRequest(
             "`part` goes with limit=1: the parts are those of one message."
         )
-    if view == "data":
-        return _read_data(ctx, archive, offset)
-    total = session.messages if view == "text" else session.lines
+    totals = {"text": session.messages, "raw": session.lines, "data": session.size}
+    total = totals[view]
     first = max(0, total + offset) if offset < 0 else offset
-    read = _read_messages if view == "text" else _read_raw
+    if view == "data":
+        return _read_data(ctx, archive, first)
+    rows, used = [], 0
+    for row in (_read_messages if view == "text" else _read_raw)(ctx, archive, first):
+        rows.append(row)
+        used += len(row["text"])
+        if len(rows) == limit or used > MAX_PARSED_LINE_BYTES:
+            break
     title = ctx.mask(session.title) or session_id
     again = _given(workspace_id=workspace_id, session_id=session_id)
     again += "view=raw, " * (view == "raw")
@@ -5405,7 +5402,7 @@ def tool_read_session(
         ),
         **_session_row(ctx, archive),
         "session_id": archive.name,
-        "messages": read(ctx, archive, first, limit),
+        "messages": rows,
         "total": total,
         "offset": first,
         "limit": limit,
@@ -5414,51 +5411,35 @@ def tool_read_session(
     }
 
 
-def _read_messages(
-    ctx: Context, archive: Archive, offset: int, limit: int
-) -> list[dict]:
-    """Return the messages from number `offset` on, masked, as many as an answer may
-    hold."""
-    rows, used = [], 0
-    if offset >= archive.session.messages:
-        return rows
-    for number, message in iter_messages(ctx.store, archive, offset):
-        text = ctx.mask(message.text)
-        row = {"number": number, "role": message.role, "time": message.time}
-        rows.append({**row, "text": text})
-        used += len(text)
-        if len(rows) == limit or used > MAX_PARSED_LINE_BYTES:
-            break
-    return rows
+def _read_messages(ctx: Context, archive: Archive, offset: int) -> Iterator[dict]:
+    """Yield the messages from number `offset` on, masked."""
+    if offset < archive.session.messages:
+        for number, message in iter_messages(ctx.store, archive, offset):
+            row = {"number": number, "role": message.role, "time": message.time}
+            yield {**row, "text": ctx.mask(message.text)}
 
 
-def _read_raw(ctx: Context, archive: Archive, offset: int, limit: int) -> list[dict]:
-    """Return verbatim lines from line `offset` on, masked for an AI."""
-    rows, used = [], 0
+def _read_raw(ctx: Context, archive: Archive, offset: int) -> Iterator[dict]:
+    """Yield verbatim lines from line `offset` on, masked for an AI."""
     for number, line in read_lines(ctx.store, archive, offset):
         if line is None:
             text = "(a line over 4 MiB: the sync token reads it with view=data)"
         else:
             text = line.decode("utf-8", "replace").rstrip("\r\n")
             text = mask_line(text) if ctx.is_masked else text
-        rows.append({"number": number, "role": "line", "time": "", "text": text})
-        used += len(text)
-        if len(rows) == limit or used > MAX_PARSED_LINE_BYTES:
-            break
-    return rows
+        yield {"number": number, "role": "line", "time": "", "text": text}
 
 
-def _read_data(ctx: Context, archive: Archive, offset: int) -> dict:
-    """Return raw transcript bytes from byte `offset`, for the sync token only."""
+def _read_data(ctx: Context, archive: Archive, first: int) -> dict:
+    """Return raw transcript bytes from byte `first` on, for the sync token only."""
     if ctx.is_ai:
         raise NotAllowed(
             "view=data exports unmasked bytes and takes the sync token. Use view=text "
             "or view=raw."
         )
     size = archive.session.size
-    first = max(0, size + offset) if offset < 0 else offset
     if first > size:
-        raise BadRequest(f"`offset` {offset} lies after the end ({size} bytes).")
+        raise BadRequest(f"`offset` {first} lies after the end ({size} bytes).")
     raw = read_bytes(ctx.store, archive, first, min(MAX_PIECE_BYTES, size - first))
     return {
         "workspace_id": archive.workspace_id,
@@ -5521,22 +5502,16 @@ def tool_register_workspace(
 
     Example: {"project": "shop", "machine": "laptop", "tool": "claude-code"}
     """
-    names = {
-        "project": project,
-        "machine": machine or ctx.caller.machine,
-        "tool": tool or ctx.caller.tool,
-    }
-    for name, value in names.items():
+    assistant = "the assistant you are, such as claude-code or codex"
+    names = {}
+    for name, value, what in (
+        ("project", project, "the repository or folder"),
+        ("machine", machine or ctx.caller.machine, "this computer"),
+        ("tool", tool or ctx.caller.tool, assistant),
+    ):
         names[name] = one_line(value)
         if not names[name]:
-            raise BadRequest(
-                f"`{name}` is missing. Give the name of "
-                + {
-                    "project": "the repository or folder",
-                    "machine": "this computer",
-                }.get(name, "the assistant you are, such as claude-code or codex")
-                + "."
-            )
+            raise BadRequest(f"`{name}` is missing. Give the name of {what}.")
     wanted = Workspace(
         "",
         **names,
@@ -5571,20 +5546,19 @@ def tool_write_overview(
     """
     workspace_id = ctx.keys.require_binding(binding)
     ctx.store.registry.require(workspace_id)
-    data = _require_document(content)
-    write = (ctx.store, workspace_id, OVERVIEW, data, ctx.caller.scope, if_sha256)
-    return _receipt_row(workspace_id, write_document(*write))
+    return _write(ctx, workspace_id, OVERVIEW, content, if_sha256)
 
 
-def _require_document(content: str) -> bytes:
-    """Return a document's bytes; raise TooLarge."""
+def _write(ctx: Context, workspace_id: str, path: str, content: str, *rules) -> dict:
+    """Store a document and return what its writer is told; raise TooLarge."""
     data = content.encode("utf-8")
     if len(data) > MAX_DOCUMENT_BYTES:
         raise TooLarge(
             f"`content` is {format_size(len(data))}; a document holds at most "
             f"{format_size(MAX_DOCUMENT_BYTES)}. Split it."
         )
-    return data
+    write = (ctx.store, workspace_id, path, data, ctx.caller.scope, *rules)
+    return _receipt_row(workspace_id, write_document(*write))
 
 
 def _receipt_row(workspace_id: str, receipt: Receipt) -> dict:
@@ -5628,9 +5602,7 @@ def tool_upload_knowledge(
     ctx.store.registry.require(workspace_id)
     ctx.keys.require_write_token(workspace_id, write_token)
     require_knowledge_path(path)
-    data = _require_document(content)
-    write = (ctx.store, workspace_id, path, data, ctx.caller.scope, if_sha256, True)
-    return _receipt_row(workspace_id, write_document(*write))
+    return _write(ctx, workspace_id, path, content, if_sha256, True)
 
 
 @tool(WRITES, scopes=("sync",))
@@ -5688,7 +5660,7 @@ def _unpack_data(data: str) -> bytes:
 
 def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
     """Return a tool's MCP result; a FedmemError becomes one with isError."""
-    tool_ = TOOLS[name]
+    tool_, is_json = TOOLS[name], ctx.form == "json"
     try:
         if ctx.caller.scope not in tool_.scopes:
             raise NotAllowed(
@@ -5699,13 +5671,15 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
             )
         values = parse_arguments(tool_, arguments)
         key = name, ctx.form, ctx.is_masked, *values.items()
-        signature = KEPT.get(name, _sign_nothing)(ctx, values)
+        sign = KEPT.get(name)
+        signature = sign(ctx, values) if sign else None
         if signature and (kept := ctx.store.recall_answer(key, signature)):
             return kept
         data = tool_.handler(ctx, **values)
         default = tool_.schema["properties"].get("limit", {}).get("default", MAX_LIMIT)
         is_large = values.get("limit", default) > default
-        text = render(ctx, data, LARGE_PAGE_BYTES if is_large else PAGE_BYTES)
+        max_bytes = LARGE_PAGE_BYTES if is_large else PAGE_BYTES
+        text = render_json(data) if is_json else render_markdown(data, max_bytes)
         result = make_result(text)
         if signature and len(text) <= LARGE_PAGE_BYTES:
             result = Kept(result)
@@ -5713,18 +5687,8 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
         return result
     except FedmemError as e:
         text = ctx.mask(str(e))
-        if ctx.form == "json":
-            text = format_json({"error": text, **e.data})
+        text = format_json({"error": text, **e.data}) if is_json else text
         return {**make_result(text), "isError": True}
-
-
-def _sign_nothing(ctx: Context, values: dict) -> None:
-    """Return None: the answer of this tool is not kept."""
-
-
-def _sign_journal(ctx: Context, values: dict) -> int:
-    """Return the number of the journal's last line."""
-    return ctx.store.journal.refresh()
 
 
 def _sign_document(ctx: Context, values: dict) -> tuple | None:
@@ -5735,7 +5699,10 @@ def _sign_document(ctx: Context, values: dict) -> tuple | None:
 
 
 # Tools whose answer is kept while what it follows from has the same signature.
-KEPT = {"list_workspaces": _sign_journal, "read_knowledge": _sign_document}
+KEPT = {
+    "list_workspaces": lambda ctx, values: ctx.store.journal.refresh(),
+    "read_knowledge": _sign_document,
+}
 
 
 class Kept(dict):
@@ -5749,11 +5716,6 @@ class Kept(dict):
 def make_result(text: str) -> dict:
     """Return text as the result of a tool call."""
     return {"content": [{"type": "text", "text": text}]}
-
-
-def render(ctx: Context, data: dict, max_bytes: int) -> str:
-    """Return a handler's data in the form this caller reads."""
-    return render_json(data) if ctx.form == "json" else render_markdown(data, max_bytes)
 
 
 def render_json(data: dict) -> str:
@@ -6847,7 +6809,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         scope = self._require_scope(*SCOPES)
         given = self.request_headers.get
         names = (given(f"x-fedmem-{name}", "") for name in ("machine", "tool"))
-        caller = Caller(scope, self._address, *map(_decode_name, names))
+        caller = Caller(scope, *map(_decode_name, names))
         form = "markdown" if scope == "ai" else "json"
         about = caller, server.redact, form, server.index
         self._context = Context(server.store, server.keys, *about)
