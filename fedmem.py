@@ -6002,9 +6002,9 @@ def has_too_many(body: bytes) -> bool:
     return False
 
 
-def refuse_body(message: str, code: int = INVALID_REQUEST, status: int = 400) -> Answer:
+def refuse_body(message: str, code: int = INVALID_REQUEST) -> Answer:
     """Return the answer to something that is not a JSON-RPC message."""
-    return Answer(status, make_error(None, code, message, {}))
+    return Answer(400, make_error(None, code, message, {}))
 
 
 def answer_message(ctx: Context, message: object, headers: dict[str, str]) -> Answer:
@@ -6024,7 +6024,7 @@ def answer_message(ctx: Context, message: object, headers: dict[str, str]) -> An
         return Answer(202)
     try:
         if not isinstance(params, dict):
-            raise RpcError(INVALID_PARAMS, "`params` must be an object.")
+            raise BadRequest("`params` must be an object.")
         if modern:
             check_modern(method, params, headers)
         result = run_method(ctx, method, params, modern)
@@ -6040,12 +6040,8 @@ def answer_message(ctx: Context, message: object, headers: dict[str, str]) -> An
 
 
 def _is_id(value: object) -> bool:
-    """Return whether a value can be a request's id."""
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, (str, int)) or (
-        isinstance(value, float) and math.isfinite(value)
-    )
+    """Return whether a JSON value can be a request's id."""
+    return type(value) in (str, int) or (type(value) is float and math.isfinite(value))
 
 
 def is_modern(params: object, headers: dict[str, str]) -> bool:
@@ -6054,20 +6050,19 @@ def is_modern(params: object, headers: dict[str, str]) -> bool:
     meta = params.get("_meta") if isinstance(params, dict) else None
     if isinstance(meta, dict) and META + "protocolVersion" in meta:
         return True
-    return (
-        headers.get("mcp-protocol-version", LEGACY_VERSIONS[0]) not in LEGACY_VERSIONS
-    )
+    version = headers.get("mcp-protocol-version", LEGACY_VERSIONS[0])
+    return version not in LEGACY_VERSIONS
 
 
 def check_modern(method: str, params: dict, headers: dict[str, str]) -> None:
-    """Raise RpcError by the ladder of 2026-07-28: metadata, then headers, then version
+    """Raise FedmemError by 2026-07-28's ladder: metadata, then headers, then version
     (basic/index, basic/transports/streamable-http)."""
     meta = params.get("_meta")
     version = meta.get(META + "protocolVersion") if isinstance(meta, dict) else None
     if not isinstance(version, str):
-        raise RpcError(INVALID_PARAMS, f"params._meta needs {META}protocolVersion.")
+        raise BadRequest(f"params._meta needs {META}protocolVersion.")
     if not isinstance(meta.get(META + "clientCapabilities"), dict):
-        raise RpcError(INVALID_PARAMS, f"params._meta needs {META}clientCapabilities.")
+        raise BadRequest(f"params._meta needs {META}clientCapabilities.")
     wanted = {"mcp-protocol-version": version, "mcp-method": method}
     key = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
     if method in key:
@@ -6077,11 +6072,8 @@ def check_modern(method: str, params: dict, headers: dict[str, str]) -> None:
             raise RpcError(HEADER_MISMATCH, f"The header {name} is missing.")
         given = headers[name] if name != "mcp-name" else decode_header(headers[name])
         if given != value:
-            raise RpcError(
-                HEADER_MISMATCH,
-                f"The header {name} says {clip(given, 80)!r}, the body says "
-                f"{clip(str(value), 80)!r}.",
-            )
+            said = f"{clip(given, 80)!r}, the body says {clip(str(value), 80)!r}"
+            raise RpcError(HEADER_MISMATCH, f"The header {name} says {said}.")
     if version != MODERN_VERSION:
         raise RpcError(
             UNSUPPORTED_VERSION,
@@ -6118,11 +6110,9 @@ def make_modern(method: str, result: dict) -> dict:
     be cached (server/utilities/caching)."""
     if isinstance(result, Kept):
         return Kept({**MODERN, **result}, MODERN_JSON + result.encoded[1:])
-    meta = {**result.get("_meta", {}), META + "serverInfo": INFO}
-    result = {"resultType": "complete", **result, "_meta": meta}
     if method in CACHEABLE:
         result = {**result, "ttlMs": CACHEABLE[method], "cacheScope": "private"}
-    return result
+    return {**MODERN, **result}
 
 
 def run_method(ctx: Context, method: str, params: dict, modern: bool) -> dict:
@@ -6133,27 +6123,25 @@ def run_method(ctx: Context, method: str, params: dict, modern: bool) -> dict:
             METHOD_NOT_FOUND, f"There is no method {clip(method, 80)!r} here."
         )
     if method != "resources/list" and params.get("cursor") is not None:
-        raise RpcError(INVALID_PARAMS, "There is no such cursor: the list is one page.")
+        raise BadRequest("There is no such cursor: the list is one page.")
     meta = params.get("_meta")
     form = meta.get("fedmem/format") if isinstance(meta, dict) else None
     if form is not None:
         if form not in ("json", "markdown"):
-            raise RpcError(INVALID_PARAMS, "fedmem/format must be json or markdown.")
+            raise BadRequest("fedmem/format must be json or markdown.")
         ctx = dataclasses.replace(ctx, form=form)
     try:
         return handler(ctx, params)
-    except RpcError:
-        raise
     except NotFound as e:
         code = INVALID_PARAMS if modern else LEGACY_NOT_FOUND
         raise RpcError(code, str(e), e.data) from e
 
 
 def _require_text(params: dict, name: str) -> str:
-    """Return a string parameter of a method; raise RpcError."""
+    """Return a string parameter of a method; raise BadRequest."""
     value = params.get(name)
     if not isinstance(value, str):
-        raise RpcError(INVALID_PARAMS, f"params.{name} must be a string.")
+        raise BadRequest(f"params.{name} must be a string.")
     return value
 
 
@@ -6184,13 +6172,11 @@ def rpc_tools_list(ctx: Context, params: dict) -> dict:
 
 
 def rpc_tools_call(ctx: Context, params: dict) -> dict:
-    """Return a tool's result; raise RpcError for an unknown tool."""
+    """Return a tool's result; raise BadRequest for an unknown tool."""
     name, arguments = _require_text(params, "name"), params.get("arguments")
     if name not in TOOLS:
         known = ", ".join(n for n, t in TOOLS.items() if ctx.caller.scope in t.scopes)
-        raise RpcError(
-            INVALID_PARAMS, f"There is no tool {clip(name, 80)!r}; there are: {known}."
-        )
+        raise BadRequest(f"There is no tool {clip(name, 80)!r}; there are: {known}.")
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
@@ -6219,12 +6205,11 @@ def rpc_resource_templates(ctx: Context, params: dict) -> dict:
 
 def rpc_resources_list(ctx: Context, params: dict) -> dict:
     """Return a page of resources, workspace by workspace."""
-    names = sorted(ctx.store.registry.all())
     workspace_id, skip = _parse_cursor(params.get("cursor"))
-    rows = (
-        [] if workspace_id else [_resource(f"memory:///{n}", n) for n in GLOBAL_TEXTS]
-    )
-    for name in names:
+    rows = []
+    if not workspace_id:
+        rows += [_resource(f"memory:///{name}", name) for name in GLOBAL_TEXTS]
+    for name in sorted(ctx.store.registry.all()):
         if name < workspace_id:
             continue
         found = list(_list_resources(ctx, name))
@@ -6239,7 +6224,7 @@ def rpc_resources_list(ctx: Context, params: dict) -> dict:
 
 
 def _parse_cursor(cursor: object) -> tuple[str, int]:
-    """Return the workspace and position a cursor names; raise RpcError."""
+    """Return the workspace and position a cursor names; raise BadRequest."""
     if cursor is None:
         return "", 0
     try:
@@ -6248,7 +6233,7 @@ def _parse_cursor(cursor: object) -> tuple[str, int]:
             return workspace_id, skip
     except (ValueError, TypeError):
         pass
-    raise RpcError(INVALID_PARAMS, "There is no such cursor. Begin without one.")
+    raise BadRequest("There is no such cursor. Begin without one.")
 
 
 def _resource(uri: str, name: str) -> dict:
@@ -6291,8 +6276,7 @@ def read_resource(ctx: Context, uri: str) -> str:
         return text or "(empty)"
     kind, _, name = path.partition("/")
     if path == OVERVIEW or kind == "knowledge":
-        name = name or path
-        data = tool_read_knowledge(ctx, workspace_id, name)
+        data = tool_read_knowledge(ctx, workspace_id, name or path)
     elif kind == "sessions" and name:
         data = tool_read_session(ctx, workspace_id, name, limit=MAX_LIMIT)
     else:
@@ -6342,18 +6326,15 @@ def rpc_prompts_list(ctx: Context, params: dict) -> dict:
 
 
 def rpc_prompts_get(ctx: Context, params: dict) -> dict:
-    """Return a prompt's text with its argument filled in; raise RpcError."""
+    """Return a prompt's text with its argument filled in; raise BadRequest."""
     name, given = _require_text(params, "name"), params.get("arguments") or {}
     if name not in PROMPTS:
         known = ", ".join(PROMPTS)
-        text = f"There is no prompt {clip(name, 80)!r}; there are: {known}."
-        raise RpcError(INVALID_PARAMS, text)
+        raise BadRequest(f"There is no prompt {clip(name, 80)!r}; there are: {known}.")
     description, argument, text = PROMPTS[name]
     value = given.get(argument, "") if isinstance(given, dict) else None
     if not isinstance(value, str) or (argument == "topic" and not value.strip()):
-        raise RpcError(
-            INVALID_PARAMS, f"The prompt {name} needs `{argument}`, a string."
-        )
+        raise BadRequest(f"The prompt {name} needs `{argument}`, a string.")
     value = clip(value.strip(), MAX_NOTE_CHARS)
     if argument == "project":
         value = f" (project: {value})" if value else ""
