@@ -3408,9 +3408,8 @@ def find_source(
     title = sections[1].partition("\n")[0].strip("# ") if sections[1:] else ""
     notes = [Message("note", section, when) for section in sections if section]
     about = workspace_id, key, "knowledge", title, path, project, document.sha256
-    return Source(
-        Indexed(*about, f"{signature}", when, when), lambda _: enumerate(notes)
-    )
+    row = Indexed(*about, f"{signature}", when, when)
+    return Source(row, lambda _: enumerate(notes))
 
 
 def _find_session(
@@ -3914,19 +3913,16 @@ def rank_chapters(
     inner, outer = ("", f"WHERE {limits} {best}") if values else (best, "")
     joined = "JOIN chapters ON chapters.id = chapter"
     joined += " JOIN documents ON documents.id = document"
-    sql = (
-        f"SELECT chapter, document, end, score FROM ({ranked} {inner}) {joined} {outer}"
-    )
+    columns = "chapter, document, end, score"
+    sql = f"SELECT {columns} FROM ({ranked} {inner}) {joined} {outer}"
     rows = database.execute(sql, (match, *values)).fetchall()
     if len(rows) < RANKED_ROWS or len({row[1] for row in rows}) > RANKED_ROWS // 4:
         return rows
     # A few long documents took all the places: the best chapters of each, then. Ten
     # times as slow.
-    sql = (
-        "SELECT chapter, document, end, score FROM (SELECT chapter, document, end, "
-        "score, row_number() OVER (PARTITION BY document ORDER BY score DESC) AS place "
-        f"FROM ({ranked}) {joined} WHERE {limits}) WHERE place <= 3 {best}"
-    )
+    place = "row_number() OVER (PARTITION BY document ORDER BY score DESC) AS place"
+    inner = f"SELECT {columns}, {place} FROM ({ranked}) {joined} WHERE {limits}"
+    sql = f"SELECT {columns} FROM ({inner}) WHERE place <= 3 {best}"
     return database.execute(sql, (match, *values)).fetchall()
 
 
@@ -4096,9 +4092,8 @@ class Scan:
     def __init__(self, budget_s: float, cursor: str, parts: int):
         number, _, place = cursor.partition(" ")
         self.place = tuple(place.split(" ", parts - 1)) if cursor else ()
-        if cursor and (
-            len(self.place) < parts or not re.fullmatch(r"\d{1,15}", number)
-        ):
+        is_number = re.fullmatch(r"\d{1,15}", number)
+        if cursor and (len(self.place) < parts or not is_number):
             raise BadRequest("`cursor` is not one that this search answered.")
         self.number = int(number or 0)
         self.is_whole = False
@@ -4456,9 +4451,8 @@ def search_index(
     ranked = rank_documents(database, probe, matches, scope)
     note = ""
     if terms.required and not ranked:
-        ranked = rank_documents(
-            database, probe, matches, dataclasses.replace(scope, required=())
-        )
+        scope = dataclasses.replace(scope, required=())
+        ranked = rank_documents(database, probe, matches, scope)
         note = "Nothing has the quoted phrase; these hold its words." if ranked else ""
     hits = []
     for row in ranked[query.offset : query.offset + query.limit]:
@@ -4519,9 +4513,8 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
     counts: collections.Counter = collections.Counter()
     with contextlib.suppress(TimeoutError):
         for passage in passages:
-            group = groups.setdefault(
-                (passage.workspace_id, passage.name), [set(), set(), -1.0, None]
-            )
+            document = passage.workspace_id, passage.name
+            group = groups.setdefault(document, [set(), set(), -1.0, None])
             folded = fold_letters(f"{passage.title}\n{passage.text}")
             group[1] |= {i for i, s in enumerate(required) if s.search(folded)}
             group[1] |= {-1 for shape in banned if shape.search(folded)}
@@ -5023,20 +5016,17 @@ def parse_arguments(tool_: Tool, given: dict) -> dict:
     properties = tool_.schema["properties"]
     for name in given:
         if name not in properties:
-            known = ", ".join(properties) or "none"
+            wrong, known = clip(str(name), 60), ", ".join(properties) or "none"
             raise BadRequest(
-                f"{tool_.name} has no argument {clip(str(name), 60)!r}. It takes: "
-                f"{known}."
+                f"{tool_.name} has no argument {wrong!r}. It takes: {known}."
             )
     values = {}
     for name, row in properties.items():
-        value = given.get(name)
+        value, kind = given.get(name), row["type"]
         if value is not None:
-            values[name] = _check_argument(tool_.name, name, row["type"], value)
+            values[name] = _check_argument(tool_.name, name, kind, value)
         elif name in tool_.schema.get("required", ()):
-            raise BadRequest(
-                f"{tool_.name} needs the argument `{name}` ({row['type']})."
-            )
+            raise BadRequest(f"{tool_.name} needs the argument `{name}` ({kind}).")
     return values
 
 
@@ -5046,16 +5036,15 @@ def _check_argument(tool_name: str, name: str, kind: str, value: object) -> obje
     if kind == "integer" and isinstance(value, float) and value.is_integer():
         value = int(value)  # JSON knows one kind of number
     right = {"string": str, "integer": int, "boolean": bool}[kind]
-    if not isinstance(value, right) or (kind == "integer" and isinstance(value, bool)):
+    if type(value) is not right:  # True is no integer
         shown = clip(format_json(value), 60)
         raise BadRequest(f"`{name}` must be of type {kind}, not {shown}.")
     if kind == "integer":
         low = LOWEST_OFFSET.get(tool_name, 0) if name == "offset" else parameter.low
-        if not low <= value <= parameter.high:
+        high = parameter.high
+        if not low <= value <= high:
             shown = clip(f"{value}", 60)
-            raise BadRequest(
-                f"`{name}` must be {low} to {parameter.high}, not {shown}."
-            )
+            raise BadRequest(f"`{name}` must be {low} to {high}, not {shown}.")
     if kind == "string":
         _check_text(name, parameter, value)
     return value
@@ -5758,15 +5747,11 @@ def _render_text(head: str, text: str, part: int, call: str, max_bytes: int) -> 
     """Return one part of a long text; raise BadRequest for a part there is not."""
     room = max_bytes - len(head.encode()) - len(call.encode()) - 200
     parts = split_parts(text, room)
-    if part >= len(parts):
-        raise BadRequest(
-            f"`part` {part} is not there: the parts are 0 to {len(parts) - 1}."
-        )
-    foot = ""
-    if len(parts) > 1:
-        head += f" · part {part} of 0-{len(parts) - 1}"
-    if part + 1 < len(parts):
-        foot = f"\n\nMore: {call}{part + 1})"
+    last = len(parts) - 1
+    if part > last:
+        raise BadRequest(f"`part` {part} is not there: the parts are 0 to {last}.")
+    head += f" · part {part} of 0-{last}" if last else ""
+    foot = f"\n\nMore: {call}{part + 1})" if part < last else ""
     return f"{head}\n{DATA_NOTICE}\n\n{parts[part]}{foot}"
 
 
@@ -5835,13 +5820,12 @@ def _render_preface(data: dict) -> str:
 
 def format_workspace_row(row: dict) -> str:
     """Return a workspace's line."""
-    counts = (
-        f"{plural(row['knowledge'], 'document')}, {plural(row['sessions'], 'session')}"
-    )
     about = row.get("summary") or row.get("description") or ""
     return (
         f"- `{row['workspace_id']}` · {row['machine']} · {row['tool']} · "
-        f"{row['project']} · {counts} · active {format_minute(row['last_activity'])}"
+        f"{row['project']} · {plural(row['knowledge'], 'document')}, "
+        f"{plural(row['sessions'], 'session')} · "
+        f"active {format_minute(row['last_activity'])}"
         + (f"\n  {clip(one_line(about), 240)}" if about else "")
     )
 
@@ -5884,9 +5868,8 @@ def format_message_row(row: dict) -> str:
     text = row["text"]
     cut = len(text) - CLIP_CHARS
     if cut > 200:
-        text = text[:CLIP_CHARS].rstrip() + (
-            f"… ({cut:,} more characters: offset={row['number']}, limit=1)"
-        )
+        more = f"… ({cut:,} more characters: offset={row['number']}, limit=1)"
+        text = text[:CLIP_CHARS].rstrip() + more
     return f"{format_message_head(row)}\n{text}\n"
 
 
@@ -6119,9 +6102,8 @@ def run_method(ctx: Context, method: str, params: dict, modern: bool) -> dict:
     """Return the result of a method; raise RpcError, -32601 for one there is not."""
     handler = METHODS.get(method)
     if handler is None or method in (LEGACY_ONLY if modern else MODERN_ONLY):
-        raise RpcError(
-            METHOD_NOT_FOUND, f"There is no method {clip(method, 80)!r} here."
-        )
+        text = f"There is no method {clip(method, 80)!r} here."
+        raise RpcError(METHOD_NOT_FOUND, text)
     if method != "resources/list" and params.get("cursor") is not None:
         raise BadRequest("There is no such cursor: the list is one page.")
     meta = params.get("_meta")
@@ -6419,9 +6401,8 @@ def parse_headers(lines: Iterable[bytes]) -> dict[str, str]:
     for line in lines:
         match = _HEADER_LINE.fullmatch(line)
         if not match:
-            raise HttpError(
-                400, f"The header line {clip(repr(line), 80)} is malformed."
-            )
+            shown = clip(repr(line), 80)
+            raise HttpError(400, f"The header line {shown} is malformed.")
         name = match[1].decode("ascii").lower()
         value = match[2].strip(b" \t").decode("latin-1")
         if name in headers:
@@ -6453,9 +6434,8 @@ def check_host(headers: dict[str, str], allowed: frozenset[str]) -> None:
     origin = headers.get("origin")
     if origin is None:
         return
-    origin_host = origin.partition("://")[2].rstrip("/")
-    names = allowed - LOOPBACK_NAMES
-    if origin_host.lower() != host.lower() and split_host(origin_host) not in names:
+    asked, names = origin.partition("://")[2].rstrip("/"), allowed - LOOPBACK_NAMES
+    if asked.lower() != host.lower() and split_host(asked) not in names:
         raise HttpError(403, f"Requests from the web origin {origin!r} are not taken.")
 
 
@@ -6768,9 +6748,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if scope:
             raise HttpError(403, "This needs the sync token; you hold the AI token.")
         reason = "bad-token" if given else "no-token"
-        log.warning(
-            "auth refused: addr=%s reason=%s", escape_controls(self._address), reason
-        )
+        address = escape_controls(self._address)
+        log.warning("auth refused: addr=%s reason=%s", address, reason)
         self.server.metrics.count(f'fedmem_auth_refused_total{{reason="{reason}"}}')
         help_ = {
             "no-token": "This memory needs a token: set the header 'Authorization: "
@@ -6851,20 +6830,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server, journal = self.server, self.server.store.journal
         journal.refresh()
         ledgers = list(journal.ledgers.values())
-        text = server.metrics.format(
-            {
-                "fedmem_uptime_seconds": round(
-                    time.monotonic() - server.metrics.started
-                ),
-                "fedmem_connections": len(server._deadlines),
-                "fedmem_workspaces": len(server.store.registry.all()),
-                "fedmem_documents": sum(ledger.documents for ledger in ledgers),
-                "fedmem_sessions": sum(len(ledger.sessions) for ledger in ledgers),
-                "fedmem_journal_seq": journal.last_seq,
-                **self._count_lag(),
-            }
-        )
-        return Reply(200, text.encode(), {}, "text/plain; version=0.0.4")
+        gauges = {
+            "fedmem_uptime_seconds": round(time.monotonic() - server.metrics.started),
+            "fedmem_connections": len(server._deadlines),
+            "fedmem_workspaces": len(server.store.registry.all()),
+            "fedmem_documents": sum(ledger.documents for ledger in ledgers),
+            "fedmem_sessions": sum(len(ledger.sessions) for ledger in ledgers),
+            "fedmem_journal_seq": journal.last_seq,
+            **self._count_lag(),
+        }
+        text = server.metrics.format(gauges).encode()
+        return Reply(200, text, {}, "text/plain; version=0.0.4")
 
     def _count_lag(self) -> dict[str, float]:
         """Return how many journal lines the index is behind, nothing without one."""
@@ -6956,10 +6932,9 @@ def _is_loopback(address: str) -> bool:
 
 def _decode_name(value: str) -> str:
     """Return a name from a header: UTF-8 bytes that HTTP shows as Latin-1."""
-    try:
-        return value.encode("latin-1").decode("utf-8").strip()[:MAX_NAME_CHARS]
-    except UnicodeDecodeError:
-        return value.strip()[:MAX_NAME_CHARS]
+    with contextlib.suppress(UnicodeDecodeError):
+        value = value.encode("latin-1").decode("utf-8")
+    return value.strip()[:MAX_NAME_CHARS]
 
 
 # ---- 15. Web page: the memory in a browser, read-only -----------------------
