@@ -3228,7 +3228,7 @@ CREATE TABLE chapters (id INTEGER PRIMARY KEY, document INTEGER, first INTEGER,
 CREATE INDEX chapters_of ON chapters (document, first);
 CREATE INDEX documents_newest ON documents (kind, end, name, workspace);
 """
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+CAMEL_JOINT = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _COMPOUND = re.compile(  # snake_case, kebab-case, camelCase, HTTPServer
     r"[A-Za-z0-9]{1,24}(?:[_-][A-Za-z0-9]{1,24}){1,4}"
     r"|[A-Za-z0-9]{0,40}[a-z0-9][A-Z]\w*|[A-Z]{2,24}[a-z]\w*"
@@ -3266,11 +3266,6 @@ def unify(text: str) -> str:
     return fold_letters(_ACCENTS.sub("", unicodedata.normalize("NFKC", text)))
 
 
-def split_case(text: str) -> str:
-    """Return text with the parts of camelCase apart."""
-    return _CAMEL.sub(" ", text)
-
-
 def split_words(text: str) -> str:
     """Return text as it is indexed: the parts of identifiers apart, and at the end
     each identifier once more as one word; unspaced scripts by character."""
@@ -3278,7 +3273,7 @@ def split_words(text: str) -> str:
     joined = {re.sub("[_-]", "", word) for word in _COMPOUND.findall(text)}
     if not text.isascii():
         text = _UNSPACED.sub(r" \1 ", text)
-    return " ".join([split_case(text), *sorted(joined)]).casefold()
+    return " ".join([CAMEL_JOINT.sub(" ", text), *sorted(joined)]).casefold()
 
 
 def spell_days(times: Iterable[str]) -> str:
@@ -3370,8 +3365,7 @@ _COLUMNS = ", ".join(field.name for field in dataclasses.fields(Indexed))
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Hold what is to be indexed: its row to be, and `read`, which yields its messages
-    from a number on; a note's sections are its messages."""
+    """Hold a row to be, and `read`, which yields messages, or sections, from one on."""
 
     row: Indexed
     read: Callable[[int], Iterable[tuple[int, Message]]]
@@ -3468,8 +3462,7 @@ def make_tables(database: sqlite3.Connection) -> None:
 
 
 def connect_index(folder: str, create: bool = False) -> sqlite3.Connection:
-    """Return a connection to a folder's index; raise sqlite3.Error when there is
-    none."""
+    """Return a connection to a folder's index; raise sqlite3.Error without one."""
     path = urllib.parse.quote(os.path.join(folder, INDEX_FILE))
     database = sqlite3.connect(
         f"file:{path}?mode={'rwc' if create else 'rw'}",
@@ -3610,8 +3603,7 @@ class IndexWriter:
             self._add(dataclasses.replace(new, id=added.lastrowid), source.read(first))
 
     def _find_restart(self, old: Indexed, source: Source) -> int:
-        """Return the first message of the last chapter that a grown transcript may
-        have changed."""
+        """Return the first message of the last chapter that growth may have changed."""
         if old.text[:3] != source.row.text[:3]:
             return 0
         found = self.database.execute(
@@ -3702,8 +3694,7 @@ class Indexer:
         self._news.set()
 
     def build(self, tell: Callable = lambda done, total: None) -> bool:
-        """Make the whole index anew; tell how many of how many documents are done.
-        Return False when another process writes it."""
+        """Make the whole index anew; return False when another process writes it."""
         make_folder(self._folder)
         with self._lock.hold(wait=False) as fd:
             if fd is not None:
@@ -3734,8 +3725,7 @@ class Indexer:
             self._stop.wait(INDEX_RETRY_S)
 
     def _follow(self) -> None:
-        """Bring the index up to date and keep it so until stop(), or until its file is
-        gone."""
+        """Keep the index up to date until stop(), or until its file is gone."""
         with self.opened():
             signature = sign_index(self._folder)
             if read_meta(self._writer.database, "ready"):
@@ -3902,8 +3892,7 @@ class Scope:
 def rank_chapters(
     database: sqlite3.Connection, match: str, scope: Scope
 ) -> list[tuple[int, int, str, float]]:
-    """Return chapter, document, the document's end and score (higher is better) of
-    what fits an FTS5 expression best."""
+    """Return chapter, document, its end and score of what fits an expression best."""
     limits, values = _limit_documents(scope)
     ranked = (
         f"SELECT rowid AS chapter, -bm25({scope.kind}) AS score FROM {scope.kind} "
@@ -3954,8 +3943,7 @@ def _limit_documents(scope: Scope) -> tuple[str, list[str]]:
 def list_newest(
     database: sqlite3.Connection, scope: Scope, before: tuple[str, str, str]
 ) -> list[tuple[str, str, str]]:
-    """Return end, name and workspace of the next documents of a scope in that order,
-    the newest first, after the one that is given."""
+    """Return end, name and workspace of the next documents, the newest first."""
     limits, values = _limit_documents(scope)
     sql = (
         "SELECT end, name, workspace FROM documents WHERE kind = ? "
@@ -3979,8 +3967,7 @@ def count_chapters(database: sqlite3.Connection, kind: str, match: str) -> int:
 
 
 def weigh(database: sqlite3.Connection, count: int) -> float:
-    """Return how much so many chapters stand out from all: their inverse document
-    frequency; 0 when there are none."""
+    """Return the inverse document frequency of so many chapters, 0 for none."""
     total = database.execute("SELECT max(id) FROM chapters").fetchone()[0] or 0
     return math.log(1 + max(0, total - count + 0.5) / (count + 0.5)) if count else 0.0
 
@@ -4206,7 +4193,7 @@ class Terms:
 
 def split_query(text: str) -> list[str]:
     """Return the parts of a word or phrase, as split_words makes them."""
-    return _WORD_PARTS.findall(split_case(unify(text)).casefold())
+    return _WORD_PARTS.findall(CAMEL_JOINT.sub(" ", unify(text)).casefold())
 
 
 def parse_terms(text: str) -> Terms:
@@ -4540,8 +4527,7 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
 def find_spans(
     passages: Iterable[Passage], find: Callable[[str], list], scan: Scan
 ) -> list[Hit]:
-    """Return every passage in which `find` has spans, in the order given, until the
-    end of time or of room."""
+    """Return the passages in which `find` has spans, until the end of time or room."""
     hits: list[Hit] = []
     scan.is_whole = False
     with contextlib.suppress(TimeoutError):
@@ -4664,8 +4650,7 @@ def _search_words(
     passages: Callable,
     scan: Scan,
 ) -> tuple[dict, bool]:
-    """Return a page of hits in words, and whether the index did not show the text that
-    is to be found as it stands."""
+    """Return a page of hits in words, and whether the index missed the literal text."""
     scope = Scope(kind, query.workspace_id, query.since, query.until)
     try:
         if index is None:
@@ -4692,8 +4677,7 @@ def iter_places(
     store: Store, index: Index | None, scope: Scope
 ) -> Iterator[tuple[str, str, str]]:
     """Yield what rank_head says of every session of a scope: by the index where it can
-    be used, for a memory may have more sessions than can be looked at in the time that
-    people wait."""
+    be used, for people do not wait until every session is looked at."""
     before = ("~", "", "")  # after every time
     try:
         while places := read_newest(store, index, scope, before):
@@ -4750,8 +4734,7 @@ def count_sessions(store: Store, index: Index | None, scope: Scope) -> int:
 
 
 def open_head(store: Store, workspace_id: str, name: str) -> Archive | None:
-    """Return the head archive of a session by a name or path of it, None when none can
-    be read."""
+    """Return a session's head archive by a name or path of it, None without one."""
     paths = store.journal.ledger(workspace_id).sessions.get(session_of(name), [])
     return load_head(store, workspace_id, paths)
 
@@ -4807,8 +4790,7 @@ def _iter_passages(
     may_hold: Callable | None,
     place: tuple[str, ...],
 ) -> Iterator[Passage]:
-    """Yield the messages of a session from where the search goes on, of blocks that may
-    hold the text."""
+    """Yield the messages that may hold the text, from where the search goes on."""
     first = scan.number if place == scan.place else 0
 
     def look(block: bytes, number: int) -> bool:
@@ -4883,8 +4865,7 @@ class Context:
 
     @property
     def search_mask(self) -> Callable:
-        """Return how text is shown to a search, whoever asks: two callers find the
-        same."""
+        """Return how text is shown to a search: two callers find the same."""
         return mask_secrets if self.redact else str
 
 
@@ -5011,8 +4992,7 @@ def make_schema(handler: Callable) -> dict:
 
 
 def parse_arguments(tool_: Tool, given: dict) -> dict:
-    """Return the handler's keyword arguments; raise BadRequest naming the argument
-    that is missing, unknown, of the wrong type, or out of bounds."""
+    """Return the handler's keyword arguments; raise BadRequest naming a wrong one."""
     properties = tool_.schema["properties"]
     for name in given:
         if name not in properties:
@@ -5723,8 +5703,7 @@ def render_json(data: dict) -> str:
 
 
 def render_markdown(data: dict, max_bytes: int) -> str:
-    """Return data as a page of at most `max_bytes` of UTF-8 that ends by saying how to
-    get the rest."""
+    """Return data as a page of at most `max_bytes` that says how to get the rest."""
     head = f"{PAGE_MARK} {data.get('_heading', 'Result')}"
     if "_text" in data:
         return f"{head}\n\n{data['_text']}"
@@ -5933,8 +5912,7 @@ class Answer:
 
 
 def answer_body(ctx: Context, body: object, headers: dict[str, str]) -> Answer:
-    """Return the answer to a POST's JSON value: one message, or a batch of the one
-    revision that had them."""
+    """Return the answer to a POST's JSON value: a message, or a legacy batch."""
     if not isinstance(body, list):
         return answer_message(ctx, body, headers)
     version = headers.get("mcp-protocol-version", BATCH_VERSION)
@@ -6587,8 +6565,7 @@ class Server(http.server.ThreadingHTTPServer):
         self._deadlines[connection] = end, is_idle
 
     def service_actions(self) -> None:
-        """End connections over their deadline, take tokens that were rotated; called
-        about twice a second."""
+        """End connections over their deadline, take rotated tokens, twice a second."""
         now = time.monotonic()
         self._reload_keys()
         for connection, (deadline, is_idle) in list(self._deadlines.items()):
@@ -6607,8 +6584,7 @@ class Server(http.server.ThreadingHTTPServer):
             log.warning("tokens not read again: %s", e)
 
     def stop(self) -> None:
-        """Take no more connections, let running requests finish, end idle ones; return
-        after SHUTDOWN_GRACE_S at the latest."""
+        """End idle connections and, within SHUTDOWN_GRACE_S, let requests finish."""
         self.is_stopping = True
         self.shutdown()
         self.server_close()
@@ -6672,8 +6648,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return make_json_reply(status, body, headers)
 
     def _read_head(self) -> None:
-        """Read and check what comes before a body; raise HttpError, or ConnectionError
-        when nothing more comes."""
+        """Read and check a request's head; raise HttpError, or ConnectionError."""
         self._known_head, self._context = b"", None
         self._left = 0  # body bytes that lie unread on the connection
         self._method = self._path = "-"
