@@ -3843,9 +3843,7 @@ class Indexer:
                 return
 
 
-def iter_differences(
-    database: sqlite3.Connection, store: Store
-) -> Iterator[tuple[str, str]]:
+def iter_differences(database: sqlite3.Connection, store: Store) -> Iterator[tuple]:
     """Yield workspace and key of every document whose file is not the indexed one."""
     rows = database.execute("SELECT DISTINCT workspace FROM documents").fetchall()
     for workspace_id in sorted({*store.registry.all(), *(row[0] for row in rows)}):
@@ -4282,9 +4280,7 @@ class Probe:
         return sorted(found)
 
 
-def _find_word(
-    text: str, low: str, root: str, is_short: bool
-) -> Iterator[tuple[int, int]]:
+def _find_word(text: str, low: str, root: str, is_short: bool) -> Iterator[tuple]:
     """Yield start and end of a word's forms, found by its root in lower case: where a
     word begins, or a part of one, up to its end; very short words whole."""
     at, found = low.find(root), 0
@@ -4411,9 +4407,7 @@ def rank_documents(
     return [row for _, _, row in order]
 
 
-def locate(
-    chapter: list[Excerpt], place: tuple[int, int]
-) -> tuple[Excerpt, tuple[int, int]]:
+def locate(chapter: list[Excerpt], place: tuple[int, int]) -> tuple[Excerpt, tuple]:
     """Return the excerpt in which a place of a chapter's text lies, and where there."""
     start, end = place
     for excerpt in chapter:
@@ -4673,9 +4667,7 @@ def _search_words(
 # Sessions, the newest first.
 
 
-def iter_places(
-    store: Store, index: Index | None, scope: Scope
-) -> Iterator[tuple[str, str, str]]:
+def iter_places(store: Store, index: Index | None, scope: Scope) -> Iterator[tuple]:
     """Yield what rank_head says of every session of a scope: by the index where it can
     be used, for people do not wait until every session is looked at."""
     before = ("~", "", "")  # after every time
@@ -4954,9 +4946,7 @@ DELETES = {**WRITES, "destructiveHint": True}
 _JSON_TYPES = {"str": "string", "int": "integer", "bool": "boolean"}
 
 
-def tool(
-    annotations: dict, scopes: tuple[str, ...] = SCOPES, hint: str = ""
-) -> Callable:
+def tool(annotations: dict, scopes: tuple = SCOPES, hint: str = "") -> Callable:
     """Return a decorator that registers a handler as a tool."""
 
     def register(handler: Callable) -> Callable:
@@ -5241,10 +5231,9 @@ def tool_search_knowledge(
 
     Example: {"query": "deploy checklist"}
     """
-    pages = limit, offset, cursor
-    wanted = Query(_require_query(query), mode, workspace_id, "", "", *pages)
-    page = search_documents(ctx.store, ctx.index, wanted, ctx.search_mask)
-    for row in _list_hits(page, offset):
+    wanted = Query(query.strip(), mode, workspace_id, "", "", limit, offset, cursor)
+    page = _search(ctx, search_documents, wanted)
+    for row in page["hits"]:
         row["path"] = row.pop("name")
         where = _given(workspace_id=row["workspace_id"], path=row["path"])
         row["_read"] = f"read_knowledge({where[:-2]})"
@@ -5253,21 +5242,17 @@ def tool_search_knowledge(
     return {"_heading": heading, **page, "_call": f"search_knowledge({again}offset="}
 
 
-def _list_hits(page: dict, offset: int) -> list[dict]:
-    """Return the hits of a page that begins at `offset` as rows, and put them there."""
-    page["offset"] = offset
+def _search(ctx: Context, find: Callable, wanted: Query) -> dict:
+    """Return the page that `find` gives, its hits as rows; raise BadRequest."""
+    if not wanted.text:
+        raise BadRequest("`query` is empty. Give the words to search for.")
+    page = find(ctx.store, ctx.index, wanted, ctx.search_mask)
+    page["offset"] = wanted.offset
     for i, hit in enumerate(page["hits"]):
         row = {n: v for n, v in vars(hit.passage).items() if n != "text"}
         found = {"matches": hit.matches, "score": hit.score}
         page["hits"][i] = {**row, **found, "snippet": hit.passage.text}
-    return page["hits"]
-
-
-def _require_query(query: str) -> str:
-    """Return a query that is not blank; raise BadRequest."""
-    if query.strip():
-        return query.strip()
-    raise BadRequest("`query` is empty. Give the words to search for.")
+    return page
 
 
 @tool(READS)
@@ -5439,10 +5424,9 @@ def tool_search_sessions(
     Example: {"query": "flaky login test", "since": "2026-10-01"}
     """
     period = parse_period(since, until)
-    text = _require_query(query)
-    wanted = Query(text, mode, workspace_id, *period, limit, offset, cursor)
-    page = search_sessions(ctx.store, ctx.index, wanted, ctx.search_mask)
-    for row in _list_hits(page, offset):
+    wanted = Query(query.strip(), mode, workspace_id, *period, limit, offset, cursor)
+    page = _search(ctx, search_sessions, wanted)
+    for row in page["hits"]:
         row["session_id"], row["message"] = row.pop("name"), row.pop("number")
         where = {n: row[n] for n in ("workspace_id", "session_id")}
         first = max(0, row["message"] - 2)
@@ -6046,12 +6030,10 @@ def check_modern(method: str, params: dict, headers: dict[str, str]) -> None:
 def decode_header(value: str) -> str:
     """Return a header's text, decoded where it is written as =?base64?...?=."""
     match = re.fullmatch(r"=\?base64\?([A-Za-z0-9+/=]*)\?=", value)
-    if not match:
-        return value
-    try:
-        return base64.b64decode(match[1], validate=True).decode("utf-8")
-    except ValueError:
-        return value
+    with contextlib.suppress(ValueError):
+        if match:
+            return base64.b64decode(match[1], validate=True).decode("utf-8")
+    return value
 
 
 MODERN = {"resultType": "complete", "_meta": {META + "serverInfo": INFO}}
@@ -6187,12 +6169,10 @@ def _parse_cursor(cursor: object) -> tuple[str, int]:
     """Return the workspace and position a cursor names; raise BadRequest."""
     if cursor is None:
         return "", 0
-    try:
+    with contextlib.suppress(ValueError, TypeError):
         workspace_id, skip = parse_json(base64.urlsafe_b64decode(cursor))
         if isinstance(workspace_id, str) and type(skip) is int and skip >= 0:
             return workspace_id, skip
-    except (ValueError, TypeError):
-        pass
     raise BadRequest("There is no such cursor. Begin without one.")
 
 
@@ -6340,7 +6320,6 @@ SINGLE_HEADERS = frozenset(
 )
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) (/[!-~]*|\*) HTTP/1\.([01])\r?\n")
 _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)\r?\n")
-_REASONS = {status.value: status.phrase for status in http.HTTPStatus}
 _TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
     b"Retry-After: 5\r\nConnection: close\r\nContent-Length: 58\r\n\r\n"
@@ -6841,7 +6820,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         more = {"Content-Type": reply.content_type} if body else {}
         more |= {"Connection": "close"} if self.close_connection else {}
         head = (
-            f"HTTP/1.1 {reply.status} {_REASONS[reply.status]}\r\n"
+            f"HTTP/1.1 {reply.status} {http.client.responses[reply.status]}\r\n"
             f"Content-Length: {len(body)}\r\n"
             "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
         )
