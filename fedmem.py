@@ -3217,7 +3217,8 @@ def reconcile_workspace(store: Store, workspace_id: str) -> None:
 
 INDEX_FILE = "index.sqlite"
 KINDS = ("knowledge", "sessions")
-_TOKENIZER = "porter unicode61 remove_diacritics 2"  # all that SQLite 3.37 can do
+# The tokenizer is all that SQLite 3.37 can do.
+_FTS5 = "fts5(words, content='', tokenize='porter unicode61 remove_diacritics 2')"
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE documents (id INTEGER PRIMARY KEY, workspace TEXT, key TEXT, kind TEXT,
@@ -3227,7 +3228,7 @@ CREATE TABLE chapters (id INTEGER PRIMARY KEY, document INTEGER, first INTEGER,
     excerpts BLOB);
 CREATE INDEX chapters_of ON chapters (document, first);
 CREATE INDEX documents_newest ON documents (kind, end, name, workspace);
-"""
+""" + "".join(f"CREATE VIRTUAL TABLE {kind} USING {_FTS5};" for kind in KINDS)
 CAMEL_JOINT = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _COMPOUND = re.compile(  # snake_case, kebab-case, camelCase, HTTPServer
     r"[A-Za-z0-9]{1,24}(?:[_-][A-Za-z0-9]{1,24}){1,4}"
@@ -3373,8 +3374,7 @@ class Source:
 
 
 def index_key(path: str) -> str:
-    """Return under which key a journalled path is indexed, empty for none: a document
-    under its path, all archives of a session under one."""
+    """Return the key of a path, one for all of a session's archives; empty for none."""
     if path.startswith("sessions/"):
         return "sessions/" + session_of(path)
     return path if path == OVERVIEW or path.startswith("knowledge/") else ""
@@ -3445,20 +3445,10 @@ def has_fts5() -> bool:
         return False
     try:
         with contextlib.closing(sqlite3.connect(":memory:")) as database:
-            make_tables(database)
+            database.executescript(_SCHEMA)
     except sqlite3.Error:
         return False
     return True
-
-
-def make_tables(database: sqlite3.Connection) -> None:
-    """Make an empty index's tables."""
-    database.executescript(_SCHEMA)
-    for kind in KINDS:
-        database.execute(
-            f"CREATE VIRTUAL TABLE {kind} USING fts5(words, content='', "
-            f"tokenize='{_TOKENIZER}')"
-        )
 
 
 def connect_index(folder: str, create: bool = False) -> sqlite3.Connection:
@@ -3488,8 +3478,7 @@ def remove_index(folder: str) -> None:
 
 
 def format_label(mask: Callable) -> str:
-    """Return what an index must be labelled with to be used by this program, with this
-    masking and this Python's idea of letters."""
+    """Return the label of an index that this program, masking and Python can use."""
     letters = unicodedata.unidata_version
     return f"{INDEX_VERSION}.{PARSER_VERSION}.{mask.__name__}.{letters}"
 
@@ -3570,8 +3559,7 @@ def write_meta(database: sqlite3.Connection, **remarks: object) -> None:
 
 
 class IndexWriter:
-    """Guard the rows of an index: what `update` makes of one document, it can take back
-    word by word."""
+    """Guard the rows of an index: what `update` puts in, it takes out word by word."""
 
     def __init__(self, database: sqlite3.Connection, store: Store, mask: Callable):
         self.database = database
@@ -3606,26 +3594,20 @@ class IndexWriter:
         """Return the first message of the last chapter that growth may have changed."""
         if old.text[:3] != source.row.text[:3]:
             return 0
-        found = self.database.execute(
-            "SELECT max(first) FROM chapters WHERE document = ? AND first <= ?",
-            (old.id, count_same_messages(old.blocks, source.session)),
-        ).fetchone()
-        return found[0] or 0
+        sql = "SELECT max(first) FROM chapters WHERE document = ? AND first <= ?"
+        same = count_same_messages(old.blocks, source.session)
+        return self.database.execute(sql, (old.id, same)).fetchone()[0] or 0
 
     def _add(self, row: Indexed, messages: Iterable[tuple[int, Message]]) -> None:
         """Add a document's chapters."""
+        keep = "INSERT INTO chapters (document, first, excerpts) VALUES (?, ?, ?)"
+        find = f"INSERT INTO {row.kind} (rowid, words) VALUES (?, ?)"
         try:
             for chapter in cut_chapters(messages, self._mask):
                 packed = zlib.compress(encode_json(chapter), COMPRESSION_LEVEL)
-                added = self.database.execute(
-                    "INSERT INTO chapters (document, first, excerpts) VALUES (?, ?, ?)",
-                    (row.id, chapter[0].number, packed),
-                )
-                words = _list_words(row, chapter)
-                self.database.execute(
-                    f"INSERT INTO {row.kind} (rowid, words) VALUES (?, ?)",
-                    (added.lastrowid, words),
-                )
+                values = row.id, chapter[0].number, packed
+                added = self.database.execute(keep, values).lastrowid
+                self.database.execute(find, (added, _list_words(row, chapter)))
         except Exhausted:
             raise
         except FedmemError as e:
@@ -3633,23 +3615,17 @@ class IndexWriter:
 
     def _drop(self, row: Indexed, first: int) -> None:
         """Remove a document's chapters from a message on."""
-        chapters = self.database.execute(
-            "SELECT id, excerpts FROM chapters WHERE document = ? AND first >= ?",
-            (row.id, first),
-        ).fetchall()
-        for chapter, packed in chapters:
+        sql = "SELECT id, excerpts FROM chapters WHERE document = ? AND first >= ?"
+        names = f"{row.kind}, rowid, words"
+        forget = f"INSERT INTO {row.kind} ({names}) VALUES ('delete', ?, ?)"
+        for chapter, packed in self.database.execute(sql, (row.id, first)).fetchall():
             words = _list_words(row, unpack_chapter(packed))
-            self.database.execute(
-                f"INSERT INTO {row.kind} ({row.kind}, rowid, words) "
-                "VALUES ('delete', ?, ?)",
-                (chapter, words),
-            )
+            self.database.execute(forget, (chapter, words))
             self.database.execute("DELETE FROM chapters WHERE id = ?", (chapter,))
 
 
 def _list_words(row: Indexed, chapter: list[Excerpt]) -> str:
-    """Return the words under which a chapter is found: FTS5 must be given the very same
-    ones to forget them."""
+    """Return a chapter's words: FTS5 must be given the same ones to forget them."""
     head = f"{format_head(row.title, chapter)} {row.name} {row.project}"
     return split_words("\n".join([head, *(excerpt.text for excerpt in chapter)]))
 
@@ -3713,13 +3689,11 @@ class Indexer:
                     if fd is not None:
                         self._follow()
                 self._changed.clear()  # who takes over looks at everything
-            except sqlite3.OperationalError as e:  # a full disk, say: later
+            except (sqlite3.OperationalError, FedmemError) as e:  # a full disk, say
                 log.warning("index not written: %s", e)
             except sqlite3.DatabaseError as e:
                 log.warning("index damaged, built anew: %s", e)
                 remove_index(self._folder)
-            except FedmemError as e:
-                log.warning("index not written: %s", e)
             except Exception:  # a bug must not end it for good
                 log_incident("indexer")
             self._stop.wait(INDEX_RETRY_S)
@@ -3762,7 +3736,7 @@ class Indexer:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             if not is_known:
-                make_tables(database)
+                database.executescript(_SCHEMA)
                 write_meta(database, seq=0, ready=0, done=0, total=0, journal=first)
                 write_meta(database, label=self._label)  # the last: now it is whole
             self._writer = IndexWriter(database, self._store, self._mask)
@@ -3978,10 +3952,8 @@ def read_chapter(database: sqlite3.Connection, chapter: int) -> list[Excerpt]:
 
 def read_indexed(database: sqlite3.Connection, document: int) -> tuple:
     """Return workspace, key, name, title and end of an indexed document."""
-    return database.execute(
-        "SELECT workspace, key, name, title, end FROM documents WHERE id = ?",
-        (document,),
-    ).fetchone()
+    sql = "SELECT workspace, key, name, title, end FROM documents WHERE id = ?"
+    return database.execute(sql, (document,)).fetchone()
 
 
 # ---- 11. Search: words, literal, regex over what an AI may read -------------
@@ -4423,11 +4395,8 @@ def search_index(
     """Return a page of hits in words, how many there are in all, what to say of them,
     and whether none holds the very text that mode auto is to find as well."""
     terms, literal = parse_terms(query.text), find_literal(query)
-    scope = dataclasses.replace(
-        scope,
-        required=tuple(map(quote, terms.required)),
-        banned=tuple(map(quote, terms.banned)),
-    )
+    required, banned = (tuple(map(quote, p)) for p in (terms.required, terms.banned))
+    scope = dataclasses.replace(scope, required=required, banned=banned)
     probe, matches = make_probe(database, scope.kind, terms, literal)
     ranked = rank_documents(database, probe, matches, scope)
     note = ""
@@ -4596,11 +4565,7 @@ def find_literal(query: Query) -> str:
 
 
 def search(
-    store: Store,
-    index: Index | None,
-    query: Query,
-    kind: str,
-    passages: Callable[[Scan, Callable | None], Iterator[Passage]],
+    store: Store, index: Index | None, query: Query, kind: str, passages: Callable
 ) -> dict:
     """Return a page of hits: words by the index where it can be used, everything else
     by a scan of what `passages` yields."""
