@@ -3977,9 +3977,8 @@ _UNSPACED_RUNS = re.compile(f"[{UNSPACED}]+|[^{UNSPACED}]+")
 _ENDING = re.compile(
     r"(?<=\w{3})(?:ations?|at(?:e[sd]?|ing|ors?)|ions?|ies|ied|ings?|ed|es|s|e|y)$"
 )
-_EXCLUDED = re.compile(  # not -1, -rf, --force: parts of commands
-    rf"[{UNSPACED}]\w*|[^\W\d_]\w{{3,}}(?:\.\w+)*"
-)
+# Not -1, -rf, --force: parts of commands.
+_EXCLUDED = re.compile(rf"[{UNSPACED}]\w*|[^\W\d_]\w{{3,}}(?:\.\w+)*")
 _REGEX_CHILD = """
 import itertools, json, os, re, sys
 try:
@@ -6278,7 +6277,6 @@ CACHEABLE = {
 # are too slow. The token is checked before the body is read.
 
 LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
-ACCEPT_QUEUE = 128
 SINGLE_HEADERS = frozenset(
     ("host", "content-length", "authorization", "origin", "mcp-protocol-version")
     + ("mcp-method", "mcp-name", "x-real-ip", "transfer-encoding")
@@ -6425,7 +6423,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
-    request_queue_size = ACCEPT_QUEUE
+    request_queue_size = 128
 
     def __init__(self, store: Store, keys: Keys, settings: dict[str, str]):
         self.store = store
@@ -6756,20 +6754,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "fedmem_documents": sum(ledger.documents for ledger in ledgers),
             "fedmem_sessions": sum(len(ledger.sessions) for ledger in ledgers),
             "fedmem_journal_seq": journal.last_seq,
-            **self._count_lag(),
         }
+        with contextlib.suppress(NoIndex):
+            if server.index:
+                with server.index.read(1, partly=True) as database:
+                    lag = journal.last_seq - read_meta(database, "seq")
+                    gauges["fedmem_index_lag"] = lag
         text = server.metrics.format(gauges).encode()
         return Reply(200, text, {}, "text/plain; version=0.0.4")
-
-    def _count_lag(self) -> dict[str, float]:
-        """Return how many journal lines the index is behind, nothing without one."""
-        index, journal = self.server.index, self.server.store.journal
-        with contextlib.suppress(NoIndex):
-            if index:
-                with index.read(1, partly=True) as database:
-                    lag = journal.last_seq - read_meta(database, "seq")
-                    return {"fedmem_index_lag": lag}
-        return {}
 
     def get_program(self) -> Reply:
         """Answer this very file, all that a new machine needs."""
