@@ -4141,9 +4141,7 @@ class RegexChild:
     def close(self) -> None:
         """End the process."""
         self._process.kill()
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
+        self._process.communicate()  # also when it died with a text on its way to it
         self._at_once.release()
 
 

@@ -2774,6 +2774,17 @@ class SearchTest(IndexCase):
             fedmem.RegexChild("a", scan).close()
         self.assertLessEqual(slots.acquire.call_args.kwargs["timeout"], 2)
 
+    def test_a_regex_process_that_died_gives_its_place_back(self) -> None:
+        """Or after two such accidents no regex search would ever run again."""
+        slots = mock.Mock()
+        with mock.patch.object(fedmem.RegexChild, "_at_once", slots):
+            child = fedmem.RegexChild("a", fedmem.Scan(4, "", 2))
+            child._process.kill()
+            child._process.wait()
+            self.assertRaises(TimeoutError, child.ask, "a")
+            child.close()
+        slots.release.assert_called_once_with()
+
     def search_in_steps(self, find: str, mode: str, cursor: str) -> dict:
         """Return the page of a search whose time is over after seven looks at it."""
 
