@@ -6753,7 +6753,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "fedmem_sessions": sum(len(ledger.sessions) for ledger in ledgers),
             "fedmem_journal_seq": journal.last_seq,
         }
-        with contextlib.suppress(NoIndex):
+        with contextlib.suppress(NoIndex, Busy):
             if server.index:
                 with server.index.read(1, partly=True) as database:
                     lag = journal.last_seq - read_meta(database, "seq")

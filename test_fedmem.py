@@ -3826,6 +3826,14 @@ class HttpTest(ServerCase):
         self.assertIn('{tool="read_knowledge",outcome="error"} 1', text)
         self.assertRegex(text, r"(?m)^fedmem_workspaces 1$")
 
+    def test_metrics_are_told_while_the_index_is_busy(self) -> None:
+        """Without its lag; it was an incident."""
+        self.server.index = mock.Mock()
+        self.server.index.read.side_effect = fedmem.Busy("Too many searches.")
+        status, _, body = self.http("GET", "/metrics", Authorization=f"Bearer {SYNC}")
+        self.assertEqual(status, 200)
+        self.assertNotIn(b"fedmem_index_lag", body)
+
     def test_a_missing_or_wrong_token_gets_401_and_a_sentence_that_helps(self) -> None:
         """Before the body is read, in the log with address and reason."""
         for headers, reason in (
