@@ -4236,8 +4236,8 @@ class Probe:
         ]
         found.sort()
         for (start, left, one), (right, end, two) in itertools.pairwise(tuple(found)):
-            pair, gap = self._pairs.get((one, two)), text[left:right]
-            if pair is not None and len(gap) <= 3 and not any(map(str.isalnum, gap)):
+            pair = self._pairs.get((one, two))
+            if pair is not None and re.fullmatch(r"[\W_]{0,3}", text[left:right]):
                 found.append((start, end, pair))
         if self._literal:
             at = low.find(self._literal)
@@ -4621,7 +4621,8 @@ def _search_words(
     except NoIndex as e:
         found = scan_words(passages(scan, None), query, scan)
         page = found[query.offset : query.offset + query.limit]
-        part = f", {SEARCH_BUDGET_S:g} s long: not all of them" * (not scan.is_whole)
+        cut = f", {SEARCH_BUDGET_S:g} s long: not all of them"
+        part = "" if scan.is_whole else cut
         note = f"{e} The files were scanned{part}."
         return {"hits": page, "total": len(found), "note": note}, False
 
@@ -5010,14 +5011,13 @@ def parse_period(since: str, until: str) -> tuple[str, str]:
     ends = []
     for name, text in (("since", since), ("until", until)):
         try:
-            moment = parse_time(text, end=name == "until") if text else None
+            ends.append(text and format_time(parse_time(text, end=name == "until")))
         except ValueError:
             raise BadRequest(
                 f"`{name}` must be ISO 8601 in UTC, such as 2026-11-22 or "
                 f"2026-11-22T09:10:00Z, not {clip(text, 40)!r}."
             ) from None
-        ends.append(format_time(moment) if moment else "")
-    return ends[0], ends[1]
+    return tuple(ends)
 
 
 # The eight tools that read.
