@@ -4881,20 +4881,12 @@ class Tool:
     scopes: tuple[str, ...]
     description: str
     schema: dict
-    annotations: dict
-    search_hint: str = ""
+    hints: dict  # for clients
 
     def describe(self) -> dict:
         """Return the tool's entry in tools/list."""
-        entry = {
-            "name": self.name,
-            "description": self.description,
-            "inputSchema": self.schema,
-            "annotations": self.annotations,
-        }
-        if self.search_hint:
-            entry["_meta"] = {"anthropic/searchHint": self.search_hint}
-        return entry
+        names = {"name": self.name, "description": self.description}
+        return {**names, "inputSchema": self.schema, **self.hints}
 
 
 TOOLS: dict[str, Tool] = {}
@@ -4916,8 +4908,10 @@ def tool(annotations: dict, scopes: tuple = SCOPES, hint: str = "") -> Callable:
         """Put a handler into TOOLS and return it."""
         name = handler.__name__.removeprefix("tool_")
         text = one_line(inspect.getdoc(handler).split("\nExample:")[0])
-        schema = make_schema(handler)
-        TOOLS[name] = Tool(name, handler, scopes, text, schema, annotations, hint)
+        hints = {"annotations": annotations}
+        if hint:
+            hints["_meta"] = {"anthropic/searchHint": hint}
+        TOOLS[name] = Tool(name, handler, scopes, text, make_schema(handler), hints)
         return handler
 
     return register
