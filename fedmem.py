@@ -1600,6 +1600,16 @@ _TITLES = (  # type of the record, key of its text, rank
 _PROMPT_RANKS = {"said": 2, "told": 2, "item": 1}  # the first of its rank stays
 
 
+def join_shown(block: bytes) -> bytes:
+    """Return the lines of a block that can hold a message: of a real one a tenth."""
+    lines, at = [], 0
+    while match := _SHOWN_TYPES.search(block, at):
+        start = block.rfind(b"\n", at, match.start()) + 1 or at
+        at = block.find(b"\n", match.end()) + 1 or len(block)
+        lines.append(block[start:at])
+    return b"".join(lines)
+
+
 def parse_record(line: bytes) -> dict | None:
     """Return a transcript line's JSON object, None when it can hold no message."""
     if len(line) > MAX_PARSED_LINE_BYTES or not _SHOWN_TYPES.search(line):
@@ -4536,16 +4546,16 @@ def make_block_filter(literal: str) -> Callable[[bytes], bool] | None:
     return may_hold
 
 
-_MASKED: dict[int, bool] = {}  # by the hash of a block
+_MASKED: dict[int, bool] = {}  # by the hash of a block's shown lines
 
 
-def is_masked_by(mask: Callable, block: bytes) -> bool:
-    """Return whether a mask may change a block; from memory when it was seen before."""
-    key = hash(block)
+def is_masked_by(mask: Callable, shown: bytes) -> bool:
+    """Return whether a mask may change some lines; from memory when it saw them."""
+    key = hash(shown)
     if key not in _MASKED:
         if len(_MASKED) >= SESSION_CACHE_ENTRIES:
             _MASKED.clear()
-        text = "" if mask is str else block.decode("utf-8", "replace")
+        text = "" if mask is str else shown.decode("utf-8", "replace")
         _MASKED[key] = may_be_masked(text)
     return _MASKED.get(key, True)
 
@@ -4749,10 +4759,12 @@ def _iter_passages(
     first = scan.number if place == scan.place else 0
 
     def look(block: bytes, number: int) -> bool:
-        """Return whether a block is worth parsing; raise TimeoutError. One in which
-        something is masked always is: the time would tell what is hidden there."""
+        """Return whether a block is worth parsing; raise TimeoutError. What nobody is
+        shown must not count, and a block in which something is masked is parsed: the
+        time would tell what is hidden there."""
         scan.reach(place, max(number, first))
-        return may_hold is None or is_masked_by(mask, block) or may_hold(block)
+        shown = b"" if may_hold is None else join_shown(block)
+        return may_hold is None or is_masked_by(mask, shown) or may_hold(shown)
 
     title = mask(archive.session.title) or archive.name
     start = archive.session.start
