@@ -6861,912 +6861,658 @@ PAGE_MARKUP = """\
 <!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>fedmem</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
 viewBox='0 0 20 20' fill='%230a8f7d'%3E%3Cpath
 d='M0 3h9v3H0zm12 0h8v3h-8zM4 9h13v3H4zm-4 6h6v3H0zm9 0h4v3H9z'/%3E%3C/svg%3E">
-<style>STYLE</style></head><body class="out">
-<a id="skip" href="#main">Skip to the content</a>
-<header><div class="bar">
-  <a id="mark" href="#/"><svg viewBox="0 0 20 20" width="20" height="20"><path
-    d="M0 3h9v3H0zm12 0h8v3h-8zM4 8.5h13v3H4zM0 14h6v3H0zm9 0h4v3H9z"/></svg>fedmem</a>
-  <nav aria-label="Views"><a href="#/">Activity</a><a href="#/workspaces">Workspaces</a>
-    <a href="#/sessions">Sessions</a></nav>
-  <form id="find" role="search"><input id="query" type="search" autocomplete="off"
-    maxlength="1000" placeholder="Search notes and sessions" aria-keyshortcuts="/"
-    aria-label="Search notes and sessions"><kbd aria-hidden="true">/</kbd></form>
-  <button id="help" aria-label="Keys" title="Keys">?</button>
+<style>STYLE</style></head><body class="out"><header><div class="bar">
+  <a id="logo" href="#/"><svg viewBox="0 0 20 20" width="20" height="20"><path
+    d="M0 3h9v3H0zm12 0h8v3h-8zM4 9h13v3H4zm-4 6h6v3H0zm9 0h4v3H9z"/></svg>fedmem</a>
+  <nav aria-label="Views"><a href="#/">Activity</a>
+    <a href="#/workspaces">Workspaces</a><a href="#/sessions">Sessions</a></nav>
+  <form id="find" role="search"><input id="query" type="search" maxlength="1000"
+    autocomplete="off" aria-label="Search notes and sessions"
+    placeholder="Search notes and sessions ( / )"
+    title="Keys: / search, j k next and previous line, n p page"></form>
   <button id="leave">Sign out</button></div><div id="wait" hidden></div></header>
-<main id="main" tabindex="-1"></main><p id="said" role="status"></p>
-<dialog id="keys" aria-labelledby="keys-title"><h2 id="keys-title">Keys</h2><dl>
-  <dt><kbd>/</kbd></dt><dd>search</dd>
-  <dt><kbd>j</kbd> <kbd>k</kbd></dt><dd>next, previous line or message</dd>
-  <dt><kbd>Enter</kbd></dt><dd>open it</dd>
-  <dt><kbd>n</kbd> <kbd>p</kbd></dt><dd>next, previous page</dd>
-  <dt><kbd>?</kbd></dt><dd>these keys</dd></dl>
-  <form method="dialog"><button>Close</button></form></dialog>
-<script type="module">SCRIPT</script></body></html>
+<main id="main" tabindex="-1"></main><script type="module">SCRIPT</script></body></html>
 """
 
 PAGE_STYLE = """
-:root { color-scheme: light dark; --bg: light-dark(#fbfaf7, #161615); --card:
-  light-dark(#fff, #1e1e1c); --ink: light-dark(#1e1c19, #ebe8e2); --soft:
-  light-dark(#625d55, #a59f95); --line: light-dark(#e5e1d9, #33312d); --fill:
-  light-dark(#f3f0ea, #242320); --accent: light-dark(#0a675a, #62c8b2); --tint:
-  light-dark(#e6f2ee, #1a2b28); --warn: light-dark(#7d4500, #efb765); --warn-bg:
-  light-dark(#fcf0da, #33280f); --bad: light-dark(#a3231b, #f3938a); --bad-bg:
-  light-dark(#fbe9e6, #3a1c19); --good-bg: light-dark(#e0f1e4, #15301f); --mark:
-  light-dark(#ffe28c, #66520f); --mono: ui-monospace, "SF Mono", Menlo, Consolas,
-  "DejaVu Sans Mono", monospace; font: 15px/1.5 system-ui, -apple-system, "Segoe UI",
-  Roboto, "Noto Sans", sans-serif; }
+/* Colours for light and for dark, type, and what is the same everywhere. */
+:root {
+  color-scheme: light dark;
+  --bg: light-dark(#fbfaf7, #161615); --card: light-dark(#fff, #1e1e1c);
+  --ink: light-dark(#1e1c19, #ebe8e2); --soft: light-dark(#625d55, #a59f95);
+  --line: light-dark(#e5e1d9, #33312d); --fill: light-dark(#f3f0ea, #242320);
+  --accent: light-dark(#0a675a, #62c8b2); --tint: light-dark(#e6f2ee, #1a2b28);
+  --warn: light-dark(#7d4500, #efb765); --warn-bg: light-dark(#fcf0da, #33280f);
+  --bad: light-dark(#a3231b, #f3938a); --bad-bg: light-dark(#fbe9e6, #3a1c19);
+  --good-bg: light-dark(#e0f1e4, #15301f); --mark: light-dark(#ffe28c, #66520f);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
+}
 * { box-sizing: border-box; margin: 0; padding: 0; }
 body { background: var(--bg); color: var(--ink); overflow-wrap: anywhere; }
 a { color: var(--accent); text-decoration: none; }
-a:hover, .note a { text-decoration: underline; }
-:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; border-radius:
-  4px; } h1:focus, main:focus { outline: none; } ol, ul { list-style: none; }
-h1 { font-size: 1.7rem; line-height: 1.3; letter-spacing: -.02em; font-weight: 650; }
-h2 { font-size: 1.05rem; font-weight: 650; }
-h3 { font-size: .85rem; font-weight: 600; color: var(--soft); } b { font-weight: 600; }
-small, .soft, .path, .facts { color: var(--soft); font-size: .85rem; }
-time, .num { font-variant-numeric: tabular-nums; }
-code, pre, kbd, .diff { font-family: var(--mono); font-size: .86em; }
-pre code { font-size: 1em; }
-kbd { border: 1px solid var(--line); border-bottom-width: 2px; border-radius: 4px;
-  padding: 0 .35em; color: var(--soft); }
-pre { background: var(--fill); border-radius: 6px; padding: .7rem .85rem; overflow-x:
-  auto; tab-size: 4; } pre.wrap { white-space: pre-wrap; max-height: 32rem; }
-mark { background: var(--mark); color: var(--ink); border-radius: 3px; padding: 0 .1em;
-  }
-button, input, select { font: inherit; color: inherit; background: var(--card);
-  max-width: 100%; min-width: 0; border: 1px solid var(--line); border-radius: 6px;
-  padding: .3rem .7rem; } button, summary { cursor: pointer; }
-button.plain { border: 0; background: none; color: var(--accent); font-size: .85rem;
-  padding: .4rem 0; }
-button.main { background: var(--accent); color: var(--bg); font-weight: 600; }
-#skip { position: fixed; left: 1rem; top: -4rem; z-index: 9; padding: .4rem .8rem;
-  background: var(--card); } #skip:focus { top: .6rem; }
-header { position: sticky; top: 0; z-index: 5; background: var(--bg); border-bottom: 1px
-  solid var(--line); }
-.bar, main { max-width: 72rem; margin: auto; padding: 2rem 1.5rem 5rem; }
+a:hover, .note a, .prose a { text-decoration: underline; }
+h1 { font-size: 1.7rem; line-height: 1.3; letter-spacing: -.02em; }
+h2 { font-size: 1.05rem; } h3 { font-size: .85rem; color: var(--soft); }
+h1, h2, h3, b { font-weight: 650; } ol, ul { list-style: none; }
+small, label, .soft, .facts, .row > time { color: var(--soft); font-size: .85rem; }
+time, small, nav { font-variant-numeric: tabular-nums; }
+code, pre, kbd, .diff { font: .86em/1.5 ui-monospace, Menlo, Consolas, monospace; }
+pre, .prose code { background: var(--fill); border-radius: 5px; padding: .1em .3em; }
+pre, .prose pre { padding: .7rem .85rem; overflow: auto; }
+pre.wrap { white-space: pre-wrap; max-height: 32rem; }
+.prose pre code { padding: 0; font-size: 1em; }
+mark { background: var(--mark); color: var(--ink); border-radius: 3px; }
+button, input, select {
+  font: inherit; color: inherit; background: var(--card); max-width: 100%;
+  border: 1px solid var(--line); border-radius: 6px; padding: .3rem .7rem;
+}
+button, summary { cursor: pointer; }
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+h1:focus, main:focus { outline: none; } [hidden], .out header { display: none; }
+/* The bar on top, the door. */
+header { position: sticky; top: 0; z-index: 5; background: var(--bg); }
+.bar, main { max-width: 72rem; margin: auto; padding: 2rem 1.5rem 4rem; }
 .bar { display: flex; align-items: center; gap: .5rem 1.4rem; padding-block: .6rem; }
-#mark { display: flex; gap: .5rem; align-items: center; color: var(--ink); font-weight:
-  700; font-size: 1.1rem; letter-spacing: -.02em; } #mark svg { fill: var(--accent); }
-nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; align-items: center; }
-header nav a { color: var(--soft); padding: .2rem 0; }
-header nav a[aria-current] { color: var(--ink); font-weight: 600; box-shadow: 0 2px
-  var(--accent); }
-#find { flex: 1; max-width: 25rem; margin-left: auto; position: relative; }
-#query { width: 100%; }
-#find kbd { position: absolute; right: .5rem; top: .45rem; pointer-events: none; }
-#query:not(:placeholder-shown) + kbd, #query:focus + kbd, .out header, [hidden] {
-  display: none; }
-#help, #leave { border-color: transparent; background: none; color: var(--soft);
-  padding: .3rem 0; white-space: nowrap; }
-#wait { position: absolute; inset: auto 0 -2px; height: 2px; animation: wait 1.1s linear
-  infinite; background: linear-gradient(90deg, transparent, var(--accent), transparent)
-  0 / 40% 100% no-repeat; }
-@keyframes wait { from { background-position: -70% 0; } to { background-position: 170%
-  0; } } #said { position: absolute; clip-path: inset(50%); }
-.top { margin-bottom: 1.7rem; max-width: 60rem; }
-.facts { display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; margin-top: .3rem; }
-section { margin-bottom: 2.4rem; min-width: 0; }
-.head { margin-bottom: .5rem; display: flex; gap: 1rem; align-items: baseline;
-  justify-content: space-between; } .head a { font-size: .85rem; }
-.two { display: grid; grid-template-columns: minmax(0, 1fr) 21rem; gap: 0 3.5rem; }
-.two.even { grid-template-columns: repeat(2, minmax(0, 1fr)); margin-top: 1.8rem; }
-.note, .bad { border-radius: 8px; padding: .6rem .9rem; margin: 0 0 1.2rem; }
-.note { background: var(--warn-bg); color: var(--warn); }
-.note a, .lanes a { color: inherit; }
-.bad { background: var(--bad-bg); color: var(--bad); }
-.bad button { margin-left: .8rem; color: var(--ink); }
-.rows > li + li { border-top: 1px solid var(--line); }
-.row { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 0 1rem; padding:
-  .5rem .6rem; margin: 0 -.6rem; color: inherit; border-radius: 6px; align-items:
-  baseline; } .row:hover { background: var(--fill); text-decoration: none; }
-.row > * { min-width: 0; } .row > .about { grid-column: 1 / -1; }
-.row.timed { grid-template-columns: 2.8rem minmax(0, 1fr) auto; padding-block: .35rem; }
-.row.timed > time { color: var(--soft); font-size: .85rem; }
-.row.timed > .about { grid-column: 2 / -1; }
-.cut { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2;
-  overflow: hidden; } .one { -webkit-line-clamp: 1; } .day { margin: 1.3rem 0 .3rem; }
-li:first-child > .day { margin-top: 0; }
-.lanes, dialog { background: var(--card); border: 1px solid var(--line); border-radius:
-  10px; padding: .3rem 1.1rem .6rem; }
-.lanes li, .axis { display: grid; gap: 0 1.4rem; align-items: center;
-  grid-template-columns: 15rem minmax(0, 1fr) 7.5rem; padding: .4rem 0; }
-.lanes li { border-top: 1px solid var(--line); }
-.lanes li > :last-child, .axis > :last-child { text-align: right; font-size: .85rem; }
-.axis, .axis > :last-child { color: var(--soft); font-size: .78rem; }
-.axis div { position: relative; height: 1.2rem; }
-.axis div span { position: absolute; white-space: nowrap; padding-left: .3rem; }
-svg.lane { display: block; width: 100%; height: 1.7rem; }
-.lane line { stroke: var(--line); vector-effect: non-scaling-stroke; }
-.lane rect { fill: var(--accent); opacity: .6; }
-.silent { color: var(--warn); font-weight: 600; }
-.prose { line-height: 1.6; max-width: 46rem; }
-.prose > * + *, .prose blockquote > * + * { margin-top: .8em; }
-.prose :is(h1, h2, h3, h4, h5, h6) { margin-top: 1.5em; color: var(--ink); line-height:
-  1.3; font-size: 1rem; } .prose > :first-child { margin-top: 0; }
-.prose h1 { font-size: 1.35rem; } .prose h2 { font-size: 1.15rem; }
-.prose :is(ul, ol) { padding-left: 1.5em; } .prose li + li { margin-top: .2em; }
-.prose ul { list-style: disc; } .prose ol { list-style: decimal; }
-.prose li:has(> input) { list-style: none; margin-left: -1.3em; }
-.prose a { text-decoration: underline; text-underline-offset: .15em; }
-.prose :not(pre) > code { background: var(--fill); border-radius: 4px; padding: .1em
-  .3em; }
-.prose blockquote { padding-left: 1em; border-left: 3px solid var(--line); color:
-  var(--soft); }
-.prose hr { border: 0; border-top: 1px solid var(--line); margin: 1.6em 0; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .92em; }
-th, td { text-align: left; padding: .35em 1em .35em 0; vertical-align: top;
-  border-bottom: 1px solid var(--line); min-width: 5rem; }
-article { display: grid; grid-template-columns: 3.6rem minmax(0, 50rem); gap: 0 1.2rem;
-  padding: .55rem 0; scroll-margin-top: 5rem; border-radius: 8px; max-width: 55rem; }
-.at { text-align: right; font-size: .78rem; padding-top: .1rem; }
-.at * { display: block; color: var(--soft); }
-.user > .says { background: var(--tint); padding: .6rem 1rem; border-radius: 10px; }
-.summary > .says { background: var(--fill); padding: .6rem 1rem; }
-.user h3 { color: var(--accent); } .user > .at { padding-top: .65rem; }
-.tool, .calls { padding: .1rem 0; }
-.aim { outline: 2px solid var(--accent); outline-offset: .2rem; }
-.text { white-space: pre-wrap; } .fold { margin: .15rem 0; font-size: .9rem; }
-.fold > summary { display: flex; gap: .6rem; color: var(--soft); border-radius: 6px;
-  padding: .1rem .4rem; margin: 0 -.4rem; align-items: baseline; }
-.fold > summary::before { content: "›"; width: .6rem; flex: none; }
-.fold[open] > summary::before { rotate: 90deg; }
-.fold > summary:hover { background: var(--fill); }
-.fold > summary > * { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.fold > summary b { color: var(--ink); max-width: 40%; flex: none; }
-.fold > summary small { margin-left: auto; flex: none; }
-.fold > :not(summary) { margin: .3rem 0 .5rem; }
-.fold h4 { font-size: .78rem; color: var(--soft); margin-bottom: 0; }
-.quiet :is(.fold, .tool, .calls) { display: none; }
-.tools { display: flex; flex-wrap: wrap; gap: .5rem .9rem; align-items: center; margin:
-  .8rem 0; }
-.tools label { display: flex; gap: .45rem; align-items: center; color: var(--soft);
-  font-size: .85rem; min-width: 0; } .tools .wide { flex: 0 1 30rem; }
-.wide input { width: 100%; } input[type=number] { width: 5.5rem; }
-.pager { margin: .8rem 0; font-variant-numeric: tabular-nums; }
-.off { color: var(--soft); opacity: .65; }
-.diff { line-height: 1.6; border: 1px solid var(--line); border-radius: 8px; overflow:
-  hidden; background: var(--card); }
-.diff > * { display: grid; grid-template-columns: 3.6em 3.6em 1.6em minmax(0, 1fr);
-  text-decoration: none; white-space: pre-wrap; padding-right: .6rem; }
-.diff i { font-style: normal; color: var(--soft); text-align: right; padding-right:
-  .6em; user-select: none; } .diff ins { background: var(--good-bg); }
-.diff del { background: var(--bad-bg); }
-.diff b { background: var(--mark); font-weight: inherit; border-radius: 2px; }
-.diff > .gap { display: block; background: var(--fill); color: var(--soft); padding:
-  .15rem .9rem; } .door { max-width: 25rem; margin: 12vh auto 0; }
+header::after { content: ""; display: block; border-bottom: 1px solid var(--line); }
+#logo { display: flex; gap: .5rem; color: var(--ink); font-weight: 700; }
+#logo svg { fill: var(--accent); align-self: center; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; margin: .8rem 0; }
+.bar nav { margin: 0; } .bar nav a { color: var(--soft); padding: .2rem 0; }
+.bar nav a[aria-current] { color: var(--ink); box-shadow: 0 2px var(--accent); }
+#find { flex: 1; max-width: 25rem; margin-left: auto; } #query { width: 100%; }
+#leave { border: 0; background: none; color: var(--soft); padding-inline: 0; }
+#wait { position: absolute; width: 100%; height: 2px; background: var(--accent); }
+#wait, .waits { animation: wait 1s infinite alternate; }
+@keyframes wait { from { opacity: 0; } }
+.door { max-width: 25rem; margin: 12vh auto 0; }
 .door form { display: grid; gap: .7rem; margin: 1.4rem 0; }
-.door form > * { margin: 0; }
-dialog { padding: 1.4rem 1.8rem; color: inherit; max-width: min(26rem, 92vw); margin:
-  auto; } dialog::backdrop { background: #0006; }
-dialog dl { display: grid; grid-template-columns: auto 1fr; gap: .5rem 1.2rem; margin:
-  1rem 0; }
-@media (max-width: 860px) { .two, .two.even { display: block; } .lanes li, .axis {
-  grid-template-columns: minmax(0, 1fr) auto; } .lanes .lane { grid-area: 2 / 1 / 3 / 3;
-  margin-top: .3rem; } .axis > * { display: none; } .axis > :first-child { display:
-  block; grid-column: 1 / -1; } }
-@media (max-width: 640px) { .bar, main { padding: 1.2rem 1rem 4rem; } .bar { flex-wrap:
-  wrap; padding-block: .5rem; } header { position: static; } #find { order: 3;
-  flex-basis: 100%; max-width: none; } #help { margin-left: auto; } header nav { order:
-  2; flex-basis: 100%; } h1 { font-size: 1.4rem; } article { display: block; } #find kbd
-  { display: none; } .at { text-align: left; } .at * { display: inline; margin-right:
-  .6rem; } .diff > * { grid-template-columns: 0 3em 1.3em minmax(0, 1fr); } .diff
-  i:first-child { visibility: hidden; } }
-@media (prefers-reduced-motion) { #wait { animation: none; background: var(--accent); }
-  }
-@media print { :root { color-scheme: light; font-size: 11px; } header, .tools, button,
-  #skip { display: none; } pre.wrap { max-height: none; } main { padding: 0; max-width:
-  none; } article, .row { break-inside: avoid; } }
+.door form > button { background: var(--accent); color: var(--bg); font-weight: 600; }
+/* Heads of views, their parts, what is said in a frame. */
+.top { margin-bottom: 1.7rem; max-width: 60rem; }
+.facts, .tools { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; margin-top: .3rem; }
+.tools { align-items: center; margin-bottom: 1rem; } .tools > input { width: 30rem; }
+section { margin-bottom: 2.4rem; min-width: 0; }
+.head { display: flex; align-items: baseline; margin-bottom: .5rem; }
+.head > small { margin-left: auto; }
+.two { display: grid; grid-template-columns: minmax(0, 1fr) 21rem; gap: 0 3.5rem; }
+.two.even { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+.even .about .cut { -webkit-line-clamp: 4; }
+.note, .bad { border-radius: 8px; padding: .6rem .9rem; margin-bottom: 1.2rem; }
+.note { background: var(--warn-bg); color: var(--warn); }
+.bad { background: var(--bad-bg); color: var(--bad); }
+.bad button { margin-left: .8rem; } .note a, .lanes a, .row { color: inherit; }
+/* Lists: a row is a link with a title, what stands at its end, and a line about it. */
+.rows > li + li { border-top: 1px solid var(--line); }
+.row { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 0 1rem; }
+.row { align-items: baseline; padding: .5rem .6rem; margin: 0 -.6rem; }
+.row:hover { background: var(--fill); text-decoration: none; border-radius: 6px; }
+.row.timed { grid-template-columns: 2.8rem minmax(0, 1fr) auto; padding-block: .35rem; }
+.row > .about { grid-column: 1 / -1; } .row.timed > .about { grid-column: 2 / -1; }
+ol + h3 { margin-top: 1.3rem; } .cut { overflow: hidden; -webkit-line-clamp: 2; }
+.cut { display: -webkit-box; -webkit-box-orient: vertical; }
+/* Machines: a lane of time for each, with a bar for each session. */
+.lanes { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
+.lanes { padding: .3rem 1.1rem; } .lanes .cut { -webkit-line-clamp: 1; }
+.lanes li, .axis { display: grid; grid-template-columns: 15rem minmax(0, 1fr) 8rem; }
+.lanes li, .axis { align-items: center; gap: 0 1.4rem; padding: .4rem 0; }
+.lanes li { border-top: 1px solid var(--line); } .silent { color: var(--warn); }
+.lanes .lane + span { text-align: right; font-size: .85rem; }
+.axis, .lanes .axis span { color: var(--soft); font-size: .78rem; }
+.lane { position: relative; height: 1.7rem; overflow: hidden; }
+.lane > * { position: absolute; height: 100%; border-left: 1px solid var(--line); }
+.lane > b { top: 20%; height: 60%; border-left: 3px solid var(--accent); opacity: .6; }
+.lane > b { background: var(--accent); }
+.axis div { height: 1.2rem; } .axis i { font: inherit; border: 0; white-space: nowrap; }
+/* Markdown. */
+.prose { line-height: 1.6; max-width: 46rem; } .facts + .prose { margin-top: 1rem; }
+.prose > * + *, blockquote > * + * { margin-top: .8em; }
+.prose :is(h1, h2, h3, h4, h5, h6) { font-size: 1rem; color: inherit; }
+.prose > * + :is(h1, h2, h3, h4, h5, h6) { margin-top: 1.5em; }
+.prose h1 { font-size: 1.35rem; } .prose h2 { font-size: 1.15rem; }
+.prose :is(ul, ol) { list-style: disc; padding-left: 1.5em; }
+.prose ol { list-style: decimal; } .scroll { overflow-x: auto; }
+blockquote { border-left: 3px solid var(--line); padding-left: 1em; }
+hr { border: solid var(--line); border-width: 1px 0 0; }
+table { border-collapse: collapse; font-size: .92em; }
+th, td { border-bottom: 1px solid var(--line); padding: .35em 1em .35em 0; }
+th, td { text-align: left; vertical-align: top; min-width: 5rem; }
+/* Conversations: messages, and what tools were told and answered, folded. */
+article { display: grid; grid-template-columns: 3.6rem minmax(0, 50rem); gap: 1.2rem; }
+article { padding: .55rem 0; max-width: 55rem; scroll-margin-top: 5rem; }
+article.tool, article.calls { padding: .1rem 0; }
+article.aim { outline: 2px solid var(--accent); outline-offset: .2rem; }
+.at { text-align: right; font-size: .78rem; } .at > * { display: block; }
+.at > *, .at > a { color: var(--soft); } .text { white-space: pre-wrap; }
+.user > .at { padding-top: .65rem; } .user h3 { color: var(--accent); }
+.user > .says { background: var(--tint); padding: .6rem 1rem; border-radius: 10px; }
+summary { display: flex; gap: .6rem; color: var(--soft); font-size: .9rem; }
+summary { padding: .1rem .4rem; margin: 0 -.4rem; align-items: baseline; }
+summary:hover { background: var(--fill); border-radius: 6px; }
+summary::before { content: "›"; } [open] > summary::before { rotate: 90deg; }
+summary > * { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+summary > b { color: var(--ink); flex: none; max-width: 40%; }
+summary > small { margin-left: auto; flex: none; }
+details > :not(summary) { margin: .3rem 0 .5rem; }
+/* The difference of two versions. */
+.diff { border: 1px solid var(--line); border-radius: 8px; background: var(--card); }
+.diff { overflow: hidden; white-space: pre-wrap; margin-top: .8rem; }
+.diff > * { display: grid; grid-template-columns: 3.6em 3.6em 1.6em minmax(0, 1fr); }
+.diff i { color: var(--soft); font-style: normal; user-select: none; }
+.diff i { text-align: right; padding-right: .6em; } .diff > * { text-decoration: none; }
+.diff ins { background: var(--good-bg); } .diff del { background: var(--bad-bg); }
+.diff > .gap { display: block; background: var(--fill); padding: .15rem .9rem; }
+/* Narrow windows, phones, paper. */
+@media (max-width: 860px) {
+  .two, .two.even { display: block; }
+  .lanes li, .axis { grid-template-columns: minmax(0, 1fr) auto; }
+  .lanes .lane { grid-area: 2 / 1 / 3 / 3; margin-top: .3rem; }
+}
+@media (max-width: 640px) {
+  header { position: static; } .bar, main { padding: 1.2rem 1rem; }
+  .bar { flex-wrap: wrap; padding-block: .6rem; } #leave { margin-left: auto; }
+  #find, .bar nav { order: 2; flex-basis: 100%; max-width: none; }
+  article { display: block; }
+  .at { text-align: left; } .at > * { display: inline; margin-right: .6rem; }
+  .diff > * { grid-template-columns: 0 3em 1.3em minmax(0, 1fr); }
+  .diff i:first-child { visibility: hidden; } .pager { gap: .2rem .7rem; }
+}
+@media print { header, .tools, nav { display: none; } }
 """
 
 PAGE_SCRIPT = r"""
-// Small tools. Text becomes text nodes; characters that hide or turn it are named.
-const $ = (id) => document.getElementById(id), DAY = 864e5, COLOUR =
-  /\x1b\[[0-9;]{0,40}m/g;
+// Small tools. All text becomes text nodes; characters that hide or turn it are named.
+const DAY_MS = 864e5, AGO = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const HIDDEN = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g;
-const visible = (text) => String(text).replace(COLOUR, "")
-  .replace(HIDDEN, (c) => `⟨${c.charCodeAt().toString(16)}⟩`);
+const $ = (id) => document.getElementById(id);
+const visible = (text) =>
+  String(text).replace(HIDDEN, (c) => `⟨${c.charCodeAt().toString(16)}⟩`);
 function h(kind, ...kids) {  // a node: "tag.class", attributes, listeners, children
-  const [tag, ...classes] = kind.split("."), isSvg = /^(svg|line|rect)$/.test(tag);
-  const space = `http://www.w3.org/${isSvg ? "2000/svg" : "1999/xhtml"}`;
-  const node = document.createElementNS(space, tag);
-  if (classes.length) node.setAttribute("class", classes.join(" "));
+  const [tag, ...classes] = kind.split("."), node = document.createElement(tag);
+  if (classes.length) node.className = classes.join(" ");
   for (const kid of kids.flat(9)) {
     if (kid instanceof Node) node.append(kid);
     else if (typeof kid !== "object") node.append(kid || kid === 0 ? visible(kid) : "");
-    else for (const [key, value] of Object.entries(kid || {})) {
+    else for (const [key, value] of Object.entries(kid ?? {})) {
       if (typeof value === "function") node.addEventListener(key, value);
+      else if (key === "style") Object.assign(node.style, value);
       else if (value != null && value !== false) node.setAttribute(key, value);
     }
   }
   return node;
 }
 const foreign = (text) => h("bdi", text);
-const dots = (...all) => all.filter(Boolean).flatMap((it, i) =>
-  [i ? " · " : "", it instanceof Node ? it : foreign(it)]);
+const dots = (...texts) =>
+  texts.filter(Boolean).flatMap((text, i) => [i ? " · " : "", foreign(text)]);
 const go = (href, ...kids) => h("a", { href }, kids);
 const button = (text, click) => h("button", { type: "button", click }, text);
-const link = (...parts) => `#/${parts.map((it) =>
-  encodeURIComponent(String(it).toWellFormed())).join("/")}`;
-const toDoc = (id, path, query = "") => link("k", id, ...path.split("/")) + query;
-const here = (changes) => {  // this very view with other values in its address
+const fold = (head, ...body) => h("details", h("summary", head), body);
+const link = (...names) => `#/${names.map((name) =>
+  encodeURIComponent(String(name).toWellFormed())).join("/")}`;
+const ask = (way, query) =>
+  `${way}?${new URLSearchParams(Object.entries(query).filter((it) => it[1]))}`;
+function here(changes) {  // this very view with other values in its address
   const [way, old] = location.hash.split(/\?(.*)/s);
-  const all = { ...Object.fromEntries(new URLSearchParams(old || "")), ...changes };
-  return `${way}?${new URLSearchParams(Object.entries(all).filter((it) => it[1]))}`;
-};
+  return ask(way, { ...Object.fromEntries(new URLSearchParams(old)), ...changes });
+}
 const num = (n) => n.toLocaleString("en");
 const count = (n, noun) => `${num(n)} ${noun}${n === 1 ? "" : "s"}`;
-const size = (n) => n < 1e3 ? `${n} B` : n < 1e6 ? `${(n / 1e3).toFixed(1)} KB`
-  : `${(n / 1e6).toFixed(1)} MB`;
-const show = (moment, dateStyle, timeStyle) =>
-  new Date(moment).toLocaleString("en-GB", { dateStyle, timeStyle });
-function ago(moment) {
-  const minutes = Math.max(0, Math.round((Date.now() - moment) / 6e4));
-  if (minutes < 60) return minutes ? `${minutes} min ago` : "just now";
-  if (minutes < 2880) return `${Math.round(minutes / 60)} h ago`;
-  return minutes < 86400 ? `${Math.round(minutes / 1440)} days ago`
-    : show(moment, "medium");
-}
+const size = (n) => `${n.toLocaleString("en", { notation: "compact" })}B`;
+const show = (time, dateStyle, timeStyle) =>
+  new Date(time).toLocaleString("en-GB", { dateStyle, timeStyle });
 function when(time, ...styles) {  // how long ago, or in the styles of date and time
-  const moment = typeof time === "number" ? time : Date.parse(time);
-  if (!moment) return h("span", "time unknown");
-  const more = { datetime: new Date(moment).toISOString(), title: show(moment, "full",
-    "long") };
-  return styles.length ? h("time", more, show(moment, ...styles))
-    : h("time", more, ago(moment));
+  const hours = (new Date(time) - Date.now()) / 36e5;
+  if (!time || !hours) return h("span", "time unknown");
+  const text = styles.length ? show(time, ...styles)
+    : hours > -1 ? AGO.format(Math.ceil(hours * 60), "minute")
+    : hours > -48 ? AGO.format(Math.ceil(hours), "hour")
+    : AGO.format(Math.ceil(hours / 24), "day");
+  return h("time", { title: show(time, "full", "long") }, text);
 }
-
-// Asking the server. Every answer belongs to the view that asked, or is dropped.
-class Failure extends Error {}
+// Asking the server. An answer belongs to the view that asked; a late one is dropped.
 const KEY = "fedmem-token";
-let token = sessionStorage.getItem(KEY) || "", serial = 0, stop = new AbortController();
-let places = { at: 0 }, parts = [];
+let token = sessionStorage.getItem(KEY) || "", places = { at: 0, rows: [] };
+let stop = new AbortController(), parts = [];
 async function call(name, given) {
+  const { signal } = stop, method = "POST", type = "application/json";
   const params = { name, arguments: given, _meta: { "fedmem/format": "json" } };
-  const body = JSON.stringify({ jsonrpc: "2.0", id: ++serial, method: "tools/call",
-    params });
-  const headers = { "Content-Type": "application/json", Authorization: `Bearer ${token}`
-    };
-  const { signal } = stop; let answer, value;
-  try {
-    answer = await fetch("mcp", { method: "POST", headers, body, signal });
-    value = await answer.json();
-  } catch (error) {
-    if (signal.aborted) throw error;
-    throw new Failure(answer ? `The server answered ${answer.status} without JSON.`
-      : "The server cannot be reached. Is it running, and is the network up?");
-  }
-  if (answer.status === 401) signOut("This token is not valid here. Was it replaced?");
+  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params });
+  const headers = { "Content-Type": type, Authorization: `Bearer ${token}` };
+  const fail = (said) => { signal.throwIfAborted(); throw new Error(said); };
+  const answer = await fetch("mcp", { method, headers, body, signal }).catch(() =>
+    fail("The server cannot be reached. Is it running, and is the network up?"));
+  const value = await answer.json().catch(() =>
+    fail(`The server answered ${answer.status} without JSON.`));
   signal.throwIfAborted();
-  if (value.error) throw new Failure(value.error.message || value.error);
+  if (answer.status === 401) signOut("This token is not valid here. Was it replaced?");
+  if (value.error) fail(value.error.message || value.error);
   const data = JSON.parse(value.result.content[0].text);
-  if (value.result.isError) throw new Failure(data.error); return data;
+  return value.result.isError ? fail(data.error) : data;
 }
-async function loadPlaces() {
+async function loadPlaces() {  // all workspaces, asked for again after 20 seconds
   if (Date.now() - places.at < 2e4) return places;
   const { workspaces: rows, total } = await call("list_workspaces", { limit: 1000 });
-  const of = new Map(rows.map((it) => [it.workspace_id, it]));
-  return (places = { at: Date.now(), rows, total, of });
+  return (places = { at: Date.now(), rows, total });
 }
 const problem = (error, again) => h("p.bad", { role: "alert" }, error.message,
   again && button("Try again", again));
-function later(load) {  // a part of a view that waits and fails on its own
-  const box = h("div"), { signal } = stop;
-  const put = (...nodes) => signal.aborted
-    || box.replaceChildren(...nodes.flat(9).filter(Boolean));
-  const run = async () => {
-    box.setAttribute("aria-busy", "true");
-    const timer = setTimeout(put, 150, h("p.soft", "Loading…"));
-    await load().then(put, (error) => put(problem(error, run))); clearTimeout(timer);
-    box.removeAttribute("aria-busy");
-  }; parts.push(run()); return box;
-}
-function pager(key, first, step, shown, total, base = 1) {
-  if (total <= shown && !first) return "";
-  const at = (text, n, isThere, rel) => isThere ? h("a", { href: here({ [key]: n }), rel
-    }, text)
-    : h("span.off", text);
-  const last = Math.floor((total - 1) / step) * step, isMore = first + shown < total;
-  return h("nav.pager", { "aria-label": "Pages" }, at("First", "0", first > 0),
-    at("Previous", String(Math.max(0, first - step)), first > 0, "prev"),
-    h("span", `${num(first + base)}–${num(first + shown - 1 + base)} of ${num(total)}`),
-    at("Next", first + step, isMore, "next"), at("Last", last, isMore));
-}
-const paged = (query, key, step, tool, given, name, make) => later(async () => {
-  const offset = +query.get(key) || 0;
-  const got = await call(tool, { ...given, limit: step, offset }), rows = got[name];
-  return [rows.length ? make(rows) : h("p.soft", offset ? "No more." : "None yet."),
-    pager(key, offset, step, rows.length, got.total)];
-});
-
-// Markdown, a safe subset. The expressions are bounded: anyone may write the text.
-const BULLET = /^( {0,12}|\t{1,3})([-*+]|\d{1,9}[.)])(?: {1,4}|\t|$)/, QUOTE =
-  /^ {0,3}> ?/;
-const FENCE = /^ {0,3}(`{3,9}|~{3,9})/, HEADING = /^ {0,3}(#{1,6})[ \t]+(.*)$/;
-const RULE = /^ {0,3}([-*_])(?:[ \t]{0,3}\1){2,80}[ \t]{0,9}$/, CODE = /^( {4}|\t)/;
-const COLUMNS = /^ ?\|? ?:?-+:? ?(\| ?:?-+:? ?)*\|? ?$/, MAX_MARKDOWN = 3e5;
-const INLINE = new RegExp([/\\([\\`*_{}[\]()#+.!|<>~-])/,
-  /(`{1,3})([^`]{1,2000})\2(?!`)/,
-  /\*\*(?=\S)([^*]{1,999}(?:\*[^*]{1,300}\*[^*]{0,300})?)\*\*/,
-  /\*([^*\s][^*]{0,999})\*/, /(?<!\w)_([^_\s][^_]{0,999})_(?!\w)/, /~~([^~]{1,999})~~/,
-  /(!?)\[([^[\]]{0,999})\]\(<?([^\s()<>]{0,999}(?:\([^\s()<>]{0,99}\))?)>?\)/,
-  /<?((?:https?:\/\/|mailto:)[^\s<>"`]{1,999})>?/].map((it) => it.source).join("|"),
-    "g");
-function anchor(href, label, base) {
-  if (base && /^(?!\.|.*\/\.|\/)[^:?#\\]{1,240}\.md$/.test(href))
-    return go(toDoc(base, href), label);
-  const url = URL.canParse(href) ? new URL(href) : {};
-  return /^(https?|mailto):$/.test(url.protocol) ? h("a", { href: url.href,
-    target: "_blank", rel: "noopener noreferrer" }, label) : h("span",
-    { title: visible(href) }, label);
-}
-function inline(text, base, depth = 0) {
-  if (text.length > 2e4 || depth > 4) return [text];
-  const out = [], sub = (it) => inline(it, base, depth + 1); let at = 0;
-  for (const m of text.matchAll(INLINE)) {
-    out.push(text.slice(at, m.index)); at = m.index + m[0].length;
-    const url = m[11]?.replace(/[.,;:!?)'"]{1,9}$/, "");
-    if (url && !m[0].endsWith(">")) at -= m[11].length - url.length;
-    out.push(m[1] ?? (m[3] ? h("code", m[3]) : m[4] ? h("strong", sub(m[4])) : m[7]
-      ? h("del", sub(m[7])) : m[5] || m[6] ? h("em", sub(m[5] || m[6])) : url
-      ? anchor(url, url) : anchor(m[10], m[8] ? `image: ${m[9]}` : sub(m[9]), base)));
-  }
-  return [...out, text.slice(at)];
-}
-function blocks(lines, base, depth = 0) {
-  const out = [], lead = (row) => row.length - row.trimStart().length;
-  const opens = (row) => [FENCE, HEADING, RULE, BULLET, QUOTE].some((it) =>
-    it.test(row));
-  const code = (rows) => h("pre", { tabindex: 0 }, h("code",
-    rows.join("\n").trimEnd()));
-  let i = 0, m;
-  const take = (test) => {
-    const from = i; while (i < lines.length && test(lines[i])) i++;
-    return lines.slice(from, i);
-  };
-  const takeList = () => {
-    const indent = lead(lines[i]), isOrdered = /\d/.test(m[2]);
-    const list = h(isOrdered ? "ol" : "ul", isOrdered && { start: parseInt(m[2], 10) });
-    while ((m = BULLET.exec(lines[i] ?? "")) && lead(lines[i]) === indent
-      && /\d/.test(m[2]) === isOrdered && !RULE.test(lines[i])) {
-      const cut = m[0].length, item = [lines[i++].slice(cut)];
-      item.push(...take((row) => !row.trim() ? lead(lines[i + 1] || "") > indent
-        : lead(row) > indent || (lines[i - 1].trim() && !opens(row))).map((row) =>
-        row.slice(Math.min(cut, lead(row)))));
-      const task = /^\[([ xX])\] /.exec(item[0]); if (task) item[0] = item[0].slice(4);
-      const nodes = blocks(item, base, depth + 1);
-      if (nodes[0]?.tagName === "P") nodes.splice(0, 1, ...nodes[0].childNodes);
-      list.append(h("li", task && h("input", { type: "checkbox", disabled: "",
-        checked: task[1] === " " ? null : "", "aria-label": "done" }), nodes));
-    }
-    return list;
-  };
-  const takeTable = () => {
-    const rows = take((row) => row.includes("|"));
-    const row = (tag) => (text) => h("tr", text.trim().replace(/^\||\|$/g,
-      "").split(/(?<!\\)\|/).map((cell) => h(tag, inline(cell.trim(), base))));
-    return h("div.scroll", { tabindex: 0 }, h("table", h("thead", row("th")(rows[0])),
-      h("tbody", rows.slice(2).map(row("td")))));
-  };
-  while (i < lines.length) {
-    const line = lines[i], next = lines[i + 1] || ""; if (!line.trim()) i++;
-    else if ((m = FENCE.exec(line)) && ++i) {
-      out.push(code(take((row) => !row.trimStart().startsWith(m[1])))); i++;
-    } else if ((m = HEADING.exec(line)) && ++i) out.push(h(`h${m[1].length}`,
-      inline(m[2].slice(0, 999).replace(/[\s#]{1,9}$/, ""), base)));
-    else if (RULE.test(line) && ++i) out.push(h("hr"));
-    else if (QUOTE.test(line) && depth < 9) out.push(h("blockquote",
-      blocks(take((row) => QUOTE.test(row)).map((row) => row.replace(QUOTE, "")), base,
-      depth + 1)));
-    else if (depth < 9 && (m = BULLET.exec(line))) out.push(takeList());
-    else if (line.includes("|") && next.includes("|") && next.length < 999
-      && COLUMNS.test(next)) out.push(takeTable());
-    else if (CODE.test(line)) out.push(code(take((row) => CODE.test(row)).map((row) =>
-      row.replace(CODE, ""))));
-    else out.push(h("p", inline(line + (i++, take((row) => row.trim()
-      && !opens(row))).map((row) => `\n${row}`).join(""), base)));
-  }
-  return out;
-}
-function markdown(text, base) {
-  if (text.length > MAX_MARKDOWN) return plain(text);
-  const lines = text.replaceAll("\r\n", "\n").split("\n"), end = lines[0] === "---"
-    ? lines.indexOf("---", 1) : -1;
-  const front = end > 0 && h("details.fold", h("summary", "Front matter"),
-    plain(lines.slice(1, end).join("\n")));
-  return h("div.prose", front, blocks(lines.slice(end + 1), base));
-}
-
-// Two versions line by line: Myers' shortest edit script, given up when it gets long.
-const MAX_EDITS = 2500, MAX_DIFF_ROWS = 2000;
-const sameEnds = (a, b) => {  // how much of both is equal at the start and at the end
-  const least = Math.min(a.length, b.length); let start = 0, end = 0;
-  while (start < least && a[start] === b[start]) start++;
-  while (end < least - start && a.at(-1 - end) === b.at(-1 - end)) end++;
-  return [start, end];
-};
-function findEdits(a, b) {  // rows of mark, line in a, line in b; whether they are few
-  const [start, end] = sameEnds(a, b), n = a.length - start - end, m = b.length - start
-    - end;
-  const rows = [], trace = [], keep = (mark, i, j) => rows.push([mark, i, j]);
-  const top = Math.min(n + m, MAX_EDITS), v = new Int32Array(2 * top + 3);
-  const isDown = (row, at, d, k) => k === -d || (k !== d && row[at - 1] < row[at + 1]);
-  let d = -1, x = 0, y = 0, isFound = false;
-  while (d < top && !isFound) {
-    trace.push(v.slice(top - ++d, top + d + 3));
-    for (let k = -d; k <= d && !isFound; k += 2) {
-      const at = top + 1 + k;
-      x = !d ? 0 : isDown(v, at, d, k) ? v[at + 1] : v[at - 1] + 1;
-      while (x < n && x - k < m && a[start + x] === b[start + x - k]) x++; v[at] = x;
-      isFound = x >= n && x - k >= m;
-    }
-  }
-  for (let i = 1; i <= end; i++) keep(" ", a.length - i, b.length - i); [x, y] = [n, m];
-  for (; isFound && d >= 0; d--) {
-    const row = trace[d], k = x - y, at = d + 1 + k, isInsert = isDown(row, at, d, k);
-    const from = !d ? 0 : isInsert ? row[at + 1] : row[at - 1] + 1;
-    while (x > from && y > 0) keep(" ", start + --x, start + --y);
-    if (d) isInsert ? keep("+", 0, start + --y) : keep("-", start + --x, 0);
-  }
-  while (y > 0) keep("+", 0, start + --y); while (x > 0) keep("-", start + --x, 0);
-  for (let i = start - 1; i >= 0; i--) keep(" ", i, i);
-  return [rows.reverse(), isFound];
-}
-function showDiff(before, after) {
-  const a = before.split("\n"), b = after.split("\n"), [rows, isFound] =
-    findEdits(a, b);
-  const box = h("div.diff"), near = new Uint8Array(rows.length), twins = new Map();
-  let gone = [], come = [], shown = 0, gap = 0, changed = 0;
-  [...rows, [" "]].forEach(([mark], i) => {
-    if (mark !== " ") changed++, near.fill(1, Math.max(0, i - 3), i + 4);
-    if (mark === "+") return come.push(i);
-    if (come.length || mark === " ") {  // as many go as come: each replaces one
-      if (gone.length === come.length) gone.forEach((row, j) =>
-        twins.set(row, b[rows[come[j]][2]]).set(come[j], a[rows[row][1]]));
-      [gone, come] = [[], []];
-    }
-    if (mark === "-") gone.push(i);
-  });
-  const spot = (text, twin) => {
-    const [s, e] = sameEnds(text, twin), to = text.length - e;
-    return s + e < text.length / 4 ? text : [text.slice(0, s),
-      h("b", text.slice(s, to)), text.slice(to)];
-  };
-  rows.forEach(([mark, x, y], i) => {
-    if (!near[i] || shown === MAX_DIFF_ROWS) return gap++;
-    if (gap) box.append(h("div.gap", count(gap, "unchanged line"))); gap = 0, shown++;
-    const text = mark === "+" ? b[y] : a[x], twin = text.length < 5e3 && twins.get(i);
-    box.append(h({ "+": "ins", "-": "del", " ": "div" }[mark],
-      h("i", mark === "+" ? "" : x + 1), h("i", mark === "-" ? "" : y + 1),
-      h("i", mark), h("span", twin && isFound ? spot(text, twin) : text)));
-  });
-  if (gap) box.append(h("div.gap", count(gap, shown < MAX_DIFF_ROWS ? "unchanged line"
-    : "more line")));
-  return [h("p.soft.top", changed ? `${count(changed, "line")} removed or added.`
-    : "No difference.", !isFound
-    && " They are too many to pair: the old text stands before the new."), changed
-    && box];
-}
-
-// Rows of lists, heads of views.
-const placeOf = (id) => places.of?.get(id) || { project: id };
-const placeName = (id) => dots(placeOf(id).project, placeOf(id).machine,
-  placeOf(id).tool);
-const row = (href, title, end, about, time) => h("li", h(time ? "a.row.timed" : "a.row",
-  { href }, time, h("b.cut", title), h("small.num", end), h("small.about", about)));
-const dayOf = (it) => Date.parse(it?.end) ? show(it.end, "full") : "Time unknown";
-const sessionRow = (it, about) => row(link("s", it.workspace_id, it.session_id),
-  foreign(it.title || it.session_id), count(it.messages, "message"),
-  h("span.cut", about, it.revisions.length ? " · has revisions" : ""),
-  when(it.end, undefined, "short"));
-const byDay = (about) => (list) => h("ol", list.map((it, i) =>
-  [dayOf(it) !== dayOf(list[i - 1]) && h("li", h("h3.day", dayOf(it))),
-  sessionRow(it, about(it))]));
-const byPlace = byDay((it) => placeName(it.workspace_id));
-const placeRow = (it) => row(link("w", it.workspace_id), foreign(it.project),
-  when(it.last_activity), h("span.cut", dots(it.machine, it.tool,
-  count(it.sessions, "session"), count(it.knowledge, "note"), it.summary
-  || it.description)));
-const facts = (...all) => h("p.facts", all.filter(Boolean).map((it) => h("span", it)));
-const top = (title, where, ...more) => h("div.top", where && h("p.path",
-  h("a.cut", { href: link("w", where) }, placeName(where))), h("h1.cut",
-  { tabindex: -1 }, foreign(title)), more);
-const part = (title, more, ...nodes) => h("section", h("div.head", h("h2", title),
-  more), nodes);
-
-// Activity: what was heard of each machine, and what is new.
-function readMachines(rows, sessions) {
-  const of = Map.groupBy(sessions, (it) => placeOf(it.workspace_id).machine);
-  return [...Map.groupBy(rows, (it) => it.machine)].map(([id, mine]) => {
-    const spans = (of.get(id) || []).filter((it) => Date.parse(it.end)).map((it) =>
-      [Date.parse(it.start || it.end), Date.parse(it.end)]);
-    const heard = mine.map((it) => Date.parse(it.last_activity) || 0), last =
-      Math.max(...heard);
-    const days = new Set([...heard, ...spans.flat()].map((t) => Math.floor(t / DAY)));
-    const gaps = [...days].sort((a, b) => a - b).map((day, i, all) => day - all[i - 1]);
-    const usual = gaps.length > 3 ? gaps.slice(1).sort((a, b) => a - b)[gaps.length
-      >> 1] : 0;
-    // Silent: much longer than usual, and longer than a weekend. After 60 days: gone.
-    const age = (Date.now() - last) / DAY, most = usual ? Math.max(3, 3 * usual) : 7;
-    const some = (key) => [...new Set(mine.map((it) => it[key]))].slice(0,
-      6).join(", ");
-    return { id, last, spans, usual, isSilent: age > most && age < 60,
-      about: dots(some("tool"), some("project")) };
-  }).sort((a, b) => b.last - a.last);
-}
-function showMachines(rows, sessions, isAll) {
-  const now = Date.now(), ends = sessions.map((it) => Date.parse(it.end) || now), grid =
-    [];
-  const from = Math.max(now - 28 * DAY, isAll ? 0 : Math.min(...ends, now - 2 * DAY));
-  const x = (t) => Math.max(0, (t - from) / (now - from) * 1000), axis = h("div");
-  const step = Math.ceil((now - from) / DAY / 8) * DAY;
-  for (let t = new Date(from).setHours(24, 0, 0, 0); t < now - step / 3; t += step) {
-    grid.push(x(t)); axis.append(h("span", show(t, "medium").slice(0, -5)));
-    axis.lastChild.style.left = `${x(t) / 10}%`;
-  }
-  const to = (at) => go(`#/workspaces?${new URLSearchParams({ q: at.id })}`,
-    h("b", foreign(at.id)));
-  const chart = (spans) => h("svg.lane", { viewBox: "0 0 1000 20",
-    "aria-hidden": "true", preserveAspectRatio: "none" }, grid.map((t) =>
-    h("line", { x1: t, x2: t, y2: 20 })), spans.filter((it) => it[1]
-    > from).map(([t, end]) => h("rect", { x: x(t), y: 4, height: 12,
-    width: Math.max(3, x(end) - x(t)) })));
-  const lane = (at) => h("li", h("div", h("span.cut.one", to(at)),
-    h("small.cut.one", at.about)), chart(at.spans), h("span", at.isSilent
-    && h("span.silent", "silent "), when(at.last)));
-  const machines = readMachines(rows, sessions), quiet = machines.filter((at) =>
-    at.isSilent);
-  const few = machines.length > 12 ? 8 : 12, rest = h("ol",
-    machines.slice(few).map(lane));
-  const all = h("button.plain", { click: () => all.replaceWith(rest) },
-    `Show all ${machines.length} machines`);
-  return [quiet.length ? h("p.note", h("strong",
-    `${count(quiet.length, "machine")} silent for longer than usual: `),
-    quiet.map((at, i) => [i > 0 && ", ", to(at), " (", when(at.last), at.usual
-    && `, else every ${at.usual > 1 ? `${at.usual} days` : "day"}`, ")"]), ". There ",
-    h("code", "fedmem test"), " says why.") : "", h("div.lanes",
-    h("div.axis", h("span", "Sessions on each machine"), axis,
-    h("span", "last heard of")), h("ol", machines.slice(0, few).map(lane)),
-    machines.length > few && all)];
-}
-const VIEWS = {
-  async "" () {
-    const { rows, total } = await loadPlaces();
-    if (!total) return ["Welcome", welcome()];
-    const asked = call("list_sessions", { limit: 500 }), told =
-      call("get_overview", {});
-    const lanes = h("section", { "aria-label": "Machines" }, showMachines(rows, [],
-      true));
-    const sessions = later(async () => {
-      const { sessions: list, total: all } = await asked;
-      lanes.replaceChildren(...showMachines(rows, list, all === list.length));
-      return byPlace(list.slice(0, 30));
-    });
-    const busy = later(async () => h("ol.rows", (await told).workspaces.slice(0,
-      8).map(placeRow)));
-    const texts = later(async () => [["Index", (await told).index],
-      ["Read me", (await told).readme]].map(([title, text]) => text
-      && h("details.fold", h("summary", title), markdown(text))));
-    const sum = (key) => rows.reduce((n, it) => n + it[key], 0);
-    const machines = new Set(rows.map((it) => it.machine)).size;
-    return ["Activity", top("Activity", "", facts(count(machines, "machine"),
-      count(total, "workspace"), count(sum("sessions"), "session"),
-      count(sum("knowledge"), "note"))), lanes, h("div.two", part("Newest sessions",
-      go("#/sessions", "All sessions"), sessions), h("div", part("Workspaces",
-      go("#/workspaces", "All workspaces"), busy), part("The memory's own texts", "",
-      texts)))];
-  },
-  async workspaces([], query) {
-    const list = h("ol.rows"), said = h("span", { role: "status" }); let turn = 0;
-    const filter = async (isTyped) => {
-      const mine = ++turn, q = box.value.trim();
-      const got = await call("list_workspaces", { query: q, limit: 1000 });
-      if (mine !== turn) return;
-      if (isTyped) history.replaceState(history.state, "", here({ q }));
-      list.replaceChildren(...got.workspaces.map(placeRow));
-      said.textContent = got.next_offset
-        ? `the first ${num(got.next_offset)} of ${num(got.total)}`
-        : count(got.total, "workspace");
-    };
-    const box = h("input", { type: "search", value: query.get("q"),
-      "aria-label": "Filter",
-      placeholder: "Filter by machine, tool, project, description", input: () =>
-      filter(true).catch((error) => { said.textContent = error.message; }) });
-    await filter();
-    return ["Workspaces", top("Workspaces"), h("div.tools", h("label.wide", box), said),
-      list];
-  },
-  async sessions([], query) {
-    await loadPlaces();
-    return ["Sessions", top("Sessions"), paged(query, "from", 50, "list_sessions", {},
-      "sessions", byPlace)];
-  },
-  async w([id], query) {
-    const it = (await loadPlaces()).of.get(id) || {}, own = { workspace_id: id };
-    const overview = later(() => call("read_knowledge", { ...own, path: "overview.md"
-      }).then((got) => markdown(got.content, id), (error) => h("p.soft",
-      error.message)));
-    const sessions = paged(query, "from", 25, "list_sessions", own, "sessions",
-      byDay((one) => one.session_id));
-    const notes = paged(query, "notes", 100, "list_knowledge", own, "documents",
-      (list) => h("ol.rows", list.map((doc) => row(toDoc(id, doc.path),
-      foreign(doc.path), size(doc.size), when(doc.modified)))));
-    const about = Object.entries({ machine: it.machine, tool: it.tool,
-      git: it.git_remote, id });
-    return [it.project || id, top(it.project || id, "", facts(...about.map(([label,
-      text]) => text && [`${label} `, h("code", foreign(text))])), it.description
-      && h("p.cut", foreign(it.description))), h("div.two", h("div",
-      part("Overview", go(toDoc(id, "overview.md"), "History"), overview),
-      part("Sessions", "", sessions)), part("Notes", "", notes))];
-  },
-  async k([id, ...names], query) {
-    const path = names.join("/"), own = { workspace_id: id }, to = (it) =>
-      toDoc(id, path, `?${new URLSearchParams(it)}`);
-    const read = (version) => call("read_knowledge", { ...own, path, version: version
-      || "" });
-    const [{ documents: old }] = await Promise.all([call("list_knowledge",
-      { ...own, versions_of: path }), loadPlaces()]);
-    const [version, from, until] = ["version", "from", "to"].map((key) =>
-      query.get(key));
-    const label = (it) => `${show(it.modified, "medium", "medium")}, ${size(it.size)}`;
-    const pick = (value) => h("select", h("option", { value: "" }, "the present"),
-      old.map((it) => h("option", { value: it.version, selected: it.version === value
-      || null }, label(it))));
-    const a = pick(from ?? old[0]?.version), b = pick(until), present =
-      go(to({}), "Read the present one");
-    const past = old.length > 0 && h("details.fold", { open: from !== null || null },
-      h("summary", count(old.length, "old version")), h("div.tools",
-      h("label", "Compare", a), h("label", "with", b), button("Show the difference",
-      () => { location.hash = to({ from: a.value, to: b.value }); })),
-      h("ol", old.map((it) => h("li", go(to({ version: it.version }), label(it))))));
-    if (from !== null) {
-      const [one, two] = await Promise.all([read(from), read(until)]);
-      return [path, top(path, id, facts(present), past), showDiff(one.content,
-        two.content)];
-    }
-    const got = await read(version).catch((error) => {
-      if (!old.length || !(error instanceof Failure)) throw error;
-      return { content: "", error };  // deleted: its versions can still be read
-    });
-    return [path, top(path, id, got.error ? problem(got.error)
-      : facts(["changed ", when(got.modified)], size(got.size),
-      ["sha256 ", h("code", got.sha256.slice(0, 12))]), past), version
-      && h("p.note", "This is an old version. ", present, " or ",
-      go(to({ from: version, to: "" }), "compare them"), "."),
-      markdown(got.content, id)];
-  },
-  async s([id, name, number], query, view = "text") {
-    const aim = number ? +number || 0 : -1, own = { workspace_id: id, session_id: name
-      };
-    const first = query.has("from") || aim < 0 ? +query.get("from") || 0 : aim - aim %
-      50;
-    const [got] = await Promise.all([call("read_session", { ...own, view, offset: first,
-      limit: 50 }), loadPlaces()]);
-    const list = h("div", got.messages.map((it) => showMessage(it, [id, name], it.number
-      === aim)));
-    const pages = () => pager("from", first, 50, got.messages.length, got.total, 0);
-    if (view === "raw") return [`Raw ${got.title}`, top(got.title, id,
-      facts(count(got.total, "line"), go(link("s", id, name), "As a conversation"))),
-      pages(), list, pages()];
-    const jump = h("input", { type: "number", min: 0, max: got.total - 1, change: () =>
-      { location.hash = link("s", id, name, jump.value); } });
-    const quiet = h("input", { type: "checkbox", change: () =>
-      list.classList.toggle("quiet", quiet.checked) });
-    const time = got.messages.find((it) => it.time)?.time, base = name.split("~")[0];
-    const more = later(async () => {  // where it is listed, its revisions are told
-      const { sessions } = await call("list_sessions", { workspace_id: id, limit: 500,
-        ...time && { since: time, until: time } });
-      const it = sessions.find((one) => one.session_id === base);
-      return it && facts([when(it.start, "medium", "short"), " to ",
-        when(it.end, "medium", "short")], it.revisions.length > 0
-        && ["revisions: ", [...new Set([base, ...it.revisions])].map((one) =>
-        [" ", go(link("s", id, one), foreign(one === base ? "the last"
-        : one.slice(base.length)))])]);
-    });
-    return [got.title, top(got.title, id, facts(["id ", h("code", foreign(name))],
-      count(got.total, "message"), size(got.size), go(link("raw", id, name),
-      "Raw lines")), more), h("div.tools", pages(), got.total > 50
-      && h("label", "Go to #", jump), h("label", quiet, "Without tool calls")),
-      got.messages.length ? list : h("p.note", `There is no message ${first} in it.`),
-      pages(), () => list.querySelector(".aim")?.scrollIntoView()];
-  },
-  raw: (names, query) => VIEWS.s(names, query, "raw"),
-  async search(_, query) {
-    const given = Object.fromEntries(query), { q = "", mode = "auto", since = "",
-      until = "" } = given;
-    const { rows } = await loadPlaces(); $("query").value = q;
-    const change = (key) => (event) => { location.hash = here({ notes: "", sessions: "",
-      [key]: event.target.value }); };
-    const field = (label, key, kind, ...more) => h("label", label,
-      h(kind, { type: "date", value: given[key], change: change(key) }, more));
-    const modes = ["auto", "words", "literal", "regex"].map((it) =>
-      h("option", { selected: it === mode || null }, it));
-    const found = (tool, key, more) => later(async () => {
-      const [offset, cursor = ""] = (given[key] || "0").split(/ (.*)/s);
-      const got = await call(tool, { query: q, mode, workspace_id: given.in || "",
-        limit: 10, offset: +offset, cursor, ...more });
-      const [said, next] = (got.note || "").split(/ Go on with cursor="([^"]*)"/);
-      return [said && h("p.note", said, " ", next && go(here({ [key]: `0 ${next}` }),
-        "Go on")), got.hits.length ? h("ol.rows", got.hits.map((it) => hitRow(it, q)))
-        : h("p.soft", "Nothing found."), !cursor && pager(key, +offset, 10,
-        got.hits.length, got.total)];
-    });
-    return [`${q} · Search`, top(q ? `“${q}”` : "Search"), h("div.tools",
-      field("Mode", "mode", "select", modes), field("Workspace", "in", "input",
-      { type: "search", list: "ids" }), field("Since", "since", "input"),
-      field("Until", "until", "input"), h("datalist", { id: "ids" },
-      rows.map((it) => h("option", { value: it.workspace_id })))), q
-      ? h("div.two.even", part("Sessions", "", found("search_sessions", "sessions",
-      { since, until })), part("Notes", "", found("search_knowledge", "notes")))
-      : h("p.soft", "Type words, a \"phrase in quotes\", -without.")];
-  },
-};
-function hitRow(it, q) {  // ** stands around the hit, and around what is bold
-  const marks = it.snippet.split("**"), words = q.toLowerCase().match(/[\p{L}\p{N}]+/gu)
-    || [];
-  const isHit = (text) => marks.length === 3 || words.some((word) =>
-    text.toLowerCase().includes(word));
-  const rest = words.length ? it.snippet.split(RegExp(`(${words.join("|")})`, "iu"))
-    : [it.snippet];
-  const text = marks.length < 3 ? rest.map((it, i) => i % 2 ? h("mark", it) : it)
-    : marks.map((it, i) => i % 2 && i < marks.length - 1 && isHit(it) ? h("mark", it)
-    : it);
-  const to = "path" in it ? toDoc(it.workspace_id, it.path) : link("s", it.workspace_id,
-    it.session_id, it.message);
-  return row(to, foreign(it.path || it.title), when(it.date), [h("div", h("bdi", text)),
-    placeName(it.workspace_id), "path" in it ? "" : ` · message ${it.message}`,
-    it.matches > 1 ? ` · ${it.matches} matches` : ""]);
-}
-
-// Messages: what was said in full, tool calls and results folded.
-const plain = (text) => h("pre.wrap", { tabindex: 0 }, text);
-function long(text, make, most = 4000) {
-  if (text.length <= most * 1.2) return make(text);
-  const line = text.lastIndexOf("\n", most), cut = line > most / 2 ? line : most;
-  const all = () => box.replaceChildren((text.length > MAX_MARKDOWN ? plain
-    : make)(text.slice(0, 2e6)));
-  const box = h("div", make(`${text.slice(0, cut)} …`),
-    button(`Show all ${num(text.length)} characters`, all));
+function later(answer, make) {  // a part of a view that waits, and fails, on its own
+  const box = h("div", h("p.soft.waits", { "aria-busy": "true" }, "Loading…"));
+  const { signal } = stop;
+  const put = (...nodes) => signal.aborted || box.replaceChildren(h("div", nodes));
+  parts.push(answer.then(make).then(put, (error) => put(problem(error, route))));
   return box;
 }
-const fold = (head, ...body) => h("details.fold", h("summary", head), body);
+function pager(key, first, step, shown, total, base = 1) {
+  const isMore = first + shown < total, at = (text, n, isThere, rel) => isThere
+    ? h("a", { href: here({ [key]: `${n}` }), rel }, text) : h("span.off", text);
+  return (first > 0 || isMore) && h("nav.pager", { "aria-label": "Pages" },
+    at("First", 0, first > 0),
+    at("Previous", Math.max(0, first - step), first > 0, "prev"),
+    `${num(first + base)}–${num(first + shown - 1 + base)} of ${num(total)}`,
+    at("Next", first + step, isMore, "next"),
+    at("Last", total - 1 - (total - 1) % step, isMore));
+}
+function paged(query, key, limit, tool, given, make) {
+  const offset = +query.get(key) || 0, none = offset ? "No more." : "None yet.";
+  return later(call(tool, { ...given, limit, offset }), (got) => {
+    const rows = got.sessions || got.documents;
+    return [rows.length ? make(rows) : h("p.soft", none),
+      pager(key, offset, limit, rows.length, got.total)];
+  });
+}
+// Markdown, a safe subset. The expressions are bounded: anyone may write the text.
+const FENCE = /^ {0,3}(`{3,9}|~{3,9})/, HEADING = /^ {0,3}(#{1,6})[ \t]+(.{0,999})/;
+const RULE = /^ {0,3}([-*_])(?:[ \t]{0,3}\1){2,80}[ \t]{0,9}$/, QUOTE = /^ {0,3}> ?/;
+const BULLET = /^( {0,12}|\t{1,3})([-*+]|\d{1,9}[.)])(?: {1,4}|\t|$)/;
+const COLUMNS = /^[ |:-]{0,300}-[ |:-]{0,300}$/, MAX_MARKDOWN = 3e5;
+const INLINE = [  // what it looks like, what becomes of what it caught
+  [/\*\*(?=\S)([^*]{1,999})\*\*/, (it) => h("strong", inline(it, 1))],
+  [/`([^`]{1,2000})`/, (it) => h("code", it)],
+  [/(!?\[[^[\]]{1,999}\]\([^\s()]{1,999}\)|https?:[^\s<>"`)]{0,999}[\w/])/, anchor],
+  [/(?<!\w)[*_]([^*_\s][^*_]{0,999})[*_](?!\w)/, (it) => h("em", it)],
+];
+function anchor(text) {
+  const [, label = text, href = text] = /^!?\[(.*)\]\((.*)\)$/s.exec(text) || [];
+  if (!URL.canParse(href) || !/^(https?|mailto):$/.test(new URL(href).protocol))
+    return h("span", { title: visible(href) }, label);
+  return h("a", { href, target: "_blank", rel: "noopener noreferrer" }, label);
+}
+function inline(text, from = 0) {
+  if (from === INLINE.length || text.length > 2e4) return text;
+  const [expression, make] = INLINE[from];
+  return text.split(expression).map((it, i) => i % 2 ? make(it) : inline(it, from + 1));
+}
+function blocks(lines, depth = 0) {
+  const nodes = [], opens = [FENCE, HEADING, RULE, BULLET, QUOTE];
+  const isText = (row) => row.trim() && !opens.some((it) => it.test(row));
+  const lead = (row) => row.length - row.trimStart().length;
+  const cells = (tag) => (row) => h("tr", row.trim().replace(/^\||\|$/g, "").split("|")
+    .map((cell) => h(tag, inline(cell.trim()))));
+  let i = 0, m;
+  const take = (isMore) => {  // the lines from here on that belong to the last one
+    const from = i;
+    while (i < lines.length && isMore(lines[i])) i++;
+    return lines.slice(from, i);
+  };
+  while (i < lines.length) {
+    const line = lines[i++];
+    if (!line.trim()) continue;
+    if ((m = FENCE.exec(line))) {
+      const code = take((row) => !row.trimStart().startsWith(m[1]));
+      nodes.push(h("pre", { tabindex: 0 }, h("code", code.join("\n"))));
+      i++;
+    } else if ((m = HEADING.exec(line))) nodes.push(h(`h${m[1].length}`, inline(m[2])));
+    else if (RULE.test(line)) nodes.push(h("hr"));
+    else if (QUOTE.test(line) && depth < 9) {
+      const rows = [line, ...take((row) => QUOTE.test(row))];
+      const inner = rows.map((row) => row.replace(QUOTE, ""));
+      nodes.push(h("blockquote", blocks(inner, depth + 1)));
+    } else if ((m = BULLET.exec(line)) && depth < 9) {
+      const cut = m[0].length, tag = /\d/.test(m[2]) ? "ol" : "ul", indent = lead(line);
+      const rest = take((row) => row.trim() ? lead(row) > indent
+        || (lines[i - 1].trim() && isText(row)) : lead(lines[i + 1] || "") > indent);
+      const inner = rest.map((row) => row.slice(Math.min(cut, lead(row))));
+      if (nodes.at(-1)?.localName !== tag) nodes.push(h(tag));
+      nodes.at(-1).append(h("li", blocks([line.slice(cut), ...inner], depth + 1)));
+    } else if (line.includes("|") && COLUMNS.test(lines[i] || "")) {
+      const rows = take((row) => row.includes("|")).slice(1).map(cells("td"));
+      nodes.push(h("div.scroll", { tabindex: 0 }, h("table", cells("th")(line), rows)));
+    } else nodes.push(h("p", inline([line, ...take(isText)].join("\n"))));
+  }
+  return nodes;
+}
+const plain = (text) => h("pre.wrap", { tabindex: 0 }, text);
+const markdown = (text) => text.length > MAX_MARKDOWN ? plain(text)
+  : h("div.prose", blocks(text.replaceAll("\r\n", "\n").split("\n")));
+// Two versions line by line: what stands before the nearest equal lines has changed.
+const MAX_REACH = 2000, MAX_DIFF_ROWS = 2000;
+function findPair(a, b, x, y) {  // the nearest two equal lines; one may be chance
+  for (let n = 0; n <= MAX_REACH; n++)
+    for (let i = x, j = y + n; j >= y; i++, j--)
+      if (a[i] === b[j] && (!n || a[i + 1] === b[j + 1])) return [i, j];
+}
+function showDiff(a, b) {
+  const rows = [], box = h("div.diff"), isChange = ([tag]) => tag !== "div";
+  let x = 0, y = 0, hidden = 0, shown = 0, pair;
+  while (x < a.length || y < b.length) {
+    pair = findPair(a, b, x, y);
+    const [nextX, nextY] = pair || [a.length, b.length];
+    while (x < nextX) rows.push(["del", "-", a[x], ++x, ""]);
+    while (y < nextY) rows.push(["ins", "+", b[y], "", ++y]);
+    if (x < a.length) rows.push(["div", " ", a[x], ++x, ++y]);
+  }
+  const tell = (noun) => hidden && box.append(h("div.gap", count(hidden, noun)));
+  rows.forEach(([tag, mark, text, from, to], i) => {
+    const isNear = rows.slice(Math.max(0, i - 3), i + 4).some(isChange);
+    if (!isNear || shown === MAX_DIFF_ROWS) return hidden++;
+    tell("unchanged line"), hidden = 0, shown++;
+    box.append(h(tag, h("i", from), h("i", to), h("i", mark), h("span", text)));
+  });
+  tell(shown < MAX_DIFF_ROWS ? "unchanged line" : "more line");
+  const changed = count(rows.filter(isChange).length, "line");
+  return [h("p.soft", changed, " removed or added.",
+    !pair && " They are too many to pair: the old text stands before the new."), box];
+}
+// Rows of lists, heads of views.
+const placeOf = (id) =>
+  places.rows.find((it) => it.workspace_id === id) || { project: id };
+const placeName = (id) =>
+  dots(...["project", "machine", "tool"].map((key) => placeOf(id)[key]));
+const row = (href, title, end, about, time) =>
+  h("li", h(time ? "a.row.timed" : "a.row", { href }, time, h("b.cut", foreign(title)),
+    h("small", end), h("small.about", h("span.cut", about))));
+function sessionRows(list, tell = (it) => placeName(it.workspace_id)) {
+  const days = [...Map.groupBy(list, (it) => when(it.end, "full").textContent)];
+  return days.map(([day, all]) => [h("h3", day), h("ol", all.map((it) => row(
+    link("s", it.workspace_id, it.session_id), it.title || it.session_id,
+    count(it.messages, "message"), tell(it), when(it.end, undefined, "short"))))]);
+}
+const placeRows = (list) => h("ol.rows", list.map((it) => row(
+  link("w", it.workspace_id), it.project, when(it.last_activity), dots(it.machine,
+    it.tool, count(it.sessions, "session"), count(it.knowledge, "note"),
+    it.summary || it.description))));
+const facts = (...all) => h("p.facts", all.filter(Boolean).map((it) => h("span", it)));
+const top = (title, id, ...more) => h("div.top",
+  id && h("p.soft", go(link("w", id), placeName(id))),
+  h("h1.cut", { tabindex: -1 }, foreign(title)), more);
+const part = (title, more, ...nodes) =>
+  h("section", h("div.head", h("h2", title), h("small", more)), nodes);
+// Activity: what was heard of each machine, and what is new.
+function readMachines(rows) {  // silent from 3 days on, gone after 60
+  return [...Map.groupBy(rows, (it) => it.machine)].map(([name, mine]) => {
+    const last = Math.max(...mine.map((it) => Date.parse(it.last_activity) || 0));
+    const age = (Date.now() - last) / DAY_MS, isSilent = age >= 3 && age < 60;
+    const all = (key) => [...new Set(mine.map((it) => it[key]))].slice(0, 6).join(", ");
+    const anchor = () => go(ask("#/workspaces", { q: name }), h("b", foreign(name)));
+    return { name, anchor, last, isSilent, about: dots(all("tool"), all("project")) };
+  }).sort((a, b) => b.last - a.last);
+}
+function showLanes(machines, sessions, total) {  // four weeks, or what so many cover
+  const now = Date.now(), oldest = Date.parse(sessions.at(-1)?.end) || now - DAY_MS;
+  const from = Math.max(now - 28 * DAY_MS, sessions.length < total ? oldest : 0);
+  const at = (time) => `${(time - from) / (now - from) * 100}%`, ticks = [];
+  const step = Math.ceil((now - from) / DAY_MS / 8) * DAY_MS;
+  for (let t = new Date(from).setHours(24, 0, 0, 0); t < now - step / 3; t += step)
+    ticks.push(h("i", { style: { left: at(t) } }, show(t, "medium").slice(0, -5)));
+  const of = Map.groupBy(sessions, (it) => placeOf(it.workspace_id).machine);
+  const bar = (it) => {
+    const end = Date.parse(it.end), start = Math.max(from, Date.parse(it.start) || end);
+    const style = { left: at(start), width: at(from + end - start) };
+    return end > from && h("b", { style });
+  };
+  const lane = (it) => h("li",
+    h("div", h("span.cut", it.anchor()), h("small.cut", it.about)),
+    h("div.lane", ticks.map((tick) => tick.cloneNode()), of.get(it.name)?.map(bar)),
+    h("span", it.isSilent && h("span.silent", "silent "), when(it.last)));
+  const few = machines.length > 12 ? 8 : 12, rest = machines.slice(few);
+  return h("div.lanes", h("div.axis", h("span", "Sessions on each machine"),
+    h("div.lane", ticks), h("span", "last heard of")),
+    h("ol", machines.slice(0, few).map(lane)),
+    rest.length > 0 && fold(`${rest.length} more machines`, h("ol", rest.map(lane))));
+}
+async function viewActivity() {
+  const { rows, total } = await loadPlaces();
+  if (!total) return ["Welcome", welcome()];
+  const machines = readMachines(rows), silent = machines.filter((it) => it.isSilent);
+  const newest = call("list_sessions", { limit: 500 }), told = call("get_overview", {});
+  const sum = (key) => rows.reduce((n, it) => n + it[key], 0);
+  return ["Activity", top("Activity", "", facts(count(machines.length, "machine"),
+    count(total, "workspace"), count(sum("sessions"), "session"),
+    count(sum("knowledge"), "note"))),
+    silent.length > 0 && h("p.note", count(silent.length, "machine"), " silent: ",
+      silent.map((it, i) => [i > 0 && ", ", it.anchor(), " (", when(it.last), ")"]),
+      ". There ", h("code", "fedmem test"), " says why."),
+    h("section", later(newest, (got) => showLanes(machines, got.sessions, got.total))),
+    h("div.two", part("Newest sessions", go("#/sessions", "All sessions"),
+      later(newest, (got) => sessionRows(got.sessions.slice(0, 30)))),
+    part("Workspaces", go("#/workspaces", "All workspaces"),
+      later(told, (got) => [placeRows(got.workspaces.slice(0, 8)), h("br"),
+        fold("Index", markdown(got.index)), fold("Read me", markdown(got.readme))])))];
+}
+// Workspaces, sessions, one workspace, one of its documents.
+async function viewWorkspaces(_, query) {
+  const { rows, total } = await loadPlaces(), said = h("small"), list = h("div");
+  const input = (event) => {
+    const words = box.value.toLowerCase().split(/\s+/), found = rows.filter((it) =>
+      words.every((word) => Object.values(it).join(" ").toLowerCase().includes(word)));
+    list.replaceChildren(placeRows(found));
+    said.textContent = `${num(found.length)} of ${count(total, "workspace")}`;
+    if (event) history.replaceState(history.state, "", here({ q: box.value }));
+  };
+  const box = h("input", { type: "search", value: query.get("q"), input,
+    placeholder: "Filter by machine, tool, project", "aria-label": "Filter" });
+  input();
+  return ["Workspaces", top("Workspaces"), h("div.tools", box, said), list];
+}
+async function viewSessions(_, query) {
+  await loadPlaces();
+  return ["Sessions", top("Sessions"),
+    paged(query, "from", 50, "list_sessions", {}, (list) => sessionRows(list))];
+}
+async function viewWorkspace([id], query) {
+  await loadPlaces();
+  const place = placeOf(id), own = { workspace_id: id };
+  const overview = later(call("read_knowledge", { ...own, path: "overview.md" }).catch(
+    (error) => ({ content: error.message })), (got) => markdown(got.content));
+  const sessions = paged(query, "from", 25, "list_sessions", own, (list) =>
+    sessionRows(list, (it) => it.session_id));
+  const notes = paged(query, "notes", 100, "list_knowledge", own, (list) =>
+    h("ol.rows", list.map((it) =>
+      row(link("k", id, it.path), it.path, size(it.size), when(it.modified)))));
+  return [place.project, top(place.project, id,
+    facts(h("code", id), h("code", place.git_remote)),
+    h("p.cut", foreign(place.description))), h("div.two", h("div",
+      part("Overview", go(link("k", id, "overview.md"), "History"), overview),
+      part("Sessions", "", sessions)), part("Notes", "", notes))];
+}
+async function viewDocument([id, ...names], query) {
+  const path = names.join("/"), way = link("k", id, path), own = { workspace_id: id };
+  const [version, from, to] = ["version", "from", "to"].map((key) => query.get(key));
+  const read = (it) => call("read_knowledge", { ...own, path, version: it || "" });
+  const [{ documents: old }] = await Promise.all([
+    call("list_knowledge", { ...own, versions_of: path }), loadPlaces()]);
+  const past = fold(count(old.length, "old version"), h("ol", old.map((it, i) => h("li",
+    go(ask(way, { version: it.version }), show(it.modified, "medium", "medium")),
+    `, ${size(it.size)}, `, go(ask(way, { from: it.version, to: old[i - 1]?.version }),
+      "what changed then")))));
+  const present = go(way, "Read the present one");
+  const content = from
+    ? later(Promise.all([read(from), read(to)]), (both) =>
+      [facts(present), showDiff(...both.map((it) => it.content.split("\n")))])
+    : later(read(version), (got) => [
+      facts(["changed ", when(got.modified)], size(got.size),
+        ["sha256 ", h("code", got.sha256.slice(0, 12))]),
+      version && h("p.note", "This is an old version. ", present, " or ",
+        go(ask(way, { from: version }), "compare them"), "."), markdown(got.content)]);
+  return [path, top(path, id, old.length > 0 && past), content];
+}
+// Sessions as conversations: what was said in full, tool calls and results folded.
+const long = (text, make, most = 4000) => text.length <= most * 1.2 ? make(text)
+  : [make(text.slice(0, most)), fold(`${num(text.length - most)} more characters`,
+    make(text.slice(most)))];
 function showCall(text) {
-  const [, name, rest] = /^→ (\S{0,200})\s?(.*)$/s.exec(text); let given = null;
+  const [, name, rest] = /^→ (\S{0,200})\s?(.*)$/s.exec(text);
+  let given = rest;
   try { given = JSON.parse(rest); } catch { /* not JSON: shown as it is */ }
-  const all = given && typeof given === "object" ? Object.entries(given) : [["", rest]];
-  const said = ([, value]) => typeof value === "string" ? value
-    : JSON.stringify(value, null, 1);
-  const best = all.find(([key]) =>
-    /^(command|cmd|(file_)?path|pattern|query|url)$/.test(key)) || all[0];
-  return fold([h("b", name), h("code", best && said(best).slice(0, 300))],
-    all.map((it) => [it[0] && h("h4", foreign(it[0])), long(said(it), plain)]));
+  const pairs = given instanceof Object ? Object.entries(given) : [["", given]];
+  const texts = pairs.map(([, it]) => typeof it === "string" ? it : JSON.stringify(it));
+  const lines = pairs.map(([key], i) => key ? `${key}: ${texts[i]}` : texts[i]);
+  return fold([h("b", name), h("code", (texts[0] || "").slice(0, 300))],
+    long(lines.join("\n"), plain));
 }
 function showResult(text) {
   const body = text.replace(/^← ?/, ""), lines = body.split("\n");
-  return fold([h("span", lines[0].slice(0, 300) || "…"), lines[1] !== undefined
-    && h("small", count(lines.length, "line"))], long(body, plain));
+  return fold([h("span", lines[0].slice(0, 300) || "…"),
+    lines.length > 1 && h("small", count(lines.length, "line"))], long(body, plain));
 }
 function showMessage(it, where, isAim) {
-  const pieces = [], isCall = (text) => text.startsWith("→ ") && it.role
-    === "assistant";
-  for (const line of it.text.split("\n")) {  // a call: JSON, or all
-    const last = pieces.at(-1);
-    if (last && !isCall(line) && !(isCall(last[0]) && last[0].endsWith("}")))
-      last.push(line);
-    else pieces.push([line]);
-  }
-  const kind = pieces.every(([line]) => isCall(line)) ? "calls" : it.role;
+  const isCall = (text) => it.role === "assistant" && text.startsWith("→ ");
+  const pieces = it.text.split(/\n(?=→ )|(?<=^→ .*\}$)\n/m);
+  const kind = pieces.every(isCall) ? "calls" : it.role;
   const label = { user: "User", summary: "Summary", assistant: "Assistant" }[kind];
-  const make = { user: (text) => h("p.text", text), line: plain }[kind]
-    || ((text) => markdown(text));
-  const showPiece = (text) => isCall(text) ? showCall(text) : long(text, make, isAim
-    ? 2e5 : 4000);
-  return h(`article.row_.${kind}${isAim ? ".aim" : ""}`, { tabindex: -1 },
-    h("div.at", kind === "line" ? h("span", it.number) : go(link("s", ...where,
-    it.number), `#${it.number}`), label && it.time && when(it.time, undefined,
-    "short")), h("div.says", label && h("h3", label), kind === "tool"
-    ? showResult(it.text) : pieces.map((lines) => showPiece(lines.join("\n")))));
+  const make = kind === "user" ? (text) => h("p.text", text) : markdown;
+  const says = kind === "tool" ? showResult(it.text) : pieces.map((text) =>
+    isCall(text) ? showCall(text) : long(text, make, isAim ? 2e5 : 4000));
+  return h(`article.${kind}${isAim ? ".aim" : ""}`, { tabindex: -1 },
+    h("div.at", go(link("s", ...where, it.number), `#${it.number}`),
+      label && it.time && when(it.time, undefined, "short")),
+    h("div.says", label && h("h3", label), says));
 }
+async function viewSession([id, name, number], query) {
+  const aim = number ? +number || 0 : -1, limit = 50, own = { workspace_id: id };
+  const offset = +(query.get("from") ?? Math.max(0, aim - aim % limit));
+  const [got] = await Promise.all([
+    call("read_session", { ...own, session_id: name, offset, limit }), loadPlaces()]);
+  const list = got.messages.map((it) => showMessage(it, [id, name], it.number === aim));
+  const pages = () => pager("from", offset, limit, list.length, got.total, 0);
+  const [base, isOld] = name.split("~"), time = (it) => when(it, "medium", "short");
+  const others = [isOld && base, ...got.revisions].filter(Boolean).map((it) =>
+    [" ", go(link("s", id, it), foreign(it.split("~")[1] || "the last"))]);
+  return [got.title, top(got.title, id, facts([time(got.start), " to ", time(got.end)],
+    count(got.total, "message"), size(got.size), ["id ", h("code", foreign(name))],
+    others.length > 0 && ["other revisions:", others])), pages(),
+    list.length ? list : h("p.note", `There is no message ${offset} in it.`), pages()];
+}
+// Search over notes and sessions.
+const FIRST = { sessions: "", knowledge: "", "sessions-on": "", "knowledge-on": "" };
+function markHits(snippet, q, mode) {  // the words asked for; else what stands in **
+  const words = mode === "regex" ? null : q.match(/[\p{L}\p{N}]{2,}/gu);
+  const text = words ? snippet.replaceAll("**", "") : snippet;
+  const pieces = text.split(words ? RegExp(`(${words.join("|")})`, "iu") : "**");
+  return h("bdi", pieces.map((it, i) => i % 2 ? h("mark", it) : it));
+}
+function hitRow(it, q, mode) {
+  const { workspace_id: id, path, session_id: name, message, matches } = it;
+  const to = path ? link("k", id, path) : link("s", id, name, message);
+  return row(to, path || it.title, when(it.date), [placeName(id),
+    !path && ` · message ${message}`, matches > 1 && ` · ${matches} matches`, h("br"),
+    markHits(it.snippet, q, mode)]);
+}
+async function viewSearch(_, query) {
+  const given = Object.fromEntries(query), { q = "", mode, since, until } = given;
+  await loadPlaces();
+  $("query").value = q;
+  const change = () => { location.hash = here({ ...FIRST, mode: modes.value }); };
+  const modes = h("select", { change }, ["auto", "words", "literal", "regex"].map(
+    (it) => h("option", { selected: it === mode }, it)));
+  const found = (title, key, period) => part(title, "", later(
+    call(`search_${key}`, { query: q, mode, limit: 10, offset: +given[key] || 0,
+      cursor: given[`${key}-on`], workspace_id: given.in, ...period }),
+  ({ hits, offset, total, note, cursor }) => [
+    cursor ? h("p.note", "The search stopped before it had seen all. ",
+      go(here({ ...FIRST, [`${key}-on`]: cursor }), "Go on"))
+      : note && h("p.note", note),
+    hits.length ? h("ol.rows", hits.map((it) => hitRow(it, q, mode)))
+      : h("p.soft", "Nothing found."), pager(key, offset, 10, hits.length, total)]));
+  return [`${q} · Search`, top(q ? `“${q}”` : "Search"),
+    h("div.tools", h("label", "Mode ", modes)), q ? h("div.two.even",
+      found("Sessions", "sessions", { since, until }), found("Notes", "knowledge"))
+      : h("p.soft", "Type words, a \"phrase in quotes\", -without.")];
+}
+// The door, the way through the views, the keys.
 function welcome() {
   const url = location.origin;
   return h("div.prose", h("h1", { tabindex: -1 }, "The memory is empty"),
-    h("p", "A machine that is set up fills it by itself; an assistant that is ",
-    "connected reads it. The tokens are printed by ", h("code", "fedmem token show"),
-    "."), h("h2", "Set up a machine"),
-    plain(`curl -fsSO ${url}/fedmem.py\npython3 fedmem.py install AI_TOKEN `
-    + `--sync-token SYNC_TOKEN --url ${url}`), h("h2", "Or only connect Claude Code"),
-    plain(`claude mcp add --transport http --scope user fedmem ${url}/mcp `
-    + '--header "Authorization: Bearer AI_TOKEN"'), h("h2", "Or only connect Codex"),
-    plain('export FEDMEM_TOKEN="AI_TOKEN"\ncodex mcp add fedmem --url '
-    + `${url}/mcp --bearer-token-env-var FEDMEM_TOKEN`), button("Look again", route));
+    h("p", "A machine that is set up fills it by itself; ",
+      h("code", "fedmem token show"), " prints the tokens."),
+    h("h2", "Set up a machine"), plain(`curl -fsSO ${url}/fedmem.py\npython3 fedmem.py`
+      + ` install AI_TOKEN --sync-token SYNC_TOKEN --url ${url}`),
+    h("h2", "Or only connect Claude Code"), plain("claude mcp add --transport http"
+      + ` --scope user fedmem ${url}/mcp --header "Authorization: Bearer AI_TOKEN"`),
+    button("Look again", route));
 }
-
-// The door, the way through the views, the keys.
 function signOut(why) {
-  sessionStorage.removeItem(KEY); token = "", places = { at: 0 }; stop.abort();
-  const box = h("input", { id: "token", type: "password", autocomplete: "off",
-    required: "" });
+  sessionStorage.removeItem(KEY);
+  token = "", places = { at: 0, rows: [] }, stop.abort();
+  const box = h("input", { id: "token", type: "password", autocomplete: "off" });
   const submit = (event) => {
-    event.preventDefault(); sessionStorage.setItem(KEY, token = box.value.trim());
+    event.preventDefault();
+    sessionStorage.setItem(KEY, token = box.value.trim());
     route();
-  }; document.body.className = "out"; document.title = "Sign in · fedmem";
-  $("main").removeAttribute("aria-busy");
-  $("main").replaceChildren(h("div.door", h("h1", "fedmem"), h("p.soft",
-    "The shared memory of your AI assistants."), h("form", { submit }, why
-    && problem({ message: why }), h("label", { for: "token" }, "Token"), box,
-    h("button.main", "Sign in")), h("p.soft",
-    "The AI token or the sync token: printed at the first start of the server, ",
-    "kept there in ", h("code", "_meta/tokens.json"), ", shown by ",
-    h("code", "fedmem token show"),
-    ". This tab forgets it when you sign out or close it.")));
+  };
+  document.body.className = "out", document.title = "fedmem", $("main").ariaBusy = null;
+  $("main").replaceChildren(h("div.door", h("h1", "fedmem"),
+    h("p.soft", "The shared memory of your AI assistants."), h("form", { submit },
+      why && problem({ message: why }), h("label", { for: "token" }, "Token"), box,
+      h("button", "Sign in")), h("p.soft", "The AI token or the sync token, as ",
+      h("code", "fedmem token show"), " prints it on the server. This tab forgets it ",
+      "when you sign out or close it.")));
   box.focus();
 }
+const VIEWS = { "": viewActivity, workspaces: viewWorkspaces, sessions: viewSessions,
+  w: viewWorkspace, k: viewDocument, s: viewSession, search: viewSearch };
 async function route(event) {
-  if (!token) return signOut(); stop.abort();
-  const { signal } = (stop = new AbortController()), main = $("main"), known =
-    history.state?.y;
-  const [way, rest] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
-  const [view, ...names] = way.split("/").map((text) => {
-    try { return decodeURIComponent(text); } catch { return text; }
-  }); const timer = setTimeout(() => { $("wait").hidden = signal.aborted; }, 150);
-  let title, nodes; parts = []; main.setAttribute("aria-busy", "true");
+  if (!token) return signOut();
+  stop.abort();
+  const { signal } = (stop = new AbortController()), main = $("main");
+  const pause = () => new Promise((done) => setTimeout(done, 150));
+  const [way, query] = location.hash.slice(2).split(/\?(.*)/s), y = history.state?.y;
+  const [view, ...names] = way.split("/"), given = new URLSearchParams(query);
+  let title, nodes;
+  parts = [], main.setAttribute("aria-busy", "true");
+  pause().then(() => { $("wait").hidden = !main.ariaBusy; });
   try {
-    if (!Object.hasOwn(VIEWS, view)) throw new Failure("There is no such view.");
-    [title, ...nodes] = await VIEWS[view](names, new URLSearchParams(rest || ""));
-    await Promise.race([Promise.all(parts), new Promise((done) =>
-      setTimeout(done, 150))]);
+    if (!Object.hasOwn(VIEWS, view)) throw new Error("There is no such view.");
+    [title, ...nodes] = await VIEWS[view](names.map(decodeURIComponent), given);
+    await Promise.race([Promise.all(parts), pause()]);
   } catch (error) {
-    [title, ...nodes] = ["Not shown", top("This cannot be shown"),
-      problem(error, route)];
+    title = "Not shown", nodes = [top("This cannot be shown"), problem(error, route)];
   }
-  clearTimeout(timer); if (signal.aborted) return;
-  const after = nodes.find((node) => typeof node === "function");
+  if (signal.aborted) return;
   document.body.className = "";
-  document.title = $("said").textContent = `${visible(title).slice(0, 100)} · fedmem`;
-  main.replaceChildren(...nodes.flat(9).filter((node) => node && node !== after));
-  main.removeAttribute("aria-busy"); $("wait").hidden = true;
-  document.querySelectorAll("header nav a").forEach((it) => { it.ariaCurrent =
-    it.hash.slice(2) === view ? "page" : null; });
+  document.title = `${visible(title).slice(0, 100)} · fedmem`;
+  main.replaceChildren(...nodes.flat(9).filter(Boolean));
+  main.ariaBusy = null, $("wait").hidden = true;
+  for (const it of document.querySelectorAll("header nav a"))
+    it.ariaCurrent = it.hash.slice(2) === view ? "page" : null;
   if (view !== "search") $("query").value = "";
   if (event) main.querySelector("h1")?.focus({ preventScroll: true });
-  scrollTo(0, known || 0); if (after && known === undefined) after();
+  scrollTo(0, y || 0);
+  if (y === undefined) main.querySelector(".aim")?.scrollIntoView();
 }
-let saving = 0;
 function pressKey(event) {
   const { key, target } = event, isTyping = /^(INPUT|SELECT)$/.test(target.tagName);
-  if (isTyping && key === "Escape") target.blur();
-  if (isTyping || event.ctrlKey || event.metaKey || event.altKey || !token
-    || $("keys").open) return;
-  const rows = [...document.querySelectorAll("main .row, main .row_")].filter((it) =>
-    it.checkVisibility());
-  const at = rows.indexOf(document.activeElement), page = { n: "next", p: "prev" }[key];
-  const step = { j: 1, k: -1, ...at < 0 ? {} : { ArrowDown: 1, ArrowUp: -1 } }[key];
-  if (key === "/") $("query").select(); else if (key === "?") $("keys").showModal();
+  if (isTyping || event.ctrlKey || event.metaKey || event.altKey || !token) return;
+  const rows = [...document.querySelectorAll("main .row, main article")];
+  const page = { n: "next", p: "prev" }[key], step = { j: 1, k: -1 }[key];
+  if (key === "/") $("query").select();
   else if (page) document.querySelector(`main [rel=${page}]`)?.click();
-  else if (step) rows[Math.max(0, Math.min(rows.length - 1, at + step))]?.focus();
-  else return; event.preventDefault();
+  else if (step) rows[rows.indexOf(document.activeElement) + step]?.focus();
+  else return;
+  event.preventDefault();
 }
 history.scrollRestoration = "manual";
+addEventListener("scrollend", () => history.replaceState({ y: scrollY }, ""));
 addEventListener("hashchange", route);
 addEventListener("keydown", pressKey);
-addEventListener("scroll", () => {
-  clearTimeout(saving);
-  saving = setTimeout(() => history.replaceState({ y: scrollY }, ""), 100);
-}, { passive: true });
-addEventListener("beforeprint", () =>
-  document.querySelectorAll("article details").forEach((it) => { it.open = true; }));
 $("find").addEventListener("submit", (event) => {
   event.preventDefault();
   const q = $("query").value.trim(), isSearch = location.hash.startsWith("#/search");
-  const to = isSearch ? here({ q, notes: "", sessions: "" })
-    : `#/search?${new URLSearchParams({ q })}`;
-  if (to === location.hash) route(event); else location.hash = to;
+  location.hash = isSearch ? here({ ...FIRST, q }) : ask("#/search", { q });
 });
-$("help").addEventListener("click", () => $("keys").showModal());
 $("leave").addEventListener("click", () => signOut());
 route();
 """
@@ -7775,19 +7521,16 @@ route();
 @functools.cache
 def make_page() -> Reply:
     """Return the page with headers that let a browser run nothing but it."""
-    sources = {}
+    policy = [
+        "default-src 'none'; base-uri 'none'; form-action 'none'; connect-src 'self'",
+        "frame-ancestors 'none'; trusted-types 'none'; img-src data:",
+        "require-trusted-types-for 'script'",
+    ]
     for kind, text in (("script", PAGE_SCRIPT), ("style", PAGE_STYLE)):
-        digest = hashlib.sha256(text.encode()).digest()
-        sources[f"{kind}-src"] = f"'sha256-{base64.b64encode(digest).decode()}'"
-    policy = {
-        **dict.fromkeys(("default-src", "base-uri", "form-action"), "'none'"),
-        **dict.fromkeys(("frame-ancestors", "trusted-types"), "'none'"),
-        "require-trusted-types-for": "'script'",
-        **{"connect-src": "'self'", "img-src": "data:"},
-        **sources,
-    }
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        policy.append(f"{kind}-src 'sha256-{digest}'")
     headers = {
-        "Content-Security-Policy": "; ".join(map(" ".join, policy.items())),
+        "Content-Security-Policy": "; ".join(policy),
         "Referrer-Policy": "no-referrer",
         "Cross-Origin-Opener-Policy": "same-origin",
         "X-Frame-Options": "DENY",
@@ -7796,12 +7539,7 @@ def make_page() -> Reply:
     return Reply(200, page.encode(), headers, "text/html; charset=utf-8")
 
 
-def get_page(handler: Handler) -> Reply:
-    """Answer the web page; it holds no secrets, so it needs no token."""
-    return make_page()
-
-
-ROUTES["/"] = {"GET": get_page, "HEAD": get_page}
+ROUTES["/"] = dict.fromkeys(("GET", "HEAD"), lambda handler: make_page())
 
 
 # ---- 16. Remote: the client's door to a server; the stdio bridge ------------

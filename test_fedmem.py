@@ -4077,7 +4077,7 @@ for place, pipe in enumerate(pipes, 3):  # it reads descriptor 3 and writes 4
     os.dup2(pipe, place)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-PAGE_LINES = 960  # what the room may hold
+PAGE_LINES = 700  # what the room may hold
 SCRIPT_NAMES = ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(")
 EVIL = "<img src=x onerror=window.__pwned=1><script>window.__pwned=2</script>"
 EVIL_TEXT = f"""---
@@ -4305,6 +4305,7 @@ class PageTest(ServerCase):
                 "assistant", [{"type": "tool_use", "name": EVIL, "input": {EVIL: EVIL}}]
             ),
             claude_line("user", [{"type": "tool_result", "content": EVIL_TEXT}]),
+            claude_line("assistant", '→ x null\n→ y [1]\n→ z "s"\n→ w {'),
             claude_line("assistant", "→ " + "x" * 30_000 + "\n\ud800 **half"),
         ]
         for session_id in ("constructor", "toString"):
@@ -4321,7 +4322,6 @@ class PageTest(ServerCase):
             f"#/k/{wid}/{document}?from={self.version_of(wid)}&to=",
             f"#/s/{wid}/constructor",
             f"#/s/{wid}/toString/1",
-            f"#/raw/{wid}/constructor",
             "#/search?q=onerror",
             "#/search?q=(&mode=regex",
             "#/search?q=%2a%2a&mode=literal",
@@ -4411,13 +4411,12 @@ class PageTest(ServerCase):
         wid = "laptop-claude-code-shop"
         for address, title, words in (
             ("#/workspaces", "Workspaces", ("infra", "server · codex", "2 notes")),
-            ("#/sessions", "Sessions", ("12 May 2026", "nginx answers 502")),
+            ("#/sessions", "Sessions", ("nginx answers 502", "2 messages")),
             (f"#/w/{wid}", "shop", ("Checkout rewrite", "deploy.md", "flaky again")),
             (f"#/k/{wid}/deploy.md", "deploy.md", ("wait for the canary", "sha256")),
             (f"#/s/{wid}/demo-shop", "The login", ("It races", "50 of 50", "09:03")),
-            (f"#/raw/{wid}/demo-shop", "Raw", ('"type":"user"', "4 lines")),
             ("#/search?q=redis", "redis", ("the test logs in", "message 1")),
-            (f"#/k/{wid}/none.md", "Not shown", ("none.md", "Try again")),
+            (f"#/k/{wid}/none.md", "none.md", ("none.md", "Try again")),
             ("#/nowhere", "Not shown", ("no such view",)),
             ("#/", "Activity", ("laptop", "Two hosts behind", "2 sessions", "Read me")),
         ):
@@ -4473,7 +4472,7 @@ class PageTest(ServerCase):
         self.browser.wait("scrollY === 700")
         self.assertEqual(self.browser.run("location.hash"), address)
 
-    def test_tool_calls_are_folded_and_can_be_left_out(self) -> None:
+    def test_tool_calls_are_folded_to_one_line(self) -> None:
         """One line says which tool and what of it; revisions are listed."""
         call = {
             "type": "tool_use",
@@ -4495,20 +4494,17 @@ class PageTest(ServerCase):
         self.assertEqual(self.find("details summary"), ["Bash\nmake x", "one\n3 lines"])
         self.assertFalse(self.browser.run("document.querySelector('details').open"))
         self.assertEqual(self.find("strong"), ["Now"])
+        digest = sha256(b"".join(lines))[:12]
         [other] = self.browser.run(
             "[...document.querySelectorAll('.facts a')].map((it) => it.hash)"
-            ".filter((it) => it.includes('~'))"
+            f".filter((it) => it.includes('~') && !it.includes('{digest}'))"
         )
-        self.browser.run("document.querySelector('[type=checkbox]').click()")
-        self.assertEqual(
-            self.browser.run("document.querySelectorAll('.fold').length"), 2
-        )
-        self.assertNotIn("Bash", self.read())
         self.assertIn("other", self.visit(other))
-        digest = sha256(b"".join(lines))[:12]
         text = self.visit(f"#/s/{self.workspace_id}/talk~{digest}")
-        self.assertIn("Show all 7,999 characters", text)
-        self.browser.run("document.querySelector('article button').click()")
+        self.assertIn("3,999 more characters", text)
+        self.browser.run(
+            "document.querySelector('article:last-child details').open = true"
+        )
         self.assertGreater(len(self.read()), 7_900)
 
     def test_search_marks_hits_and_links_to_the_message(self) -> None:
@@ -4541,7 +4537,7 @@ class PageTest(ServerCase):
         self.assertEqual(text.count("Nothing found."), 2)
 
     def test_a_search_that_stopped_says_so_and_goes_on(self) -> None:
-        """By the cursor that its note names."""
+        """By the cursor of its answer."""
         self.upload("talk", make_transcript(4))
         tool = fedmem.TOOLS["search_sessions"]
         asked = []
@@ -4549,24 +4545,19 @@ class PageTest(ServerCase):
         def search(ctx: fedmem.Context, **given: object) -> dict:
             """Answer as a search that ran out of time."""
             asked.append(given.get("cursor", ""))
-            note = 'Stopped. Go on with cursor="7 a b", or narrow it.'
-            return {
-                "hits": [],
-                "total": 0,
-                "offset": 0,
-                "note": "" if asked[-1] else note,
-            }
+            page = {"hits": [], "total": 0, "offset": 0, "note": ""}
+            return {**page, "cursor": "" if asked[-1] else "7 a b"}
 
         fake = dataclasses.replace(tool, handler=search)
         with mock.patch.dict(fedmem.TOOLS, search_sessions=fake):
             self.open("#/search?q=x")
-            self.assertIn("Stopped.", self.read())
+            self.assertIn("The search stopped", self.read())
             self.browser.run("document.querySelector('.note a').click()")
-            self.browser.wait("!document.body.innerText.includes('Stopped.')")
+            self.browser.wait("!document.body.innerText.includes('stopped')")
         self.assertEqual(asked, ["", "7 a b"])
 
     def test_versions_of_a_document_are_compared(self) -> None:
-        """Any two of them, and what changed inside of a line is marked."""
+        """Any two of them, line by line."""
         self.write("a.md", "one\ntwo\nthree is here\n" + "same\n" * 40 + "end\n")
         self.write("a.md", "one\nthree was here\n" + "same\n" * 40 + "end\nmore\n")
         self.write("a.md", "all is new\n")
@@ -4644,20 +4635,20 @@ class PageTest(ServerCase):
                 self.register(machine=f"box{i % 30}", project=f"project{i}")
         self.open("#/workspaces")
         self.assertEqual(len(self.find(".row")), 301)
-        self.browser.run("document.querySelector('.wide input').focus()")
+        self.browser.run("document.querySelector('.tools input').focus()")
         for key in "box7 ct7":
             self.browser.press(key)
         self.browser.wait("document.querySelectorAll('.row').length === 1")
         self.assertEqual(self.browser.run("location.hash"), "#/workspaces?q=box7+ct7")
         self.visit("#/")
-        self.assertEqual(len(self.find(".lanes li")), 8)
-        self.browser.run("document.querySelector('.lanes button').click()")
+        self.assertEqual(len(self.find(".lanes > ol > li")), 8)
+        self.browser.run("document.querySelector('.lanes summary').click()")
         self.assertEqual(len(self.find(".lanes li")), 31)
         self.browser.run("document.querySelector('.lanes a').click()")
         self.browser.wait("document.querySelectorAll('.row').length < 50")
 
     def test_a_machine_that_fell_silent_is_warned_of(self) -> None:
-        """Compared with how often it was heard of, not after a weekend."""
+        """After three days, not after a weekend, and no longer when it is gone."""
         now = fedmem.utc_now()
         for machine, days in (
             ("daily", [30, 29, 28, 27, 26, 5]),
@@ -4675,11 +4666,11 @@ class PageTest(ServerCase):
                     self.upload(f"{machine}{i}", json.dumps(line).encode() + b"\n")
         self.open()
         [note] = self.find(".note")
-        self.assertIn("1 machine silent", note)
-        self.assertIn("daily (5 days ago, else every day). There", note)
+        self.assertIn("2 machines silent", note)
+        self.assertIn("daily (5 days ago), weekly (9 days ago). There", note)
         lanes = self.find(".lanes li")
         self.assertEqual(
-            [it.split("\n")[0] for it in lanes if "silent" in it], ["daily"]
+            [it.split("\n")[0] for it in lanes if "silent" in it], ["daily", "weekly"]
         )
         self.assertEqual(len(lanes), 5)
 
@@ -4729,17 +4720,13 @@ class PageTest(ServerCase):
         self.browser.wait("document.body.innerText.includes('None yet.')")
 
     def test_keys_lead_through_lists(self) -> None:
-        """And a question mark lists them."""
+        """And one leads to the search."""
         fedmem.fill_demo(self.store)
         self.open("#/workspaces")
         focused = "document.activeElement.innerText.split('\\n')[0]"
-        for key, expected in (("j", 0), ("j", 1), ("k", 0), ("ArrowDown", 1)):
+        for key, expected in (("j", 0), ("j", 1), ("k", 0)):
             self.browser.press(key)
             self.assertEqual(self.browser.run(focused), self.find(".row b")[expected])
-        self.browser.press("?")
-        self.assertTrue(self.browser.run("document.querySelector('#keys').open"))
-        self.browser.press("j")
-        self.browser.run("document.querySelector('#keys').close()")
         self.browser.press("/")
         self.assertEqual(self.browser.run("document.activeElement.id"), "query")
 
