@@ -7019,6 +7019,7 @@ details > :not(summary) { margin: .3rem 0 .5rem; }
   .diff > * { grid-template-columns: 0 3em 1.3em minmax(0, 1fr); }
   .diff i:first-child { visibility: hidden; } .pager { gap: .2rem .7rem; }
 }
+@media (prefers-reduced-motion) { #wait, .waits { animation: none; } }
 @media print { header, .tools, nav { display: none; } }
 """
 
