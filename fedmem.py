@@ -4364,7 +4364,10 @@ def rank_documents(
         head = f"{name} {format_head(title, excerpts)}"
         held = {term for _, _, term in probe.find(head)}
         text = "\n".join(excerpt.text for excerpt in excerpts)
-        worth, place = find_densest(probe.find(text), probe.values, held)
+        found = probe.find(text)
+        worth, place = find_densest(found, probe.values, held)
+        if not any(place):  # the head has all of it: where the text has most
+            _, place = find_densest(found, probe.values)
         looked.append((worth, end, Ranked(score, document, chapter, place)))
         excerpt, _ = locate(excerpts, place)
         line = excerpt.time, excerpt.text
@@ -4380,8 +4383,7 @@ def rank_documents(
         if line and copies[line][1] != row.document:
             continue  # a forked or resumed transcript repeats it: the older one counts
         if row.document not in best or score > best[row.document][0]:
-            found = dataclasses.replace(row, score=score)
-            best[row.document] = score, end, found
+            best[row.document] = score, end, dataclasses.replace(row, score=score)
     order = sorted(best.values(), key=lambda b: (round(b[0], 4), b[1]), reverse=True)
     return [row for _, _, row in order]
 
@@ -9864,6 +9866,8 @@ def format_welcome(server: Server, made: list[str]) -> str:
         "Set up this machine, or another, to upload sessions and notes too:",
         f"  python3 fedmem.py install {ai_token} --sync-token {sync_token} "
         f"--url {server.url.removesuffix('/mcp')}",
+        "Look at it in a browser:",
+        f"  {server.url.removesuffix('mcp')}",
         "Stop with Ctrl-C.",
     ]
     return "\n".join(lines)

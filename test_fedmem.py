@@ -2624,6 +2624,13 @@ class SearchTest(IndexCase):
         self.assertIn("**heron**", hit.passage.text)
         self.assertEqual(hit.passage.title, "line 0 of the herd")
         self.assertEqual(hit.passage.date, "2026-05-12T09:40:00.000Z")
+        self.talk("t", "Good day", "Yes?", "Why was the crane at the quay late?", "Fog.")
+        self.talk("u", "The crane at the quay", "Which one?", "The crane.")
+        for name, number in (("t", 2), ("u", 0)):  # its title has all words, too
+            hits = self.search("the crane at the quay")["hits"]
+            [hit] = [hit for hit in hits if hit.passage.name == name]
+            self.assertEqual(hit.passage.number, number)
+            self.assertIn("**crane**", hit.passage.text)
 
     def test_days_are_found_as_people_write_them(self) -> None:
         """In words, in digits, by weekday."""
