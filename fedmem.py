@@ -1367,12 +1367,17 @@ def _damaged_secrets(root: str, relative: str) -> Damaged:
     )
 
 
-# A secret begins where no word goes on: also after a JSON escape (\n), a URL escape
-# (%3D), a terminal colour ([0m: without the [ "0meyJ0meyJ" takes time by the square).
-_START = (
-    r"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=\\u[0-9A-Fa-f]{4})|(?<=%[0-9A-Fa-f]{2})"
-    r"|(?<=[\[;][0-9]m)|(?<=[\[;][0-9]{2}m)|(?<=[\[;][0-9]{3}m))"
-)
+def _begin(text: str, word: str = "A-Za-z0-9") -> str:
+    """Return the shape of a text that begins a secret: where no word goes on, or after
+    a JSON escape (\\n), a URL escape (%3D), a terminal colour ([0m: without the [
+    "0meyJ0meyJ" takes time by the square). The text comes first in it, and what stands
+    before is looked at then: `re` finds the text in a hundredth of the time."""
+    before = (r"\\[nrtbf]", r"\\u[0-9A-Fa-f]{4}", "%[0-9A-Fa-f]{2}")
+    colours = (rf"[\[;][0-9]{{{n}}}m" for n in (1, 2, 3))
+    found = "|".join(rf"(?<={shape}{text})" for shape in (*before, *colours))
+    return rf"{text}(?:(?<![{word}]{text})|{found})"
+
+
 _END = r"(?![A-Za-z0-9])"
 _WORD = r"[A-Za-z0-9_-]"
 _SHAPES = (  # kind, a text that each one contains, shape; `value` is what is masked
@@ -1386,47 +1391,50 @@ _SHAPES = (  # kind, a text that each one contains, shape; `value` is what is ma
         r"{0,1000})",
     ),
     *(
-        ("aws-key", start, _START + start + r"[A-Z2-7]{16}" + _END)
+        ("aws-key", start, _begin(start) + r"[A-Z2-7]{16}" + _END)
         for start in ("AKIA", "ASIA", "AROA", "AIDA")
     ),
-    ("github-token", "gh", _START + r"gh[pousr]_[A-Za-z0-9]{36,}"),
+    ("github-token", "gh", _begin("gh") + r"[pousr]_[A-Za-z0-9]{36,}"),
     ("github-token", "github_pat_", r"github_pat_[A-Za-z0-9_]{40,}"),
-    ("gitlab-token", "glpat-", _START + rf"glpat-{_WORD}{{20,}}"),
-    ("anthropic-key", "sk-ant-", _START + rf"sk-ant-{_WORD}{{20,}}"),
+    ("gitlab-token", "glpat-", _begin("glpat-") + rf"{_WORD}{{20,}}"),
+    ("anthropic-key", "sk-ant-", _begin("sk-ant-") + rf"{_WORD}{{20,}}"),
     (
         "openai-key",
         "sk-",
-        _START + r"sk-(?:proj-|svcacct-|admin-)?(?=[A-Za-z_-]{0,99}[0-9])"
+        _begin("sk-") + r"(?:proj-|svcacct-|admin-)?(?=[A-Za-z_-]{0,99}[0-9])"
         rf"{_WORD}{{20,}}",
     ),
-    ("huggingface-token", "hf_", _START + r"hf_[A-Za-z0-9]{30,}"),
-    ("groq-key", "gsk_", _START + r"gsk_[A-Za-z0-9]{40,}"),
-    ("google-key", "AIza", _START + rf"AIza{_WORD}{{35}}"),
+    ("huggingface-token", "hf_", _begin("hf_") + r"[A-Za-z0-9]{30,}"),
+    ("groq-key", "gsk_", _begin("gsk_") + r"[A-Za-z0-9]{40,}"),
+    ("google-key", "AIza", _begin("AIza") + rf"{_WORD}{{35}}"),
     ("google-secret", "GOCSPX-", rf"GOCSPX-{_WORD}{{20,}}"),
-    ("slack-token", "xox", _START + r"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
-    ("slack-token", "xapp-", _START + r"xapp-[0-9]-[A-Za-z0-9-]{10,}"),
+    ("slack-token", "xox", _begin("xox") + r"[abeoprs]-[A-Za-z0-9-]{10,}"),
+    ("slack-token", "xapp-", _begin("xapp-") + r"[0-9]-[A-Za-z0-9-]{10,}"),
     (
         "slack-webhook",
         "hooks.slack.com",
         r"hooks\.slack\.com(?:\\?/)services(?P<value>(?:\\?/[A-Za-z0-9]{6,40}){3})",
     ),
-    ("sendgrid-key", "SG.", _START + rf"SG\.{_WORD}{{16,}}\.{_WORD}{{16,}}"),
-    ("stripe-key", "k_", _START + r"(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{16,}"),
-    ("stripe-key", "whsec_", _START + r"whsec_[A-Za-z0-9]{24,}"),
-    ("npm-token", "npm_", _START + r"npm_[A-Za-z0-9]{36}" + _END),
-    ("pypi-token", "pypi-", _START + rf"pypi-{_WORD}{{40,}}"),
-    ("telegram-token", ":AA", _START + rf"[0-9]{{8,10}}:AA{_WORD}{{33}}"),
-    ("fedmem-token", "fm", _START + rf"fm[ms]_{_WORD}{{43}}"),
+    ("sendgrid-key", "SG.", _begin(r"SG\.") + rf"{_WORD}{{16,}}\.{_WORD}{{16,}}"),
+    *(
+        ("stripe-key", start, _begin(start) + r"(?:live|test)_[A-Za-z0-9]{16,}")
+        for start in ("sk_", "rk_", "pk_")
+    ),
+    ("stripe-key", "whsec_", _begin("whsec_") + r"[A-Za-z0-9]{24,}"),
+    ("npm-token", "npm_", _begin("npm_") + r"[A-Za-z0-9]{36}" + _END),
+    ("pypi-token", "pypi-", _begin("pypi-") + rf"{_WORD}{{40,}}"),
+    ("telegram-token", ":AA", _begin("") + rf"[0-9]{{8,10}}:AA{_WORD}{{33}}"),
+    ("fedmem-token", "fm", _begin("fm") + rf"[ms]_{_WORD}{{43}}"),
     (
         "jwt",
         "eyJ",
-        _START.replace("A-Za-z0-9]", "A-Za-z0-9_-]", 1)
-        + rf"eyJ{_WORD}{{8,}}\.eyJ{_WORD}{{8,}}\.{_WORD}{{8,}}",
+        _begin("eyJ", "A-Za-z0-9_-")
+        + rf"{_WORD}{{8,}}\.eyJ{_WORD}{{8,}}\.{_WORD}{{8,}}",
     ),
     (
         "url-password",
         ":",
-        r"[a-zA-Z][a-zA-Z0-9+.-]{0,20}:(?:\\?/){2}[^\s/:@\"'<>\\]{0,128}"
+        r":(?<=[a-zA-Z0-9+.-]:)(?:\\?/){2}[^\s/:@\"'<>\\]{0,128}"
         r":(?P<value>[^\s/\"'<>\\]{1,256})@",
     ),
     (
@@ -1508,18 +1516,23 @@ def mask_secrets(text: str) -> str:
     for kind, needle, shape in SECRET_PATTERNS:
         if needle in text:
             text = shape.sub(functools.partial(_mask_match, kind), text)
-    lowered = text.lower()
-    if any(needle in lowered for needle in ASSIGNMENT_NEEDLES):
+    if _may_assign(text):
         text = ASSIGNMENT.sub(_mask_assignment, text)
     return text
 
 
+def _may_assign(text: str) -> bool:
+    """Return whether a text may have an assignment, surely when it has one."""
+    for letter, plain in ("\u0130i", "\u0131i", "\u017fs"):  # as `re` takes them
+        text = text.replace(letter, plain)
+    low = text.lower()
+    return any(shape.search(low) for shape in _MAY_ASSIGN)
+
+
 def may_be_masked(text: str) -> bool:
     """Return whether mask_secrets may change a text, surely when it does."""
-    low, rows = text.lower(), SECRET_PATTERNS
-    return any(needle in text and shape.search(text) for _, needle, shape in rows) or (
-        any(shape.search(low) for shape in _MAY_ASSIGN)
-    )
+    rows = SECRET_PATTERNS
+    return _may_assign(text) or any(n in text and p.search(text) for _, n, p in rows)
 
 
 def mask_counted(text: str, counts: collections.Counter) -> str:

@@ -2624,7 +2624,8 @@ class SearchTest(IndexCase):
         self.assertIn("**heron**", hit.passage.text)
         self.assertEqual(hit.passage.title, "line 0 of the herd")
         self.assertEqual(hit.passage.date, "2026-05-12T09:40:00.000Z")
-        self.talk("t", "Good day", "Yes?", "Why was the crane at the quay late?", "Fog.")
+        talk = ("Good day", "Yes?", "Why was the crane at the quay late?", "Fog.")
+        self.talk("t", *talk)
         self.talk("u", "The crane at the quay", "Which one?", "The crane.")
         for name, number in (("t", 2), ("u", 0)):  # its title has all words, too
             hits = self.search("the crane at the quay")["hits"]
