@@ -8848,6 +8848,17 @@ class HouseTest(unittest.TestCase):
         long = [i for i, line in enumerate(self.lines, 1) if len(line) > 88]
         self.assertEqual(long, [])
 
+    def test_nothing_else_is_in_the_repository(self) -> None:
+        """No package, no build step, nothing that was left lying about."""
+        if not (HERE / ".git").exists():
+            self.skipTest("this is no clone")
+        listed = run_tool("git", "-C", HERE, "ls-files").stdout.split()
+        documents = {"README.md", "LICENSE", "CHANGELOG.md", "page.png"}
+        programs = {"fedmem.py", "test_fedmem.py", "bench_fedmem.py"}
+        servers = {"install_server.sh", "nginx.conf", "fedmem.service"}
+        others = {"install_client.sh", ".gitignore", ".ci/run"}
+        self.assertEqual(set(listed), documents | programs | servers | others)
+
     def test_every_limit_says_why(self) -> None:
         """A comment beside or above each number of room 1 that a user can meet."""
         rooms = self.rooms()
