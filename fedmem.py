@@ -429,6 +429,22 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+# What `re` takes for one letter beside upper and lower case.
+_VARIANTS = str.maketrans(
+    "ıſµ\u0345\u1fbe\u1fd3\u1fe3ϐϵϑϰϖϱςϕᲀᲁᲂᲃᲄᲅᲆᲇᲈẛﬅ",
+    "isμιι\u0390\u03b0βεθκπρσφвдосттъѣꙋṡﬆ",
+)
+_HAS_VARIANT = re.compile(f"[{''.join(map(chr, _VARIANTS))}]")
+
+
+def fold_case(text: str) -> str:
+    """Return text of the same length without case, as re.IGNORECASE compares it."""
+    if text.isascii():
+        return text.lower()
+    text = text.replace("\u0130", "i").lower()
+    return text.translate(_VARIANTS) if _HAS_VARIANT.search(text) else text
+
+
 def escape_controls(text: str) -> str:
     """Return `text` on one printable line, so that no caller forges a log line."""
     if text.isprintable():
@@ -941,14 +957,12 @@ def compress_block(block: bytes) -> bytes:
 def compress_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """Yield each block and its gzip member. Threads work ahead of the reader: zlib lets
     go of the interpreter's lock, and compressing is most of what an upload takes."""
-    from concurrent.futures import ThreadPoolExecutor  # only a large upload needs it
-
     first = list(itertools.islice(blocks, 2)) or [b""]  # nothing is an empty member
     if len(first) < 2:
         yield from ((block, compress_block(block)) for block in first)
         return
     ahead: collections.deque = collections.deque()
-    with ThreadPoolExecutor(COMPRESSION_THREADS) as pool:
+    with concurrent.futures.ThreadPoolExecutor(COMPRESSION_THREADS) as pool:
         for block in itertools.chain(first, blocks):
             ahead.append((block, pool.submit(compress_block, block)))
             if len(ahead) > 2 * COMPRESSION_THREADS:
@@ -1523,10 +1537,8 @@ def mask_secrets(text: str) -> str:
 
 def _may_assign(text: str) -> bool:
     """Return whether a text may have an assignment, surely when it has one."""
-    for letter, plain in ("\u0130i", "\u0131i", "\u017fs"):  # as `re` takes them
-        text = text.replace(letter, plain)
-    low = text.lower()
-    return any(shape.search(low) for shape in _MAY_ASSIGN)
+    folded = fold_case(text)
+    return any(shape.search(folded) for shape in _MAY_ASSIGN)
 
 
 def may_be_masked(text: str) -> bool:
@@ -4124,8 +4136,6 @@ class RegexChild:
         command = [sys.executable, "-I", "-S", "-c", _REGEX_CHILD]
         try:
             with disk_errors("regex process"):
-                import subprocess  # only a regex search needs it
-
                 pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
                 pipes["stderr"] = subprocess.DEVNULL
                 self._process = subprocess.Popen(command, **pipes)
@@ -4438,22 +4448,6 @@ def search_index(
         matches = max(1, len(probe.find(excerpt.text)))
         hits.append(make_hit(passage, span, matches, row.score))
     return hits, len(ranked), note, probe.is_literal_missed
-
-
-# What `re` takes for one letter beside upper and lower case.
-_VARIANTS = str.maketrans(
-    "ıſµ\u0345\u1fbe\u1fd3\u1fe3ϐϵϑϰϖϱςϕᲀᲁᲂᲃᲄᲅᲆᲇᲈẛﬅ",
-    "isμιι\u0390\u03b0βεθκπρσφвдосттъѣꙋṡﬆ",
-)
-_HAS_VARIANT = re.compile(f"[{''.join(map(chr, _VARIANTS))}]")
-
-
-def fold_case(text: str) -> str:
-    """Return text of the same length without case, as re.IGNORECASE compares it."""
-    if text.isascii():
-        return text.lower()
-    text = text.replace("\u0130", "i").lower()
-    return text.translate(_VARIANTS) if _HAS_VARIANT.search(text) else text
 
 
 def find_matches(folded: str, text: str) -> list[tuple[int, int]]:
