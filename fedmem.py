@@ -58,7 +58,6 @@ import contextlib
 import dataclasses
 import datetime
 import errno
-import fnmatch
 import functools
 import gzip
 import hashlib
@@ -72,6 +71,7 @@ import json
 import logging
 import math
 import os
+import queue
 import random
 import re
 import secrets
@@ -123,6 +123,7 @@ LARGE_BODY_BYTES = 256 * KIB  # 8 MiB of "[]," parses to 189 MB: one at a time
 MAX_REQUEST_LINE_BYTES = 8 * KIB  # the longest known path has 10 characters
 MAX_HEADER_BYTES = 16 * KIB  # Codex sends the largest measured headers, under 2 KiB
 MAX_HEADERS = 64  # proxies add some; nobody sends 30
+MAX_CHUNK_LINE_BYTES = 1 * KIB  # a length, and extensions that nobody sends
 MAX_CONNECTIONS = 256  # a thread each; 256 idle threads cost about 10 MB
 IDLE_TIMEOUT_S = 75  # a keep-alive connection that asks nothing is closed
 REQUEST_TIMEOUT_S = 60  # from the first byte of a request to its last
@@ -443,6 +444,28 @@ def fold_case(text: str) -> str:
         return text.lower()
     text = text.replace("\u0130", "i").lower()
     return text.translate(_VARIANTS) if _HAS_VARIANT.search(text) else text
+
+
+# Terminal control sequences (ECMA-48): CSI; the strings OSC, DCS, SOS, PM and APC up to
+# their end; and the short ones.
+_ESCAPES_OUT = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]{0,4096}(?:\x07|\x1b\\|\x9c)?"
+    r"|\x1b[ -/]*[0-~]?"
+)
+_HAS_ESCAPE = re.compile("[\x1b\x90\x98\x9b\x9d-\x9f]")
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def strip_escapes(text: str) -> str:
+    """Return text without colour codes and other terminal control sequences."""
+    return _ESCAPES_OUT.sub("", text) if _HAS_ESCAPE.search(text) else text
+
+
+def clean_text(text: str) -> str:
+    """Return text that does nothing to a terminal but write: newlines and tabs are the
+    only control characters left."""
+    return _CONTROLS.sub("", strip_escapes(text).replace("\r\n", "\n"))
 
 
 def escape_controls(text: str) -> str:
@@ -1204,7 +1227,7 @@ OPTIONS = (
         "ALLOWED_HOSTS",
         "",
         "names besides the loopback ones that requests may be addressed to, "
-        "without ports, separated by commas",
+        "separated by commas; ports do not count",
         "--allowed-hosts",
     ),
     Option(
@@ -1916,6 +1939,10 @@ PARTIAL_DIR = "_meta/partial"
 _WORKSPACE_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# Blanks of any width and the joiners of emoji and of Persian names are letters of names.
+_NOT_IN_NAMES = re.compile(
+    "[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def require_workspace_id(text: str) -> str:
@@ -1954,8 +1981,8 @@ def require_knowledge_path(path: str) -> str:
         problem = "no part may be empty or begin with a dot, and it may not be absolute"
     elif any(part.endswith(".md") for part in parts[:-1]):
         problem = "only its last part may end in .md"
-    elif "\\" in path or not path.isprintable():
-        problem = "it has a backslash or a control or unprintable character"
+    elif _NOT_IN_NAMES.search(path):
+        problem = "it has a backslash, a control character or one that turns text round"
     elif unicodedata.normalize("NFC", path) != path:
         problem = "it must be in Unicode normal form NFC"
     if problem:
@@ -4855,8 +4882,10 @@ class Parameter:
     high: int = MAX_OFFSET
     choices: tuple[str, ...] = ()
     is_digest: bool = False
+    source: str = ""  # where to get it, for who calls without it
 
 
+_REGISTER = "Call register_workspace with your project and pass on the `{}` it answers."
 PARAMETERS = {
     "workspace_id": Parameter("as list_workspaces shows it"),
     "project": Parameter("repository or folder name", MAX_NAME_CHARS),
@@ -4880,9 +4909,13 @@ PARAMETERS = {
     "until": Parameter("inclusive", 40),
     "cursor": Parameter("from an unfinished search", 600),
     "content": Parameter("", MAX_BODY_BYTES),
-    "binding": Parameter("from register_workspace"),
+    "binding": Parameter(
+        "from register_workspace", source=_REGISTER.format("binding")
+    ),
     "if_sha256": Parameter("of the text you read: refuse if changed", is_digest=True),
-    "write_token": Parameter("from register_workspace"),
+    "write_token": Parameter(
+        "from register_workspace", source=_REGISTER.format("write_token")
+    ),
     "data": Parameter("base64 of one gzip member", MAX_BODY_BYTES),
     "total_size": Parameter("of the raw transcript", high=MAX_TRANSCRIPT_BYTES),
     "sha256": Parameter("of the raw transcript", is_digest=True),
@@ -4959,23 +4992,29 @@ def make_schema(handler: Callable) -> dict:
     return {**schema, "additionalProperties": False}
 
 
-def parse_arguments(tool_: Tool, given: dict) -> dict:
-    """Return the handler's keyword arguments; raise BadRequest naming a wrong one."""
-    properties = tool_.schema["properties"]
-    for name in given:
-        if name not in properties:
-            wrong, known = clip(str(name), 60), ", ".join(properties) or "none"
-            raise BadRequest(
-                f"{tool_.name} has no argument {wrong!r}. It takes: {known}."
-            )
+def parse_arguments(tool_: Tool, given: dict) -> tuple[dict, str]:
+    """Return the handler's keyword arguments, and what to say of others that were
+    given to a tool that only reads (n8n sends four of its own with every call); raise
+    BadRequest naming a wrong one."""
+    properties, note = tool_.schema["properties"], ""
+    unknown = [clip(str(name), 60) for name in given if name not in properties]
+    if unknown:
+        wrong, known = ", ".join(map(repr, unknown[:9])), ", ".join(properties)
+        note = f"{tool_.name} has no argument {wrong}. It takes: {known or 'none'}."
+        if not tool_.hints["annotations"]["readOnlyHint"]:
+            raise BadRequest(note)
     values = {}
     for name, row in properties.items():
         value, kind = given.get(name), row["type"]
+        if value == "" and "enum" in row:
+            value = None
         if value is not None:
             values[name] = _check_argument(tool_.name, name, kind, value)
         elif name in tool_.schema.get("required", ()):
-            raise BadRequest(f"{tool_.name} needs the argument `{name}` ({kind}).")
-    return values
+            source = f"{PARAMETERS[name].source} {note}".strip()
+            text = f"{tool_.name} needs the argument `{name}` ({kind}). {source}"
+            raise BadRequest(text.strip())
+    return values, note
 
 
 def _check_argument(tool_name: str, name: str, kind: str, value: object) -> object:
@@ -4983,6 +5022,13 @@ def _check_argument(tool_name: str, name: str, kind: str, value: object) -> obje
     parameter = PARAMETERS[name]
     if kind == "integer" and isinstance(value, float) and value.is_integer():
         value = int(value)  # JSON knows one kind of number
+    elif kind != "string" and isinstance(value, str):
+        # Claude Code hands over numbers as texts at times (claude-code#32524).
+        text = value.strip().lower()
+        if kind == "integer" and re.fullmatch(r"[+-]?[0-9]{1,17}(?:\.0{1,9})?", text):
+            value = int(text.partition(".")[0])
+        elif kind == "boolean" and text in ("true", "false"):
+            value = text == "true"
     right = {"string": str, "integer": int, "boolean": bool}[kind]
     if type(value) is not right:  # True is no integer
         shown = clip(format_json(value), 60)
@@ -5599,18 +5645,19 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
                 else f"{name} takes the sync token, which assistants do not hold: "
                 "notes and sessions are uploaded by themselves."
             )
-        values = parse_arguments(tool_, arguments)
-        key = name, ctx.form, ctx.is_masked, *values.items()
+        values, note = parse_arguments(tool_, arguments)
+        key = name, ctx.form, ctx.is_masked, note, *values.items()
         sign = KEPT.get(name)
         signature = sign(ctx, values) if sign else None
         if signature and (kept := ctx.store.recall_answer(key, signature)):
             return kept
         data = tool_.handler(ctx, **values)
+        data |= {"ignored": note} if note and is_json else {}
         default = tool_.schema["properties"].get("limit", {}).get("default", MAX_LIMIT)
         is_large = values.get("limit", default) > default
         max_bytes = LARGE_PAGE_BYTES if is_large else PAGE_BYTES
         text = render_json(data) if is_json else render_markdown(data, max_bytes)
-        result = make_result(text)
+        result = make_result(text if is_json or not note else f"{text}\n\n{note}")
         if signature and len(text) <= LARGE_PAGE_BYTES:
             result = Kept(result)
             ctx.store.keep_answer(key, signature, result)
@@ -5940,7 +5987,7 @@ def answer_message(ctx: Context, message: object, headers: dict[str, str]) -> An
         return refuse_body("The message has no `method`.")
     if "id" in message and not _is_id(request_id):
         return refuse_body("`id` must be a string or a number.")
-    params = message.get("params", {})
+    params = _or_empty(message.get("params"))
     modern = is_modern(params, headers)
     if "id" not in message:
         return Answer(202)
@@ -5959,6 +6006,12 @@ def answer_message(ctx: Context, message: object, headers: dict[str, str]) -> An
     if modern:
         result = make_modern(method, result)
     return Answer(200, {"jsonrpc": "2.0", "id": request_id, "result": result})
+
+
+def _or_empty(value: object) -> object:
+    """Return an empty object for null and [], as some clients write "no parameters":
+    PHP's empty array is a list. Anything else is returned as it is."""
+    return {} if value is None or value == [] else value
 
 
 def _is_id(value: object) -> bool:
@@ -6041,7 +6094,7 @@ def run_method(ctx: Context, method: str, params: dict, modern: bool) -> dict:
     if handler is None or method in (LEGACY_ONLY if modern else MODERN_ONLY):
         text = f"There is no method {clip(method, 80)!r} here."
         raise RpcError(METHOD_NOT_FOUND, text)
-    if method != "resources/list" and params.get("cursor") is not None:
+    if method != "resources/list" and params.get("cursor") not in (None, ""):
         raise BadRequest("There is no such cursor: the list is one page.")
     meta = params.get("_meta")
     form = meta.get("fedmem/format") if isinstance(meta, dict) else None
@@ -6093,11 +6146,10 @@ def rpc_tools_list(ctx: Context, params: dict) -> dict:
 def rpc_tools_call(ctx: Context, params: dict) -> dict:
     """Return a tool's result; raise BadRequest for an unknown tool."""
     name, arguments = _require_text(params, "name"), params.get("arguments")
+    arguments = _or_empty(arguments)
     if name not in TOOLS:
         known = ", ".join(n for n, t in TOOLS.items() if ctx.caller.scope in t.scopes)
         raise BadRequest(f"There is no tool {clip(name, 80)!r}; there are: {known}.")
-    if arguments is None:
-        arguments = {}
     if not isinstance(arguments, dict):
         return {**make_result("`arguments` must be an object."), "isError": True}
     return call_tool(ctx, name, arguments)
@@ -6144,10 +6196,12 @@ def rpc_resources_list(ctx: Context, params: dict) -> dict:
 
 def _parse_cursor(cursor: object) -> tuple[str, int]:
     """Return the workspace and position a cursor names; raise BadRequest."""
-    if cursor is None:
+    if cursor in (None, ""):
         return "", 0
     with contextlib.suppress(ValueError, TypeError):
-        workspace_id, skip = parse_json(base64.urlsafe_b64decode(cursor))
+        # 3.15 warns of letters of the other alphabet.
+        known = re.fullmatch(r"[A-Za-z0-9_-]*={0,2}", cursor)
+        workspace_id, skip = parse_json(base64.urlsafe_b64decode(known[0]))
         if isinstance(workspace_id, str) and type(skip) is int and skip >= 0:
             return workspace_id, skip
     raise BadRequest("There is no such cursor. Begin without one.")
@@ -6244,7 +6298,7 @@ def rpc_prompts_list(ctx: Context, params: dict) -> dict:
 
 def rpc_prompts_get(ctx: Context, params: dict) -> dict:
     """Return a prompt's text with its argument filled in; raise BadRequest."""
-    name, given = _require_text(params, "name"), params.get("arguments") or {}
+    name, given = _require_text(params, "name"), _or_empty(params.get("arguments"))
     if name not in PROMPTS:
         known = ", ".join(PROMPTS)
         raise BadRequest(f"There is no prompt {clip(name, 80)!r}; there are: {known}.")
@@ -6296,6 +6350,9 @@ SINGLE_HEADERS = frozenset(
 )
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) (/[!-~]*|\*) HTTP/1\.([01])\r?\n")
 _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)\r?\n")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[\t -~\x80-\xff]*)?\r?\n")
+CHUNKED = -1  # in place of a body's length
+_BODY_TOO_LARGE = f"The body is over {format_size(MAX_BODY_BYTES)}. Send pieces."
 _TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
     b"Retry-After: 5\r\nConnection: close\r\nContent-Length: 58\r\n\r\n"
@@ -6349,7 +6406,14 @@ def parse_headers(lines: Iterable[bytes]) -> dict[str, str]:
 def split_host(host: str) -> str:
     """Return the name in a Host header, without its port, in lower case."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]{0,5})?", host)
-    return (match[1] or match[2]).lower() if match else host
+    return (match[1] or match[2]).lower() if match else host.lower()
+
+
+def parse_hosts(text: str) -> set[str]:
+    """Return the names in ALLOWED_HOSTS; a scheme, a port or a path that stands with
+    one, as in a URL, is passed over."""
+    names = (re.sub(r"^[a-z+]+://", "", n) for n in re.split(r"[,\s]+", text.lower()))
+    return {split_host(name.partition("/")[0]) for name in names if name} - {""}
 
 
 def check_host(headers: dict[str, str], allowed: frozenset[str]) -> None:
@@ -6445,8 +6509,7 @@ class Server(http.server.ThreadingHTTPServer):
         self._settings = settings
         self._tokens_file = sign_file(store.root, TOKENS_FILE)
         self.redact = settings["redact"].lower() == "on"
-        names = re.split(r"[,\s]+", settings["allowed_hosts"].lower())
-        self.allowed = LOOPBACK_NAMES | {n for n in names if n}
+        self.allowed = LOOPBACK_NAMES | parse_hosts(settings["allowed_hosts"])
         self.metrics = Metrics()
         self.bodies = BodyBudget(MAX_BODIES_IN_FLIGHT_BYTES)
         self.large_body = threading.Lock()
@@ -6620,11 +6683,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise HttpError(400, "This is not an HTTP/1.1 request.")
         self._method = match[1].decode()
         self._path = match[2].decode().partition("?")[0]
+        self._path = "/mcp" if self._path == "/mcp/" else self._path
         lines = list(self._header_lines())
         self.request_headers = headers = parse_headers(lines)
         self._left = self._size = self._parse_length(headers)
         asked = re.split(r"[,\s]+", headers.get("connection", "").lower())
         self.close_connection = "close" in asked or match[3] == b"0"
+        if self._size == CHUNKED and match[3] == b"0":
+            raise HttpError(400, "HTTP/1.0 knows no chunked bodies.")
         if _is_loopback(self._address) and headers.get("x-real-ip"):
             self._address = headers["x-real-ip"]
         check_host(headers, self.server.allowed)
@@ -6634,7 +6700,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self._method not in route:
             allow = ", ".join(route)
             raise HttpError(405, f"{self._path} takes {allow} only.", Allow=allow)
-        if not self.close_connection:
+        if not self.close_connection and self._size != CHUNKED:
             self._known_head = b"".join([line, *lines, b"\r\n"])
 
     def _header_lines(self) -> Iterator[bytes]:
@@ -6654,10 +6720,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _parse_length(self, headers: dict[str, str]) -> int:
         """Return the body's length; raise HttpError."""
-        if "transfer-encoding" in headers:
-            self._left = DISCARD_BYTES
-            raise HttpError(411, "Chunked bodies are not taken: send a Content-Length.")
-        text = headers.get("content-length")
+        text, coding = headers.get("content-length"), headers.get("transfer-encoding")
+        if coding is not None:
+            self._left, self.close_connection = DISCARD_BYTES, True
+            if text is not None:  # two ideas of where the body ends (RFC 9112, 6.3)
+                raise HttpError(400, "Content-Length goes with no Transfer-Encoding.")
+            if coding.lower() != "chunked":
+                raise HttpError(501, "The only Transfer-Encoding taken is chunked.")
+            return CHUNKED
         if text is None:
             if self._method == "POST":
                 raise HttpError(411, "A POST needs a Content-Length.")
@@ -6710,23 +6780,50 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.request_headers.get("expect", "").lower() == "100-continue":
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         size, self._left = self._left, 0
+        if size == CHUNKED:
+            return self._read_chunks()
         body = self.rfile.read(size)
         if len(body) < size:
             raise ConnectionError
         return body
 
+    def _read_chunks(self) -> bytes:
+        """Return a chunked body, as long as any other may be (RFC 9112, 7.1); raise
+        HttpError, or ConnectionError when it stays short."""
+        self._left, body = DISCARD_BYTES, bytearray()
+        while True:
+            line = self.rfile.readline(MAX_CHUNK_LINE_BYTES)
+            match = _CHUNK_LINE.fullmatch(line)
+            if not match:
+                if not line:
+                    raise ConnectionError
+                raise HttpError(400, "A chunk does not begin with its length.")
+            size = int(match[1], 16)
+            if len(body) + size > MAX_BODY_BYTES:
+                raise HttpError(413, _BODY_TOO_LARGE)
+            if not size:
+                break
+            body += self.rfile.read(size)
+            if self.rfile.readline(3) not in (b"\r\n", b"\n"):
+                raise HttpError(400, "A chunk is not as long as it says.")
+        collections.deque(self._header_lines(), 0)  # trailers: nothing here needs one
+        self._left = 0
+        return bytes(body)
+
     def post_mcp(self) -> Reply:
         """Answer one JSON-RPC body."""
         context = self._require_context()
         if self._left > MAX_BODY_BYTES:
-            text = f"The body is over {format_size(MAX_BODY_BYTES)}. Send pieces."
-            raise HttpError(413, text)
+            raise HttpError(413, _BODY_TOO_LARGE)
         server, headers = self.server, self.request_headers
-        with server.bodies.hold(self._left):
+        # Of a chunked body nobody knows the length before its end.
+        room = MAX_BODY_BYTES if self._left == CHUNKED else self._left
+        with server.bodies.hold(room):
             is_large = self._left > LARGE_BODY_BYTES
             if is_large:  # compression frees the lock: uploads use all cores
                 use_cores(server.cores)
             body = self._read_body()
+            is_large = is_large or len(body) > LARGE_BODY_BYTES
             server.set_deadline(self.connection, 0)
             with server.large_body if is_large else contextlib.nullcontext():
                 answer, value = parse_body(body)
@@ -6784,7 +6881,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _send(self, reply: Reply) -> None:
         """Send a reply in one write, log it, and leave the connection clean."""
         server, body = self.server, reply.body
-        is_short = self._left <= 64 * KIB and "expect" not in self.request_headers
+        is_short = 0 <= self._left <= 64 * KIB and "expect" not in self.request_headers
         if server.is_stopping or (self._left and not is_short):
             self.close_connection = True
         more = {"Content-Type": reply.content_type} if body else {}
@@ -7560,6 +7657,7 @@ ROUTES["/"] = dict.fromkeys(("GET", "HEAD"), lambda handler: make_page())
 CALL_TIMEOUT_S = 120  # the last piece of a large transcript is archived in seconds
 CALL_ATTEMPTS = 5
 BRIDGE_THREADS = 4
+BRIDGE_GRACE_S = 8.0  # for answers after the input's end; a search takes five
 
 
 @dataclasses.dataclass(frozen=True)
@@ -7580,11 +7678,13 @@ class Refused(FedmemError):
 
 
 def parse_url(url: str) -> urllib.parse.SplitResult:
-    """Return the parts of a server's URL, with or without /mcp; raise BadRequest."""
+    """Return the parts of a server's URL, with or without /mcp, also below a prefix of
+    a proxy (http://HOST/memory/mcp); raise BadRequest."""
     with contextlib.suppress(ValueError):
         parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
-            return parts._replace(path="/mcp", query="", fragment="")
+            path = parts.path.rstrip("/").removesuffix("/mcp") + "/mcp"
+            return parts._replace(path=path, query="", fragment="")
     raise BadRequest(f"{url!r} is not the URL of a server: http(s)://HOST:PORT/mcp.")
 
 
@@ -7648,7 +7748,7 @@ def fetch_path(address: Address, path: str, timeout_s: float) -> bytes:
     Refused."""
     connection = open_connection(address, timeout_s)
     try:
-        connection.request("GET", path)
+        connection.request("GET", parse_url(address.url).path[: -len("/mcp")] + path)
         response = connection.getresponse()
         data = response.read()
     except (OSError, http.client.HTTPException) as e:
@@ -7673,6 +7773,7 @@ class Remote:
     ):
         self.address = address
         self.requests = 0
+        self._path = parse_url(address.url).path
         self._timeout_s = timeout_s
         self._attempts = attempts
         self._kept: dict[int, http.client.HTTPConnection] = {}  # by thread
@@ -7694,7 +7795,7 @@ class Remote:
                 self._kept[thread] = open_connection(self.address, self._timeout_s)
             connection = self._kept[thread]
             self.requests += 1
-            connection.request("POST", "/mcp", body, {**self._headers, **headers})
+            connection.request("POST", self._path, body, {**self._headers, **headers})
             response = connection.getresponse()
             answer = response.read()
             if response.will_close:
@@ -7785,20 +7886,28 @@ def run_bridge(
 ):
     """Pass MCP messages between stdio and a server until the input ends: one JSON
     message per line (basic/transports/stdio); nothing else is written."""
-    lock = threading.Lock()
+    lock, waiting = threading.Lock(), queue.SimpleQueue()
 
-    def pass_on(line: bytes) -> None:
-        """Send one message and write its answer, if it has one."""
-        answer = bridge_message(remote, cwd, line)
-        if answer:
-            with lock:
-                out.write(answer + b"\n")
-                out.flush()
+    def pass_on() -> None:
+        """Send messages and write their answers, those that have one."""
+        while line := waiting.get():
+            answer = bridge_message(remote, cwd, line)
+            if answer:
+                with lock, contextlib.suppress(OSError, ValueError):  # nobody listens
+                    out.write(answer + b"\n")
+                    out.flush()
 
-    with concurrent.futures.ThreadPoolExecutor(BRIDGE_THREADS) as pool:
-        for line in lines:
-            if line.strip():
-                pool.submit(pass_on, line)
+    # Ended with the process, also while a server that never answers is waited for.
+    threads = [
+        threading.Thread(target=pass_on, daemon=True) for _ in range(BRIDGE_THREADS)
+    ]
+    for thread in threads:
+        thread.start()
+    for line in itertools.chain(filter(bytes.strip, lines), [b""] * BRIDGE_THREADS):
+        waiting.put(line)
+    end = time.monotonic() + BRIDGE_GRACE_S
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
 
 
 def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
@@ -7852,11 +7961,16 @@ def _is_answer(body: bytes, request_id: object) -> bool:
 CLIENT_HOME = "~/.memory-sync"
 UPLOADS_AT_ONCE = 4
 STATE_SAVE_S = 2.0
-DIVERGED_WAIT_S = 86_400  # a transcript that changed in its middle: once a day
+# A transcript that changed in its middle waits for its session's end, for every change
+# makes a revision; a tool that does not tell of the end is waited for in minutes.
+DIVERGED_WAIT_S = {"claude-code": 86_400, "codex": 600}
 HEAD_BYTES = MIB  # where a transcript names its working directory
 CLEANUP_DAYS = 30  # Claude Code's default cleanupPeriodDays
 _CWD = re.compile(rb'"cwd"\s*:\s*("(?:[^"\\]|\\.)*")')
-_CODEX_NAME = re.compile(r"rollout-.*?([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4,12}){4})\.jsonl")
+_UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4,12}){4}"
+# A rewind goes on in a second file of the thread; what is old may be compressed.
+_CODEX_NAME = re.compile(rf"rollout-.*?({_UUID}(?:_{_UUID})?)\.jsonl(?:\.zst)?")
+CLIENT_VARIABLES = ("CLAUDE_CONFIG_DIR", "CODEX_HOME")  # kept by `install`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -7905,9 +8019,22 @@ class Transcript:
         return f"{self.tool}/{self.session_id}"
 
     @property
+    def thread(self) -> str:
+        """Return the conversation that a rewound part of a Codex thread belongs to."""
+        return self.session_id.partition("_")[0]
+
+    @property
     def seen(self) -> list:
-        """Return what changes when the file does."""
-        return [self.size, self.mtime_ns]
+        """Return what changes when the file does, and the session's name, for which
+        some files have to be opened."""
+        return [self.size, self.mtime_ns, self.session_id]
+
+    def due_s(self, known: dict, now_s: float) -> float:
+        """Return when the transcript may go up that is not what was acknowledged, 0 for
+        now. A time after now was written by a clock that was wrong: it is long ago."""
+        diverged_at = known.get("diverged_at", 0)
+        due = diverged_at + DIVERGED_WAIT_S[self.tool]
+        return due if diverged_at <= now_s < due else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -7942,11 +8069,30 @@ class Report:
     compressed: int = 0
     masked: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     problems: list[str] = dataclasses.field(default_factory=list)
+    waiting: list[str] = dataclasses.field(default_factory=list)
+    remarks: list[str] = dataclasses.field(default_factory=list)  # nothing failed
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether everything is on the server."""
+        return not self.problems and not self.waiting
 
 
 def client_home(environment: dict) -> str:
     """Return the folder of the client's files."""
     return os.path.expanduser(environment.get("MEMORY_SYNC_HOME") or CLIENT_HOME)
+
+
+def client_environment() -> dict[str, str]:
+    """Return this process' variables, and for those of CLIENT_VARIABLES that are not
+    set, as in cron's environment, what the installation saw."""
+    config = {}
+    with contextlib.suppress(BadRequest):  # told by load_client
+        config = read_client_json(os.path.join(client_home(os.environ), "config.json"))
+    kept = config.get("environment")
+    kept = kept if isinstance(kept, dict) else {}
+    texts = {n: kept[n] for n in CLIENT_VARIABLES if isinstance(kept.get(n), str)}
+    return {**texts, **{n: v for n, v in os.environ.items() if v or n not in texts}}
 
 
 def load_client(environment: dict) -> Client:
@@ -8005,44 +8151,178 @@ def codex_folder(environment: dict) -> str:
     return os.path.expanduser(environment.get("CODEX_HOME") or "~/.codex")
 
 
-def scan_folder(folder: str) -> list[os.DirEntry]:
-    """Return what is in a folder, sorted; empty when it cannot be read."""
+def scan_folder(folder: str, problems: list[str] | None = None) -> list[os.DirEntry]:
+    """Return what is in a folder, sorted; empty without one. That one cannot be read is
+    put among the problems."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
-    except OSError:
-        return []
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as e:
+        if problems is not None:
+            text = f"{folder}: {e.strerror}; nothing in it is uploaded."
+            problems.append(text)
+    return []
 
 
-def scan_files(folder: str) -> Iterator[os.DirEntry]:
-    """Yield every regular file below a folder; symbolic links are not followed."""
-    for entry in scan_folder(folder):
-        if entry.is_dir(follow_symlinks=False):
-            yield from scan_files(entry.path)
-        elif entry.is_file(follow_symlinks=False):
+def scan_files(
+    folder: str, problems: list[str], seen: set | None = None
+) -> Iterator[os.DirEntry]:
+    """Yield every file below a folder of a tool; symbolic links are followed, for they
+    lead to the tool's other disk, and no folder is looked into twice."""
+    seen = set() if seen is None else seen
+    with contextlib.suppress(OSError):  # scan_folder says why
+        found = os.stat(folder)
+        if (found.st_dev, found.st_ino) in seen:
+            return
+        seen.add((found.st_dev, found.st_ino))
+    for entry in scan_folder(folder, problems):
+        if entry.is_dir():
+            yield from scan_files(entry.path, problems, seen)
+        elif entry.is_file():
             yield entry
 
 
-def list_transcripts(environment: dict, report: Report) -> list[Transcript]:
+def list_transcripts(
+    environment: dict, report: Report, state: SyncState
+) -> list[Transcript]:
     """Return every transcript of Claude Code and Codex on this machine."""
-    named = []
-    for project in scan_folder(os.path.join(claude_folder(environment), "projects")):
-        for entry in scan_files(project.path):
+    found, seen = [], set()
+    folder = os.path.join(claude_folder(environment), "projects")
+    for project in scan_folder(folder, report.problems):
+        for entry in scan_files(project.path, report.problems, seen):
             name = parse_claude_path(os.path.relpath(entry.path, project.path))
-            named.append((entry, "claude-code", name))
-    for folder in ("sessions", "archived_sessions"):
-        for entry in scan_files(os.path.join(codex_folder(environment), folder)):
-            match = _CODEX_NAME.fullmatch(entry.name)
-            named.append((entry, "codex", match[1] if match else ""))
-            report.compressed += entry.name.endswith(".jsonl.zst")
-    found = []
-    for entry, tool_name, name in named:
-        with contextlib.suppress(OSError):  # it is gone
             if name:
-                info = entry.stat(follow_symlinks=False)
-                size, mtime_ns = info.st_size, info.st_mtime_ns
-                found.append(Transcript(entry.path, tool_name, name, size, mtime_ns))
-    return found
+                found.append((entry, "claude-code", name))
+    for folder in ("sessions", "archived_sessions"):
+        folder = os.path.join(codex_folder(environment), folder)
+        for entry in scan_files(folder, report.problems, seen):
+            if match := _CODEX_NAME.fullmatch(entry.name):
+                found.append((entry, "codex", match[1]))
+    named = []
+    for entry, tool_name, name in found:
+        try:
+            info = entry.stat()
+            row = Transcript(entry.path, tool_name, name, info.st_size, info.st_mtime_ns)
+            row = name_rollout(row, state, report) if tool_name == "codex" else row
+            named += [row] if row else []
+        except FileNotFoundError:
+            pass  # removed since
+        except (OSError, BadRequest) as e:
+            text = e.strerror if isinstance(e, OSError) else e
+            report.problems.append(f"{entry.path}: {text}; it is not uploaded.")
+    return named
+
+
+def name_rollout(
+    transcript: Transcript, state: SyncState, report: Report
+) -> Transcript | None:
+    """Return a Codex rollout under its session's name, None when it is a compressed one
+    beside the plain one, or one that cannot be read here. A sub-agent's is
+    <parent>.<its own>, as Claude Code's are; its first line tells."""
+    path, name = transcript.path, transcript.session_id
+    if path.endswith(".zst"):
+        plain = path.removesuffix(".zst")
+        known = state.get("files", plain)
+        if known and known[1] == transcript.mtime_ns:  # Codex keeps the time
+            return Transcript(plain, transcript.tool, name, *known[:2])
+        if os.path.exists(plain):
+            return None
+    known = state.get("files", path)
+    if known and len(known) == 3:
+        return dataclasses.replace(transcript, session_id=known[2])
+    if path.endswith(".zst") and not find_unpacker():
+        report.compressed += 1
+        return None
+    parent = read_rollout_head(path).get("parent_thread_id")
+    # One that was archived under its own name before stays there.
+    is_new = not state.get("sessions", transcript.key)
+    if isinstance(parent, str) and re.fullmatch(_UUID, parent) and is_new:
+        return dataclasses.replace(transcript, session_id=f"{parent}.{name}")
+    return transcript
+
+
+@functools.cache
+def find_unpacker() -> Callable | None:
+    """Return what opens a zstd file for reading, None when nothing here can: Python's
+    own module from 3.14 on, else the program zstd."""
+    with contextlib.suppress(ImportError):
+        from compression import zstd
+
+        return functools.partial(_open_zstd, zstd)
+    import shutil  # only who has compressed rollouts needs it
+
+    program = shutil.which("zstd")
+    return program and functools.partial(_open_by_program, program)
+
+
+@contextlib.contextmanager
+def _open_zstd(zstd: object, path: str) -> Iterator[io.BufferedReader]:
+    """Give what Python's module unpacks of a file; raise BadRequest when it cannot."""
+    with zstd.open(path) as file:
+        try:
+            yield file
+        except (EOFError, zstd.ZstdError) as e:
+            raise BadRequest(f"zstd cannot unpack it ({e})") from e
+
+
+@contextlib.contextmanager
+def _open_by_program(program: str, path: str) -> Iterator[io.BufferedReader]:
+    """Give what the program zstd unpacks of a file; raise BadRequest when it cannot."""
+    command = [program, "-dcq", "--", path]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, **pipes) as process:
+        yield process.stdout
+        is_read = not process.stdout.read(1)
+        process.stdout.close()
+        said = process.stderr.read().decode("utf-8", "replace")
+    if process.returncode and is_read:
+        raise BadRequest(one_line(said) or "zstd cannot unpack it")
+
+
+@contextlib.contextmanager
+def open_transcript(path: str) -> Iterator[io.BufferedReader]:
+    """Give a transcript's bytes, those that a compressed one holds; raise OSError,
+    BadRequest."""
+    opener = find_unpacker() if path.endswith(".zst") else None
+    with opener(path) if opener else open(path, "rb") as file:
+        yield file
+
+
+def read_rollout_head(path: str) -> dict:
+    """Return what a rollout's first line says of its thread, empty for no such line."""
+    with open_transcript(path) as file:
+        line = file.readline(HEAD_BYTES)
+    with contextlib.suppress(ValueError, AttributeError):
+        record = json.loads(line.decode("utf-8", "replace"))
+        payload = record.get("payload")
+        if record.get("type") == "session_meta" and isinstance(payload, dict):
+            return payload
+    return {}
+
+
+def read_told_remote(transcript: Transcript) -> str:
+    """Return the git remote that a transcript says its session ran in."""
+    if transcript.tool != "codex":
+        return ""
+    git = read_rollout_head(transcript.path).get("git")
+    remote = git.get("repository_url") if isinstance(git, dict) else ""
+    return remote if isinstance(remote, str) else ""
+
+
+def read_codex_titles(environment: dict) -> dict[str, str]:
+    """Return the titles that Codex and its user gave to threads, by thread: of
+    session_index.jsonl the last line counts (0.171.0)."""
+    titles = {}
+    path = os.path.join(codex_folder(environment), "session_index.jsonl")
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        for line in file:
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                row = json.loads(line.decode("utf-8", "replace"))
+                if isinstance(row["thread_name"], str):
+                    titles[row["id"]] = one_line(row["thread_name"])[:MAX_NAME_CHARS]
+    return titles
 
 
 def parse_claude_path(relative: str) -> str:
@@ -8059,7 +8339,7 @@ def parse_claude_path(relative: str) -> str:
 
 def read_cwd(path: str) -> str:
     """Return the working directory that a transcript names first, empty for none."""
-    with open(path, "rb") as file:
+    with open_transcript(path) as file:
         match = _CWD.search(file.read(HEAD_BYTES))
     try:
         return json.loads(match[1].decode("utf-8", "replace")) if match else ""
@@ -8067,51 +8347,78 @@ def read_cwd(path: str) -> str:
         return ""
 
 
-def identify_project(cwd: str) -> tuple[str, str]:
+def identify_project(cwd: str, told: str = "") -> tuple[str, str]:
     """Return project name and git_remote of a working directory: those of its git root,
     which all worktrees of a repository share; without a remote the root's path tells
-    two repositories of one name apart."""
-    root = find_git_root(cwd)
-    remote = normalise_remote(read_git_remote(root)) if root else ""
+    two repositories of one name apart. When the directory is gone, or in no repository,
+    the remote counts that was `told`."""
+    is_there = not told or os.path.isdir(cwd)
+    root, config = find_repository(cwd) if is_there else ("", "")
+    remote = normalise_remote(read_git_remote(config) if root else told)
     place = root or cwd
-    name = re.split(r"[/\\]", (remote or place).rstrip("/\\"))[-1] or "root"
-    return name, remote or place
+    name = re.split(r"[/\\]", (remote or place).rstrip("/\\"))[-1].removesuffix(".git")
+    return name or "root", remote or place
 
 
-def find_git_root(cwd: str) -> str:
-    """Return the main folder of the repository that a directory is in, empty when it is
-    in none or is gone."""
+def find_repository(cwd: str) -> tuple[str, str]:
+    """Return the folder by which the repository is known that a directory is in, the
+    main one for all its worktrees, and its config file; empty when it is in none."""
     here = cwd
     while True:
         mark = os.path.join(here, ".git")
         if os.path.isdir(mark):
-            return here
-        if os.path.isfile(mark):  # a worktree: gitdir: MAIN/.git/worktrees/NAME
-            with contextlib.suppress(OSError), open(mark, errors="replace") as file:
-                target = os.path.join(here, file.read().partition("gitdir:")[2].strip())
-                repository, found, _ = os.path.normpath(target).partition(
-                    os.path.join(os.sep + ".git", "worktrees")
-                )
-                return repository if found else here
+            return here, os.path.join(mark, "config")
+        if target := _read_line(mark).removeprefix("gitdir:").strip():
+            return _follow_gitdir(here, os.path.normpath(os.path.join(here, target)))
+        is_bare = os.path.isfile(os.path.join(here, "HEAD"))
+        if is_bare and os.path.isdir(os.path.join(here, "objects")):
+            return _name_repository(here), os.path.join(here, "config")
         parent = os.path.dirname(here)
         if parent == here:
-            return ""
+            return "", ""
         here = parent
 
 
-def read_git_remote(root: str) -> str:
+def _follow_gitdir(here: str, target: str) -> tuple[str, str]:
+    """Return folder and config of what a `.git` file leads to: a worktree's folder names
+    the repository in `commondir` (gitrepository-layout); one that was pruned is gone,
+    and its path tells; a submodule's or a separate git folder is one of its own."""
+    common = _read_line(os.path.join(target, "commondir"))
+    repository, mark, _ = target.rpartition(os.path.join(os.sep + "worktrees", ""))
+    if common:
+        repository = os.path.normpath(os.path.join(target, common))
+    elif not mark or os.path.exists(target):
+        return here, os.path.join(target, "config")
+    return _name_repository(repository), os.path.join(repository, "config")
+
+
+def _name_repository(folder: str) -> str:
+    """Return the folder that names a repository: that of shop/.git and shop/.bare is
+    shop, a bare one is its own."""
+    parent, name = os.path.split(folder)
+    return parent if name.startswith(".") else folder
+
+
+def _read_line(path: str) -> str:
+    """Return a small file's text without white space around it, empty without one."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return os.fsdecode(file.read(4 * KIB)).strip()
+    return ""
+
+
+def read_git_remote(path: str) -> str:
     """Return the URL of a repository's origin, else of its first remote, from its
     config file: git itself would cost a hook 10 ms."""
     remotes, section = {}, ""
-    path = os.path.join(root, ".git", "config")
-    with contextlib.suppress(OSError), open(path, errors="replace") as file:
-        for line in file:
-            head = re.match(r'\s*\[(?:remote "([^"]+)")?', line)
-            if head:
-                section = head[1] or ""
-            url = re.match(r"\s*url\s*=\s*(\S+)", line)
-            if section and url:
-                remotes.setdefault(section, url[1])
+    with contextlib.suppress(OSError):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                head = re.match(r'\s*\[(?:remote "([^"]+)")?', line)
+                if head:
+                    section = head[1] or ""
+                url = re.match(r"\s*url\s*=\s*(\S+)", line)
+                if section and url:
+                    remotes.setdefault(section, url[1])
     return remotes.get("origin") or next(iter(remotes.values()), "")
 
 
@@ -8154,10 +8461,16 @@ def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
     ]
     for row in manifest.get("tracked_dirs", []):
         folder = os.path.realpath(os.path.expanduser(row["local"]))
-        for entry in scan_files(folder):
-            relative = os.path.relpath(entry.path, folder).replace(os.sep, "/")
-            if fnmatch.fnmatch(entry.name, row.get("glob", "*.md")):
-                uploads.append((entry.path, row["upload_prefix"] + relative))
+        glob, before = str(row.get("glob") or "*.md"), len(uploads)
+        shape, others = compile_glob(glob), 0
+        for path in scan_notes(folder, report):
+            relative = os.path.relpath(path, folder).replace(os.sep, "/")
+            if shape.fullmatch(relative):
+                uploads.append((path, row["upload_prefix"] + relative))
+            else:
+                others += 1
+        if others and len(uploads) == before:
+            report.remarks.append(f"{folder}: none of its files matches {glob!r}.")
     for path, upload in uploads:
         try:
             found = os.stat(path)
@@ -8172,6 +8485,43 @@ def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
             yield Note(path, workspace, upload, size, mtime_ns)
         else:
             report.problems.append(f"{path}: is not a file; it is not uploaded.")
+
+
+def scan_notes(folder: str, report: Report) -> Iterator[str]:
+    """Yield the path of every file below a folder that a manifest names. Hidden ones
+    are editors' own. A link is named and not followed: whoever can write there would
+    choose which files of this machine go up."""
+    for entry in scan_folder(folder, report.problems):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_symlink():
+            text = f"{entry.path}: a symbolic link; track what it leads to instead."
+            report.remarks.append(text)
+        elif entry.is_dir(follow_symlinks=False):
+            yield from scan_notes(entry.path, report)
+        elif entry.is_file(follow_symlinks=False):
+            yield entry.path
+
+
+@functools.cache
+def compile_glob(glob: str) -> re.Pattern:
+    """Return what matches the paths below a folder that a glob means, as git and shells
+    take it: * and ? stop at a slash, ** does not; without a slash (but at its end) it
+    is about a file's name, however deep (gitignore)."""
+    pattern = glob.strip("/") + "/**" * glob.endswith("/")
+    pattern = pattern if "/" in glob.rstrip("/") else f"**/{pattern}"
+    shape, at = "", 0
+    flags = re.DOTALL | (re.IGNORECASE if sys.platform == "win32" else 0)
+    marks = {"**/": "(?:.+/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    for match in re.finditer(r"\*\*/|\*\*|\*|\?|\[([!^]?)(\]?[^]]*)\]", pattern):
+        shape += re.escape(pattern[at : match.start()])
+        inside = re.sub(r"[\\\[\]&~|]", r"\\\g<0>", match[2] or "")
+        shape += marks.get(match[0]) or f"(?!/)[{'^' * bool(match[1])}{inside}]"
+        at = match.end()
+    try:
+        return re.compile(shape + re.escape(pattern[at:]), flags)
+    except re.error:  # [z-a]
+        return re.compile(re.escape(pattern), flags)
 
 
 def make_claude_slug(cwd: str) -> str:
@@ -8244,18 +8594,28 @@ class SyncState:
 
 
 def plan_transcripts(
-    found: list[Transcript], state: SyncState, ended: set[str], now_s: float
-) -> list[Transcript]:
-    """Return the transcripts that are new or changed, the oldest first; one that
-    diverged waits until its session ended or a day has passed."""
-    todo = []
+    found: list[Transcript],
+    state: SyncState,
+    ended: set[str],
+    titles: dict[str, str],
+    now_s: float,
+) -> tuple[list[Transcript], list[Transcript]]:
+    """Return the transcripts that are new, changed or have another title, the oldest
+    first, and those that changed in their middle and wait: until their session ended,
+    or so long as their tool's sessions do."""
+    todo, waiting = [], []
     for transcript in found:
         known = state.get("sessions", transcript.key)
-        is_due = now_s >= known.get("diverged_at", 0) + DIVERGED_WAIT_S
-        is_same = state.get("files", transcript.path) == transcript.seen
-        if not is_same and (is_due or transcript.session_id in ended):
+        title = titles.get(transcript.thread, "")
+        seen = list(state.get("files", transcript.path))
+        if seen[:2] == transcript.seen[:2]:
+            if title and known.get("title", "") != title:
+                todo.append(transcript)
+        elif transcript.session_id in ended or not transcript.due_s(known, now_s):
             todo.append(transcript)
-    return sorted(todo, key=lambda t: t.mtime_ns)
+        else:
+            waiting.append(transcript)
+    return sorted(todo, key=lambda t: t.mtime_ns), waiting
 
 
 def plan_notes(found: Iterable[Note], state: SyncState) -> list[Note]:
@@ -8301,6 +8661,17 @@ class Sync:
             self.report.notes += notes
             self.report.raw_bytes += raw_bytes
 
+    def wait_for(self, transcript: Transcript) -> None:
+        """Say that a transcript that changed in its middle waits, and how long."""
+        known = self.state.get("sessions", transcript.key)
+        due = format_mtime(transcript.due_s(known, utc_now().timestamp()))
+        text = (
+            f"{transcript.path}: what was uploaded of it has changed; it goes up when "
+            f"its session ends, or after {format_minute(due)}."
+        )
+        with self._lock:
+            self.report.waiting.append(text)
+
     def fail(self, what: str, error: Exception) -> None:
         """Add a problem to the report; the rest goes on."""
         with self._lock:
@@ -8335,6 +8706,15 @@ class Sync:
         raise Refused(f"The server does not list its workspace {workspace_id!r}.")
 
 
+def unpack_transcript(transcript: Transcript, folder: str) -> Transcript:
+    """Return a plain copy of a compressed transcript; raise OSError, BadRequest."""
+    path = os.path.join(folder, "unpacked.jsonl")
+    with open_transcript(transcript.path) as file, open(path, "wb") as out:
+        while data := file.read(MIB):
+            out.write(data)
+    return dataclasses.replace(transcript, path=path, size=os.path.getsize(path))
+
+
 def mask_transcript(transcript: Transcript, folder: str, report: Report) -> Transcript:
     """Return a copy of a transcript in which every line is masked; counts the kinds."""
     path = os.path.join(folder, "masked.jsonl")
@@ -8349,16 +8729,24 @@ def mask_transcript(transcript: Transcript, folder: str, report: Report) -> Tran
 
 
 def upload_transcript(
-    sync: Sync, transcript: Transcript, identity: Identity, may_diverge: bool
+    sync: Sync,
+    transcript: Transcript,
+    identity: Identity,
+    title: str,
+    may_diverge: bool,
 ) -> bool:
-    """Bring a transcript's bytes to the server; return False when they diverged and may
-    not now. Raise FedmemError, OSError."""
+    """Bring a transcript's bytes, and the title its tool gave it, to the server; return
+    False when they diverged and may not now. Raise FedmemError, OSError."""
     state, key = sync.state, transcript.key
     known = state.get("sessions", key)
     base = known.get("size", -1)
     size, digests = hash_file(transcript.path, transcript.size, [max(0, base)])
     digest = digests[size]
+    named = {"session_id": transcript.session_id, "title": title}
     if known.get("sha256") == digest:
+        if title and known.get("title", "") != title:
+            sync.call_signed(identity, "upload_session", **named, sha256=digest)
+        state.put("sessions", key, {**known, "title": title or known.get("title", "")})
         return True
     is_grown = 0 <= base < size and digests.get(base) == known.get("sha256")
     if base >= 0 and not is_grown and not may_diverge:
@@ -8367,21 +8755,20 @@ def upload_transcript(
     if is_grown:
         start, base_sha256 = base, known["sha256"]
     else:
-        asked = {"session_id": transcript.session_id, "sha256": digest}
-        probe = sync.call_signed(identity, "upload_session", **asked)
+        probe = sync.call_signed(identity, "upload_session", **named, sha256=digest)
         own = sync.register(identity)["workspace_id"]
         if probe["workspace_id"] != own:  # it stays where it was archived first
             identity = sync.find_identity(probe["workspace_id"])
         start, base_sha256 = choose_start(transcript.path, size, probe)
     whole = {
-        "session_id": transcript.session_id,
+        **named,
         "total_size": size,
         "sha256": digest,
         "base_sha256": base_sha256,
     }
     send_pieces(sync, transcript.path, identity, start, whole)
     receipt = {"size": size, "sha256": digest, "identity": list(identity)}
-    state.put("sessions", key, receipt)
+    state.put("sessions", key, {**receipt, "title": title} if title else receipt)
     state.about["last_receipt"] = format_time(utc_now())
     sync.count(sessions=1)
     return True
@@ -8441,16 +8828,16 @@ def upload_note(sync: Sync, note: Note) -> None:
 
 
 def choose_identity(
-    client: Client, manifests: list[dict], tool_name: str, cwd: str
+    client: Client, manifests: list[dict], tool_name: str, cwd: str, told: str = ""
 ) -> Identity:
     """Return the workspace of a working directory: that of a manifest that names it or
-    a folder above it, else what its repository says."""
+    a folder above it, else what its repository says, or the remote that was `told`."""
     for manifest in manifests:
         folder = os.path.expanduser(str(manifest.get("cwd", ""))).rstrip("/\\")
         is_below = cwd == folder or cwd.startswith((folder + "/", folder + "\\"))
         if folder and manifest["tool"] == tool_name and is_below:
             return identify_manifest(manifest)
-    return Identity(client.machine, tool_name, *identify_project(cwd))
+    return Identity(client.machine, tool_name, *identify_project(cwd, told))
 
 
 def list_memory_notes(
@@ -8459,9 +8846,10 @@ def list_memory_notes(
     """Yield the notes that Claude Code keeps by itself, in the memory folder of each
     git root; its project is known by a transcript that ran there."""
     known = sync.state.about.setdefault("folders", {})
+    problems = sync.report.problems
     for project in scan_folder(os.path.join(claude_folder(environment), "projects")):
         folder = os.path.join(project.path, "memory")
-        if not any(entry.name.endswith(".md") for entry in scan_folder(folder)):
+        if not any(e.name.endswith(".md") for e in scan_folder(folder, problems)):
             continue
         cwd = known.get(project.name) or find_memory_cwd(project)
         cwd = cwd or find_folder(project.name)
@@ -8486,7 +8874,7 @@ def find_memory_cwd(project: os.DirEntry) -> str:
             if entry.name.endswith(".jsonl"):
                 with contextlib.suppress(OSError):
                     cwd = read_cwd(entry.path)
-                    for place in (cwd, find_git_root(cwd) if cwd else ""):
+                    for place in (cwd, find_repository(cwd)[0] if cwd else ""):
                         if place and make_claude_slug(place) == project.name:
                             return place
     return ""
@@ -8514,14 +8902,24 @@ def run_sync(
     what fails is in the report, and the rest goes on."""
     state, report = sync.state, sync.report
     manifests = load_manifests(sync.client.home)
-    found = list_transcripts(environment, report)
-    todo = plan_transcripts(found, state, ended, utc_now().timestamp())
+    found = list_transcripts(environment, report, state)
+    titles, now_s = read_codex_titles(environment), utc_now().timestamp()
+    todo, waiting = plan_transcripts(found, state, ended, titles, now_s)
+    for transcript in waiting:
+        sync.wait_for(transcript)
+    if report.compressed:
+        report.problems.append(
+            f"{plural(report.compressed, 'compressed rollout')} of Codex (.jsonl.zst) "
+            "cannot be read: install zstd, or Python 3.14 or newer."
+        )
     notes = [note for manifest in manifests for note in list_notes(manifest, report)]
     if sync.client.options.get("auto_memory", True):
         notes += list_memory_notes(sync, environment, manifests)
-    report.unchanged = len(found) - len(todo)
+    report.unchanged = len(found) - len(todo) - len(waiting)
     tasks: list[tuple] = [(upload_note, note) for note in plan_notes(notes, state)]
-    tasks += [(_sync_transcript, t, manifests, t.session_id in ended) for t in todo]
+    for transcript in todo:
+        more = titles.get(transcript.thread, ""), transcript.session_id in ended
+        tasks.append((_sync_transcript, transcript, manifests, *more))
     with concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         done = [pool.submit(_run_task, sync, *task) for task in tasks]
         for number, future in enumerate(done, 1):
@@ -8529,31 +8927,41 @@ def run_sync(
             show(number, len(tasks))
     sync.remote.close_all()
     state.about["last_sync"] = format_time(utc_now())
-    if not report.problems:
+    if report.is_complete:
         state.about["last_success"] = state.about["last_sync"]
     state.save()
     return report
 
 
 def _sync_transcript(
-    sync: Sync, transcript: Transcript, manifests: list[dict], has_ended: bool
+    sync: Sync,
+    transcript: Transcript,
+    manifests: list[dict],
+    title: str,
+    has_ended: bool,
 ) -> None:
-    """Upload one transcript, or a masked copy, to the workspace of its directory."""
+    """Upload one transcript, or a plain or masked copy, to the workspace of its
+    directory."""
     known = sync.state.get("sessions", transcript.key)
     if len(known.get("identity", ())) == len(Identity._fields):
         identity = Identity(*known["identity"])
     else:
         cwd = read_cwd(transcript.path) or os.path.dirname(transcript.path)
-        identity = choose_identity(sync.client, manifests, transcript.tool, cwd)
-    is_due = utc_now().timestamp() >= known.get("diverged_at", 0) + DIVERGED_WAIT_S
-    may_diverge = has_ended or ("diverged_at" in known and is_due)
+        told = read_told_remote(transcript)
+        identity = choose_identity(sync.client, manifests, transcript.tool, cwd, told)
+    may_diverge = has_ended or "diverged_at" in known  # then it was planned when due
     with contextlib.ExitStack() as stack:
-        copy = transcript
-        if sync.client.options.get("redact"):
+        copy, is_packed = transcript, transcript.path.endswith(".zst")
+        if is_packed or sync.client.options.get("redact"):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            copy = mask_transcript(transcript, folder, sync.report)
-        if upload_transcript(sync, copy, identity, may_diverge):
+        if is_packed:
+            copy = unpack_transcript(copy, folder)
+        if sync.client.options.get("redact"):
+            copy = mask_transcript(copy, folder, sync.report)
+        if upload_transcript(sync, copy, identity, title, may_diverge):
             sync.state.put("files", transcript.path, transcript.seen)
+        else:
+            sync.wait_for(transcript)
 
 
 def _run_task(
@@ -8652,6 +9060,9 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None]) 
         given = {"hookEventName": name, "additionalContext": brief}
         return format_json({"hookSpecificOutput": given}) if brief else ""
     if name in SPOOL_EVENTS:
+        path = event.get("transcript_path")
+        if isinstance(path, str) and not os.path.exists(path):
+            return ""  # `claude mcp list` ends a session that it never began
         write_spool(client, event)
         start_sync()
     elif name == "Stop" and seconds_since_sync(client) > STOP_SYNC_S:
@@ -8702,11 +9113,13 @@ def read_spool(client: Client) -> dict[str, str]:
 
 
 def seconds_since_sync(client: Client) -> float:
-    """Return the age of the state file, which every sync writes; inf without one."""
+    """Return the age of the state file, which every sync writes; inf without one, or
+    when a wrong clock dated it after now."""
     try:
-        return max(0.0, time.time() - os.stat(client.path("state.json")).st_mtime)
+        age_s = time.time() - os.stat(client.path("state.json")).st_mtime
     except OSError:
         return math.inf
+    return age_s if age_s >= -MAX_CLOCK_OFF_S else math.inf
 
 
 def spawn_sync(environment: dict) -> None:
@@ -8803,11 +9216,11 @@ def _silence_note(client: Client) -> list[str]:
     last = SyncState(client.path("state.json")).about.get("last_success")
     with contextlib.suppress(ValueError, TypeError):
         days = (utc_now() - parse_time(last)).days
-        if days >= SILENT_DAYS:
+        if days >= SILENT_DAYS or days < -1:  # the clock was wrong then
+            when = f"{days} days ago" if days > 0 else f"on {last[:10]}, by its clock"
             return [
                 f"Tell the user: this machine's last complete sync to the memory was "
-                f"{days} days ago. `python3 ~/.memory-sync/bin/memory_sync.py sync` "
-                "says why."
+                f"{when}. `python3 ~/.memory-sync/bin/memory_sync.py sync` says why."
             ]
     return []
 
@@ -8823,6 +9236,7 @@ CRON_MARK = "# fedmem sync"
 TOML_BEGIN, TOML_END = "# >>> fedmem >>>", "# <<< fedmem <<<"
 SYNC_EVERY_MINUTES = 15
 SCHEDULED = ("sync", "--quiet")
+BACKUP_ENDING = ".before-fedmem"
 UNITS_FOLDER = "~/.config/systemd/user"
 LAUNCH_AGENT = "~/Library/LaunchAgents/fedmem.sync.plist"
 LAUNCHER = '''\
@@ -8830,7 +9244,9 @@ LAUNCHER = '''\
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+folder = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, folder)
+os.environ.setdefault("MEMORY_SYNC_HOME", os.path.dirname(folder))
 import fedmem
 
 sys.exit(fedmem.main())
@@ -8860,7 +9276,11 @@ def read_text(path: str) -> str | None:
 
 def apply_change(change: Change) -> None:
     """Make a change, the old text kept beside it once; raise StorageFailed."""
-    backup = change.path + ".before-fedmem"
+    if change.after is None:
+        with disk_errors(change.path):
+            os.unlink(change.path)
+        return
+    backup = change.path + BACKUP_ENDING
     if change.before is not None and not os.path.exists(backup):
         write_private(backup, change.before.encode())
     write_private(os.path.realpath(change.path), change.after.encode())
@@ -8880,6 +9300,8 @@ def edit_json(path: str, about: str, edit: Callable[[dict], None]) -> Change:
     edit(value)
     if value == json.loads(text):
         return Change(path, before, before, about)
+    if not value and not os.path.exists(path + BACKUP_ENDING):
+        return Change(path, before, None, about)  # it was made by `install`
     after = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     return Change(path, before, after, about)
 
@@ -8938,21 +9360,51 @@ def plan_claude_hooks(client: Client, environment: dict, remove: bool) -> Change
     """Return the change to Claude Code's settings: the hooks, each with a timeout, for
     without one SessionEnd is ended after 1.5 s (measured)."""
     path = os.path.join(claude_folder(environment), "settings.json")
-    command = _quote(*client.command()) + " claude-hook"
 
     def edit(value: dict) -> None:
         """Put the hooks in, or take them out; those of others stay."""
         hooks = value.setdefault("hooks", {})
-        for event, timeout_s in HOOK_EVENTS.items():
-            others = [g for g in hooks.get(event, []) if "claude-hook" not in str(g)]
-            hook = {"type": "command", "command": command, "timeout": timeout_s}
-            hooks[event] = others + ([] if remove else [{"hooks": [hook]}])
+        for event, hook in make_hooks(client).items():
+            others, own = split_hooks(hooks.get(event, []), client)
+            if remove or own != [hook]:
+                hooks[event] = others + ([] if remove else [{"hooks": [hook]}])
             if not hooks[event]:
                 del hooks[event]
         if not hooks:
             del value["hooks"]
 
     return edit_json(path, "Claude Code: hooks", edit)
+
+
+def make_hooks(client: Client) -> dict[str, dict]:
+    """Return the hook of each event, with a timeout."""
+    command = _quote(*client.command("claude-hook"))
+    return {
+        event: {"type": "command", "command": command, "timeout": timeout_s}
+        for event, timeout_s in HOOK_EVENTS.items()
+    }
+
+
+def split_hooks(groups: list, client: Client) -> tuple[list, list]:
+    """Return the groups of hooks of an event without those that run this client, and
+    these; a group in which others stand keeps them."""
+    launcher, others, own = client.path("bin", "memory_sync.py"), [], []
+
+    def is_own(hook: object) -> bool:
+        """Return whether a hook is one that `install` of this client wrote."""
+        command = hook.get("command") if isinstance(hook, dict) else None
+        if not isinstance(command, str) or launcher not in command:
+            return False
+        return command.rstrip("\" '").endswith("claude-hook")
+
+    for group in groups:
+        hooks = group.get("hooks") if isinstance(group, dict) else None
+        mine = [h for h in hooks if is_own(h)] if isinstance(hooks, list) else []
+        own += mine
+        rest = [h for h in hooks if h not in mine] if mine else []
+        if rest or not mine:
+            others.append({**group, "hooks": rest} if mine else group)
+    return others, own
 
 
 def _quote(*words: str) -> str:
@@ -8966,18 +9418,52 @@ def _quote(*words: str) -> str:
 
 def plan_codex(client: Client, environment: dict, remove: bool) -> Change:
     """Return the change to Codex' config.toml: a marked block with the MCP server; the
-    rest of the file is not touched. Raise BadRequest when somebody else wrote one."""
+    rest of the file is not touched. Raise BadRequest when that would not be a file that
+    Codex reads, or would change what it reads of others."""
     path = os.path.join(codex_folder(environment), "config.toml")
     before = read_text(path)
     text = before or ""
     begin, end = text.find(TOML_BEGIN), text.find(TOML_END)
     if 0 <= begin < end:
         text = text[:begin] + text[end + len(TOML_END) :].lstrip("\n")
-    if not remove and re.search(rf"(?m)^\s*\[mcp_servers\.{SERVER_NAME}[.\]]", text):
-        raise BadRequest(f"{path} has a server named {SERVER_NAME} that is not ours.")
     if not remove:
-        text = text.rstrip("\n") + "\n\n" * bool(text.strip()) + format_codex(client)
+        block = format_codex(client)
+        _require_room_in_toml(path, text, block)
+        text = text.rstrip("\n") + "\n\n" * bool(text.strip()) + block
     return Change(path, before, text if text or before is not None else None, "Codex")
+
+
+def _require_room_in_toml(path: str, text: str, block: str) -> None:
+    """Raise BadRequest unless a file with our block behind it is TOML that says the
+    same of everything else. Python 3.10 cannot read TOML: there only a file will do
+    that writes other servers as plain tables."""
+    left = "it is left as it is."
+    try:
+        import tomllib
+    except ImportError as e:
+        plain = rf"(?m)^[ \t]*\[mcp_servers\.(?!{SERVER_NAME}\b)[\w.-]+\][ \t]*(?:#.*)?$"
+        if "mcp_servers" in re.sub(plain, "", text):
+            raise BadRequest(f"{path} writes mcp_servers in another way; {left}") from e
+        return
+    try:
+        known = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        raise BadRequest(f"{path} is not TOML that can be read ({e}); {left}") from e
+    servers = known.get("mcp_servers", {})
+    if not isinstance(servers, dict) or SERVER_NAME in servers:
+        raise BadRequest(
+            f"{path} has a server named {SERVER_NAME} that is not ours; {left}"
+        )
+    wanted = {**servers, **tomllib.loads(block)["mcp_servers"]}
+    try:
+        found = tomllib.loads(f"{text}\n{block}")
+    except tomllib.TOMLDecodeError:
+        found = {}
+    if found != {**known, "mcp_servers": wanted}:
+        raise BadRequest(
+            f"{path} has all its mcp_servers in one place, where no table can be added "
+            f"behind it; {left}"
+        )
 
 
 def format_codex(client: Client) -> str:
@@ -9075,20 +9561,30 @@ def plan_install(
 ) -> tuple[list[Change], list[str]]:
     """Return every change that sets up this machine's clients, or with `remove` takes
     that back, and a sentence for each file that is left alone."""
-    plans: list[Callable[[], Change | None]] = [
-        functools.partial(plan, client, environment, remove)
-        for plan in (plan_claude_server, plan_claude_hooks, plan_codex)
+    about = client, environment, remove
+    plans: list[tuple[Callable, Callable[[], Change | None]]] = [
+        (format_snippet, functools.partial(plan_claude_server, *about)),
+        (format_hooks, functools.partial(plan_claude_hooks, *about)),
+        (format_codex, functools.partial(plan_codex, *about)),
     ]
-    plans += [functools.partial(plan_app, client, app, remove) for app in EDITED]
+    for app in EDITED:
+        plan = functools.partial(plan_app, client, app, remove)
+        plans.append((format_snippet, plan))
     changes, left = [], []
-    for plan in plans:
+    for show, plan in plans:
         try:
             change = plan()
         except (BadRequest, AttributeError, TypeError) as e:
-            left.append(f"{e} The entry for it:\n{format_snippet(client)}")
+            left.append(f"{e} The entry for it:\n{show(client)}")
         else:
             changes += [change] if change else []
     return changes, left
+
+
+def format_hooks(client: Client) -> str:
+    """Return the hooks as Claude Code's settings have them."""
+    hooks = {event: [{"hooks": [h]}] for event, h in make_hooks(client).items()}
+    return json.dumps({"hooks": hooks}, indent=2, ensure_ascii=False)
 
 
 def format_snippet(client: Client) -> str:
@@ -9116,32 +9612,33 @@ def format_snippets(client: Client) -> str:
 
 def plan_cron(table: str, client: Client, remove: bool) -> str:
     """Return a crontab with our marked line in it, or without it."""
-    lines = [line for line in table.splitlines() if CRON_MARK not in line]
+    lines = [line for line in table.split("\n") if CRON_MARK not in line]
+    lines = lines[:-1] if lines[-1:] == [""] else lines
     if not remove:
         command = _quote(*client.command(*SCHEDULED))
-        home, out = _quote(client.home), _quote(client.path("log"))
-        lines.append(
-            f"*/{SYNC_EVERY_MINUTES} * * * * MEMORY_SYNC_HOME={home} {command} "
-            f">>{out} 2>&1 {CRON_MARK}"
-        )
+        line = f"{command} >>{_quote(client.path('log'))} 2>&1"
+        line = line.replace("%", r"\%")  # a bare one ends the command (crontab(5))
+        lines.append(f"*/{SYNC_EVERY_MINUTES} * * * * {line} {CRON_MARK}")
     return "\n".join(lines) + "\n" if lines else ""
 
 
 def read_crontab() -> str:
-    """Return the user's crontab, empty without one; raise NotFound without cron."""
+    """Return the user's crontab, empty without one, bytes that are no UTF-8 as lone
+    surrogates; raise NotFound without cron."""
     try:
-        listed = subprocess.run(["crontab", "-l"], capture_output=True, text=True)
+        listed = subprocess.run(["crontab", "-l"], capture_output=True, check=False)
     except OSError as e:
         raise NotFound(f"crontab is not to be had: {e}.") from e
-    return listed.stdout if listed.returncode == 0 else ""
+    table = listed.stdout.decode("utf-8", "surrogateescape")
+    return table if listed.returncode == 0 else ""
 
 
 def format_units(client: Client) -> dict[str, str]:
     """Return the systemd user units that sync, by file name."""
-    command = _quote(*client.command(*SCHEDULED))
+    command = " ".join(map(_quote_unit, client.command(*SCHEDULED)))
     service = (
         "[Unit]\nDescription=fedmem sync\n\n[Service]\nType=oneshot\n"
-        f"Environment=MEMORY_SYNC_HOME={client.home}\nExecStart={command}\n"
+        f"ExecStart={command}\n"
     )
     timer = (
         "[Unit]\nDescription=fedmem sync, now and then\n\n[Timer]\nOnBootSec=2min\n"
@@ -9151,6 +9648,14 @@ def format_units(client: Client) -> dict[str, str]:
     return {"fedmem-sync.service": service, "fedmem-sync.timer": timer}
 
 
+def _quote_unit(word: str) -> str:
+    """Return a word of a unit's command line (systemd.service, "Command lines")."""
+    for char in "\\", '"':
+        word = word.replace(char, "\\" + char)
+    word = word.replace("%", "%%").replace("$", "$$")
+    return f'"{word}"' if re.search(r"[\s'\\\"]", word) else word
+
+
 def format_launchd(client: Client) -> bytes:
     """Return the property list of macOS' launchd that syncs."""
     import plistlib
@@ -9158,7 +9663,6 @@ def format_launchd(client: Client) -> bytes:
     value = {
         "Label": "fedmem.sync",
         "ProgramArguments": client.command(*SCHEDULED),
-        "EnvironmentVariables": {"MEMORY_SYNC_HOME": client.home},
         "StartInterval": SYNC_EVERY_MINUTES * 60,
         "RunAtLoad": True,
     }
@@ -9201,7 +9705,8 @@ def _use_cron(client: Client, remove: bool) -> str:
     table = read_crontab()
     wanted = plan_cron(table, client, remove)
     if wanted != table:
-        subprocess.run(["crontab", "-"], input=wanted, text=True, check=True)
+        data = wanted.encode("utf-8", "surrogateescape")
+        subprocess.run(["crontab", "-"], input=data, check=True)
     return "by crontab"
 
 
@@ -10095,7 +10600,8 @@ def cmd_reindex(args: argparse.Namespace) -> int:
 
 def cmd_sync(args: argparse.Namespace) -> int:
     """Bring what is new to the server; return 0 only if everything is there."""
-    client = load_client(dict(os.environ))
+    environment = client_environment()
+    client = load_client(environment)
     with exclusive_file(client.path("lock")) as is_mine:
         if not is_mine:
             print("Another sync is running; it brings everything.", file=sys.stderr)
@@ -10107,17 +10613,17 @@ def cmd_sync(args: argparse.Namespace) -> int:
         is_first = not state.items("files")
         show = functools.partial(_show_progress, sync.report, started)
         show = show if sys.stderr.isatty() else lambda done, total: None
-        report = run_sync(sync, dict(os.environ), set(spool.values()) - {""}, show)
+        report = run_sync(sync, environment, set(spool.values()) - {""}, show)
         if not report.problems:
             for path in spool:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
-    for problem in report.problems:
-        print(f"fedmem: {problem}", file=sys.stderr)
+    for text in (*report.problems, *report.waiting, *report.remarks):
+        print(f"fedmem: {escape_controls(text)}", file=sys.stderr)
     if is_first:
-        _print_cleanup(dict(os.environ))
+        _print_cleanup(environment, state)
     print(format_report(report, time.monotonic() - started))
-    return 1 if report.problems else 0
+    return 0 if report.is_complete else 1
 
 
 def _show_progress(report: Report, started: float, done: int, total: int) -> None:
@@ -10134,10 +10640,10 @@ def _show_progress(report: Report, started: float, done: int, total: int) -> Non
     )
 
 
-def _print_cleanup(environment: dict) -> None:
+def _print_cleanup(environment: dict, state: SyncState) -> None:
     """Say how many transcripts Claude Code's clean-up would soon have deleted."""
     soon = time.time_ns() - (CLEANUP_DAYS - 7) * 86_400 * 10**9
-    found = list_transcripts(environment, Report())
+    found = list_transcripts(environment, Report(), state)
     old = [t for t in found if t.tool == "claude-code" and t.mtime_ns < soon]
     if old:
         print(
@@ -10152,8 +10658,8 @@ def format_report(report: Report, took_s: float) -> str:
     parts = [plural(report.sessions, "session"), plural(report.notes, "note")]
     text = f"synced {', '.join(parts)} ({format_size(report.raw_bytes)}) "
     text += f"in {took_s:.1f} s; {report.unchanged:,} unchanged"
-    if report.compressed:
-        text += f"; {report.compressed:,} compressed .zst skipped"
+    if report.waiting:
+        text += f"; {len(report.waiting):,} changed, waiting"
     if report.masked:
         kinds = ", ".join(f"{n} {kind}" for kind, n in report.masked.items())
         text += f"; masked {kinds}: these copies are not byte-exact"
@@ -10165,7 +10671,7 @@ def format_report(report: Report, took_s: float) -> str:
 def cmd_claude_hook(args: argparse.Namespace) -> int:
     """Do what the hook event on standard input asks; always return 0: a memory must
     not stand in an assistant's way."""
-    environment = dict(os.environ)
+    environment = client_environment()
     try:
         data = sys.stdin.buffer.read(HOOK_INPUT_BYTES)
         printed = handle_hook(environment, data, lambda: spawn_sync(environment))
@@ -10197,7 +10703,7 @@ def cmd_verify(args: argparse.Namespace) -> int:
 
 def cmd_test(args: argparse.Namespace) -> int:
     """Print in one table what works on this machine; return 0 when all does."""
-    environment = dict(os.environ)
+    environment = client_environment()
     client = load_client(environment)
     failed = 0
     for what, probe in list_probes(client, environment):
@@ -10228,8 +10734,15 @@ def find_schedule() -> str:
     for place in (f"{UNITS_FOLDER}/fedmem-sync.timer", LAUNCH_AGENT):
         if os.path.exists(os.path.expanduser(place)):
             return place
-    if CRON_MARK not in read_crontab():
+    own = [line for line in read_crontab().splitlines() if CRON_MARK in line]
+    if not own:
         raise NotFound("no crontab line; run install again")
+    import shlex
+
+    words = shlex.split(own[0].replace(r"\%", "%"), comments=True)[5:]
+    program = next((word for word in words if os.path.isabs(word)), "")
+    if not os.path.exists(program):
+        raise NotFound(f"its Python is gone ({program}); run install again")
     return f"crontab, every {SYNC_EVERY_MINUTES} minutes"
 
 
@@ -10298,8 +10811,9 @@ def cmd_init_manifest(args: argparse.Namespace) -> int:
     identity = Identity(client.machine, args.tool, args.project, git_remote)
     sync = Sync(client, client.remote(), SyncState(client.path("state.json")))
     own = sync.register(identity)
-    slug = make_claude_slug(find_git_root(cwd) or cwd)
-    memory = os.path.join(claude_folder(dict(os.environ)), "projects", slug, "memory")
+    slug = make_claude_slug(find_repository(cwd)[0] or cwd)
+    folder = claude_folder(client_environment())
+    memory = os.path.join(folder, "projects", slug, "memory")
     row = {"local": memory, "upload_prefix": "auto/", "glob": "*.md"}
     manifest = {
         "workspace_id": own["workspace_id"],
@@ -10324,7 +10838,7 @@ def print_page(client: Client, as_json: bool, name: str, **arguments: object) ->
         return 0
     given = {n: v for n, v in arguments.items() if v not in ("", None)}
     result = remote.ask("tools/call", {"name": name, "arguments": given})
-    text = result["content"][0]["text"]
+    text = clean_text(result["content"][0]["text"])
     if result.get("isError"):
         raise Refused(text)
     if sys.stdout.isatty():  # what was found stands out
@@ -10366,14 +10880,12 @@ def cmd_read(args: argparse.Namespace) -> int:
 def cmd_install(args: argparse.Namespace) -> int:
     """Set this machine up, or with --uninstall take that back; return 0 when all of it
     was done."""
-    environment = dict(os.environ)
-    home = client_home(environment)
+    environment = client_environment()
+    home = os.path.abspath(client_home(environment))
     if args.snippets:
         print(format_snippets(load_client(environment)))
         return 0
-    config = {"url": args.url, "machine": args.machine or socket.gethostname()}
-    config |= {"pin": args.pin} if args.pin else {}
-    config |= {"ca": os.path.abspath(args.ca)} if args.ca else {}
+    config = plan_config(home, environment, args)
     if args.uninstall:
         client = load_client(environment)
     else:
@@ -10408,6 +10920,22 @@ def cmd_install(args: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
+def plan_config(home: str, environment: dict, args: argparse.Namespace) -> dict:
+    """Return what config.json is to hold: what it held, what was given now, and the
+    variables of other tools that cron, say, does not have."""
+    known = read_client_json(os.path.join(home, "config.json"))
+    if args.url and args.url != known.get("url"):
+        for name in ("pin", "ca"):  # of another server
+            known.pop(name, None)
+    machine = args.machine or known.get("machine") or socket.gethostname()
+    given = {"url": args.url, "machine": machine, "pin": args.pin}
+    given |= {"ca": os.path.abspath(args.ca)} if args.ca else {}
+    seen = {n: environment[n] for n in CLIENT_VARIABLES if environment.get(n)}
+    places = {n: os.path.abspath(os.path.expanduser(v)) for n, v in seen.items()}
+    given |= {"environment": places} if places else {}
+    return {**known, **{n: v for n, v in given.items() if v}}
+
+
 def read_program(client: Client) -> bytes:
     """Return the bytes of this program; the server has them when this one came in by a
     pipe and is in no file."""
@@ -10438,10 +10966,16 @@ def warn_of_plain_http(url: str) -> None:
 def _write_client(client: Client, config: dict) -> None:
     """Write the client's configuration, tokens, and a copy of this program."""
     tokens = {"mcp_token": client.mcp_token, "sync_token": client.sync_token}
-    for name, value in (("config.json", config), ("tokens.json", tokens)):
-        write_private(client.path(name), json.dumps(value, indent=1).encode() + b"\n")
-    write_private(client.path("bin", "fedmem.py"), read_program(client))
-    write_private(client.path("bin", "memory_sync.py"), LAUNCHER.encode())
+    for path, data in (
+        ("config.json", json.dumps(config, indent=1).encode() + b"\n"),
+        ("tokens.json", json.dumps(tokens, indent=1).encode() + b"\n"),
+        (os.path.join("bin", "fedmem.py"), read_program(client)),
+        (os.path.join("bin", "memory_sync.py"), LAUNCHER.encode()),
+    ):
+        with contextlib.suppress(OSError), open(client.path(path), "rb") as file:
+            if file.read() == data:
+                continue
+        write_private(client.path(path), data)
 
 
 # ---- 22. Command line: parser and main --------------------------------------
@@ -10573,6 +11107,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A pipe on a Western Windows is cp1252; those who read ours expect UTF-8.
+        with contextlib.suppress(AttributeError, ValueError):  # a test's own stream
+            encoding = None if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="replace")
     args = build_parser().parse_args(argv)
     set_up_logging()
     try:
