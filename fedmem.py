@@ -157,7 +157,7 @@ MAX_TRANSCRIPT_BYTES = 4 * 1024 * MIB  # a year of one session
 BLOCK_BYTES = MIB  # raw bytes in one gzip member: the unit a page read unpacks
 COMPRESSION_THREADS = 2  # a small box has two cores; each holds two blocks
 COMPRESSION_LEVEL = 4  # four times as fast as 6 for 3 to 8 % more bytes, measured
-MAX_PARSED_LINE_BYTES = 4 * MIB  # longer lines are archived, not shown or searched
+MAX_PARSED_LINE_BYTES = 4 * MIB  # without pictures; of a longer one only that it is there
 MAX_PATH_BYTES = 240  # file systems stop at 255 a name
 MAX_PATH_PARTS = 8  # deeper than anyone sorts notes
 MAX_NAME_CHARS = 200  # machine, tool, project as the caller wrote them
@@ -175,7 +175,8 @@ PARTIAL_LIFETIME_S = 7 * 86_400  # a week offline is normal
 MAX_WORKSPACES = 10_000  # the registry is one file, written whole
 RECENT_ENTRIES = 1_000  # of the journal: what an index may be behind
 DIGEST_CACHE_ENTRIES = 4_096
-HASHER_CACHE_ENTRIES = 256
+SCAN_CACHE_ENTRIES = 256  # of sessions that may grow: what hash and scan remember
+SCAN_CACHE_THINGS = 2_000  # 400 KB; a longer session is read again when it grows
 ANSWER_CACHE_ENTRIES = 64  # of 40 KB at most
 SESSION_CACHE_ENTRIES = 50_000  # about a kilobyte each
 
@@ -187,11 +188,12 @@ RANKED_ROWS = 200  # of the best chapters; more cannot be paged through
 # Chosen on half of LoCoMo; 300 to 800 characters and 0.5 to 1 are about as good.
 DENSE_CHARS = 400
 DENSE_WEIGHT = 0.7  # of the words that stand together against those of a chapter
+ABANDONED_WEIGHT = 0.5  # of a turn that was taken back: what was kept comes first
 DENSE_ROWS = 30  # of the best chapters are looked at; 10 find nearly as much
 SEARCH_BUDGET_S = 5.0  # what a person waits for
 SNIPPET_CHARS = 240
 HEADS_AT_ONCE = 500  # sessions that a list takes from the index in one go
-INDEX_VERSION = 3  # raise it when room 10 changes what is indexed, or how
+INDEX_VERSION = 4  # raise it when room 10 changes what is indexed, or how
 INDEX_READERS = 4  # searches at once; each connection may keep 4 MiB of pages
 INDEX_CACHE_BYTES = 4 * MIB  # of pages that a connection keeps
 INDEX_WAIT_S = 5  # for SQLite's own locks, held for milliseconds
@@ -206,7 +208,7 @@ CHAPTER_CHARS = 8_000  # what an answer needs stands together; a page or three
 MAX_MATCHES = 1_000  # counted in one passage
 MAX_SCANNED_HITS = 10_000  # more cannot be paged through
 
-PARSER_VERSION = 1  # raise it when room 8 changes what a transcript shows
+PARSER_VERSION = 2  # raise it when room 8 changes what a transcript shows
 DEFAULT_PORT = 8000
 DATA_ROOT = "/data/memory"
 HOME_ROOT = "~/.local/share/fedmem"
@@ -725,7 +727,7 @@ def walk_files(root: str, relative: str) -> Iterator[tuple[str, os.stat_result]]
 def temp_prefix(name: str) -> str:
     """Return how the temp files of a name begin; those of one session's archives and
     records begin alike, for they share a lock."""
-    stem = re.split(r"~|\.jsonl\.gz$|\.json$", name)[0]
+    stem = re.split(r"~|\.jsonl\.gz$|\.json$|\.title$", name)[0]
     return f"{TEMP_MARK}{hash_text(stem)[:12]}-"
 
 
@@ -1125,14 +1127,19 @@ class Receipt:
 class Message:
     """Hold one shown line of a transcript: who said what when.
 
-    `kind` is `said` (always shown), `told` (Codex's own report of what was said) or
-    `item` (what Codex sent the model: shown only where nothing was `told`).
+    `kind` is `said` (always shown), `told` (Codex's own report of what was said),
+    `item` (what Codex sent the model: shown only where nothing was `told`), `attached`
+    or `absorbed` (typed while Claude Code worked: two kinds of line tell of it).
     """
 
     role: str
     text: str
     time: str = ""
     kind: str = "said"
+    keys: tuple[str, ...] = ()  # it repeats a message that has one of them
+    parent: str | None = None  # of a prompt: the line it answers to, empty for none
+    ordinal: int = -1  # Codex numbers its lines
+    abandoned: bool = False  # the conversation was taken back to before it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1163,6 +1170,9 @@ class Session:
     title_rank: int
     uses_items: bool
     blocks: tuple[Block, ...]
+    repeats: tuple[int, ...]  # lines whose message was shown before
+    abandoned: tuple[tuple[int, int], ...]  # first and end of messages taken back
+    about: dict[str, str | int]  # format, version, what it continues: parse_about
 
 
 def format_session(session: Session) -> bytes:
@@ -1178,7 +1188,10 @@ def parse_session(value: object) -> Session | None:
         if value.pop("parser") != PARSER_VERSION:
             return None
         blocks = tuple(Block(*block) for block in value.pop("blocks"))
-        return Session(blocks=blocks, **value)
+        spans = tuple((start, end) for start, end in value.pop("abandoned"))
+        repeats = tuple(value.pop("repeats"))
+        more = {"blocks": blocks, "abandoned": spans, "repeats": repeats}
+        return Session(**more, **value)
     except (AttributeError, KeyError, TypeError):
         return None
 
@@ -1417,7 +1430,193 @@ def _begin(text: str, word: str = "A-Za-z0-9") -> str:
 
 _END = r"(?![A-Za-z0-9])"
 _WORD = r"[A-Za-z0-9_-]"
-_SHAPES = (  # kind, a text that each one contains, shape; `value` is what is masked
+# Tokens that begin with a text of their own, as their vendors and secret scanners
+# describe them: kind, beginning, what follows at least (A letters and digits, L lower
+# case and digits, H hex, U capitals and digits, W letters, digits, _ and -).
+_PREFIXED = """\
+onepassword-token ops_eyJ W{100,}
+age-key AGE-SECRET-KEY-1 U{50,}
+airtable-token pat A{14}\\.H{60,}
+alibaba-key LTAI A{16,}
+anthropic-key sk-ant- W{20,}
+apify-token apify_api_ A{30,}
+artifactory-key AKCp A{60,}
+atlassian-token ATATT3 [A-Za-z0-9_=-]{100,}
+atlassian-token ATCTT3 [A-Za-z0-9_=-]{100,}
+aws-key ABSK [A-Za-z0-9+/]{100,}
+buildkite-token bkua_ L{36,}
+circleci-token CCIPAT_ W{20,}
+clojars-token CLOJARS_ L{50,}
+cloudflare-key v1.0- H{24}-H{100,}
+contentful-token CFPAT- W{40,}
+databricks-token dapi H{32}
+digitalocean-token doo_v1_ H{60,}
+digitalocean-token dop_v1_ H{60,}
+digitalocean-token dor_v1_ H{60,}
+docker-token dckr_oat_ W{20,}
+docker-token dckr_pat_ W{20,}
+doppler-token dp. (?:pt|st|ct|sa|scim|audit)\\.(?:[a-z0-9_-]{2,35}\\.)?A{40,}
+duffel-token duffel_ (?:live|test)_W{40,}
+dynatrace-token dt0c01. A{20,}\\.A{60,}
+e-two-b-key e2b_ H{40}
+easypost-key EZAK A{50,}
+easypost-key EZTK A{50,}
+facebook-token EAAC A{90,}
+facebook-token EAAM A{90,}
+fastly-token fo1_ W{40,}
+figma-token figd_ W{38,}
+firecrawl-key fc- H{32}
+flutterwave-key FLWSECK (?:_TEST)?-H{32}-X
+fly-token fm1r_ [A-Za-z0-9+/]{80,}
+fly-token fm2_ [A-Za-z0-9+/]{80,}
+frameio-token fio-u- W{60,}
+github-token github_pat_ [A-Za-z0-9_]{40,}
+gitlab-token GR1348941 W{20,}
+gitlab-token glagent- W{40,}
+gitlab-token glcbt- W{20,}
+gitlab-token gldt- W{20,}
+gitlab-token glffct- W{20,}
+gitlab-token glft- W{20,}
+gitlab-token glimt- W{20,}
+gitlab-token gloas- W{40,}
+gitlab-token glpat- W{20,}
+gitlab-token glptt- W{40,}
+gitlab-token glrt- W{20,}
+gitlab-token glsoat- W{20,}
+google-secret GOCSPX- W{20,}
+google-token ya29. W{20,}
+grafana-token glc_ [A-Za-z0-9+/]{32,}
+grafana-token glsa_ A{32}_[A-Fa-f0-9]{8}
+groq-key gsk_ A{40,}
+heroku-key HRKU- W{30,}
+huggingface-token api_org_ A{30,}
+huggingface-token hf_ A{30,}
+infracost-key ico- A{32}
+jina-key jina_ A{50,}
+langfuse-key pk-lf- W{30,}
+langfuse-key sk-lf- W{30,}
+langsmith-key lsv2_ (?:pt|sk)_H{32}_H{10}
+linear-key lin_api_ A{38,}
+linear-key lin_oauth_ A{40,}
+logfire-token pylf_v1_ [a-z]{2}_A{30,}
+neon-key napi_ L{40,}
+netlify-token nfc_ A{36,}
+netlify-token nfo_ A{36,}
+netlify-token nfp_ A{36,}
+new-relic-key NRAK- A{27}
+new-relic-key NRII- W{32}
+new-relic-key NRJS- A{19}
+notion-token ntn_ A{40,}
+notion-token secret_ A{43}
+nvidia-key nvapi- W{50,}
+octopus-key API- U{26}
+openshift-token sha256~ W{43}
+perplexity-key pplx- A{40,}
+pinecone-key pcsk_ [A-Za-z0-9_]{50,}
+planetscale-token pscale_oauth_ W{32,}
+planetscale-token pscale_pw_ W{32,}
+planetscale-token pscale_tkn_ W{32,}
+posthog-key phx_ A{40,}
+postman-key PMAK- H{24}-H{34}
+prefect-key pnu_ L{36}
+pulumi-token pul- H{40}
+pypi-token pypi- W{40,}
+readme-key rdme_ L{60,}
+replicate-token r8_ A{37,}
+rubygems-key rubygems_ H{48}
+scalingo-token tk-us- W{48}
+sendinblue-key xkeysib- H{64}-A{16}
+sentry-token sntryu_ H{64}
+sentry-token sntrys_ [A-Za-z0-9+/=_-]{40,}
+shippo-token shippo_ (?:live|test)_H{40}
+shopify-token shpat_ H{32}
+shopify-token shpca_ H{32}
+shopify-token shppa_ H{32}
+shopify-token shpss_ H{32}
+sonar-token sqa_ H{40}
+sonar-token sqp_ H{40}
+sonar-token squ_ H{40}
+sourcegraph-token sgp_ (?:H{16}_|local_)?H{40}
+square-token EAAA W{60}
+square-token sq0atp- W{22}
+square-token sq0csp- W{43}
+stripe-key sk_org_ (?:(?:live|test)_)?A{16,}
+stripe-key whsec_ A{24,}
+supabase-key sb_secret_ W{20,}
+supabase-token sbp_ (?:v0_)?H{40}
+tailscale-key tskey- (?:auth|api|client|scim|webhook)-A{10,}-A{20,}
+tavily-key tvly- (?:dev-|prod-)?A{28,}
+twilio-key SK H{32}
+typeform-token tfp_ [A-Za-z0-9_.=-]{50,}
+vault-token hvb. W{60,}
+vault-token hvr. W{60,}
+vault-token hvs. W{50,}
+vercel-token vercel_blob_rw_ A{30,}
+voyage-key pa- W{43}
+xai-key xai- W{40,}
+yandex-key AQVN W{35,}
+"""
+_LETTERS = {"A": "[A-Za-z0-9]", "L": "[a-z0-9]", "H": "[0-9a-f]", "U": "[A-Z0-9]"}
+
+
+def _expand_prefixed() -> Iterator[tuple[str, str, str]]:
+    """Yield kind, needle and shape of each row of _PREFIXED."""
+    for row in _PREFIXED.splitlines():
+        kind, start, rest = row.split(" ")
+        rest = re.sub(r"W(?=\{)", _WORD, rest)
+        rest = re.sub(r"[ALHU](?=\{)", lambda m: _LETTERS[m[0]], rest)
+        yield kind, start, _begin(re.escape(start)) + rest + _END
+
+
+# Programs that take a password behind a letter of their own.
+_PASSWORD_PROGRAMS = (
+    "login sshpass mysql mariadb htpasswd mongo smbclient redis-cli ldap".split()
+)
+# Kind, a text that each one contains, shape. `value` is what is masked, or `guess`,
+# where it looks random.
+_TOKENS = (  # more of what _PREFIXED has
+    *(
+        ("aws-key", start, _begin(start) + r"[A-Z2-7]{16}" + _END)
+        for start in ("AKIA", "ASIA", "AROA", "AIDA")
+    ),
+    ("github-token", "gh", _begin("gh") + r"[pousr]_[A-Za-z0-9]{36,}"),
+    (
+        "terraform-token",
+        ".atlasv1.",
+        rf"(?<![A-Za-z0-9])[A-Za-z0-9]{{14}}\.atlasv1\.{_WORD}{{60,}}",
+    ),
+    (
+        "openai-key",
+        "sk-",
+        _begin("sk-") + r"(?:proj-|svcacct-|admin-)?(?=[A-Za-z_-]{0,99}[0-9])"
+        rf"{_WORD}{{20,}}",
+    ),
+    ("google-key", "AIza", _begin("AIza") + rf"{_WORD}{{35}}"),
+    ("slack-token", "xox", _begin("xox") + r"[abeoprs]-[A-Za-z0-9-]{10,}"),
+    ("slack-token", "xapp-", _begin("xapp-") + r"[0-9]-[A-Za-z0-9-]{10,}"),
+    ("sendgrid-key", "SG.", _begin(r"SG\.") + rf"{_WORD}{{16,}}\.{_WORD}{{16,}}"),
+    *(
+        ("stripe-key", start, _begin(start) + r"(?:live|test)_[A-Za-z0-9]{16,}")
+        for start in ("sk_", "rk_", "pk_")
+    ),
+    ("npm-token", "npm_", _begin("npm_") + r"[A-Za-z0-9]{36}" + _END),
+    ("telegram-token", ":AA", _begin("") + rf"[0-9]{{8,10}}:AA{_WORD}{{33}}"),
+    ("fedmem-token", "fm", _begin("fm") + rf"[ms]_{_WORD}{{43}}"),
+    (
+        "jwt",
+        "eyJ",
+        _begin("eyJ", "A-Za-z0-9_-")
+        + rf"{_WORD}{{8,}}\.eyJ{_WORD}{{8,}}\.{_WORD}{{8,}}",
+    ),
+    (  # of a vendor that is not in the table above
+        "token",
+        "",
+        r"[_-](?<=[A-Za-z0-9].)(?<!sha256.)(?<!sha384.)(?<!sha512.)"
+        r"(?P<guess>(?=[A-Za-z]{0,20}[0-9])(?=[a-z0-9]{0,30}[A-Z])(?=[A-Z0-9]{0,30}[a-z])"
+        r"[A-Za-z0-9]{40,256})(?![A-Za-z0-9+/=])",
+    ),
+)
+_SHAPES = (
     (
         "private-key",
         "PRIVATE KEY",
@@ -1427,46 +1626,10 @@ _SHAPES = (  # kind, a text that each one contains, shape; `value` is what is ma
         r"|(?:\s|\\[nrt]|[A-Za-z0-9+/]{16,}={0,2}|[A-Z][A-Za-z-]+: [^\s\\]+)"
         r"{0,1000})",
     ),
-    *(
-        ("aws-key", start, _begin(start) + r"[A-Z2-7]{16}" + _END)
-        for start in ("AKIA", "ASIA", "AROA", "AIDA")
-    ),
-    ("github-token", "gh", _begin("gh") + r"[pousr]_[A-Za-z0-9]{36,}"),
-    ("github-token", "github_pat_", r"github_pat_[A-Za-z0-9_]{40,}"),
-    ("gitlab-token", "glpat-", _begin("glpat-") + rf"{_WORD}{{20,}}"),
-    ("anthropic-key", "sk-ant-", _begin("sk-ant-") + rf"{_WORD}{{20,}}"),
-    (
-        "openai-key",
-        "sk-",
-        _begin("sk-") + r"(?:proj-|svcacct-|admin-)?(?=[A-Za-z_-]{0,99}[0-9])"
-        rf"{_WORD}{{20,}}",
-    ),
-    ("huggingface-token", "hf_", _begin("hf_") + r"[A-Za-z0-9]{30,}"),
-    ("groq-key", "gsk_", _begin("gsk_") + r"[A-Za-z0-9]{40,}"),
-    ("google-key", "AIza", _begin("AIza") + rf"{_WORD}{{35}}"),
-    ("google-secret", "GOCSPX-", rf"GOCSPX-{_WORD}{{20,}}"),
-    ("slack-token", "xox", _begin("xox") + r"[abeoprs]-[A-Za-z0-9-]{10,}"),
-    ("slack-token", "xapp-", _begin("xapp-") + r"[0-9]-[A-Za-z0-9-]{10,}"),
     (
         "slack-webhook",
         "hooks.slack.com",
         r"hooks\.slack\.com(?:\\?/)services(?P<value>(?:\\?/[A-Za-z0-9]{6,40}){3})",
-    ),
-    ("sendgrid-key", "SG.", _begin(r"SG\.") + rf"{_WORD}{{16,}}\.{_WORD}{{16,}}"),
-    *(
-        ("stripe-key", start, _begin(start) + r"(?:live|test)_[A-Za-z0-9]{16,}")
-        for start in ("sk_", "rk_", "pk_")
-    ),
-    ("stripe-key", "whsec_", _begin("whsec_") + r"[A-Za-z0-9]{24,}"),
-    ("npm-token", "npm_", _begin("npm_") + r"[A-Za-z0-9]{36}" + _END),
-    ("pypi-token", "pypi-", _begin("pypi-") + rf"{_WORD}{{40,}}"),
-    ("telegram-token", ":AA", _begin("") + rf"[0-9]{{8,10}}:AA{_WORD}{{33}}"),
-    ("fedmem-token", "fm", _begin("fm") + rf"[ms]_{_WORD}{{43}}"),
-    (
-        "jwt",
-        "eyJ",
-        _begin("eyJ", "A-Za-z0-9_-")
-        + rf"{_WORD}{{8,}}\.eyJ{_WORD}{{8,}}\.{_WORD}{{8,}}",
     ),
     (
         "url-password",
@@ -1493,8 +1656,32 @@ _SHAPES = (  # kind, a text that each one contains, shape; `value` is what is ma
         r"--[a-z-]{0,20}(?:password|passwd|token|secret|api-key)[ ]+[\"']?"
         r"(?P<value>(?=[^\s\"'\\]{0,99}[0-9])[^\s\"'\\-][^\s\"'\\]{7,})",
     ),
+    (
+        "password-option",
+        "-u",  # --user too
+        r"(?<![\w-])-(?:[uU]|-user|-proxy-user)[ =]?[\"']?[^\s:\"'/]{1,64}"
+        r":(?P<guess>[^\s\"'@\\]{8,256})",
+    ),
+    *(
+        (
+            "password-option",
+            program,
+            rf"{program}(?<!\w{program})\w*[ \t][^\n|;&]{{0,200}}?"
+            r"(?<=[ \t])-[paw] ?[\"']?(?P<guess>[^\s\"'\\-][^\s\"'\\]{7,256})",
+        )
+        for program in _PASSWORD_PROGRAMS
+    ),
+    (
+        "netrc-password",
+        "password",
+        r"password(?<=\s.{8})\s+(?P<guess>\S{8,256})",
+    ),
 )
 SECRET_PATTERNS = [(kind, needle, re.compile(shape)) for kind, needle, shape in _SHAPES]
+# Every one of the tokens is one run of such letters, so their beginnings are looked for
+# in the long runs only: a tenth of a text.
+_TOKEN_PATTERNS = [(k, n, re.compile(s)) for k, n, s in (*_expand_prefixed(), *_TOKENS)]
+_LONG_RUN = re.compile(r"[A-Za-z0-9_.~+/=:-]{15,}")
 # NAME=value, name: "value", "name":"value" (JSON may escape the quotes), where the
 # name says secret and the value has the entropy of one.
 _ASSIGNED = (
@@ -1504,7 +1691,26 @@ _ASSIGNED = (
 ASSIGNMENT = re.compile(
     r"(?i)(?:secret|token|passw(?:or)?d|passphrase|pwd|api_?-?key|access_?-?key|"
     r"account_?-?key|private_?-?key|auth_?-?key|encryption_?-?key|"
-    r"signing_?-?key|credentials?)[A-Za-z0-9_]{0,20}" + _ASSIGNED
+    r"signing_?-?key|credentials?)(?P<suffix>[A-Za-z0-9_]{0,20})" + _ASSIGNED
+)
+# What a name is about that only has a word for a secret in it: api_key_env, secretName.
+_OTHER_NAMES = frozenset(
+    "name names id ids ref refs path paths file filename dir env var variable type kind "
+    "class hasher hashing algorithm encoder header headers url uri endpoint field fields "
+    "prefix suffix format length len size count limit limits max min ttl expiry expires "
+    "expiration expired at age policy policies provider manager store service factory "
+    "version versions label title alias arn scope scopes status state rotation usage "
+    "regex pattern schema mode method source template link page index".split()
+)
+_OTHER_TOKENS = frozenset(  # next_page_token, pad_token
+    "page next continuation cursor pad eos bos sep unk cls mask stop start end special "
+    "max min num per input output prompt completion total cached cancellation".split()
+)
+_NAME_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
+_NOT_RANDOM = re.compile(
+    r"[A-Z]+[0-9]{0,2}(?:_(?:[A-Z]+[0-9]{0,2}|[0-9]{1,4}))+"  # a variable's name
+    r"|[\w./~-]+\.(?:pem|key|crt|cer|p12|pfx|jks|json|ya?ml|toml|txt|env|ini|conf|cfg|py"
+    r"|js|ts|go|rs|rb|java|sh|md|html?)"
 )
 ASSIGNMENT_NEEDLES = ("ecret", "oken", "assw", "assphrase", "pwd", "key", "redential")
 _MAY_ASSIGN = [  # of lower-case text, whatever the value: far faster
@@ -1520,6 +1726,8 @@ def is_random(value: str) -> bool:
     is_path = value.startswith(("/", "./", "~/")) and value.count("/") > 1
     if is_path or value.startswith(("[", "$")) or "..." in value:
         return False  # or a mask, a variable, an ellipsis
+    if _NOT_RANDOM.fullmatch(value):
+        return False
     has_digit = any(c.isdigit() for c in value)
     has_alpha = any(c.isalpha() for c in value)
     mixed = value.lower() != value and value.upper() != value
@@ -1533,8 +1741,11 @@ def is_random(value: str) -> bool:
 
 def _mask_match(kind: str, match: re.Match) -> str:
     """Return a match with its value, or all of it, replaced by its kind."""
-    group = "value" if "value" in match.re.groupindex else 0
+    names = match.re.groupindex
+    group = "value" if "value" in names else "guess" if "guess" in names else 0
     if match[group].startswith("[redacted:"):
+        return match[0]
+    if group == "guess" and not is_random(match[group]):
         return match[0]
     before = match.string[match.start() : match.start(group)]
     after = match.string[match.end(group) : match.end()]
@@ -1542,20 +1753,52 @@ def _mask_match(kind: str, match: re.Match) -> str:
 
 
 def _mask_assignment(match: re.Match) -> str:
-    """Return an assignment, its value masked when it looks random."""
-    return _mask_match("secret", match) if is_random(match["value"]) else match[0]
+    """Return an assignment, its value masked when it looks random and is neither a
+    call of code nor of something that is only named after a secret."""
+    text, end = match.string, match.end("value")
+    is_call = text[end : end + 1] == "(" and re.fullmatch(r"[\w.]+", match["value"])
+    if is_call or not is_random(match["value"]) or _is_other_name(match):
+        return match[0]
+    return _mask_match("secret", match)
+
+
+def _is_other_name(match: re.Match) -> bool:
+    """Return whether the name in an assignment is not a secret's: tokenizer, secretName,
+    next_page_token."""
+    text, start, suffix = match.string, match.start(), match["suffix"]
+    head = re.search(r"[A-Za-z0-9_-]*\Z", text[max(0, start - 40) : start])[0]
+    before = [word.lower() for word in _NAME_WORD.findall(head)]
+    after = [word.lower() for word in _NAME_WORD.findall(suffix)]
+    last = text[match.start("suffix") - 1 : match.start("suffix") + 1]
+    if suffix[:1].isalpha() and last.isupper() == last[0].isupper():
+        # The word itself goes on, as "tokenizer" does, and is no other one.
+        if not re.match(r"(?i)s?(?:_|\d|\Z)|keys?|val|str|te?xt|base|prod|dev", suffix):
+            return True
+    word = text[start : match.start("suffix")].lower()
+    if word == "secret" and after == ["id"]:
+        return False  # Vault's
+    is_page = word == "token" and bool(before) and before[-1] in _OTHER_TOKENS
+    return is_page or bool(_OTHER_NAMES.intersection(after))
 
 
 def mask_secrets(text: str) -> str:
     """Return `text` with every secret replaced by `[redacted:KIND]`."""
     if len(text) < SHORTEST_SECRET_CHARS:
         return text
-    for kind, needle, shape in SECRET_PATTERNS:
-        if needle in text:
-            text = shape.sub(functools.partial(_mask_match, kind), text)
+    for kind, _, shape in list_patterns(text):
+        text = shape.sub(functools.partial(_mask_match, kind), text)
     if _may_assign(text):
         text = ASSIGNMENT.sub(_mask_assignment, text)
     return text
+
+
+def list_patterns(text: str) -> list[tuple[str, str, re.Pattern]]:
+    """Return the patterns that a text may match: it has what each of them needs."""
+    runs = "\n".join(_LONG_RUN.findall(text))
+    found = [row for row in _TOKEN_PATTERNS if row[1] in runs] if runs else []
+    if found and not found[-1][2].search(runs):  # the one of any vendor has no needle
+        found.pop()
+    return [*found, *(row for row in SECRET_PATTERNS if row[1] in text)]
 
 
 def _may_assign(text: str) -> bool:
@@ -1566,8 +1809,8 @@ def _may_assign(text: str) -> bool:
 
 def may_be_masked(text: str) -> bool:
     """Return whether mask_secrets may change a text, surely when it does."""
-    rows = SECRET_PATTERNS
-    return _may_assign(text) or any(n in text and p.search(text) for _, n, p in rows)
+    rows = list_patterns(text)
+    return _may_assign(text) or any(shape.search(text) for _, _, shape in rows)
 
 
 def mask_counted(text: str, counts: collections.Counter) -> str:
@@ -1609,43 +1852,64 @@ def mask_line(line: str) -> str:
 
 
 # ---- 8. Transcripts: Claude Code and Codex JSONL to messages ----------------
-# Pure functions: one line in, at most one message out, so a page can be read from the
-# middle of an archive. Of a real transcript 99 % is not conversation; what tools and
-# memories injected is dropped here, or the memory would feed on its own output.
+# One line in, at most one message out, so a page can be read from the middle of an
+# archive; what a line alone does not tell (repeats, turns that were taken back) the
+# scanner of the whole transcript finds. Of a real transcript 99 % is not conversation;
+# what tools injected is dropped here, or the memory would feed on its own output.
 
 PAGE_MARK = "[fedmem]"  # begins every page an AI is given; such results are dropped
 MEMORY_SERVERS = ("fedmem", "fm")  # the names under which clients register this server
 TITLE_CHARS = 100
 _SHOWN_TYPES = re.compile(
-    rb'"type"\s*:\s*"(?:user|assistant|summary|custom-title|ai-title|response_item|'
-    rb'event_msg|compacted)"'
+    rb'"(?:type"\s*:\s*"(?:user|assistant|summary|custom-title|ai-title|response_item|'
+    rb'event_msg|compacted|session_meta|queued_command)"'
+    rb'|subtype"\s*:\s*"local_command"|reason"\s*:\s*"absorbed_mid_turn")'
 )
+# What editors, hooks and the tools themselves put before or behind a person's words.
+_INJECTED_TAG = (
+    r"(?:ide_[a-z_]+|system-reminder|local-command-[a-z]+|[a-z-]+-hook|teammate-message"
+    r"|[a-z_]+_(?:context|instructions|notification)|permissions instructions"
+    r"|collaboration_mode|turn_aborted|task-notification|new-diagnostics)"
+)
+_INJECTED_HEAD = re.compile(
+    rf"\s*<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?(?:</\1>|\Z)\s*", re.DOTALL
+)
+_INJECTED_END = re.compile(rf"</({_INJECTED_TAG})>\s*\Z")
 _INJECTED_STARTS = (
-    "<command-name>",
-    "<command-message>",
-    "<local-command-",
-    "<system-reminder>",
-    "<user-prompt-submit-hook>",
-    "<session-start-hook>",
-    "<environment_context>",
-    "<user_instructions>",
-    "<skills_instructions>",
-    "<permissions instructions>",
-    "<collaboration_mode>",
-    "<turn_aborted>",
-    "<apps_instructions>",
-    "<plugins_instructions>",
     "# AGENTS.md instructions",
     "Caveat: The messages below were generated",
+    "[Request interrupted by user",
 )
+# Codex in an editor: what it is about, then the request under a heading of its own.
+_EDITOR_STARTS = ("# Context from my IDE setup:", "# Files mentioned by the user:")
+_REQUEST = re.compile(r"^## My request for \w+:[ \t]*\n", re.MULTILINE)
+_COMMAND = re.compile(r"<command-(name|args)>(.*?)</command-\1>", re.DOTALL)
+_SHELL = re.compile(
+    r"\s*<(?:bash-(?:input|stdout|stderr)|user_shell_command)>.*", re.DOTALL
+)
+_SHELL_PART = re.compile(
+    r"<(bash-input|bash-stdout|bash-stderr|command|result)>(.*?)</\1>", re.DOTALL
+)
+_TASK_PART = re.compile(r"<(summary|result)>(.*?)</\1>", re.DOTALL)
+# What Claude Code writes around a summary, and Codex before one.
+_SUMMARY_HEADS = ("This session is being continued", "Another language model started")
+_SUMMARY_TAIL = re.compile(
+    r"\n\n(?:If you need specific details from before|Recent messages are preserved"
+    r"|(?:Please c|C)ontinue the conversation from).*\Z",
+    re.DOTALL,
+)
+_AGENT_TAIL = re.compile(r"(?:\A|\n)agentId: \w+ \(.*\Z", re.DOTALL)
 _LARGE_LINE = threading.Lock()  # 4 MiB of "[]," parses to 98 MB: one at a time
+# A picture in a long line; never up to a backslash, which belongs to what follows.
+_BLANKED = re.compile(rb"[A-Za-z0-9+/=_\\-]{4096,}(?<!\\)")
 _REMINDER = re.compile(r"<system-reminder>.*?(?:</system-reminder>|\Z)", re.DOTALL)
 _TITLES = (  # type of the record, key of its text, rank
     ("custom-title", "customTitle", 5),
     ("ai-title", "aiTitle", 4),
     ("summary", "summary", 3),
 )
-_PROMPT_RANKS = {"said": 2, "told": 2, "item": 1}  # the first of its rank stays
+_PROMPT_RANKS = {"item": 1}  # others 2; the first of its rank stays
+_BARE_COMMAND = re.compile(r"/\S+")  # says less than what is asked next
 
 
 def join_shown(block: bytes) -> bytes:
@@ -1658,10 +1922,49 @@ def join_shown(block: bytes) -> bytes:
     return b"".join(lines)
 
 
-def parse_record(line: bytes) -> dict | None:
-    """Return a transcript line's JSON object, None when it can hold no message."""
-    if len(line) > MAX_PARSED_LINE_BYTES or not _SHOWN_TYPES.search(line):
+class LineBuffer:
+    """Gather a line that comes in pieces within the limit of what is parsed: of a long
+    one pictures and other base64 are left out, and of one that is longer still all but
+    the beginning."""
+
+    def __init__(self) -> None:
+        self._size = self._blanked = 0
+        self._data = bytearray()
+
+    def add(self, piece: bytes) -> None:
+        """Take the next bytes of the line."""
+        self._size += len(piece)
+        if len(self._data) > MAX_PARSED_LINE_BYTES:
+            return
+        if self._size > LARGE_BODY_BYTES:
+            # Once more from the last escape on: the longest has six characters.
+            start = max(0, self._blanked - 6)
+            piece = _BLANKED.sub(b"", bytes(self._data[start:]) + piece)
+            del self._data[start:]
+            self._blanked = start + len(piece)
+        self._data += piece
+
+    def take(self) -> tuple[bytes, int]:
+        """Return the line and its true size, and begin another."""
+        line, size = bytes(self._data), self._size
+        self._size = self._blanked = 0
+        self._data.clear()
+        return line, size
+
+
+def parse_record(line: bytes, size: int) -> dict | None:
+    """Return a transcript line's JSON object, None when it can hold no message; one
+    that is too long is given, with its true size, as a message that says so."""
+    if not _SHOWN_TYPES.search(line):
         return None
+    if len(line) > MAX_PARSED_LINE_BYTES:
+        role = re.search(rb'"(?:type|role)"\s*:\s*"(user|assistant)"', line)
+        text = f"({format_size(size)} in one line: too much to be shown)"
+        content = [{"type": "text", "text": text}]
+        if not role or b'"tool_result"' in line[: 4 * KIB]:
+            content = [{"type": "tool_result", "content": text}]
+        kind = role[1].decode() if role else "user"
+        return {"type": kind, "message": {"content": content}, "isTooLong": True}
     try:
         with _LARGE_LINE if len(line) > LARGE_BODY_BYTES else contextlib.nullcontext():
             record = parse_json(line.decode("utf-8", "replace"))
@@ -1670,16 +1973,47 @@ def parse_record(line: bytes) -> dict | None:
     return record if isinstance(record, dict) else None
 
 
-def parse_message(record: dict) -> Message | None:
-    """Return the message a record shows, None when it shows none."""
-    kind = record.get("type")
+def parse_message(record: dict, about: dict) -> Message | None:
+    """Return the message that a record of a transcript shows, None when it shows none;
+    `about` is what parse_about found in its first lines."""
+    kind, message = record.get("type"), None
     # What is shaped like neither tool writes it is archived, not shown.
     with contextlib.suppress(AttributeError, TypeError, KeyError, RecursionError):
         if kind in ("user", "assistant"):
-            return _parse_claude(record)
-        if kind in ("response_item", "event_msg", "compacted"):
-            return _parse_codex(record)
-    return None
+            message = _parse_claude(record)
+        elif kind in ("attachment", "queue-operation", "system"):
+            message = _parse_claude_queue(record)
+        elif kind in ("response_item", "event_msg", "compacted"):
+            message = _parse_codex(record)
+    if message and "parent" in about:
+        role = _AGENT_ROLES.get(message.role, message.role)
+        message = dataclasses.replace(message, role=role)
+    return message
+
+
+def parse_about(record: dict) -> dict[str, str | int]:
+    """Return what a record says of its whole transcript, empty when it says nothing:
+    format and version of the tool; of a Codex thread the one that it goes on from
+    (`continues`, up to line number `at`) or copies, its own first line number, and of a
+    sub-agent its parent (0.171.0)."""
+    kind, payload = record.get("type"), record.get("payload")
+    if kind in ("user", "assistant") and "message" in record:
+        found = {"format": "claude-code", "version": record.get("version")}
+    elif kind != "session_meta" or not isinstance(payload, dict):
+        return {}
+    else:
+        base = payload.get("history_base")
+        base = base if isinstance(base, dict) else {}
+        found = {
+            "format": "codex",
+            "version": payload.get("cli_version"),
+            "begins": record.get("ordinal"),
+            "continues": base.get("thread_id"),
+            "at": base.get("end_ordinal_exclusive"),
+            "copies": "" if base else payload.get("forked_from_id"),
+            "parent": payload.get("parent_thread_id"),
+        }
+    return {n: v for n, v in found.items() if type(v) in (str, int) and v != ""}
 
 
 def make_title(text: str) -> str:
@@ -1700,6 +2034,9 @@ def parse_title(record: dict) -> tuple[int, str]:
     return 0, ""
 
 
+_AGENT_ROLES = {"user": "task", "assistant": "agent"}
+
+
 def _parse_claude(record: dict) -> Message | None:
     """Return the message of a Claude Code line of type user or assistant."""
     role = record["type"]
@@ -1708,28 +2045,85 @@ def _parse_claude(record: dict) -> Message | None:
         return None
     if record.get("isVisibleInTranscriptOnly") and not summary:
         return None
-    content = record["message"].get("content")
-    if isinstance(content, str):
-        content = [{"type": "text", "text": content}]
-    blocks = [block for block in content if isinstance(block, dict)]
+    blocks = _list_blocks(record["message"].get("content"))
     if any(block.get("type") == "tool_result" for block in blocks):
         role = "tool"
         given = (record.get("mcpMeta") or {}).get("_meta", {})
         if given.get(META + "serverInfo", {}).get("name") == "fedmem":
             return None
+        blocks = _unwrap_agent(blocks, record.get("toolUseResult"))
     parts = [_render_block(block) for block in blocks]
     if record.get("isSidechain"):
-        role = {"user": "task", "assistant": "agent"}.get(role, role)
-    return _make_message("summary" if summary else role, parts, record)
+        role = _AGENT_ROLES.get(role, role)
+    message = _make_message("summary" if summary else role, parts, record)
+    line = record.get("uuid")
+    if message is None or not isinstance(line, str) or not line:
+        return message
+    is_prompt = message.role in ("user", "command") and "parentUuid" in record
+    parent = (record["parentUuid"] or "") if is_prompt else None
+    return dataclasses.replace(message, keys=(line,), parent=parent)
+
+
+def _list_blocks(content: object) -> list[dict]:
+    """Return a message's content as blocks; a text is one."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return [block for block in content or () if isinstance(block, dict)]
+
+
+def _unwrap_agent(blocks: list[dict], result: object) -> list[dict]:
+    """Return the result of a call of a sub-agent without the tool's own sentences: what
+    the agent reported stands beside them (Claude Code 2.1.332)."""
+    if not isinstance(result, dict) or not isinstance(result.get("agentId"), str):
+        return blocks
+    report = result.get("content")
+    if result.get("status") == "async_launched":
+        report = f"started in the background: {result.get('description')}"
+    return [{"type": "tool_result", "content": report}] if report else blocks
+
+
+def _parse_claude_queue(record: dict) -> Message | None:
+    """Return what a person typed while Claude Code worked, or a command of its own with
+    what followed it: lines of other types than user."""
+    if record["type"] == "system":
+        if record.get("subtype") != "local_command":
+            return None
+        return _make_message("user", [record.get("content")], record)
+    if record["type"] == "attachment":
+        queued = record["attachment"]
+        is_typed = queued.get("commandMode", "prompt") in ("prompt", "bash")
+        is_typed = is_typed and not queued.get("isMeta") and not record.get("isMeta")
+        if queued.get("type") != "queued_command" or not is_typed:
+            return None
+        kind, content = "attached", queued.get("prompt")
+        ids = queued.get("delivery_id"), queued.get("source_uuid"), record.get("uuid")
+    elif record.get("operation") == "remove":
+        kind, content = "absorbed", record.get("content")
+        queued, ids = record, (record.get("deliveryId"), record.get("commandUuid"))
+    else:
+        return None
+    parts = [_render_block(block) for block in _list_blocks(content)]
+    if queued.get("commandMode") == "bash":
+        parts = [f"<bash-input>{part}</bash-input>" for part in parts]
+    message = _make_message("user", parts, record, kind)
+    keys = tuple(key for key in ids if isinstance(key, str) and key)
+    return message and dataclasses.replace(message, keys=keys)
 
 
 def _make_message(
     role: str, parts: list[str], record: dict, kind: str = "said"
 ) -> Message | None:
     """Return a message of non-empty parts without what tools injected, else None."""
+    parts = [strip_escapes(part) for part in parts if isinstance(part, str) and part]
     if role in ("user", "task"):
-        parts = [p for p in parts if not p.lstrip().startswith(_INJECTED_STARTS)]
-    text = _REMINDER.sub("", "\n".join(p for p in parts if p)).strip()
+        said = [row for row in map(_clean_prompt, parts) if row[1]]
+        parts = [text for _, text in said]
+        if said and all(found != "user" for found, _ in said):
+            role = said[0][0]
+    text = "\n".join(filter(None, parts))
+    if role == "summary":
+        text = _cut_summary(text)
+    text = _REMINDER.sub("", text).strip()
     text = text.encode("utf-8", "replace").decode()  # half an emoji, cut by a tool
     if not text:
         return None
@@ -1737,7 +2131,61 @@ def _make_message(
         when = format_time(parse_time(record["timestamp"]))
     except (ValueError, TypeError, KeyError):
         when = ""  # what is no time is not shown, least of all unmasked
-    return Message(role, text, when, kind)
+    ordinal = record.get("ordinal")
+    ordinal = ordinal if type(ordinal) is int else -1
+    return Message(role, text, when, kind, ordinal=ordinal)
+
+
+def _clean_prompt(text: str) -> tuple[str, str]:
+    """Return whose words a text of the user's role are, and these without what was put
+    around them: `user`, `command` for what ran in the user's own shell, `tool` for its
+    output and for what a background agent reported; an empty text for nothing."""
+    text = text.strip()
+    if text.startswith("<command-"):
+        found = dict(_COMMAND.findall(text))
+        name, args = found.get("name", "").strip(), found.get("args", "").strip()
+        # What a person made begins with its message; a built-in one alone says nothing.
+        is_own = text.startswith("<command-message>")
+        return "user", f"{name} {args}".strip() if args or is_own else ""
+    if _SHELL.fullmatch(text):
+        return _clean_shell(dict(_SHELL_PART.findall(text)))
+    if text.startswith("<task-notification>"):
+        told = dict(_TASK_PART.findall(text))
+        texts = [told[name].strip() for name in ("summary", "result") if name in told]
+        return "tool", "\n".join(["← " + texts[0], *texts[1:]]) if texts else ""
+    while match := _INJECTED_HEAD.match(text):
+        text = text[match.end() :]
+    while match := _INJECTED_END.search(text):
+        start = text.rfind(f"<{match[1]}", 0, match.start())
+        if start < 0:
+            break
+        text = text[:start].rstrip()
+    if text.startswith(_EDITOR_STARTS) and (match := _REQUEST.search(text)):
+        text = text[match.end() :]
+    return "user", "" if text.startswith(_INJECTED_STARTS) else text
+
+
+def _clean_shell(parts: dict[str, str]) -> tuple[str, str]:
+    """Return role and text of what ran in the user's own shell, or of its output."""
+    command = parts.get("bash-input") or parts.get("command")
+    names = ("bash-stdout", "bash-stderr", "result")
+    output = "\n".join(filter(None, (parts.get(name, "").strip() for name in names)))
+    if command is None:
+        return "tool", f"← {output}" if output else ""
+    result = output.partition("\nOutput:\n")[2] or output  # Codex: code and time first
+    return "command", f"! {command.strip()}" + (f"\n← {result}" if result else "")
+
+
+def _cut_summary(text: str) -> str:
+    """Return the summary that a tool made of a conversation, without the sentences to
+    the model around it."""
+    if not text.startswith(_SUMMARY_HEADS):
+        return text
+    if text.startswith(_SUMMARY_HEADS[1]):  # Codex: one line, 0.171.0
+        return text.partition("\n")[2] or text
+    text = _REMINDER.sub("", text.partition("\n\n")[2] or text)
+    before, mark, rest = f"\n{text.strip()}".partition("\nSummary:\n")
+    return _SUMMARY_TAIL.sub("", rest if mark else before)
 
 
 def _render_block(block: dict) -> str:
@@ -1765,7 +2213,7 @@ def _render_result(content: object, failed: bool = False) -> str:
         texts = [] if content is None else [format_json(content)]
     if any(text.startswith(PAGE_MARK) for text in texts):
         return ""
-    body = "\n".join(text for text in texts if text)
+    body = "\n".join(filter(None, (_AGENT_TAIL.sub("", text) for text in texts)))
     return f"← {'error: ' if failed else ''}{body}" if body else ""
 
 
@@ -1779,7 +2227,8 @@ def _parse_codex(record: dict) -> Message | None:
         return _parse_codex_event(record, payload, kind)
     if kind == "message":
         role = payload.get("role")
-        if role not in ("user", "assistant"):
+        is_summary = (record.get("metadata") or {}).get("compaction_output")
+        if role not in ("user", "assistant") or is_summary:
             return None
         return _make_message(role, _codex_texts(payload, role), record, "item")
     if kind in ("function_call", "custom_tool_call"):
@@ -1806,6 +2255,10 @@ def _parse_codex_event(record: dict, payload: dict, kind: str) -> Message | None
         item = payload["item"]
         role = {"UserMessage": "user", "AgentMessage": "assistant"}.get(item["type"])
         parts = [_render_block(block) for block in item.get("content") or ()]
+        if item["type"] == "CommandExecution" and item.get("source") == "user_shell":
+            output = item.get("aggregated_output") or ""
+            ran = {"command": item["command"][-1], "result": output}
+            role, parts = "command", [_clean_shell(ran)[1]]
     else:
         role = {"user_message": "user", "agent_message": "assistant"}.get(kind)
         parts = [payload.get("message")]
@@ -1821,7 +2274,8 @@ def _codex_texts(payload: dict, role: str) -> list[str]:
     meta = payload.get("internal_chat_message_metadata_passthrough") or {}
     kinds = meta.get("content_item_kinds")
     if isinstance(kinds, list) and len(kinds) == len(texts):
-        texts = [t for t, k in zip(texts, kinds, strict=True) if k == "user.text"]
+        own = ("user.text", "shell.user_command")
+        texts = [t for t, k in zip(texts, kinds, strict=True) if k in own]
     return texts
 
 
@@ -1834,32 +2288,41 @@ def _codex_output(output: object) -> str:
 
 
 class TranscriptScanner:
-    """Count lines and messages of a transcript fed block by block.
+    """Count lines and messages of a transcript fed block by block, and find what one
+    line alone does not tell: messages that repeat an earlier one, and turns that were
+    taken back, for a later prompt answers to a line before them."""
 
-    A scan may continue `earlier` at one of its blocks that begins with a line; it
-    then ends as a scan of the whole transcript would.
-    """
-
-    def __init__(self, earlier: Session | None = None, at_block: int = 0):
+    def __init__(self) -> None:
         self.size = self.lines = self.messages = self.items = self.told = 0
         self.title, self.title_rank, self.start, self.end = "", 0, "", ""
         self.blocks: list[Block] = []
-        self._pending = bytearray()
-        self._is_mid_line = False
-        if earlier:
-            block = earlier.blocks[at_block]
-            self.size, self.lines = block.offset, block.lines
-            self.messages, self.items = block.messages, block.items
-            self.told = 0 if earlier.uses_items else 1
-            self.title, self.title_rank = earlier.title, earlier.title_rank
-            self.start, self.end = earlier.start, earlier.end
-            self.blocks = list(earlier.blocks[:at_block])
+        self.about: dict[str, str | int] = {}
+        self.repeats: list[int] = []
+        self.abandoned: list[tuple[int, int]] = []
+        self._numbers: dict[str, int] = {}  # of messages, by their keys
+        self._answered: dict[str, int] = {}  # the first prompt that answers to a line
+        self._prompts: list[int] = []
+        self._queued: collections.Counter = collections.Counter()
+        self._unheard: set[str] = set()  # typed meanwhile, nothing was said since
+        self._line = LineBuffer()
+        self._is_mid_line = self.is_closed = False
 
-    def feed(self, block: bytes, archive_offset: int) -> None:
-        """Take the next block, whose gzip member begins at `archive_offset`."""
-        begun = self.lines + self._is_mid_line
-        before = (self.size, archive_offset, begun, self.messages, self.items)
-        self.blocks.append(Block(*before, self._is_mid_line))
+    @property
+    def state_size(self) -> int:
+        """Return how many things it remembers of the transcript."""
+        return len(self._numbers) + len(self.repeats) + len(self._answered)
+
+    def feed(
+        self, block: bytes, archive_offset: int, known: int | None = None
+    ) -> None:
+        """Take the next block, whose gzip member begins at `archive_offset`; with
+        `known` the last one, which has grown behind so many bytes."""
+        if known is not None:
+            block = block[known:]
+        else:
+            begun = self.lines + self._is_mid_line
+            before = (self.size, archive_offset, begun, self.messages, self.items)
+            self.blocks.append(Block(*before, self._is_mid_line))
         self.size += len(block)
         if not self._is_mid_line and block.endswith(b"\n"):
             if not _SHOWN_TYPES.search(block):  # nothing to parse, only to count
@@ -1867,32 +2330,96 @@ class TranscriptScanner:
                 return
         for piece in io.BytesIO(block):  # splits at \n only, as JSONL does
             self._is_mid_line = True
-            if len(self._pending) <= MAX_PARSED_LINE_BYTES:
-                self._pending += piece
+            self._line.add(piece)
             if piece.endswith(b"\n"):
                 self._end_line()
 
     def _end_line(self) -> None:
         """Count the pending line and what it shows."""
-        record = parse_record(bytes(self._pending))
-        self._pending.clear()
+        record = parse_record(*self._line.take())
         self._is_mid_line = False
         self.lines += 1
         if record is None:
             return
+        self.about = self.about or parse_about(record)
+        self._take_back(record)
         rank, title = parse_title(record)
-        message = parse_message(record)
+        message = parse_message(record, self.about)
+        if message and self._is_repeat(message):
+            self.repeats.append(self.lines - 1)
+            return
         if message and message.role in ("user", "task") and not rank:
-            if _PROMPT_RANKS[message.kind] > self.title_rank:
-                rank = _PROMPT_RANKS[message.kind]
-                title = make_title(message.text)
+            is_bare = _BARE_COMMAND.fullmatch(message.text)
+            prompt_rank = 1 if is_bare else _PROMPT_RANKS.get(message.kind, 2)
+            if prompt_rank > self.title_rank and not record.get("isTooLong"):
+                rank, title = prompt_rank, make_title(message.text)
         if rank and rank >= self.title_rank:
             self.title, self.title_rank = title, rank
         if message:
             self._count(message)
 
+    @property
+    def _next(self) -> int:
+        """Return the number of the next message."""
+        return self.messages + (0 if self.told else self.items)
+
+    def _is_repeat(self, message: Message) -> bool:
+        """Return whether a message was shown before: /branch copies lines with their
+        ids; what was typed while the tool worked stands in lines of two kinds, and at
+        times once more as a prompt."""
+        is_known = any(key in self._numbers for key in message.keys)
+        if not is_known:
+            self._numbers.update(dict.fromkeys(message.keys, self._next))
+        if message.kind in ("attached", "absorbed"):
+            # One text may be typed twice: the kinds are paired one by one.
+            step = 1 if message.kind == "attached" else -1
+            count = self._queued[message.text]
+            self._queued[message.text] = count + step
+            is_known = is_known or count * step < 0
+            self._unheard.add(message.text)
+        elif message.role == "user":
+            is_known = is_known or message.text in self._unheard
+            self._unheard.clear()
+        elif message.role == "assistant" and not message.text.startswith("→"):
+            self._unheard.clear()
+        return is_known
+
+    def _take_back(self, record: dict) -> None:
+        """Note that Codex rolled turns back, the last so many prompts on."""
+        payload = record.get("payload")
+        if record.get("type") == "event_msg" and isinstance(payload, dict):
+            turns = payload.get("num_turns")
+            is_rollback = payload.get("type") == "thread_rolled_back"
+            if is_rollback and type(turns) is int and 0 < turns <= len(self._prompts):
+                self._abandon(self._prompts[-turns])
+                del self._prompts[-turns:]
+
+    def _abandon(self, first: int) -> None:
+        """Note that the messages from one on were taken back."""
+        while self.abandoned and self.abandoned[-1][0] >= first:
+            self.abandoned.pop()
+        if self.abandoned and self.abandoned[-1][1] >= first:
+            first = self.abandoned.pop()[0]
+        if first < self._next:
+            self.abandoned.append((first, self._next))
+
+    def _find_branch(self, message: Message) -> None:
+        """Note what a prompt takes back: from the first on that answers to the same
+        line, or from the first prompt behind the message that it answers to."""
+        if message.parent is not None:
+            first = self._answered.get(message.parent)
+            if first is None and message.parent in self._numbers:
+                at = self._numbers[message.parent]
+                first = next((n for n in self._prompts if n > at), None)
+            if first is not None:
+                self._abandon(first)
+            self._answered.setdefault(message.parent, self._next)
+
     def _count(self, message: Message) -> None:
         """Count a message and its time."""
+        self._find_branch(message)
+        if message.role in ("user", "command") and message.kind != "item":
+            self._prompts.append(self._next)
         if message.kind == "item":
             self.items += 1
         else:
@@ -1903,7 +2430,9 @@ class TranscriptScanner:
             self.end = max(self.end, message.time)
 
     def finish(self, sha256: str, archive_size: int, archive_tail: str) -> Session:
-        """Return the session; a last line without a line end counts."""
+        """Return the session; a last line without a line end counts, and no scan goes
+        on behind it."""
+        self.is_closed = self._is_mid_line
         if self._is_mid_line:
             self._end_line()
         return Session(
@@ -1919,6 +2448,9 @@ class TranscriptScanner:
             title_rank=self.title_rank,
             uses_items=not self.told,
             blocks=tuple(self.blocks),
+            repeats=tuple(self.repeats),
+            abandoned=tuple(self.abandoned),
+            about=self.about,
         )
 
 
@@ -1935,6 +2467,7 @@ def is_shown(message: Message | None, uses_items: bool) -> bool:
 JOURNAL_FILE = "_meta/journal.jsonl"
 REGISTRY_FILE = "_meta/workspaces.json"
 PARTIAL_DIR = "_meta/partial"
+TITLE_ENDING = ".title"
 
 _WORKSPACE_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -1996,8 +2529,14 @@ def document_path(path: str) -> str:
 
 
 def session_of(path: str) -> str:
-    """Return the session_id in an archive's path."""
-    return archive_name(path).partition("~")[0]
+    """Return the session_id in the path of an archive or of a title."""
+    return archive_name(path).removesuffix(TITLE_ENDING).partition("~")[0]
+
+
+def thread_of(session_id: str) -> str:
+    """Return the conversation that a session is a part of: Codex goes on in a second
+    file after a rewind, whose name has a later UUID behind the thread's."""
+    return session_id.partition("_")[0]
 
 
 def archive_name(path: str) -> str:
@@ -2011,6 +2550,8 @@ class Ledger:
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
         self.sessions: dict[str, list[str]] = {}  # last committed archive last
+        self.parts: dict[str, list[str]] = {}  # of a thread: sessions, in order of time
+        self.titles: dict[str, Entry] = {}  # that a tool gave its sessions
         self.documents = 0
         self.last_time = ""
 
@@ -2022,8 +2563,14 @@ class Ledger:
             self.documents += (entry.action != "deleted") - was_live
         elif entry.path.startswith("sessions/"):
             name = session_of(entry.path)  # a new list: readers hold the old one
-            others = [p for p in self.sessions.get(name, ()) if p != entry.path]
-            self.sessions[name] = [*others, entry.path]
+            if entry.path.endswith(TITLE_ENDING):
+                self.titles[name] = entry
+            else:
+                others = [p for p in self.sessions.get(name, ()) if p != entry.path]
+                self.sessions[name] = [*others, entry.path]
+                if name not in self.parts.get(thread_of(name), ()):
+                    known = self.parts.get(thread_of(name), [])
+                    self.parts[thread_of(name)] = sorted([*known, name])
         self.entries[entry.path] = entry
         self.last_time = max(self.last_time, entry.time)
 
@@ -2255,7 +2802,8 @@ class Store:
         self._cache_lock = threading.Lock()
         self._digests: collections.OrderedDict = collections.OrderedDict()
         self._sessions: collections.OrderedDict = collections.OrderedDict()
-        self._hashers: collections.OrderedDict = collections.OrderedDict()
+        self._scans: collections.OrderedDict = collections.OrderedDict()
+        self._titles: collections.OrderedDict = collections.OrderedDict()
         self._answers: collections.OrderedDict = collections.OrderedDict()
 
     def lock_of(self, workspace_id: str, path: str) -> FileLock:
@@ -2393,31 +2941,56 @@ class Store:
         """Drop what memory holds of an archive."""
         with self._cache_lock:
             self._sessions.pop(relative, None)
-            self._hashers.pop(relative, None)
+            self._scans.pop(relative, None)
 
-    def keep_hasher(self, relative: str, hasher: object) -> None:
-        """Remember the running hash of exactly the archive that is there now."""
-        kept = sign_file(self.root, relative), hasher
-        self._keep(self._hashers, relative, kept, HASHER_CACHE_ENTRIES)
+    def keep_scan(
+        self, relative: str, hasher: object, scanner: TranscriptScanner
+    ) -> None:
+        """Remember the running hash and the scan of exactly the archive that is there
+        now, unless nothing can go on behind it or it is a long one."""
+        if not scanner.is_closed and scanner.state_size <= SCAN_CACHE_THINGS:
+            kept = sign_file(self.root, relative), hasher, scanner
+            self._keep(self._scans, relative, kept, SCAN_CACHE_ENTRIES)
 
-    def take_hasher(self, relative: str, session: Session) -> object:
-        """Return a hash object fed with an archive's whole transcript; re-read it
-        unless its running hash is in memory; raise Damaged when it is not `session`."""
-        signature = sign_file(self.root, relative)
-        kept = self._hashers.get(relative)
-        if kept and kept[0] == signature and kept[1].hexdigest() == session.sha256:
-            return kept[1].copy()
-        hasher, problem = hashlib.sha256(), ""
+    def take_scan(
+        self, relative: str, session: Session
+    ) -> tuple[object, TranscriptScanner | None]:
+        """Return a hash object and a scanner that were fed with an archive's whole
+        transcript, no scanner when its last line is cut; they are the caller's now.
+        The archive is read again unless both are in memory; raise Damaged when it is
+        not `session`."""
+        with self._cache_lock:
+            kept = self._scans.pop(relative, None)
+        if kept and kept[0] == sign_file(self.root, relative):
+            if kept[1].hexdigest() == session.sha256:
+                return kept[1:]
+        hasher, scanner, problem = hashlib.sha256(), TranscriptScanner(), ""
         try:
             with open_file(self.root, relative) as file:
-                for _, content in iter_members(file):
+                for offset, content in iter_members(file):
                     hasher.update(content)
+                    scanner.feed(content, offset)
         except Damaged as e:
             problem = str(e)
         if problem or hasher.hexdigest() != session.sha256:
             text = f"The archive {relative!r} is not what its record says. {problem}"
             raise Damaged(text.strip(), {"path": relative})
-        return hasher
+        scanner.finish("", 0, "")
+        return hasher, None if scanner.is_closed else scanner
+
+    def read_title(self, workspace_id: str, session_id: str) -> str:
+        """Return the title that a tool gave a session, empty for none."""
+        entry = self.journal.ledger(workspace_id).titles.get(session_id)
+        if entry is None:
+            return ""
+        text = self._titles.get(entry.sha256)
+        if text is None:
+            with contextlib.suppress(NotFound, NotAllowed, TooLarge):
+                relative = f"workspaces/{workspace_id}/{entry.path}"
+                text = read_file(self.root, relative).decode("utf-8", "replace")
+                text = make_title(text)
+            self._keep(self._titles, entry.sha256, text or "", SESSION_CACHE_ENTRIES)
+        return text or ""
 
 
 def open_store(root: str, existing: bool = False) -> Store:
@@ -2728,21 +3301,20 @@ def read_bytes(store: Store, archive: Archive, offset: int, count: int) -> bytes
 
 def iter_lines(
     store: Store, archive: Archive, index: int, count: int | None = None
-) -> Iterator[tuple[int, bytes | None]]:
-    """Yield number and bytes of each line of `count` blocks (or all) from block `index`
-    on, which must begin with a line; None for a line too long to be held."""
-    number = archive.session.blocks[index].lines
-    pending, is_long = bytearray(), False
+) -> Iterator[tuple[int, bytes, int]]:
+    """Yield number, bytes and true size of each line of `count` blocks (or all) from
+    block `index` on, which must begin with a line; of a long one LineBuffer keeps less
+    than that."""
+    number, line, is_begun = archive.session.blocks[index].lines, LineBuffer(), False
     for content in itertools.islice(read_blocks(store, archive, index), count):
         for piece in io.BytesIO(content):
-            is_long = is_long or len(pending) + len(piece) > MAX_PARSED_LINE_BYTES
-            pending = bytearray() if is_long else pending + piece
-            if piece.endswith(b"\n"):
-                yield number, None if is_long else bytes(pending)
+            line.add(piece)
+            is_begun = not piece.endswith(b"\n")
+            if not is_begun:
+                yield number, *line.take()
                 number += 1
-                pending, is_long = bytearray(), False
-    if pending or is_long:
-        yield number, None if is_long else bytes(pending)
+    if is_begun:
+        yield number, *line.take()
 
 
 def iter_messages(
@@ -2755,6 +3327,7 @@ def iter_messages(
     wholly before it. Blocks of which `may_hold`, given the number of their first
     message, says no are not parsed."""
     session, blocks = archive.session, archive.session.blocks
+    repeats, cut = frozenset(session.repeats), find_cut(store, archive)
     starts = [i for i, block in enumerate(blocks) if not block.is_cut]
     for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
         if end < len(blocks) and messages_before(session, blocks[end]) <= offset:
@@ -2763,13 +3336,102 @@ def iter_messages(
         if end == start + 1:
             if not may_hold(next(read_blocks(store, archive, start)), number):
                 continue
-        for _, line in iter_lines(store, archive, start, end - start):
-            record = parse_record(line) if line else None
-            message = parse_message(record) if record else None
+        for at, line, size in iter_lines(store, archive, start, end - start):
+            record = parse_record(line, size) if at not in repeats else None
+            message = parse_message(record, session.about) if record else None
             if is_shown(message, session.uses_items):
                 if number >= offset:
+                    is_cut = message.ordinal >= cut
+                    if is_cut or any(a <= number < b for a, b in session.abandoned):
+                        message = dataclasses.replace(message, abandoned=True)
                     yield number, message
                 number += 1
+
+
+def find_cut(store: Store, archive: Archive) -> int | float:
+    """Return the number of the first line of a part of a Codex thread that was taken
+    back: a later part goes on from there. Infinite when none does."""
+    ledger, name = store.journal.ledger(archive.workspace_id), session_of(archive.path)
+    parts, cut = ledger.parts.get(thread_of(name), []), math.inf
+    for part in parts[parts.index(name) + 1 :] if name in parts[:-1] else ():
+        later = load_head(store, archive.workspace_id, ledger.sessions[part])
+        if later and later.session.about.get("continues") == thread_of(name):
+            cut = min(cut, later.session.about.get("at", math.inf))
+    return cut
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Say what a session goes on from: a session and how many of its messages; -1 when
+    that session is not here."""
+
+    workspace_id: str
+    session_id: str
+    messages: int
+
+
+def find_origin(store: Store, archive: Archive) -> Origin | None:
+    """Return what a fork, or a part behind a rewind, goes on from, None for others. It
+    is the last of the thread's parts that began before the line it names."""
+    about, name = archive.session.about, session_of(archive.path)
+    thread, at = about.get("continues") or about.get("copies"), about.get("at", 0)
+    if not isinstance(thread, str) or not _SESSION_ID.fullmatch(thread):
+        return None
+    workspace = store.registry.require(archive.workspace_id)
+    home = find_session(store, workspace, thread)
+    ledger = store.journal.ledger(home)
+    for part in reversed(ledger.parts.get(thread, [])):
+        is_later = thread == thread_of(name) and part >= name
+        head = None if is_later else load_head(store, home, ledger.sessions[part])
+        if head and ("copies" in about or head.session.about.get("begins", 0) < at):
+            count = 0 if "copies" in about else count_before(store, head, at)
+            return Origin(home, part, count)
+    return Origin(home, thread, -1)
+
+
+def count_before(store: Store, archive: Archive, ordinal: int) -> int:
+    """Return how many messages of a part of a Codex thread stand before a line."""
+    key, sha256 = ("before", archive.relative, ordinal), archive.session.sha256
+    known = store.recall_answer(key, sha256)
+    if known is None:
+        messages = (message for _, message in iter_messages(store, archive))
+        known = {"count": sum(1 for m in messages if m.ordinal < ordinal)}
+        store.keep_answer(key, sha256, known)
+    return known["count"]
+
+
+def title_of(store: Store, archive: Archive) -> str:
+    """Return a session's title: the one its tool gave it, or the thread it is a part
+    of; its own; that of what it goes on from."""
+    name = session_of(archive.path)
+    told = store.read_title(archive.workspace_id, name)
+    told = told or store.read_title(archive.workspace_id, thread_of(name))
+    origin = None if told or archive.session.title else find_origin(store, archive)
+    if origin is None:
+        return told or archive.session.title
+    ledger = store.journal.ledger(origin.workspace_id)
+    paths = ledger.sessions.get(origin.session_id, [])
+    head = load_head(store, origin.workspace_id, paths)
+    title = title_of(store, head) if head else ""
+    return f"Fork of {title or origin.session_id}"
+
+
+def write_title(
+    store: Store, workspace_id: str, session_id: str, title: str, actor: str
+) -> None:
+    """Keep the title that a tool gave a session, beside its archives, durably."""
+    text = one_line(title).encode("utf-8", "replace")
+    paths = store.journal.ledger(workspace_id).sessions.get(session_id)
+    if not text or not paths:
+        return
+    with store.locked(workspace_id, f"sessions/{session_id}", "titled"):
+        path = f"{split_path(paths[0])[0]}/{session_id}{TITLE_ENDING}"
+        last = store.journal.ledger(workspace_id).titles.get(session_id)
+        sha256 = hash_bytes(text)
+        if last is None or last.sha256 != sha256:
+            write_file(store.root, f"workspaces/{workspace_id}/{path}", text)
+            args = (path, len(text), sha256, actor)
+            store.journal.append(workspace_id, "titled", *args)
 
 
 def messages_before(session: Session, block: Block) -> int:
@@ -2779,15 +3441,15 @@ def messages_before(session: Session, block: Block) -> int:
 
 def read_lines(
     store: Store, archive: Archive, offset: int
-) -> Iterator[tuple[int, bytes | None]]:
-    """Yield number and bytes of the lines from line `offset` on."""
+) -> Iterator[tuple[int, bytes, int]]:
+    """Yield number, bytes and true size of the lines from line `offset` on."""
     index = 0
     for i, block in enumerate(archive.session.blocks):
         if block.lines <= offset and not block.is_cut:
             index = i
-    for number, line in iter_lines(store, archive, index):
-        if number >= offset:
-            yield number, line
+    for row in iter_lines(store, archive, index):
+        if row[0] >= offset:
+            yield row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -2890,7 +3552,7 @@ def _is_sound(store: Store, archive: Archive) -> bool:
     """Return whether an archive's digest is right; if not, it is set aside."""
     store.forget_session(archive.relative)
     try:
-        store.take_hasher(archive.relative, archive.session)
+        store.take_scan(archive.relative, archive.session)
         return True
     except (Damaged, NotFound) as e:
         log.error("archive damaged, set aside: %s", e)
@@ -2976,7 +3638,7 @@ def _commit(upload: Upload) -> dict:
     """Verify a complete upload, archive it and return its receipt."""
     store, archives, sha256 = upload.store, upload.archives, upload.piece.sha256
     try:
-        extended, hasher = _match_upload(upload)
+        extended, hasher, scanner = _match_upload(upload)
     except Damaged as e:
         log.error("archive damaged, set aside: %s", e)
         set_aside(store, e.data["path"])
@@ -3005,8 +3667,8 @@ def _commit(upload: Upload) -> dict:
     else:
         month = find_month(upload.read(0))
         path = f"sessions/{month}/{upload.session_id}.jsonl.gz"
-    archive = _write_archive(upload, path, extended)
-    store.keep_hasher(archive.relative, hasher)
+    archive, scanner = _write_archive(upload, path, extended, scanner)
+    store.keep_scan(archive.relative, hasher, scanner)
     _journal_archive(store, archive, status, upload.actor)
     return _make_receipt(status, archive)
 
@@ -3019,15 +3681,18 @@ def _find_lost(store: Store, workspace_id: str, session_id: str) -> str:
     return ""
 
 
-def _match_upload(upload: Upload) -> tuple[Archive | None, object]:
-    """Return the archive that an upload continues, None without one, and the hash of
-    the whole transcript; raise Damaged when the archive is not what its record says."""
+def _match_upload(
+    upload: Upload,
+) -> tuple[Archive | None, object, TranscriptScanner | None]:
+    """Return the archive that an upload continues, None without one, the hash of the
+    whole transcript, and a scan of that archive; raise Damaged when the archive is not
+    what its record says."""
     store, base, archives = upload.store, upload.base, upload.archives
     if base:
-        hasher = store.take_hasher(base.relative, base.session)
+        hasher, scanner = store.take_scan(base.relative, base.session)
         for chunk in upload.read(base.session.size):
             hasher.update(chunk)
-        return base, hasher
+        return base, hasher, scanner
     sizes = {a.session.size for a in archives}
     marks = sorted(size for size in sizes if size < upload.piece.total_size)
     hasher, here, extended = hashlib.sha256(), 0, None
@@ -3041,9 +3706,10 @@ def _match_upload(upload: Upload) -> tuple[Archive | None, object]:
             extended = same[-1] if same else extended
         hasher.update(view)
         here += len(view)
+    scanner = None
     if extended:
-        store.take_hasher(extended.relative, extended.session)
-    return extended, hasher
+        _, scanner = store.take_scan(extended.relative, extended.session)
+    return extended, hasher, scanner
 
 
 def _contains(store: Store, archive: Archive, piece: Piece) -> bool:
@@ -3062,29 +3728,33 @@ def _contains(store: Store, archive: Archive, piece: Piece) -> bool:
     return hasher.hexdigest() == piece.sha256
 
 
-def _write_archive(upload: Upload, path: str, extended: Archive | None) -> Archive:
+def _write_archive(
+    upload: Upload,
+    path: str,
+    extended: Archive | None,
+    scanner: TranscriptScanner | None,
+) -> tuple[Archive, TranscriptScanner]:
     """Write an upload as a new archive, or over the one it extends: whole members are
-    copied, the rest is cut and compressed anew."""
+    copied, the rest is cut and compressed anew; `scanner` has seen that archive, and
+    what is new is scanned behind it. Without one all is scanned."""
     store, target = upload.store, f"workspaces/{upload.workspace_id}/{path}"
-    scanner, kept_bytes, rest = TranscriptScanner(), 0, upload.read(0)
+    kept_bytes, known, rest = 0, None, upload.read(0)
     if extended:
-        session = extended.session
-        index = max(i for i, block in enumerate(session.blocks) if not block.is_cut)
-        last = read_bytes(store, extended, max(0, session.size - 1), 1)
-        if last == b"\n":
-            scanner = TranscriptScanner(session, index)
-        else:  # its last line was cut, and counted: scan all of it again
-            index = 0
-        kept_bytes = session.blocks[index].archive_offset
+        blocks = extended.session.blocks
+        index = len(blocks) - 1 if scanner else 0
+        kept_bytes = blocks[index].archive_offset
+        known = extended.session.size - blocks[index].offset if scanner else None
         tail = read_blocks(store, extended, index)
-        rest = itertools.chain(tail, upload.read(session.size))
+        rest = itertools.chain(tail, upload.read(extended.session.size))
     elif stat_file(store.root, target):
         set_aside(store, target)  # no record of it was ever kept: out of the way
+    scanner = scanner or TranscriptScanner()
     with replace_file(store.root, target) as out:
         if extended:
             _copy_bytes(store.root, target, kept_bytes, out)
         for block, member in compress_blocks(cut_blocks(rest)):
-            scanner.feed(block, out.tell())
+            scanner.feed(block, out.tell(), known)
+            known = None
             out.write(member)
         size, tail = out.tell(), member[-8:].hex()
     session = scanner.finish(upload.piece.sha256, size, tail)
@@ -3092,7 +3762,7 @@ def _write_archive(upload: Upload, path: str, extended: Archive | None) -> Archi
     record = format_session(session)
     with contextlib.suppress(FedmemError):  # a cache; the next reader writes it
         write_file(store.root, record_path(target), record, durable=False)
-    return Archive(upload.workspace_id, path, session)
+    return Archive(upload.workspace_id, path, session), scanner
 
 
 def find_month(chunks: Iterable[bytes]) -> str:
@@ -3198,9 +3868,8 @@ def reconcile_path(store: Store, workspace_id: str, path: str, action: str) -> N
             found = split_path(relative)[1]
             if found.startswith(temp_prefix(name + ".json")):
                 remove_file(store.root, relative)
-            elif found.endswith(".jsonl.gz") and session_of(relative) == name:
-                inner = relative.removeprefix(folder + "/")
-                _reconcile_archive(store, workspace_id, inner)
+            elif session_of(relative) == name:
+                _reconcile_session(store, workspace_id, relative)
     else:
         remove_temps(store.root, f"{folder}/{path}")
         _reconcile_document(store, workspace_id, path, action)
@@ -3222,9 +3891,14 @@ def _reconcile_registry(store: Store) -> None:
             store.journal.append(*args)
 
 
-def _reconcile_archive(store: Store, workspace_id: str, path: str) -> None:
-    """Journal an archive whose present bytes are not journalled."""
-    sync_folders(store.root, f"workspaces/{workspace_id}/{path}")
+def _reconcile_session(store: Store, workspace_id: str, relative: str) -> None:
+    """Journal an archive or a title whose present bytes are not journalled."""
+    path = relative.removeprefix(f"workspaces/{workspace_id}/")
+    if path.endswith(TITLE_ENDING):
+        _reconcile_document(store, workspace_id, path, live="titled")
+    if not path.endswith(".jsonl.gz"):
+        return
+    sync_folders(store.root, relative)
     known = store.journal.ledger(workspace_id).entries.get(path)
     action = "extended" if known else "revision" if "~" in path else "stored"
     try:
@@ -3235,9 +3909,10 @@ def _reconcile_archive(store: Store, workspace_id: str, path: str) -> None:
 
 
 def _reconcile_document(
-    store: Store, workspace_id: str, path: str, action: str = ""
+    store: Store, workspace_id: str, path: str, action: str = "", live: str = ""
 ) -> None:
-    """Journal a document whose present text, or whose deletion, is not journalled."""
+    """Journal a document whose present text, or whose deletion, is not journalled; as
+    `live`, when it is there and that is no update."""
     last = store.journal.ledger(workspace_id).entries.get(path)
     is_live = last is not None and last.action != "deleted"
     try:
@@ -3249,7 +3924,8 @@ def _reconcile_document(
         return
     if not is_live or last.sha256 != hash_bytes(data):
         args = (path, len(data), hash_bytes(data), "recovery")
-        store.journal.append(workspace_id, "updated" if is_live else "created", *args)
+        live = live or ("updated" if is_live else "created")
+        store.journal.append(workspace_id, live, *args)
 
 
 def reconcile_workspace(store: Store, workspace_id: str) -> None:
@@ -3258,8 +3934,8 @@ def reconcile_workspace(store: Store, workspace_id: str) -> None:
     folder = f"workspaces/{workspace_id}"
     for relative, _ in list(walk_files(store.root, folder)):
         path = relative.removeprefix(folder + "/")
-        if path.startswith("sessions/") and path.endswith(".jsonl.gz"):
-            _reconcile_archive(store, workspace_id, path)
+        if path.startswith("sessions/"):
+            _reconcile_session(store, workspace_id, relative)
         elif (path == OVERVIEW or path.startswith("knowledge/")) and "/." not in path:
             _reconcile_document(store, workspace_id, path)
     for path, last in list(store.journal.ledger(workspace_id).entries.items()):
@@ -3284,10 +3960,10 @@ _FTS5 = "fts5(words, content='', tokenize='porter unicode61 remove_diacritics 2'
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE documents (id INTEGER PRIMARY KEY, workspace TEXT, key TEXT, kind TEXT,
-    title TEXT, name TEXT, project TEXT, sha256 TEXT, signature TEXT, start TEXT,
-    end TEXT, blocks TEXT, UNIQUE (workspace, key));
+    title TEXT, name TEXT, project TEXT, abandoned TEXT, sha256 TEXT, signature TEXT,
+    start TEXT, end TEXT, blocks TEXT, UNIQUE (workspace, key));
 CREATE TABLE chapters (id INTEGER PRIMARY KEY, document INTEGER, first INTEGER,
-    excerpts BLOB);
+    abandoned INTEGER, excerpts BLOB);
 CREATE INDEX chapters_of ON chapters (document, first);
 CREATE INDEX documents_newest ON documents (kind, end, name, workspace);
 """ + "".join(f"CREATE VIRTUAL TABLE {kind} USING {_FTS5};" for kind in KINDS)
@@ -3369,22 +4045,22 @@ def condense(message: Message) -> str:
 
 def cut_chapters(
     messages: Iterable[tuple[int, Message]], mask: Callable
-) -> Iterator[list[Excerpt]]:
-    """Yield chapters: consecutive messages up to a size, masked before they are cut,
-    for half a secret has no shape. A message of several chapters begins the first and
-    is all of the others but the last."""
+) -> Iterator[tuple[bool, list[Excerpt]]]:
+    """Yield chapters: whether it was abandoned, and consecutive messages up to a size,
+    masked before they are cut, for half a secret has no shape. A message of several
+    chapters begins the first and is all of the others but the last."""
     chapter: list[Excerpt] = []
-    room = CHAPTER_CHARS
+    room, abandoned = CHAPTER_CHARS, False
     for number, message in messages:
         text = condense(dataclasses.replace(message, text=mask(message.text)))
         for part in split_parts(text, CHAPTER_CHARS):
-            if chapter and len(text) > room:
-                yield chapter
+            if chapter and (len(text) > room or message.abandoned != abandoned):
+                yield abandoned, chapter
                 chapter, room = [], CHAPTER_CHARS
             chapter.append(Excerpt(number, message.time, part))
-            room -= len(part)
+            room, abandoned = room - len(part), message.abandoned
     if chapter:
-        yield chapter
+        yield abandoned, chapter
 
 
 def unpack_chapter(packed: bytes) -> list[Excerpt]:
@@ -3410,6 +4086,7 @@ class Indexed:
     title: str
     name: str
     project: str
+    abandoned: str  # of a session: which messages were taken back
     sha256: str
     signature: str
     start: str
@@ -3420,7 +4097,7 @@ class Indexed:
     @property
     def text(self) -> tuple[str, ...]:
         """Return what the rows of its chapters follow from."""
-        return self.title, self.name, self.project, self.sha256
+        return self.title, self.name, self.project, self.abandoned, self.sha256
 
 
 _COLUMNS = ", ".join(field.name for field in dataclasses.fields(Indexed))
@@ -3442,6 +4119,17 @@ def index_key(path: str) -> str:
     return path if path == OVERVIEW or path.startswith("knowledge/") else ""
 
 
+def list_keys(store: Store, entry: Entry) -> list[str]:
+    """Return the keys that a journal line is about: a later part of a Codex thread
+    takes back what stands in the ones before it."""
+    key = index_key(entry.path)
+    if not key.startswith("sessions/"):
+        return [key] if key else []
+    thread = thread_of(session_of(entry.path))
+    parts = store.journal.ledger(entry.workspace).parts.get(thread, [])
+    return [f"sessions/{part}" for part in parts]
+
+
 def find_source(
     store: Store, workspace_id: str, key: str, mask: Callable
 ) -> Source | None:
@@ -3459,13 +4147,18 @@ def find_source(
     except FedmemError as e:
         log.info("not indexed: %s", e)
         return None
-    text, when = mask(data.decode("utf-8", "replace")), document.modified
+    text, when = show_document(data, mask), document.modified
     sections = _HEADING.split(text)
     title = sections[1].partition("\n")[0].strip("# ") if sections[1:] else ""
     notes = [Message("note", section, when) for section in sections if section]
-    about = workspace_id, key, "knowledge", title, path, project, document.sha256
+    about = workspace_id, key, "knowledge", title, path, project, "", document.sha256
     row = Indexed(*about, f"{signature}", when, when)
     return Source(row, lambda _: enumerate(notes))
+
+
+def show_document(data: bytes, mask: Callable) -> str:
+    """Return a document's text as it is searched."""
+    return mask(strip_escapes(data.decode("utf-8", "replace")))
 
 
 def _find_session(
@@ -3479,11 +4172,13 @@ def _find_session(
         return None
     session, received = archive.session, ledger.entries[archive.path].time
     signature = f"{sign_file(store.root, archive.relative)}"
-    about = workspace_id, key, "sessions", session.title, archive.name, project
+    title, cut = title_of(store, archive), find_cut(store, archive)
+    about = workspace_id, key, "sessions", title, archive.name, project
+    abandoned = format_json([session.abandoned, cut if cut < math.inf else -1])
     times = session.start or received, session.end or received
     offsets = [block.archive_offset for block in session.blocks]
     blocks = format_json([session.uses_items, offsets])
-    row = Indexed(*about, session.sha256, signature, *times, blocks)
+    row = Indexed(*about, abandoned, session.sha256, signature, *times, blocks)
     return Source(row, functools.partial(iter_messages, store, archive), session)
 
 
@@ -3654,7 +4349,7 @@ class IndexWriter:
 
     def _find_restart(self, old: Indexed, source: Source) -> int:
         """Return the first message of the last chapter that growth may have changed."""
-        if old.text[:3] != source.row.text[:3]:
+        if old.text[:-1] != source.row.text[:-1]:
             return 0
         sql = "SELECT max(first) FROM chapters WHERE document = ? AND first <= ?"
         same = count_same_messages(old.blocks, source.session)
@@ -3662,12 +4357,13 @@ class IndexWriter:
 
     def _add(self, row: Indexed, messages: Iterable[tuple[int, Message]]) -> None:
         """Add a document's chapters."""
-        keep = "INSERT INTO chapters (document, first, excerpts) VALUES (?, ?, ?)"
+        columns = "document, first, abandoned, excerpts"
+        keep = f"INSERT INTO chapters ({columns}) VALUES (?, ?, ?, ?)"
         find = f"INSERT INTO {row.kind} (rowid, words) VALUES (?, ?)"
         try:
-            for chapter in cut_chapters(messages, self._mask):
+            for abandoned, chapter in cut_chapters(messages, self._mask):
                 packed = zlib.compress(encode_json(chapter), COMPRESSION_LEVEL)
-                values = row.id, chapter[0].number, packed
+                values = row.id, chapter[0].number, abandoned, packed
                 added = self.database.execute(keep, values).lastrowid
                 self.database.execute(find, (added, _list_words(row, chapter)))
         except Exhausted:
@@ -3857,8 +4553,8 @@ class Indexer:
         self._store.journal.refresh()
         self._reached, self._written = self._store.journal.last_seq, seq
         for workspace_id, ledger in list(self._store.journal.ledgers.items()):
-            for path, entry in list(ledger.entries.items()):
-                if entry.seq > seq and (key := index_key(path)):
+            for entry in list(ledger.entries.values()):
+                for key in list_keys(self._store, entry) if entry.seq > seq else ():
                     self._pending[workspace_id, key] = None
 
     def _take_changed(self) -> None:
@@ -3867,7 +4563,7 @@ class Indexer:
         while self._changed:
             entry = self._changed.popleft()
             self._reached = max(self._reached, entry.seq)
-            if key := index_key(entry.path):
+            for key in list_keys(self._store, entry):
                 self._pending[entry.workspace, key] = None
 
     def compare_files(self) -> None:
@@ -3925,8 +4621,9 @@ class Scope:
 
 def rank_chapters(
     database: sqlite3.Connection, match: str, scope: Scope
-) -> list[tuple[int, int, str, float]]:
-    """Return chapter, document, its end and score of what fits an expression best."""
+) -> list[tuple[int, int, str, bool, float]]:
+    """Return chapter, document, its end, whether the chapter was abandoned, and score
+    of what fits an expression best."""
     limits, values = _limit_documents(scope)
     ranked = (
         f"SELECT rowid AS chapter, -bm25({scope.kind}) AS score FROM {scope.kind} "
@@ -3936,7 +4633,7 @@ def rank_chapters(
     inner, outer = ("", f"WHERE {limits} {best}") if values else (best, "")
     joined = "JOIN chapters ON chapters.id = chapter"
     joined += " JOIN documents ON documents.id = document"
-    columns = "chapter, document, end, score"
+    columns = "chapter, document, end, chapters.abandoned, score"
     sql = f"SELECT {columns} FROM ({ranked} {inner}) {joined} {outer}"
     rows = database.execute(sql, (match, *values)).fetchall()
     if len(rows) < RANKED_ROWS or len({row[1] for row in rows}) > RANKED_ROWS // 4:
@@ -3945,6 +4642,7 @@ def rank_chapters(
     # times as slow.
     place = "row_number() OVER (PARTITION BY document ORDER BY score DESC) AS place"
     inner = f"SELECT {columns}, {place} FROM ({ranked}) {joined} WHERE {limits}"
+    columns = columns.replace("chapters.", "")
     sql = f"SELECT {columns} FROM ({inner}) WHERE place <= 3 {best}"
     return database.execute(sql, (match, *values)).fetchall()
 
@@ -4091,6 +4789,7 @@ class Passage:
     name: str  # knowledge path or session id
     number: int
     text: str
+    abandoned: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -4356,6 +5055,7 @@ class Ranked:
     score: float
     document: int
     chapter: int
+    abandoned: bool = False
     place: tuple[int, int] = (0, 0)
 
 
@@ -4402,12 +5102,15 @@ def rank_documents(
     """
     rows = rank_chapters(database, " OR ".join(matches), scope) if matches else []
     looked: list[tuple[float, str, Ranked]] = []
-    copies: dict[tuple[str, str], tuple[str, int]] = {}
-    lines: dict[int, tuple[str, str]] = {}
+    copies: dict[tuple, tuple[str, int]] = {}
+    lines: dict[int, list[tuple]] = {}
     left = DENSE_ROWS
-    for chapter, document, end, score in rows:
+    for chapter, document, end, abandoned, score in rows:
+        weight = ABANDONED_WEIGHT if abandoned else 1.0
+        score *= weight
         if not left:
-            looked.append((0.0, end, Ranked(score, document, chapter)))
+            row = Ranked(score, document, chapter, bool(abandoned))
+            looked.append((0.0, end, row))
             continue
         name, title = read_indexed(database, document)[2:4]
         excerpts = read_chapter(database, chapter)
@@ -4418,24 +5121,39 @@ def rank_documents(
         worth, place = find_densest(found, probe.values, held)
         if not any(place):  # the head has all of it: where the text has most
             _, place = find_densest(found, probe.values)
-        looked.append((worth, end, Ranked(score, document, chapter, place)))
-        excerpt, _ = locate(excerpts, place)
-        line = excerpt.time, excerpt.text
-        left -= line not in copies  # a line's repetitions take no other's place
-        if scope.kind == "sessions" and excerpt.time:
-            lines[chapter] = line
-            copies[line] = min(copies.get(line, (end, document)), (end, document))
+        row = Ranked(score, document, chapter, bool(abandoned), place)
+        looked.append((worth * weight, end, row))
+        marks = mark_line(excerpts, place) if scope.kind == "sessions" else []
+        lines[chapter] = marks
+        left -= not any(mark in copies for mark in marks)  # takes no other's place
+        for mark in marks:
+            copies[mark] = min(copies.get(mark, (end, document)), (end, document))
     densest = max((worth for worth, _, _ in looked), default=0.0) or 1.0
     best: dict[int, tuple[float, str, Ranked]] = {}
     for worth, end, row in looked:
-        score = row.score / rows[0][3] + DENSE_WEIGHT * worth / densest
-        line = lines.get(row.chapter)
-        if line and copies[line][1] != row.document:
+        score = row.score / rows[0][-1] + DENSE_WEIGHT * worth / densest
+        if any(copies[mark][1] != row.document for mark in lines.get(row.chapter, ())):
             continue  # a forked or resumed transcript repeats it: the older one counts
         if row.document not in best or score > best[row.document][0]:
             best[row.document] = score, end, dataclasses.replace(row, score=score)
     order = sorted(best.values(), key=lambda b: (round(b[0], 4), b[1]), reverse=True)
     return [row for _, _, row in order]
+
+
+def mark_line(chapter: list[Excerpt], place: tuple[int, int]) -> list[tuple]:
+    """Return what a line has in common with its copies in forked and resumed
+    transcripts: time and text; or its text, its number and the text of a neighbour,
+    for Codex copies a thread with the fork's moment as the time of all."""
+    excerpt, _ = locate(chapter, place)
+    marks = [(excerpt.time, excerpt.text)] if excerpt.time else []
+    at = chapter.index(excerpt)
+    for step in (-1, 1):
+        if 0 <= at + step < len(chapter):
+            beside = chapter[at + step]
+            place = excerpt.number, beside.number
+            if place[0] != place[1]:
+                marks.append((*place, excerpt.text, beside.text))
+    return marks
 
 
 def locate(chapter: list[Excerpt], place: tuple[int, int]) -> tuple[Excerpt, tuple]:
@@ -4471,7 +5189,7 @@ def search_index(
             continue  # since it was indexed
         excerpt, span = locate(read_chapter(database, row.chapter), row.place)
         where = workspace_id, excerpt.time or end, title or name, name
-        passage = Passage(*where, excerpt.number, excerpt.text)
+        passage = Passage(*where, excerpt.number, excerpt.text, row.abandoned)
         matches = max(1, len(probe.find(excerpt.text)))
         hits.append(make_hit(passage, span, matches, row.score))
     return hits, len(ranked), note, probe.is_literal_missed
@@ -4527,7 +5245,11 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
             )
             score += worth / (1 + len(probe.values))
             hits.append(dataclasses.replace(hit, score=round(score, 4)))
-    return sorted(hits, key=lambda h: (h.score, h.passage.date), reverse=True)
+    return sorted(
+        hits,
+        key=lambda h: (not h.passage.abandoned, h.score, h.passage.date),
+        reverse=True,
+    )
 
 
 def find_spans(
@@ -4549,11 +5271,12 @@ def find_spans(
 # What of a raw transcript may show more than its own letters: escapes of ASCII and of
 # the letters that fold to it, control characters that JSON can write in two ways, and
 # text from which a reminder is cut out.
-_ESCAPES = re.compile(rb"\\u(?:00(?:0[89acd]|[2-7])|013[01]|017f|212a)")
+_ESCAPES = re.compile(rb"\\u(?:00(?:0[89acd]|1b|9|[2-7])|013[01]|017f|212a)")
 _CUT = re.compile(rb"\w<system-reminder>")
 _FOLDING = {"i": "\u0130\u0131", "s": "\u017f", "k": "\u212a"}
-_TEMPLATES = "error: image document none null infinity " + " ".join(
-    f"[redacted:{s[0]}]" for s in _SHAPES
+_TEMPLATES = "error: image document none null infinity in one line: too much to be "
+_TEMPLATES += "shown started in the background: " + " ".join(
+    f"[redacted:{kind}]" for kind, _, _ in (*_TOKEN_PATTERNS, *SECRET_PATTERNS)
 )
 
 
@@ -4635,7 +5358,7 @@ def search(
     if not found and ranked["total"]:
         note = f"{ranked['note']} {scan.explain()}".strip()
         return {**ranked, "note": note, "cursor": scan.cursor}
-    found.sort(key=lambda hit: hit.passage.date, reverse=True)
+    found.sort(key=lambda h: (not h.passage.abandoned, h.passage.date), reverse=True)
     hits = found[query.offset : query.offset + query.limit]
     note = ranked["note"]
     if ranked["total"]:
@@ -4758,7 +5481,7 @@ def search_documents(
                 scan.reach(place, 0)
                 with contextlib.suppress(NotFound, NotAllowed, TooLarge):
                     document, data = read_document(store, workspace_id, path)
-                    text = mask(data.decode("utf-8", "replace"))
+                    text = show_document(data, mask)
                     yield Passage(workspace_id, document.modified, path, path, 0, text)
 
     return search(store, index, query, "knowledge", passages)
@@ -4802,14 +5525,14 @@ def _iter_passages(
         shown = b"" if may_hold is None else join_shown(block)
         return may_hold is None or is_masked_by(mask, shown) or may_hold(shown)
 
-    title = mask(archive.session.title) or archive.name
+    title = mask(title_of(store, archive)) or archive.name
     start = archive.session.start
     try:
         for number, message in iter_messages(store, archive, first, look):
             scan.reach(place, number)
             date = message.time or start
             where = archive.workspace_id, date, title, archive.name, number
-            yield Passage(*where, mask(message.text))
+            yield Passage(*where, mask(message.text), message.abandoned)
     except (Damaged, NotFound) as e:
         log.warning("session left out of the search: %s", e)
 
@@ -4920,6 +5643,7 @@ PARAMETERS = {
     "total_size": Parameter("of the raw transcript", high=MAX_TRANSCRIPT_BYTES),
     "sha256": Parameter("of the raw transcript", is_digest=True),
     "base_sha256": Parameter("of the archived transcript it continues", is_digest=True),
+    "title": Parameter("", MAX_NAME_CHARS),
     "deep": Parameter("re-hash the archive"),
 }
 # read_session counts from the end with a negative offset.
@@ -5273,6 +5997,8 @@ def _search(ctx: Context, find: Callable, wanted: Query) -> dict:
     page["offset"] = wanted.offset
     for i, hit in enumerate(page["hits"]):
         row = {n: v for n, v in vars(hit.passage).items() if n != "text"}
+        if not row["abandoned"]:
+            del row["abandoned"]
         found = {"matches": hit.matches, "score": hit.score}
         page["hits"][i] = {**row, **found, "snippet": hit.passage.text}
     return page
@@ -5318,14 +6044,42 @@ def _session_row(ctx: Context, archive: Archive) -> dict:
         "session_id": session_id,
         "workspace_id": archive.workspace_id,
         "tool": ctx.store.registry.require(archive.workspace_id).tool,
-        "title": ctx.mask(session.title),
+        "title": ctx.mask(title_of(ctx.store, archive)),
         "start": session.start,
         "end": rank_head(ctx.store, archive)[0],
         "messages": session.messages,
         "size": session.size,
         "sha256": session.sha256,
         "revisions": [_name_revision(ledger, p) for p in paths if p != archive.path],
+        **_describe_origin(ctx, archive),
     }
+
+
+def _describe_origin(ctx: Context, archive: Archive) -> dict:
+    """Return what lists say of what a session goes on from, with the call that reads
+    on there backwards; empty for most."""
+    origin, parent = find_origin(ctx.store, archive), archive.session.about.get("parent")
+    told = {"parent": parent} if isinstance(parent, str) else {}
+    if origin is None:
+        return told
+    where = {"workspace_id": origin.workspace_id, "session_id": origin.session_id}
+    told["continues"] = {**where, "messages": origin.messages}
+    if origin.messages >= 0:
+        first = max(0, origin.messages - 20) if "continues" in archive.session.about else 0
+        told["continues"]["read"] = f"read_session({_given(**where)}offset={first})"
+    return told
+
+
+def format_origin(row: dict) -> str:
+    """Return what a row says of what its session goes on from, empty for nothing."""
+    texts = [f" · sub-agent of `{row['parent']}`"] if row.get("parent") else []
+    if known := row.get("continues"):
+        text = f" · continues `{known['session_id']}`"
+        if known["messages"] > 0:
+            text += f" after its first {plural(known['messages'], 'message')}"
+        texts.append(f"{text} (not in the memory)" if known["messages"] < 0 else text)
+        texts += [f": {known['read']}"] if "read" in known else []
+    return "".join(texts)
 
 
 def _name_revision(ledger: Ledger, path: str) -> str:
@@ -5369,15 +6123,16 @@ def tool_read_session(
         used += len(row["text"])
         if len(rows) == limit or used > MAX_PARSED_LINE_BYTES:
             break
-    title = ctx.mask(session.title) or session_id
     again = _given(workspace_id=workspace_id, session_id=session_id)
     again += "view=raw, " * (view == "raw")
+    about = _session_row(ctx, archive)
     return {
         "_heading": (
-            f"Session `{archive.name}` of workspace `{workspace_id}` · {title!r} · "
-            f"{format_minute(session.start)} to {format_minute(session.end)}"
+            f"Session `{archive.name}` of workspace `{workspace_id}` · "
+            f"{about['title'] or session_id!r} · {format_minute(session.start)} to "
+            f"{format_minute(session.end)}{format_origin(about)}"
         ),
-        **_session_row(ctx, archive),
+        **about,
         "session_id": archive.name,
         "messages": rows,
         "total": total,
@@ -5393,14 +6148,16 @@ def _read_messages(ctx: Context, archive: Archive, offset: int) -> Iterator[dict
     if offset < archive.session.messages:
         for number, message in iter_messages(ctx.store, archive, offset):
             row = {"number": number, "role": message.role, "time": message.time}
+            row |= {"abandoned": True} if message.abandoned else {}
             yield {**row, "text": ctx.mask(message.text)}
 
 
 def _read_raw(ctx: Context, archive: Archive, offset: int) -> Iterator[dict]:
     """Yield verbatim lines from line `offset` on, masked for an AI."""
-    for number, line in read_lines(ctx.store, archive, offset):
-        if line is None:
-            text = "(a line over 4 MiB: the sync token reads it with view=data)"
+    for number, line, size in read_lines(ctx.store, archive, offset):
+        if size > len(line):
+            text = f"(a line of {format_size(size)}: the sync token reads it with "
+            text += "view=data)"
         else:
             text = line.decode("utf-8", "replace").rstrip("\r\n")
             text = mask_line(text) if ctx.is_masked else text
@@ -5593,11 +6350,13 @@ def tool_upload_session(
     total_size: int = -1,
     sha256: str = "",
     base_sha256: str = "",
+    title: str = "",
     deep: bool = False,
 ) -> dict:
     """Archive a transcript, byte for byte: whole as content, or in pieces as data with
     offset, total_size and sha256 (with base_sha256: only what was added to an archived
-    one). With neither: say what is archived and where an upload goes on.
+    one). With neither: say what is archived and where an upload goes on. title: what
+    its tool calls the session.
 
     Example: {"workspace_id": "w", "write_token": "w1.0", "session_id": "3f2a"}
     """
@@ -5618,8 +6377,13 @@ def tool_upload_session(
     else:
         home = find_session(ctx.store, workspace, session_id)
         deep = deep and home == workspace_id  # for what is damaged there is set aside
+        write_title(ctx.store, home, session_id, title, ctx.caller.scope)
         return probe_session(ctx.store, home, session_id, sha256, deep)
-    return receive_piece(ctx.store, workspace_id, session_id, piece, ctx.caller.scope)
+    where = ctx.store, workspace_id, session_id
+    receipt = receive_piece(*where, piece, ctx.caller.scope)
+    if receipt["status"] not in ("partial", "restart"):
+        write_title(*where, title, ctx.caller.scope)
+    return receipt
 
 
 def _unpack_data(data: str) -> bytes:
@@ -5831,12 +6595,14 @@ def format_session_row(row: dict) -> str:
         f"- `{row['workspace_id']}` · {format_minute(row['end'])} · "
         f"{row['title'] or '(no title)'} · session_id `{row['session_id']}` · "
         f"{plural(row['messages'], 'message')}, {format_size(row['size'])}{more}"
+        f"{format_origin(row)}"
     )
 
 
 def format_hit_row(row: dict) -> str:
     """Return a hit: where and when, how to read it, what it says."""
     times = f" · {row['matches']} matches" if row["matches"] > 1 else ""
+    times += " · abandoned: taken back later" if row.get("abandoned") else ""
     number = f" · message {row['message']}" if "message" in row else ""
     return (
         f"- `{row['workspace_id']}` · {format_minute(row['date'])} · "
@@ -5847,6 +6613,7 @@ def format_hit_row(row: dict) -> str:
 def format_message_head(row: dict) -> str:
     """Return who said a message and when."""
     when = f" · {format_minute(row['time'])}" if row["time"] else ""
+    when += " · abandoned: taken back later" if row.get("abandoned") else ""
     return f"### {row['number']} {row['role']}{when}"
 
 
@@ -9811,7 +10578,7 @@ def check_store(
 
 def _lock_name(path: str) -> str:
     """Return the path under which writers of a file hold a lock."""
-    return f"sessions/{session_of(path)}" if path.startswith("sessions/") else path
+    return index_key(path) if path.startswith("sessions/") else path
 
 
 def _repair_file(store: Store, workspace_id: str, relative: str) -> None:
@@ -9844,7 +10611,7 @@ def _check_file(store: Store, workspace_id: str, relative: str, deep: bool) -> s
         if path == "identity.json":
             is_sound = parse_workspace(read_json_file(store.root, relative))
             return "" if is_sound else "unreadable"
-        if path.startswith("sessions/"):
+        if path.startswith("sessions/") and not path.endswith(TITLE_ENDING):
             if not path.endswith(".jsonl.gz"):
                 is_aside = ".jsonl.gz.damaged-" in path
                 return "damaged; it was set aside" if is_aside else ""
@@ -10128,8 +10895,8 @@ def _write_transcript(store: Store, archive: Archive, target: str) -> None:
 
 def _write_page(store: Store, archive: Archive, target: str, mask: Callable) -> None:
     """Write a session's page; its name begins with the day and the title."""
-    session = archive.session
-    name = f"{session.start[:10]}-{make_slug(mask(session.title))}-{archive.name}.md"
+    title = make_slug(mask(title_of(store, archive)))
+    name = f"{archive.session.start[:10]}-{title}-{archive.name}.md"
     path = f"{archive.workspace_id}/sessions/{name.lstrip('-')}"
     with replace_file(target, path, durable=False) as out:
         for text in iter_page(store, archive, mask):
@@ -10141,14 +10908,15 @@ def iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[str]:
     given and answered."""
     session = archive.session
     yield (
-        f"# {mask(session.title) or archive.name}\n\nSession `{archive.name}` of "
+        f"# {mask(title_of(store, archive)) or archive.name}\n\nSession `{archive.name}` of "
         f"`{archive.workspace_id}`, {format_minute(session.start)} to "
         f"{format_minute(session.end)}, {plural(session.messages, 'message')}.\n"
     )
     for number, message in iter_messages(store, archive):
-        when = f" · {format_minute(message.time)}" if message.time else ""
-        yield f"\n## {number} {message.role}{when}\n"
-        lines = mask(message.text).split("\n")
+        row = {"number": number, "role": message.role, "time": message.time}
+        row["abandoned"] = message.abandoned
+        yield f"\n{format_message_head(row)[1:]}\n"
+        lines = clean_text(mask(message.text)).split("\n")
         is_tool = message.role == "tool"
         for is_fenced, group in itertools.groupby(
             lines, lambda line, is_tool=is_tool: is_tool or line.startswith("→ ")
