@@ -189,6 +189,7 @@ RANKED_ROWS = 200  # of the best chapters; more cannot be paged through
 DENSE_CHARS = 400
 DENSE_WEIGHT = 0.7  # of the words that stand together against those of a chapter
 ABANDONED_WEIGHT = 0.5  # of a turn that was taken back: what was kept comes first
+PIECE_WEIGHT = 0.25  # of a name's pieces against the whole of it, to find the place
 DENSE_ROWS = 30  # of the best chapters are looked at; 10 find nearly as much
 SEARCH_BUDGET_S = 5.0  # what a person waits for
 SNIPPET_CHARS = 240
@@ -4218,7 +4219,11 @@ def connect_index(folder: str, create: bool = False) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-    database.execute(f"PRAGMA cache_size = -{INDEX_CACHE_BYTES // KIB}")
+    try:
+        database.execute(f"PRAGMA cache_size = -{INDEX_CACHE_BYTES // KIB}")
+    except sqlite3.Error:  # an open one would keep its handle until gc
+        database.close()
+        raise
     return database
 
 
@@ -4790,6 +4795,7 @@ class Passage:
     number: int
     text: str
     abandoned: bool = False
+    pieces: bool = False  # it has only pieces of a name that was asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -4908,13 +4914,15 @@ class RegexChild:
 class Terms:
     """Hold a query in words: its words with their weights, neighbours (which count when
     they stand together), those of them that code wrote as one, phrases that must be
-    there and that must not. All are in the form of split_words."""
+    there and that must not, and the pieces of names (getUserName), which count only
+    together. All are in the form of split_words."""
 
     words: dict[str, float]
     pairs: tuple[tuple[str, str], ...]
     compounds: tuple[str, ...]
     required: tuple[str, ...]
     banned: tuple[str, ...]
+    names: tuple[tuple[str, ...], ...] = ()
 
 
 def split_query(text: str) -> list[str]:
@@ -4927,6 +4935,7 @@ def parse_terms(text: str) -> Terms:
     a name (a capital that does not begin the query) counts twice."""
     words: dict[str, float] = {}
     pairs, compounds, phrases, before = [], [], {"": [], "-": []}, ""
+    names: list[tuple[str, ...]] = []
     for found in re.finditer(r'(?<!\S)(-?)(?:"([^"]+)"|(\S+))', text):
         dash, phrase, word = found.groups(default="")
         if phrase or (dash and _EXCLUDED.fullmatch(word)):
@@ -4936,18 +4945,21 @@ def parse_terms(text: str) -> Terms:
         for run in _UNSPACED_RUNS.findall(word):
             parts = split_query(run)
             is_code = len(parts) > 1 and not re.search("['\u2019]", run)
+            is_name = is_code and run.isascii()
             weight = 2.0 if found.start() and re.match(r"\W*[A-Z]", run) else 1.0
             for i, part in enumerate(parts):
                 counts = part not in STOP_WORDS
                 if before and before != part and (counts or (i and is_code)):
                     pairs.append((before, part))
-                    if i and is_code:
+                    if i and is_code and not is_name:
                         compounds.append(f"{before} {part}")
                 before = part if counts or is_code else ""
-                if counts:
+                if counts and not is_name:
                     words[part] = max(weight, words.get(part, 0))
-            if is_code and run.isascii():
+            if is_name:
                 words["".join(parts)] = weight
+                compounds.append(" ".join(parts))
+                names.append(tuple(parts))
     if not words and not phrases[""]:
         rest = re.sub(rf"(?<!\S)-(?:{_EXCLUDED.pattern})(?!\S)", "", text)
         words = dict.fromkeys(split_query(rest), 1.0)
@@ -4956,8 +4968,15 @@ def parse_terms(text: str) -> Terms:
         words.update(dict.fromkeys(inner or phrase.split(), 1.0))
     compounds += phrases[""]
     words = dict(itertools.islice(words.items(), MAX_TERMS))
-    several = (pairs, compounds, *phrases.values())
+    several = (pairs, compounds, *phrases.values(), names)
     return Terms(words, *(tuple(dict.fromkeys(x))[:MAX_TERMS] for x in several))
+
+
+def list_pieces(name: tuple[str, ...]) -> list[str]:
+    """Return the pieces of a name that tell something where they stand together, none
+    when there are not two: a lone letter or number tells nothing."""
+    pieces = [p for p in dict.fromkeys(name) if len(p) > 1 and not p.isdigit()]
+    return pieces if len(pieces) > 1 else []
 
 
 def quote(words: str) -> str:
@@ -5057,14 +5076,15 @@ class Ranked:
     chapter: int
     abandoned: bool = False
     place: tuple[int, int] = (0, 0)
+    has_pieces: bool = False  # of a name, and nothing else
 
 
 def make_probe(
     database: sqlite3.Connection, kind: str, terms: Terms, literal: str = ""
-) -> tuple[Probe, list[str]]:
-    """Return what looks for a query's terms in a text, each worth what it tells, and
-    the FTS5 expressions of them. A number or an id that nothing has, or the only word,
-    stands for what it begins."""
+) -> tuple[Probe, list[str], list[str]]:
+    """Return what looks for a query's terms in a text, each worth what it tells, the
+    FTS5 expressions of them, and those of the pieces of names. A number or an id that
+    nothing has, or the only word, stands for what it begins."""
     words, found, counts = {}, [], collections.Counter()
     for word, weight in terms.words.items():
         match = quote(word)
@@ -5076,6 +5096,17 @@ def make_probe(
             counts[word] = count
             words[word] = weight * weigh(database, count)
             found.append((count, [match] * int(weight)))
+    together = []
+    for name in terms.names:
+        for part in name:
+            count = counts[part] or count_chapters(database, kind, quote(part))
+            if count and part not in words:
+                counts[part] = count
+                worth = PIECE_WEIGHT if part in list_pieces(name) else 0.0
+                words[part] = worth * weigh(database, count)
+        match = " AND ".join(map(quote, list_pieces(name)))
+        if match and 0 < count_chapters(database, kind, match) <= MATCHED_ROWS:
+            together.append(f"({match})")
     pairs = {
         pair: weigh(database, count_chapters(database, kind, quote(" ".join(pair))))
         for pair in terms.pairs
@@ -5088,7 +5119,7 @@ def make_probe(
         if left >= 0 or not matches:
             matches += expressions
     matches += map(quote, terms.compounds)
-    return Probe(words, pairs, literal), matches
+    return Probe(words, pairs, literal), matches, together
 
 
 def rank_documents(
@@ -5140,6 +5171,19 @@ def rank_documents(
     return [row for _, _, row in order]
 
 
+def rank_all(
+    database: sqlite3.Connection, probe: Probe, matches: tuple, scope: Scope
+) -> list[Ranked]:
+    """Return what rank_documents finds, and behind it documents that have only the
+    pieces of a name."""
+    ranked = rank_documents(database, probe, matches[0], scope)
+    known = {row.document for row in ranked}
+    for row in rank_documents(database, probe, matches[1], scope):
+        if row.document not in known:
+            ranked.append(dataclasses.replace(row, has_pieces=True))
+    return ranked
+
+
 def mark_line(chapter: list[Excerpt], place: tuple[int, int]) -> list[tuple]:
     """Return what a line has in common with its copies in forked and resumed
     transcripts: time and text; or its text, its number and the text of a neighbour,
@@ -5174,12 +5218,12 @@ def search_index(
     terms, literal = parse_terms(query.text), find_literal(query)
     required, banned = (tuple(map(quote, p)) for p in (terms.required, terms.banned))
     scope = dataclasses.replace(scope, required=required, banned=banned)
-    probe, matches = make_probe(database, scope.kind, terms, literal)
-    ranked = rank_documents(database, probe, matches, scope)
+    probe, matches, pieces = make_probe(database, scope.kind, terms, literal)
+    ranked = rank_all(database, probe, (matches, pieces), scope)
     note = ""
     if terms.required and not ranked:
         scope = dataclasses.replace(scope, required=())
-        ranked = rank_documents(database, probe, matches, scope)
+        ranked = rank_all(database, probe, (matches, pieces), scope)
         note = "Nothing has the quoted phrase; these hold its words." if ranked else ""
     hits = []
     for row in ranked[query.offset : query.offset + query.limit]:
@@ -5189,7 +5233,8 @@ def search_index(
             continue  # since it was indexed
         excerpt, span = locate(read_chapter(database, row.chapter), row.place)
         where = workspace_id, excerpt.time or end, title or name, name
-        passage = Passage(*where, excerpt.number, excerpt.text, row.abandoned)
+        marks = row.abandoned, row.has_pieces
+        passage = Passage(*where, excerpt.number, excerpt.text, *marks)
         matches = max(1, len(probe.find(excerpt.text)))
         hits.append(make_hit(passage, span, matches, row.score))
     return hits, len(ranked), note, probe.is_literal_missed
@@ -5215,7 +5260,11 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
     """Return the best passage of each document without the index, the best first: rare
     words weigh more, and passages in which more of the words stand come first."""
     terms, literal = parse_terms(query.text), find_literal(query)
-    probe = Probe(dict.fromkeys(terms.words, 1.0), {}, literal)
+    pieces = [p for name in terms.names for p in name if p not in terms.words]
+    words = {**dict.fromkeys(pieces, 0.0), **dict.fromkeys(terms.words, 1.0)}
+    pairs = {pair: 1.0 for pair in terms.pairs if set(pair) & set(pieces)}
+    probe, order = Probe(words, pairs, literal), list(words)
+    together = [{order.index(p) for p in list_pieces(name)} for name in terms.names]
     required, banned = (
         [re.compile(rf"\b{fold_letters(p)}".replace(" ", r"[\W_]*"), re.I) for p in ps]
         for ps in (terms.required, terms.banned)
@@ -5239,6 +5288,11 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
         scan.is_whole = True
     hits = []
     for had, phrases, worth, hit in groups.values():
+        if hit and not any(probe.values[i] for i in had):
+            if not any(group and group <= had for group in together):
+                continue
+            passage = dataclasses.replace(hit.passage, pieces=True)
+            hit = dataclasses.replace(hit, passage=passage)
         if hit and phrases == set(range(len(required))):
             score = sum(
                 probe.values[i] * math.log(1 + len(groups) / counts[i]) for i in had
@@ -5247,7 +5301,7 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
             hits.append(dataclasses.replace(hit, score=round(score, 4)))
     return sorted(
         hits,
-        key=lambda h: (not h.passage.abandoned, h.score, h.passage.date),
+        key=lambda h: (not h.passage.pieces, h.score, h.passage.date),
         reverse=True,
     )
 
@@ -5997,8 +6051,9 @@ def _search(ctx: Context, find: Callable, wanted: Query) -> dict:
     page["offset"] = wanted.offset
     for i, hit in enumerate(page["hits"]):
         row = {n: v for n, v in vars(hit.passage).items() if n != "text"}
-        if not row["abandoned"]:
-            del row["abandoned"]
+        for mark in ("abandoned", "pieces"):
+            if not row[mark]:
+                del row[mark]
         found = {"matches": hit.matches, "score": hit.score}
         page["hits"][i] = {**row, **found, "snippet": hit.passage.text}
     return page
@@ -6603,6 +6658,7 @@ def format_hit_row(row: dict) -> str:
     """Return a hit: where and when, how to read it, what it says."""
     times = f" · {row['matches']} matches" if row["matches"] > 1 else ""
     times += " · abandoned: taken back later" if row.get("abandoned") else ""
+    times += " · only pieces of the name" if row.get("pieces") else ""
     number = f" · message {row['message']}" if "message" in row else ""
     return (
         f"- `{row['workspace_id']}` · {format_minute(row['date'])} · "
@@ -8102,7 +8158,8 @@ function sessionRows(list, tell = (it) => placeName(it.workspace_id)) {
   const days = [...Map.groupBy(list, (it) => when(it.end, "full").textContent)];
   return days.map(([day, all]) => [h("h3", day), h("ol", all.map((it) => row(
     link("s", it.workspace_id, it.session_id), it.title || it.session_id,
-    count(it.messages, "message"), tell(it), when(it.end, undefined, "short"))))]);
+    count(it.messages, "message"), [tell(it), it.continues && " · goes on from another"],
+    when(it.end, undefined, "short"))))]);
 }
 const placeRows = (list) => h("ol.rows", list.map((it) => row(
   link("w", it.workspace_id), it.project, when(it.last_activity), dots(it.machine,
@@ -8246,12 +8303,14 @@ function showMessage(it, where, isAim) {
   const isCall = (text) => it.role === "assistant" && text.startsWith("→ ");
   const pieces = it.text.split(/\n(?=→ )|(?<=^→ .*\}$)\n/m);
   const kind = pieces.every(isCall) ? "calls" : it.role;
-  const label = { user: "User", summary: "Summary", assistant: "Assistant" }[kind];
-  const make = kind === "user" ? (text) => h("p.text", text) : markdown;
+  const label = { user: "User", summary: "Summary", assistant: "Assistant",
+    command: "In the shell" }[kind];
+  const make = { user: (text) => h("p.text", text), command: plain }[kind] || markdown;
   const says = kind === "tool" ? showResult(it.text) : pieces.map((text) =>
     isCall(text) ? showCall(text) : long(text, make, isAim ? 2e5 : 4000));
   return h(`article.${kind}${isAim ? ".aim" : ""}`, { tabindex: -1 },
     h("div.at", go(link("s", ...where, it.number), `#${it.number}`),
+      it.abandoned && h("small", " taken back later"),
       label && it.time && when(it.time, undefined, "short")),
     h("div.says", label && h("h3", label), says));
 }
@@ -8262,11 +8321,13 @@ async function viewSession([id, name, number], query) {
     call("read_session", { ...own, session_id: name, offset, limit }), loadPlaces()]);
   const list = got.messages.map((it) => showMessage(it, [id, name], it.number === aim));
   const pages = () => pager("from", offset, limit, list.length, got.total, 0);
-  const [base, isOld] = name.split("~"), time = (it) => when(it, "medium", "short");
-  const others = [isOld && base, ...got.revisions].filter(Boolean).map((it) =>
+  const [first, isOld] = name.split("~"), time = (it) => when(it, "medium", "short");
+  const base = got.continues, others = [isOld && first, ...got.revisions].filter(Boolean).map((it) =>
     [" ", go(link("s", id, it), foreign(it.split("~")[1] || "the last"))]);
   return [got.title, top(got.title, id, facts([time(got.start), " to ", time(got.end)],
     count(got.total, "message"), size(got.size), ["id ", h("code", foreign(name))],
+    base && ["goes on from ", go(link("s", base.workspace_id, base.session_id,
+      Math.max(0, base.messages - 1)), foreign(base.session_id)],
     others.length > 0 && ["other revisions:", others])), pages(),
     list.length ? list : h("p.note", `There is no message ${offset} in it.`), pages()];
 }
@@ -8282,7 +8343,8 @@ function hitRow(it, q, mode) {
   const { workspace_id: id, path, session_id: name, message, matches } = it;
   const to = path ? link("k", id, path) : link("s", id, name, message);
   return row(to, path || it.title, when(it.date), [placeName(id),
-    !path && ` · message ${message}`, matches > 1 && ` · ${matches} matches`, h("br"),
+    !path && ` · message ${message}`, matches > 1 && ` · ${matches} matches`,
+    it.abandoned && " · taken back later", it.pieces && " · only pieces of it", h("br"),
     markHits(it.snippet, q, mode)]);
 }
 async function viewSearch(_, query) {
@@ -8663,6 +8725,7 @@ def run_bridge(
                 with lock, contextlib.suppress(OSError, ValueError):  # nobody listens
                     out.write(answer + b"\n")
                     out.flush()
+        remote.close()
 
     # Ended with the process, also while a server that never answers is waited for.
     threads = [
@@ -9933,6 +9996,7 @@ def make_brief(client: Client, cwd: str) -> str:
         notes += [{**document, "where": where} for document in found["documents"]]
     notes.sort(key=lambda document: document["modified"], reverse=True)
     recent = remote.call("list_sessions", limit=40)["sessions"]
+    remote.close()
     ids = {row["workspace_id"] for row in own}
     here = [row for row in recent if row["workspace_id"] in ids]
     elsewhere = [row for row in recent if row["workspace_id"] not in ids]
@@ -10643,12 +10707,12 @@ def _compare_digest(entry: Entry | None, digest: str) -> str:
     return "" if is_same else f"its sha256 is {digest}, the journal says {entry.sha256}"
 
 
-def check_index(store: Store, index: Index) -> str:
-    """Return what is wrong with a search index, empty when nothing is or when there is
-    none. What a running server is about to index is not wrong: it is waited for as long
-    as it grows less."""
+def check_index(store: Store, index: Index) -> tuple[str, str]:
+    """Return what is wrong with a search index, and what is to be said of one that is
+    behind the files, which is not wrong: a server brings it up. It is waited for as
+    long as it grows less; both are empty when there is none."""
     if sqlite3 is None:
-        return ""
+        return "", ""
     wrong, before = 0, sys.maxsize
     while wrong < before:
         if wrong:
@@ -10657,15 +10721,15 @@ def check_index(store: Store, index: Index) -> str:
         try:
             with index.read(INDEX_CHECK_S, partly=True) as database:
                 if not read_meta(database, "ready"):
-                    return ""
+                    return "", ""
                 wrong = sum(1 for _ in iter_differences(database, store))
         except NoIndex as e:
-            return "" if sign_index(index.folder) is None else str(e)
+            return "" if sign_index(index.folder) is None else str(e), ""
         if not wrong:
-            return ""
-    return (
-        f"{plural(wrong, 'document')} not indexed as they are: a server mends that "
-        "within the hour, `reindex` at once"
+            return "", ""
+    return "", (
+        f"Note: the search index is behind by {plural(wrong, 'document')}: a running "
+        "server mends that within the hour, `reindex` at once."
     )
 
 
@@ -11218,7 +11282,8 @@ def cmd_check(args: argparse.Namespace) -> int:
     files = problems = 0
     with opened_root(args) as (store, settings):
         index = Index(settings["cache_dir"], choose_mask(settings))
-        last = os.path.join(index.folder, INDEX_FILE), check_index(store, index)
+        problem, note = check_index(store, index)
+        last = os.path.join(index.folder, INDEX_FILE), problem
         checked = check_store(store, args.deep, args.repair)
         for relative, problem in itertools.chain(checked, [last]):
             files += 1
@@ -11227,6 +11292,8 @@ def cmd_check(args: argparse.Namespace) -> int:
                 print(f"{relative}: {problem}")
     outcome = plural(problems, "problem") if problems else "all sound"
     how = "read" if args.deep else "looked at (--deep reads every archive)"
+    if note:
+        print(note)
     print(f"{plural(files - 1, 'file')} {how}: {outcome}")
     return 1 if problems else 0
 
