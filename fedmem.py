@@ -4959,6 +4959,10 @@ def parse_terms(text: str) -> Terms:
             if is_name:
                 words["".join(parts)] = weight
                 compounds.append(" ".join(parts))
+                if re.fullmatch(r"v?\d+", parts[0]):  # of a version, with and without v
+                    bare = parts[0].removeprefix("v")
+                    other = bare if bare != parts[0] else f"v{bare}"
+                    compounds.append(" ".join((other, *parts[1:])))
                 names.append(tuple(parts))
     if not words and not phrases[""]:
         rest = re.sub(rf"(?<!\S)-(?:{_EXCLUDED.pattern})(?!\S)", "", text)
@@ -8322,12 +8326,13 @@ async function viewSession([id, name, number], query) {
   const list = got.messages.map((it) => showMessage(it, [id, name], it.number === aim));
   const pages = () => pager("from", offset, limit, list.length, got.total, 0);
   const [first, isOld] = name.split("~"), time = (it) => when(it, "medium", "short");
-  const base = got.continues, others = [isOld && first, ...got.revisions].filter(Boolean).map((it) =>
+  const base = got.continues;
+  const others = [isOld && first, ...got.revisions].filter(Boolean).map((it) =>
     [" ", go(link("s", id, it), foreign(it.split("~")[1] || "the last"))]);
   return [got.title, top(got.title, id, facts([time(got.start), " to ", time(got.end)],
     count(got.total, "message"), size(got.size), ["id ", h("code", foreign(name))],
     base && ["goes on from ", go(link("s", base.workspace_id, base.session_id,
-      Math.max(0, base.messages - 1)), foreign(base.session_id)],
+      Math.max(0, base.messages - 1)), foreign(base.session_id))],
     others.length > 0 && ["other revisions:", others])), pages(),
     list.length ? list : h("p.note", `There is no message ${offset} in it.`), pages()];
 }
