@@ -3,6 +3,8 @@
 
 python3 test_fedmem.py                 everything that needs nothing but Python
 python3 test_fedmem.py StoreTest       one class
+python3 test_fedmem.py --jobs N        in N processes; else in one more than there are
+                                       processors, and a single class in this one
 python3 test_fedmem.py --interop DIR   official SDKs and the conformance suite,
                                        installed into DIR when they are not there
 python3 test_fedmem.py --program       without the installer, nginx and the page
@@ -31,6 +33,8 @@ import io
 import itertools
 import json
 import logging
+import multiprocessing
+import multiprocessing.connection
 import operator
 import os
 import plistlib
@@ -8288,12 +8292,14 @@ def run_crash(count: int, seed: int) -> int:
 
 
 def choose_folder() -> str | None:
-    """Return where roots are made: in memory where there is room, for what a kill
-    leaves is the same there and a round takes a third of the time."""
+    """Return where roots are made: where TMPDIR says; else in memory where there is
+    room, for what a kill leaves is the same there and a round takes a third of the
+    time."""
     with contextlib.suppress(OSError):
         found = os.statvfs("/dev/shm")
-        if found.f_bavail * found.f_frsize > 1 << 30 and os.access("/dev/shm", os.W_OK):
-            return "/dev/shm"
+        has_room = found.f_bavail * found.f_frsize > 1 << 30
+        if has_room and not found.f_flag & os.ST_NOEXEC and "TMPDIR" not in os.environ:
+            return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     return None
 
 
@@ -8368,6 +8374,11 @@ class ProcessCase(unittest.TestCase):
 
 class CrashRoundsTest(unittest.TestCase):
     """kill -9, full disks, no handles and odd clocks, under load; --crash has more."""
+
+    def setUp(self) -> None:
+        """Keep what a check logs of interrupted writes to itself."""
+        fedmem.log.handlers[:] = [logging.NullHandler()]
+        fedmem.log.propagate = False
 
     def test_a_round_of_each_kind_loses_nothing(self) -> None:
         """With two machines and three raw callers at work."""
@@ -11078,6 +11089,255 @@ def fuzz(arguments: list[str]) -> int:
         setup.end()
 
 
+# ---- Runner: the tests in parallel ---------------------------------------------------
+# Workers are forked off before anything runs, so that they know what the command line
+# said. Each is handed one test at a time: none is idle while there are tests, and the
+# test at which one dies is known.
+
+
+class Interrupted(Exception):
+    """Ctrl-C in a worker: no KeyboardInterrupt, for unittest cleans up after errors."""
+
+
+class HandedTests(unittest.TestSuite):
+    """In a worker: the tests that come down a pipe; what became of each goes back."""
+
+    _cleanup = False  # there is no list to take a finished test from
+
+    def __init__(self, pipe: multiprocessing.connection.Connection):
+        super().__init__()
+        self.pipe, self.is_stopped = pipe, False
+        self.outcome = unittest.TestResult()
+
+    def __iter__(self) -> Iterator[unittest.TestCase]:
+        """Yield tests until there are no more."""
+        while not self.is_stopped and (names := self.pipe.recv()):
+            started, ran = time.monotonic(), self.outcome.testsRun
+            yield globals()[names[0]](names[1])
+            took_s = time.monotonic() - started
+            self.tell(took_s, self.outcome.testsRun - ran)
+
+    def tell(self, took_s: float, count: int) -> None:
+        """Send what was found since the last time."""
+        found, outcome = [], self.outcome
+        for test in outcome.unexpectedSuccesses:
+            outcome.failures.append((test, "It was expected to fail."))
+        outcome.unexpectedSuccesses.clear()
+        for kind in ("failures", "errors", "skipped", "expectedFailures"):
+            for test, text in getattr(outcome, kind):
+                about = test.shortDescription()
+                title = f"{test}\n{about}" if about else str(test)
+                found.append((kind, title, text))
+            getattr(outcome, kind).clear()
+        self.pipe.send((took_s, count, found))
+
+    def interrupt(self, *_: object) -> None:
+        """Break off the test that runs; its clean-ups are run."""
+        if not self.is_stopped:
+            self.is_stopped = True
+            raise Interrupted
+
+
+def work(pipe: multiprocessing.connection.Connection, others: list, top: str) -> None:
+    """Run the tests that come down a pipe, in a folder and a process group of its
+    own."""
+    os.setpgid(0, 0)
+    for other in others:  # so that the end of the parent is the end of the pipe
+        other.close()
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(dir=top)
+    os.chmod(tempfile.tempdir, 0o711)  # nginx, as another user, goes through
+    tests = HandedTests(pipe)
+    signal.signal(signal.SIGINT, tests.interrupt)
+    with contextlib.suppress(EOFError, BrokenPipeError, Interrupted):
+        tests.run(tests.outcome)
+        tests.tell(0, 0)  # what the last class left
+
+
+class SharedTests(unittest.TestSuite):
+    """Tests for several workers. Each takes a class that nobody has begun, and when
+    there is none, part of the one that has most tests left. Those with few tests come
+    first, for they cannot be shared; those that want to be alone come last."""
+
+    def __init__(self, tests: Iterable[unittest.TestCase], jobs: int):
+        super().__init__()
+        self.jobs, self.workers = jobs, {}
+        self.names: dict[str, list[str]] = {}
+        self.alone = set()
+        for test in tests:
+            case = type(test).__name__
+            self.names.setdefault(case, []).append(test._testMethodName)
+            if getattr(test, "alone", ""):
+                self.alone.add(case)
+        self.left = {case: names[::-1] for case, names in self.names.items()}
+        self.done = collections.Counter()
+        self.at: dict[object, tuple] = {}
+
+    def run(self, result: ToldResult, debug: bool = False) -> ToldResult:
+        """Run them all; return the result."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        folder = tempfile.TemporaryDirectory(
+            prefix="fedmem-tests-", dir=choose_folder(), ignore_cleanup_errors=True
+        )
+        with folder as self.top:
+            os.chmod(self.top, 0o711)
+            try:
+                for _ in range(self.jobs):
+                    self.start_worker()
+                while self.workers:
+                    for pipe in multiprocessing.connection.wait(list(self.workers)):
+                        self.hear(pipe, result)
+            finally:
+                self.end_workers()
+        return result
+
+    def start_worker(self) -> None:
+        """Start one more and hand it its first test."""
+        pipe, theirs = multiprocessing.Pipe()
+        args = theirs, [*self.workers, pipe], self.top
+        worker = multiprocessing.get_context("fork").Process(target=work, args=args)
+        worker.start()
+        theirs.close()
+        self.workers[pipe] = worker
+        self.hand_out(pipe)
+
+    def hand_out(self, pipe: multiprocessing.connection.Connection) -> None:
+        """Send a worker its next test, or None."""
+        before = self.at.pop(pipe, ("", ""))[0]
+        left = {c: names for c, names in self.left.items() if names}
+        shared = {c: names for c, names in left.items() if c not in self.alone}
+        fresh = [c for c in shared if len(shared[c]) == len(self.names[c])]
+        names = None
+        if before in shared:
+            case = before
+        elif fresh:
+            case = min(fresh, key=lambda c: len(shared[c]))
+        elif shared:
+            case = max(shared, key=lambda c: len(shared[c]))
+        else:  # whoever is the last to end runs those that want to be alone
+            case = "" if self.at else next(iter(left), "")
+        if case:
+            names = self.at[pipe] = case, self.left[case].pop()
+        with contextlib.suppress(BrokenPipeError):  # then its end is heard of next
+            pipe.send(names)
+
+    def hear(
+        self, pipe: multiprocessing.connection.Connection, result: ToldResult
+    ) -> None:
+        """Take in what a worker reports, or that it ended."""
+        case, name = self.at.get(pipe, ("", ""))
+        try:
+            took_s, count, found = pipe.recv()
+        except (EOFError, ConnectionResetError):
+            worker = self.workers.pop(pipe)
+            self.stop_worker(worker, 0)
+            pipe.close()
+            if not case:
+                return
+            text = f"The process that ran it ended with {worker.exitcode}."
+            took_s, count, found = 0, 1, [("errors", f"{name} ({case})", text)]
+        result.take(case, took_s, count, found)
+        if case:
+            self.done[case] += 1
+            if self.done[case] == len(self.names[case]):
+                done = sum(self.done[c] == len(n) for c, n in self.names.items())
+                result.tell(case, f"{done:>3}/{len(self.names)}")
+        if result.failfast and not result.wasSuccessful():
+            self.left.clear()
+        if pipe in self.workers:
+            self.hand_out(pipe) if case else None
+        elif any(self.left.values()):
+            self.at.pop(pipe)
+            self.start_worker()
+
+    def end_workers(self) -> None:
+        """Stop those that run, after Ctrl-C: they have time to clean up."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for worker in self.workers.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGINT)
+        for worker in self.workers.values():
+            self.stop_worker(worker, 10)
+
+    def stop_worker(self, worker: multiprocessing.Process, wait_s: float) -> None:
+        """End a worker and every process that it left behind."""
+        worker.join(wait_s)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(worker.pid, signal.SIGKILL)
+        worker.join()
+
+
+class ToldResult(unittest.TextTestResult):
+    """What became of the tests, in the words of the person who waits for it."""
+
+    def __init__(self, *args: object, **more: object):
+        super().__init__(*args, **more)
+        self.times, self.counts = collections.Counter(), collections.Counter()
+        self.kinds: dict[str, collections.Counter] = {}
+
+    def take(self, case: str, took_s: float, count: int, found: list) -> None:
+        """Add what a worker reports; print failures at once and in full."""
+        if case:
+            self.times[case] += took_s
+            self.counts[case] += count
+        self.testsRun += count
+        kinds = self.kinds.setdefault(case, collections.Counter())
+        for kind, title, text in found:
+            kinds[kind] += 1
+            getattr(self, kind).append((title, text))
+            if kind in ("failures", "errors"):
+                word = {"failures": "FAIL", "errors": "ERROR"}[kind]
+                print(self.separator1, f"{word}: {title}", file=self.stream, sep="\n")
+                print(self.separator2, text, file=self.stream, sep="\n", flush=True)
+
+    def tell(self, case: str, place: str) -> None:
+        """Print the line of a class that ended."""
+        kinds = [f"{count} {kind}" for kind, count in self.kinds[case].items()]
+        line = f"{place} {case:<20} {self.counts[case]:>3} tests"
+        how = f"{self.times[case]:6.1f} s  {', '.join(kinds) or 'ok'}"
+        print(line, how, file=self.stream, flush=True)
+
+    def printErrors(self) -> None:
+        """Print what is to be known of all of them, above unittest's closing lines."""
+        lines = []
+        if self.times:
+            slowest = self.times.most_common(10)
+            lines += ["", "slowest:", *(f"{t:7.1f} s  {c}" for c, t in slowest)]
+        else:
+            super().printErrors()
+        reasons = collections.Counter(reason for _, reason in self.skipped)
+        for reason, count in reasons.most_common():
+            lines.append(f"skipped {count}: {reason}")
+        if self.times:
+            for title, _ in (*self.failures, *self.errors):
+                lines.append(f"failed: {title.splitlines()[0]}")
+        print(*lines, file=self.stream, sep="\n", flush=True)
+
+
+class Runner(unittest.TextTestRunner):
+    """Run classes in parallel; one class alone in this process, for a debugger."""
+
+    resultclass = ToldResult
+    jobs = len(os.sched_getaffinity(0)) + 1  # a test waits for a third of its time
+
+    def run(self, test: unittest.TestSuite) -> unittest.TestResult:
+        """Run tests; return the result."""
+        tests = list(flatten(test))
+        if self.jobs > 1 and len({type(one) for one in tests}) > 1:
+            if all(type(one).__module__ == __name__ for one in tests):
+                test = SharedTests(tests, min(self.jobs, len(tests)))
+        return super().run(test)
+
+
+def flatten(tests: unittest.TestSuite) -> Iterator[unittest.TestCase]:
+    """Yield the single tests of a suite of suites."""
+    for test in tests:
+        if isinstance(test, unittest.TestSuite):
+            yield from flatten(test)
+        else:
+            yield test
+
+
 def main() -> None:
     """Run the tests that the command line names."""
     global INTEROP_DIR
@@ -11101,7 +11361,14 @@ def main() -> None:
         options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
         seed = int(options.get("--seed") or random.SystemRandom().getrandbits(32))
         sys.exit(run_crash(int(options["--crash"]), seed))
-    unittest.main()
+    if "--jobs" in sys.argv[1:]:
+        at = sys.argv.index("--jobs")
+        Runner.jobs = int(sys.argv[at + 1])
+        del sys.argv[at : at + 2]
+    try:
+        unittest.main(testRunner=Runner)
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
 
 
 if __name__ == "__main__":
