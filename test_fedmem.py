@@ -11175,7 +11175,8 @@ def work(pipe: multiprocessing.connection.Connection, others: list, top: str) ->
 class SharedTests(unittest.TestSuite):
     """Tests for several workers. Each takes a class that nobody has begun, and when
     there is none, part of the one that has most tests left. Those with few tests come
-    first, for they cannot be shared; those that want to be alone come last."""
+    first, for they cannot be shared. A class that cannot bear others beside it says why
+    in an attribute `alone`; these come last."""
 
     def __init__(self, tests: Iterable[unittest.TestCase], jobs: int):
         super().__init__()
@@ -11337,7 +11338,7 @@ class Runner(unittest.TextTestRunner):
     """Run classes in parallel; one class alone in this process, for a debugger."""
 
     resultclass = ToldResult
-    jobs = len(os.sched_getaffinity(0)) + 1  # a test waits for a third of its time
+    jobs = (os.cpu_count() or 1) + 1  # a test waits for a third of its time
 
     def run(self, test: unittest.TestSuite) -> unittest.TestResult:
         """Run tests; return the result."""
