@@ -3,6 +3,8 @@
 
 python3 test_fedmem.py                 everything that needs nothing but Python
 python3 test_fedmem.py StoreTest       one class
+python3 test_fedmem.py --jobs N        in N processes; else in one more than there are
+                                       processors, and a single class in this one
 python3 test_fedmem.py --interop DIR   official SDKs and the conformance suite,
                                        installed into DIR when they are not there
 python3 test_fedmem.py --program       without the installer, nginx and the page
@@ -31,6 +33,8 @@ import io
 import itertools
 import json
 import logging
+import multiprocessing
+import multiprocessing.connection
 import operator
 import os
 import plistlib
@@ -62,6 +66,15 @@ import fedmem
 
 HERE = Path(__file__).resolve().parent
 PROGRAM = HERE / "fedmem.py"
+# Starts it as an installed one is started: imported, so that Python keeps the compiled
+# program, which halves the time of a start.
+IMPORTED = f"""\
+import sys
+sys.path.insert(0, {str(HERE)!r})
+import fedmem
+sys.exit(fedmem.main())
+"""
+START = [sys.executable, "-c", IMPORTED]
 INTEROP_DIR: str | None = None
 AI, SYNC = "ai-token-for-tests", "sync-token-for-tests"
 NAMES = {"project": "shop", "machine": "laptop", "tool": "claude-code"}
@@ -4112,7 +4125,7 @@ title: {EVIL}
 
 
 def find_browser() -> str:
-    """Return the path of a Chromium; skip the test, loudly, where there is none."""
+    """Return the path of a Chromium; skip the test where there is none."""
     found = filter(None, map(shutil.which, BROWSERS))
     if path := next(found, ""):
         return path
@@ -4910,8 +4923,8 @@ class ClientCase(ServerCase):
         return found
 
     def main(self, *arguments: str, data: bytes = b"") -> subprocess.CompletedProcess:
-        """Run the program as a person or a hook does."""
-        command = [sys.executable, str(PROGRAM), *arguments]
+        """Run the program as a hook does."""
+        command = [*START, *arguments]
         env = {**os.environ, **self.env}
         return subprocess.run(
             command, input=data, capture_output=True, env=env, timeout=60
@@ -4945,6 +4958,7 @@ class RemoteTest(ClientCase):
         with self.assertRaisesRegex(fedmem.Refused, "no workspace 'nobody'"):
             remote.call("list_knowledge", workspace_id="nobody")
         wrong = fedmem.Remote(self.client().address, "wrong", attempts=1)
+        self.addCleanup(wrong.close_all)
         with self.assertRaisesRegex(fedmem.Unauthorized, "MCP_TOKEN or SYNC_TOKEN"):
             wrong.call("list_workspaces")
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -4996,6 +5010,7 @@ class RemoteTest(ClientCase):
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         url = f"https://127.0.0.1:{self.port}"
         good = fedmem.Remote(fedmem.Address(url, pin), SYNC, attempts=1)
+        self.addCleanup(good.close_all)
         self.assertEqual(good.call("list_workspaces")["total"], 1)
         other = fedmem.Address(url, "sha256//" + "A" * 43 + "=")
         for address, reason in (
@@ -5429,7 +5444,7 @@ class SyncTest(ClientCase):
             expected[f"s{i}"] = raw
             self.claude(f"s{i}", raw, f"/home/dev/p{i % 5}")
         env = {**os.environ, **self.env}
-        command = [sys.executable, str(PROGRAM), "sync"]
+        command = [*START, "sync"]
         rng = random.Random(7)
         for _ in range(10):
             child = subprocess.Popen(
@@ -5562,7 +5577,16 @@ class HooksTest(ClientCase):
         path = Path(self.env["MEMORY_SYNC_HOME"], "state.json")
         state = json.loads(path.read_text())
         path.write_text(json.dumps({**state, "last_success": "2026-01-01T00:00:00Z"}))
-        brief = fedmem.make_brief(self.client(), "/home/dev/shop")
+        make = fedmem.Remote
+
+        def keep(*args: object, **more: object) -> fedmem.Remote:
+            """Return a door to the server that is closed in the end."""
+            remote = make(*args, **more)
+            self.addCleanup(remote.close_all)
+            return remote
+
+        with mock.patch.object(fedmem, "Remote", keep):
+            brief = fedmem.make_brief(self.client(), "/home/dev/shop")
         self.assertRegex(brief, r"last complete sync to the memory was \d+ days ago")
 
 
@@ -6244,7 +6268,7 @@ class CommandsTest(unittest.TestCase):
 
     def start(self, *arguments: str) -> tuple[subprocess.Popen, list[str], int]:
         """Start `serve`; return the process, what it printed, and its port."""
-        command = [sys.executable, str(PROGRAM), "serve", "--port", "0", *arguments]
+        command = [*START, "serve", "--port", "0", *arguments]
         log = open(os.path.join(self.home, "log"), "a")
         self.addCleanup(log.close)
         process = subprocess.Popen(
@@ -6366,7 +6390,7 @@ class CommandsTest(unittest.TestCase):
 
     def run_command(self, *arguments: str) -> tuple[int, str]:
         """Return exit code and output of a command on this test's root."""
-        command = [sys.executable, str(PROGRAM), *arguments]
+        command = [*START, *arguments]
         done = subprocess.run(command, env=self.env, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
@@ -6527,10 +6551,9 @@ http {{
 
 
 def require_tools(*names: str) -> None:
-    """Skip a test, and say so on standard error, where a tool is not installed."""
+    """Skip a test where a tool is not installed; the runner's summary says so."""
     for name in names:
         if not shutil.which(name, path=OPS_PATH):
-            print(f"\nSKIPPED: {name} is not installed", file=sys.stderr, flush=True)
             raise unittest.SkipTest(f"{name} is not installed")
 
 
@@ -7130,7 +7153,7 @@ class ServiceTest(InstallerCase):
         """Return the log of a server that strangers spoke to, and how many tokens it
         refused."""
         root = self.prefix / "data/memory"
-        command = [sys.executable, str(HERE / "fedmem.py"), "serve", "--port", "0"]
+        command = [*START, "serve", "--port", "0"]
         with open(self.prefix / "log", "w") as log:
             server = subprocess.Popen(
                 [*command, "--root", str(root)],
@@ -7213,7 +7236,6 @@ class ServiceTest(InstallerCase):
         require_tools("nft", "unshare")
         rules = self.opt / "firewall.nft"
         if run_tool("unshare", "-rn", "nft", "list", "tables").returncode:
-            print("\nSKIPPED: no network of our own here", file=sys.stderr, flush=True)
             self.skipTest("no network of our own here")
         script = 'nft -f "$1" && nft -f "$1" && nft list table inet fedmem'
         done = run_tool("unshare", "-rn", "sh", "-c", script, "sh", rules)
@@ -8288,12 +8310,14 @@ def run_crash(count: int, seed: int) -> int:
 
 
 def choose_folder() -> str | None:
-    """Return where roots are made: in memory where there is room, for what a kill
-    leaves is the same there and a round takes a third of the time."""
+    """Return where roots are made: where TMPDIR says; else in memory where there is
+    room, for what a kill leaves is the same there and a round takes a third of the
+    time."""
     with contextlib.suppress(OSError):
         found = os.statvfs("/dev/shm")
-        if found.f_bavail * found.f_frsize > 1 << 30 and os.access("/dev/shm", os.W_OK):
-            return "/dev/shm"
+        has_room = found.f_bavail * found.f_frsize > 1 << 30
+        if has_room and not found.f_flag & os.ST_NOEXEC and "TMPDIR" not in os.environ:
+            return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     return None
 
 
@@ -8369,6 +8393,11 @@ class ProcessCase(unittest.TestCase):
 class CrashRoundsTest(unittest.TestCase):
     """kill -9, full disks, no handles and odd clocks, under load; --crash has more."""
 
+    def setUp(self) -> None:
+        """Keep what a check logs of interrupted writes to itself."""
+        fedmem.log.handlers[:] = [logging.NullHandler()]
+        fedmem.log.propagate = False
+
     def test_a_round_of_each_kind_loses_nothing(self) -> None:
         """With two machines and three raw callers at work."""
         with tempfile.TemporaryDirectory(dir=choose_folder()) as folder:
@@ -8417,7 +8446,7 @@ class StarvedTest(ProcessCase):
 
     def mount(self, root_mib: int, cache_mib: int) -> tuple[Served, Path]:
         """Start a server on small disks that only it and its launcher see; skip the
-        test, and say so, where that is not allowed."""
+        test where that is not allowed."""
         require_tools("unshare", "mount")
         for name in ("disk", "cache"):
             os.mkdir(f"{self.folder}/{name}")
@@ -8429,7 +8458,6 @@ class StarvedTest(ProcessCase):
         namespace = ["unshare", "-m", "sh", "-c", script, "sh"]
         allowed = run_tool(*namespace, "true")
         if allowed.returncode:
-            print("\nSKIPPED: no mount namespace here", file=sys.stderr, flush=True)
             self.skipTest(f"no mount namespace: {allowed.stderr}")
         self.launcher.close()
         self.launcher = Launcher(namespace)
@@ -10994,7 +11022,7 @@ def find_harm(setup: FuzzSetUp) -> Iterator[str]:
     setup.figures_after = after
     yield from find_changes(setup)
     yield from read_log(setup)
-    command = [sys.executable, str(PROGRAM), "check", "--deep", "--root", setup.root]
+    command = [*START, "check", "--deep", "--root", setup.root]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if done.returncode:
         yield f"check --deep: {(done.stdout + done.stderr)[-2_000:]}"
@@ -11078,6 +11106,258 @@ def fuzz(arguments: list[str]) -> int:
         setup.end()
 
 
+# ---- Runner: the tests in parallel ---------------------------------------------------
+# Workers are forked off before anything runs, so that they know what the command line
+# said. Each is handed one test at a time: none is idle while there are tests, and the
+# test at which one dies is known.
+
+
+class Interrupted(Exception):
+    """Ctrl-C in a worker: no KeyboardInterrupt, for unittest cleans up after errors."""
+
+
+class HandedTests(unittest.TestSuite):
+    """In a worker: the tests that come down a pipe; what became of each goes back."""
+
+    _cleanup = False  # there is no list to take a finished test from
+
+    def __init__(self, pipe: multiprocessing.connection.Connection):
+        super().__init__()
+        self.pipe, self.is_stopped = pipe, False
+        self.outcome = unittest.TestResult()
+
+    def __iter__(self) -> Iterator[unittest.TestCase]:
+        """Yield tests until there are no more."""
+        while not self.is_stopped and (names := self.pipe.recv()):
+            started, ran = time.monotonic(), self.outcome.testsRun
+            yield globals()[names[0]](names[1])
+            took_s = time.monotonic() - started
+            self.tell(took_s, self.outcome.testsRun - ran)
+
+    def tell(self, took_s: float, count: int) -> None:
+        """Send what was found since the last time."""
+        found, outcome = [], self.outcome
+        for test in outcome.unexpectedSuccesses:
+            outcome.failures.append((test, "It was expected to fail."))
+        outcome.unexpectedSuccesses.clear()
+        for kind in ("failures", "errors", "skipped", "expectedFailures"):
+            for test, text in getattr(outcome, kind):
+                about = test.shortDescription()
+                title = f"{test}\n{about}" if about else str(test)
+                found.append((kind, title, text))
+            getattr(outcome, kind).clear()
+        self.pipe.send((took_s, count, found))
+
+    def interrupt(self, *_: object) -> None:
+        """Break off the test that runs; its clean-ups are run."""
+        if not self.is_stopped:
+            self.is_stopped = True
+            raise Interrupted
+
+
+def work(pipe: multiprocessing.connection.Connection, others: list, top: str) -> None:
+    """Run the tests that come down a pipe, in a folder and a process group of its
+    own."""
+    os.setpgid(0, 0)
+    for other in others:  # so that the end of the parent is the end of the pipe
+        other.close()
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(dir=top)
+    os.environ["PYTHONPYCACHEPREFIX"] = f"{top}/compiled"  # once, for all processes
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.chmod(tempfile.tempdir, 0o711)  # nginx, as another user, goes through
+    tests = HandedTests(pipe)
+    signal.signal(signal.SIGINT, tests.interrupt)
+    with contextlib.suppress(EOFError, BrokenPipeError, Interrupted):
+        tests.run(tests.outcome)
+        tests.tell(0, 0)  # what the last class left
+
+
+class SharedTests(unittest.TestSuite):
+    """Tests for several workers. Each takes a class that nobody has begun, and when
+    there is none, part of the one that has most tests left. Those with few tests come
+    first, for they cannot be shared. A class that cannot bear others beside it says why
+    in an attribute `alone`; these come last."""
+
+    def __init__(self, tests: Iterable[unittest.TestCase], jobs: int):
+        super().__init__()
+        self.jobs, self.workers = jobs, {}
+        self.names: dict[str, list[str]] = {}
+        self.alone = set()
+        for test in tests:
+            case = type(test).__name__
+            self.names.setdefault(case, []).append(test._testMethodName)
+            if getattr(test, "alone", ""):
+                self.alone.add(case)
+        self.left = {case: names[::-1] for case, names in self.names.items()}
+        self.done = collections.Counter()
+        self.at: dict[object, tuple] = {}
+
+    def run(self, result: ToldResult, debug: bool = False) -> ToldResult:
+        """Run them all; return the result."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        folder = tempfile.TemporaryDirectory(
+            prefix="fedmem-tests-", dir=choose_folder(), ignore_cleanup_errors=True
+        )
+        with folder as self.top:
+            os.chmod(self.top, 0o711)
+            try:
+                for _ in range(self.jobs):
+                    self.start_worker()
+                while self.workers:
+                    for pipe in multiprocessing.connection.wait(list(self.workers)):
+                        self.hear(pipe, result)
+            finally:
+                self.end_workers()
+        return result
+
+    def start_worker(self) -> None:
+        """Start one more and hand it its first test."""
+        pipe, theirs = multiprocessing.Pipe()
+        args = theirs, [*self.workers, pipe], self.top
+        worker = multiprocessing.get_context("fork").Process(target=work, args=args)
+        worker.start()
+        theirs.close()
+        self.workers[pipe] = worker
+        self.hand_out(pipe)
+
+    def hand_out(self, pipe: multiprocessing.connection.Connection) -> None:
+        """Send a worker its next test, or None."""
+        before = self.at.pop(pipe, ("", ""))[0]
+        left = {c: names for c, names in self.left.items() if names}
+        shared = {c: names for c, names in left.items() if c not in self.alone}
+        fresh = [c for c in shared if len(shared[c]) == len(self.names[c])]
+        names = None
+        if before in shared:
+            case = before
+        elif fresh:
+            case = min(fresh, key=lambda c: len(shared[c]))
+        elif shared:
+            case = max(shared, key=lambda c: len(shared[c]))
+        else:  # whoever is the last to end runs those that want to be alone
+            case = "" if self.at else next(iter(left), "")
+        if case:
+            names = self.at[pipe] = case, self.left[case].pop()
+        with contextlib.suppress(BrokenPipeError):  # then its end is heard of next
+            pipe.send(names)
+
+    def hear(
+        self, pipe: multiprocessing.connection.Connection, result: ToldResult
+    ) -> None:
+        """Take in what a worker reports, or that it ended."""
+        case, name = self.at.get(pipe, ("", ""))
+        try:
+            took_s, count, found = pipe.recv()
+        except (EOFError, ConnectionResetError):
+            worker = self.workers.pop(pipe)
+            self.stop_worker(worker, 0)
+            pipe.close()
+            if not case:
+                return
+            text = f"The process that ran it ended with {worker.exitcode}."
+            took_s, count, found = 0, 1, [("errors", f"{name} ({case})", text)]
+        result.take(case, took_s, count, found)
+        if case:
+            self.done[case] += 1
+            if self.done[case] == len(self.names[case]):
+                done = sum(self.done[c] == len(n) for c, n in self.names.items())
+                result.tell(case, f"{done:>3}/{len(self.names)}")
+        if result.failfast and not result.wasSuccessful():
+            self.left.clear()
+        if pipe in self.workers:
+            self.hand_out(pipe) if case else None
+        elif any(self.left.values()):
+            self.at.pop(pipe)
+            self.start_worker()
+
+    def end_workers(self) -> None:
+        """Stop those that run, after Ctrl-C: they have time to clean up."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for worker in self.workers.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGINT)
+        for worker in self.workers.values():
+            self.stop_worker(worker, 10)
+
+    def stop_worker(self, worker: multiprocessing.Process, wait_s: float) -> None:
+        """End a worker and every process that it left behind."""
+        worker.join(wait_s)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(worker.pid, signal.SIGKILL)
+        worker.join()
+
+
+class ToldResult(unittest.TextTestResult):
+    """What became of the tests, in the words of the person who waits for it."""
+
+    def __init__(self, *args: object, **more: object):
+        super().__init__(*args, **more)
+        self.times, self.counts = collections.Counter(), collections.Counter()
+        self.kinds: dict[str, collections.Counter] = {}
+
+    def take(self, case: str, took_s: float, count: int, found: list) -> None:
+        """Add what a worker reports; print failures at once and in full."""
+        if case:
+            self.times[case] += took_s
+            self.counts[case] += count
+        self.testsRun += count
+        kinds = self.kinds.setdefault(case, collections.Counter())
+        for kind, title, text in found:
+            kinds[kind] += 1
+            getattr(self, kind).append((title, text))
+            if kind in ("failures", "errors"):
+                word = {"failures": "FAIL", "errors": "ERROR"}[kind]
+                print(self.separator1, f"{word}: {title}", file=self.stream, sep="\n")
+                print(self.separator2, text, file=self.stream, sep="\n", flush=True)
+
+    def tell(self, case: str, place: str) -> None:
+        """Print the line of a class that ended."""
+        kinds = [f"{count} {kind}" for kind, count in self.kinds[case].items()]
+        line = f"{place} {case:<20} {self.counts[case]:>3} tests"
+        how = f"{self.times[case]:6.1f} s  {', '.join(kinds) or 'ok'}"
+        print(line, how, file=self.stream, flush=True)
+
+    def printErrors(self) -> None:
+        """Print what is to be known of all of them, above unittest's closing lines."""
+        lines = []
+        if self.times:
+            slowest = self.times.most_common(10)
+            lines += ["", "slowest:", *(f"{t:7.1f} s  {c}" for c, t in slowest)]
+        else:
+            super().printErrors()
+        reasons = collections.Counter(reason for _, reason in self.skipped)
+        for reason, count in reasons.most_common():
+            lines.append(f"skipped {count}: {reason}")
+        if self.times:
+            for title, _ in (*self.failures, *self.errors):
+                lines.append(f"failed: {title.splitlines()[0]}")
+        print(*lines, file=self.stream, sep="\n", flush=True)
+
+
+class Runner(unittest.TextTestRunner):
+    """Run classes in parallel; one class alone in this process, for a debugger."""
+
+    resultclass = ToldResult
+    jobs = (os.cpu_count() or 1) + 1  # a test waits for a third of its time
+
+    def run(self, test: unittest.TestSuite) -> unittest.TestResult:
+        """Run tests; return the result."""
+        tests = list(flatten(test))
+        if self.jobs > 1 and len({type(one) for one in tests}) > 1:
+            if all(type(one).__module__ == __name__ for one in tests):
+                test = SharedTests(tests, min(self.jobs, len(tests)))
+        return super().run(test)
+
+
+def flatten(tests: unittest.TestSuite) -> Iterator[unittest.TestCase]:
+    """Yield the single tests of a suite of suites."""
+    for test in tests:
+        if isinstance(test, unittest.TestSuite):
+            yield from flatten(test)
+        else:
+            yield test
+
+
 def main() -> None:
     """Run the tests that the command line names."""
     global INTEROP_DIR
@@ -11101,7 +11381,14 @@ def main() -> None:
         options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
         seed = int(options.get("--seed") or random.SystemRandom().getrandbits(32))
         sys.exit(run_crash(int(options["--crash"]), seed))
-    unittest.main()
+    if "--jobs" in sys.argv[1:]:
+        at = sys.argv.index("--jobs")
+        Runner.jobs = int(sys.argv[at + 1])
+        del sys.argv[at : at + 2]
+    try:
+        unittest.main(testRunner=Runner)
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
 
 
 if __name__ == "__main__":
