@@ -157,7 +157,7 @@ MAX_TRANSCRIPT_BYTES = 4 * 1024 * MIB  # a year of one session
 BLOCK_BYTES = MIB  # raw bytes in one gzip member: the unit a page read unpacks
 COMPRESSION_THREADS = 2  # a small box has two cores; each holds two blocks
 COMPRESSION_LEVEL = 4  # four times as fast as 6 for 3 to 8 % more bytes, measured
-MAX_PARSED_LINE_BYTES = 4 * MIB  # without pictures; of a longer one only that it is there
+MAX_PARSED_LINE_BYTES = 4 * MIB  # without pictures; longer lines are named, not shown
 MAX_PATH_BYTES = 240  # file systems stop at 255 a name
 MAX_PATH_PARTS = 8  # deeper than anyone sorts notes
 MAX_NAME_CHARS = 200  # machine, tool, project as the caller wrote them
@@ -453,7 +453,8 @@ def fold_case(text: str) -> str:
 # their end; and the short ones.
 _ESCAPES_OUT = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
-    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]{0,4096}(?:\x07|\x1b\\|\x9c)?"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]{0,4096}"
+    r"(?:\x07|\x1b\\|\x9c)?"
     r"|\x1b[ -/]*[0-~]?"
 )
 _HAS_ESCAPE = re.compile("[\x1b\x90\x98\x9b\x9d-\x9f]")
@@ -1432,138 +1433,68 @@ def _begin(text: str, word: str = "A-Za-z0-9") -> str:
 _END = r"(?![A-Za-z0-9])"
 _WORD = r"[A-Za-z0-9_-]"
 # Tokens that begin with a text of their own, as their vendors and secret scanners
-# describe them: kind, beginning, what follows at least (A letters and digits, L lower
-# case and digits, H hex, U capitals and digits, W letters, digits, _ and -).
+# describe them, each as three words: kind, beginning, what follows at least (A letters
+# and digits, L lower case and digits, H hex, U capitals and digits, W all and _ and -).
 _PREFIXED = """\
-onepassword-token ops_eyJ W{100,}
-age-key AGE-SECRET-KEY-1 U{50,}
-airtable-token pat A{14}\\.H{60,}
-alibaba-key LTAI A{16,}
-anthropic-key sk-ant- W{20,}
-apify-token apify_api_ A{30,}
-artifactory-key AKCp A{60,}
-atlassian-token ATATT3 [A-Za-z0-9_=-]{100,}
-atlassian-token ATCTT3 [A-Za-z0-9_=-]{100,}
-aws-key ABSK [A-Za-z0-9+/]{100,}
-buildkite-token bkua_ L{36,}
-circleci-token CCIPAT_ W{20,}
-clojars-token CLOJARS_ L{50,}
-cloudflare-key v1.0- H{24}-H{100,}
-contentful-token CFPAT- W{40,}
-databricks-token dapi H{32}
-digitalocean-token doo_v1_ H{60,}
-digitalocean-token dop_v1_ H{60,}
-digitalocean-token dor_v1_ H{60,}
-docker-token dckr_oat_ W{20,}
-docker-token dckr_pat_ W{20,}
+onepassword-token ops_eyJ W{100,}  age-key AGE-SECRET-KEY-1 U{50,}
+airtable-token pat A{14}\\.H{60,}  alibaba-key LTAI A{16,}  anthropic-key sk-ant- W{20,}
+apify-token apify_api_ A{30,}  artifactory-key AKCp A{60,}
+atlassian-token ATATT3 [A-Za-z0-9_=-]{100,}  atlassian-token ATCTT3 [A-Za-z0-9_=-]{100,}
+aws-key ABSK [A-Za-z0-9+/]{100,}  buildkite-token bkua_ L{36,}
+circleci-token CCIPAT_ W{20,}  clojars-token CLOJARS_ L{50,}
+cloudflare-key v1.0- H{24}-H{100,}  contentful-token CFPAT- W{40,}
+databricks-token dapi H{32}  digitalocean-token doo_v1_ H{60,}
+digitalocean-token dop_v1_ H{60,}  digitalocean-token dor_v1_ H{60,}
+docker-token dckr_oat_ W{20,}  docker-token dckr_pat_ W{20,}
 doppler-token dp. (?:pt|st|ct|sa|scim|audit)\\.(?:[a-z0-9_-]{2,35}\\.)?A{40,}
-duffel-token duffel_ (?:live|test)_W{40,}
-dynatrace-token dt0c01. A{20,}\\.A{60,}
-e-two-b-key e2b_ H{40}
-easypost-key EZAK A{50,}
-easypost-key EZTK A{50,}
-facebook-token EAAC A{90,}
-facebook-token EAAM A{90,}
-fastly-token fo1_ W{40,}
-figma-token figd_ W{38,}
-firecrawl-key fc- H{32}
-flutterwave-key FLWSECK (?:_TEST)?-H{32}-X
-fly-token fm1r_ [A-Za-z0-9+/]{80,}
-fly-token fm2_ [A-Za-z0-9+/]{80,}
-frameio-token fio-u- W{60,}
-github-token github_pat_ [A-Za-z0-9_]{40,}
-gitlab-token GR1348941 W{20,}
-gitlab-token glagent- W{40,}
-gitlab-token glcbt- W{20,}
-gitlab-token gldt- W{20,}
-gitlab-token glffct- W{20,}
-gitlab-token glft- W{20,}
-gitlab-token glimt- W{20,}
-gitlab-token gloas- W{40,}
-gitlab-token glpat- W{20,}
-gitlab-token glptt- W{40,}
-gitlab-token glrt- W{20,}
-gitlab-token glsoat- W{20,}
-google-secret GOCSPX- W{20,}
-google-token ya29. W{20,}
-grafana-token glc_ [A-Za-z0-9+/]{32,}
-grafana-token glsa_ A{32}_[A-Fa-f0-9]{8}
-groq-key gsk_ A{40,}
-heroku-key HRKU- W{30,}
-huggingface-token api_org_ A{30,}
-huggingface-token hf_ A{30,}
-infracost-key ico- A{32}
-jina-key jina_ A{50,}
-langfuse-key pk-lf- W{30,}
-langfuse-key sk-lf- W{30,}
-langsmith-key lsv2_ (?:pt|sk)_H{32}_H{10}
-linear-key lin_api_ A{38,}
-linear-key lin_oauth_ A{40,}
-logfire-token pylf_v1_ [a-z]{2}_A{30,}
-neon-key napi_ L{40,}
-netlify-token nfc_ A{36,}
-netlify-token nfo_ A{36,}
-netlify-token nfp_ A{36,}
-new-relic-key NRAK- A{27}
-new-relic-key NRII- W{32}
-new-relic-key NRJS- A{19}
-notion-token ntn_ A{40,}
-notion-token secret_ A{43}
-nvidia-key nvapi- W{50,}
-octopus-key API- U{26}
-openshift-token sha256~ W{43}
-perplexity-key pplx- A{40,}
-pinecone-key pcsk_ [A-Za-z0-9_]{50,}
-planetscale-token pscale_oauth_ W{32,}
-planetscale-token pscale_pw_ W{32,}
-planetscale-token pscale_tkn_ W{32,}
-posthog-key phx_ A{40,}
-postman-key PMAK- H{24}-H{34}
-prefect-key pnu_ L{36}
-pulumi-token pul- H{40}
-pypi-token pypi- W{40,}
-readme-key rdme_ L{60,}
-replicate-token r8_ A{37,}
-rubygems-key rubygems_ H{48}
-scalingo-token tk-us- W{48}
-sendinblue-key xkeysib- H{64}-A{16}
-sentry-token sntryu_ H{64}
-sentry-token sntrys_ [A-Za-z0-9+/=_-]{40,}
-shippo-token shippo_ (?:live|test)_H{40}
-shopify-token shpat_ H{32}
-shopify-token shpca_ H{32}
-shopify-token shppa_ H{32}
-shopify-token shpss_ H{32}
-sonar-token sqa_ H{40}
-sonar-token sqp_ H{40}
-sonar-token squ_ H{40}
-sourcegraph-token sgp_ (?:H{16}_|local_)?H{40}
-square-token EAAA W{60}
-square-token sq0atp- W{22}
-square-token sq0csp- W{43}
-stripe-key sk_org_ (?:(?:live|test)_)?A{16,}
-stripe-key whsec_ A{24,}
-supabase-key sb_secret_ W{20,}
-supabase-token sbp_ (?:v0_)?H{40}
+duffel-token duffel_ (?:live|test)_W{40,}  dynatrace-token dt0c01. A{20,}\\.A{60,}
+e-two-b-key e2b_ H{40}  easypost-key EZAK A{50,}  easypost-key EZTK A{50,}
+facebook-token EAAC A{90,}  facebook-token EAAM A{90,}  fastly-token fo1_ W{40,}
+figma-token figd_ W{38,}  firecrawl-key fc- H{32}
+flutterwave-key FLWSECK (?:_TEST)?-H{32}-X  fly-token fm1r_ [A-Za-z0-9+/]{80,}
+fly-token fm2_ [A-Za-z0-9+/]{80,}  frameio-token fio-u- W{60,}
+github-token github_pat_ [A-Za-z0-9_]{40,}  gitlab-token GR1348941 W{20,}
+gitlab-token glagent- W{40,}  gitlab-token glcbt- W{20,}  gitlab-token gldt- W{20,}
+gitlab-token glffct- W{20,}  gitlab-token glft- W{20,}  gitlab-token glimt- W{20,}
+gitlab-token gloas- W{40,}  gitlab-token glpat- W{20,}  gitlab-token glptt- W{40,}
+gitlab-token glrt- W{20,}  gitlab-token glsoat- W{20,}  google-secret GOCSPX- W{20,}
+google-token ya29. W{20,}  grafana-token glc_ [A-Za-z0-9+/]{32,}
+grafana-token glsa_ A{32}_[A-Fa-f0-9]{8}  groq-key gsk_ A{40,}  heroku-key HRKU- W{30,}
+huggingface-token api_org_ A{30,}  huggingface-token hf_ A{30,}
+infracost-key ico- A{32}  jina-key jina_ A{50,}  langfuse-key pk-lf- W{30,}
+langfuse-key sk-lf- W{30,}  langsmith-key lsv2_ (?:pt|sk)_H{32}_H{10}
+linear-key lin_api_ A{38,}  linear-key lin_oauth_ A{40,}
+logfire-token pylf_v1_ [a-z]{2}_A{30,}  neon-key napi_ L{40,}  netlify-token nfc_ A{36,}
+netlify-token nfo_ A{36,}  netlify-token nfp_ A{36,}  new-relic-key NRAK- A{27}
+new-relic-key NRII- W{32}  new-relic-key NRJS- A{19}  notion-token ntn_ A{40,}
+notion-token secret_ A{43}  nvidia-key nvapi- W{50,}  octopus-key API- U{26}
+openshift-token sha256~ W{43}  perplexity-key pplx- A{40,}
+pinecone-key pcsk_ [A-Za-z0-9_]{50,}  planetscale-token pscale_oauth_ W{32,}
+planetscale-token pscale_pw_ W{32,}  planetscale-token pscale_tkn_ W{32,}
+posthog-key phx_ A{40,}  postman-key PMAK- H{24}-H{34}  prefect-key pnu_ L{36}
+pulumi-token pul- H{40}  pypi-token pypi- W{40,}  readme-key rdme_ L{60,}
+replicate-token r8_ A{37,}  rubygems-key rubygems_ H{48}  scalingo-token tk-us- W{48}
+sendinblue-key xkeysib- H{64}-A{16}  sentry-token sntryu_ H{64}
+sentry-token sntrys_ [A-Za-z0-9+/=_-]{40,}  shippo-token shippo_ (?:live|test)_H{40}
+shopify-token shpat_ H{32}  shopify-token shpca_ H{32}  shopify-token shppa_ H{32}
+shopify-token shpss_ H{32}  sonar-token sqa_ H{40}  sonar-token sqp_ H{40}
+sonar-token squ_ H{40}  sourcegraph-token sgp_ (?:H{16}_|local_)?H{40}
+square-token EAAA W{60}  square-token sq0atp- W{22}  square-token sq0csp- W{43}
+stripe-key sk_org_ (?:(?:live|test)_)?A{16,}  stripe-key whsec_ A{24,}
+supabase-key sb_secret_ W{20,}  supabase-token sbp_ (?:v0_)?H{40}
 tailscale-key tskey- (?:auth|api|client|scim|webhook)-A{10,}-A{20,}
-tavily-key tvly- (?:dev-|prod-)?A{28,}
-twilio-key SK H{32}
-typeform-token tfp_ [A-Za-z0-9_.=-]{50,}
-vault-token hvb. W{60,}
-vault-token hvr. W{60,}
-vault-token hvs. W{50,}
-vercel-token vercel_blob_rw_ A{30,}
-voyage-key pa- W{43}
-xai-key xai- W{40,}
-yandex-key AQVN W{35,}
+tavily-key tvly- (?:dev-|prod-)?A{28,}  twilio-key SK H{32}
+typeform-token tfp_ [A-Za-z0-9_.=-]{50,}  vault-token hvb. W{60,}
+vault-token hvr. W{60,}  vault-token hvs. W{50,}  vercel-token vercel_blob_rw_ A{30,}
+voyage-key pa- W{43}  xai-key xai- W{40,}  yandex-key AQVN W{35,}
 """
 _LETTERS = {"A": "[A-Za-z0-9]", "L": "[a-z0-9]", "H": "[0-9a-f]", "U": "[A-Z0-9]"}
 
 
 def _expand_prefixed() -> Iterator[tuple[str, str, str]]:
     """Yield kind, needle and shape of each row of _PREFIXED."""
-    for row in _PREFIXED.splitlines():
-        kind, start, rest = row.split(" ")
+    words = iter(_PREFIXED.split())
+    for kind, start, rest in zip(words, words, words, strict=True):
         rest = re.sub(r"W(?=\{)", _WORD, rest)
         rest = re.sub(r"[ALHU](?=\{)", lambda m: _LETTERS[m[0]], rest)
         yield kind, start, _begin(re.escape(start)) + rest + _END
@@ -1613,8 +1544,8 @@ _TOKENS = (  # more of what _PREFIXED has
         "token",
         "",
         r"[_-](?<=[A-Za-z0-9].)(?<!sha256.)(?<!sha384.)(?<!sha512.)"
-        r"(?P<guess>(?=[A-Za-z]{0,20}[0-9])(?=[a-z0-9]{0,30}[A-Z])(?=[A-Z0-9]{0,30}[a-z])"
-        r"[A-Za-z0-9]{40,256})(?![A-Za-z0-9+/=])",
+        r"(?P<guess>(?=[A-Za-z]{0,20}[0-9])(?=[a-z0-9]{0,30}[A-Z])"
+        r"(?=[A-Z0-9]{0,30}[a-z])[A-Za-z0-9]{40,256})(?![A-Za-z0-9+/=])",
     ),
 )
 _SHAPES = (
@@ -1696,12 +1627,13 @@ ASSIGNMENT = re.compile(
 )
 # What a name is about that only has a word for a secret in it: api_key_env, secretName.
 _OTHER_NAMES = frozenset(
-    "name names id ids ref refs path paths file filename dir env var variable type kind "
-    "class hasher hashing algorithm encoder header headers url uri endpoint field fields "
-    "prefix suffix format length len size count limit limits max min ttl expiry expires "
-    "expiration expired at age policy policies provider manager store service factory "
-    "version versions label title alias arn scope scopes status state rotation usage "
-    "regex pattern schema mode method source template link page index".split()
+    "name names id ids ref refs path paths file filename dir env var variable type "
+    "kind class hasher hashing algorithm encoder header headers url uri endpoint "
+    "field fields prefix suffix format length len size count limit limits max min ttl "
+    "expiry expires expiration expired at age policy policies provider manager store "
+    "service factory version versions label title alias arn scope scopes status state "
+    "rotation usage regex pattern schema mode method source template link page "
+    "index".split()
 )
 _OTHER_TOKENS = frozenset(  # next_page_token, pad_token
     "page next continuation cursor pad eos bos sep unk cls mask stop start end special "
@@ -1710,8 +1642,8 @@ _OTHER_TOKENS = frozenset(  # next_page_token, pad_token
 _NAME_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 _NOT_RANDOM = re.compile(
     r"[A-Z]+[0-9]{0,2}(?:_(?:[A-Z]+[0-9]{0,2}|[0-9]{1,4}))+"  # a variable's name
-    r"|[\w./~-]+\.(?:pem|key|crt|cer|p12|pfx|jks|json|ya?ml|toml|txt|env|ini|conf|cfg|py"
-    r"|js|ts|go|rs|rb|java|sh|md|html?)"
+    r"|[\w./~-]+\.(?:pem|key|crt|cer|p12|pfx|jks|json|ya?ml|toml|txt|env|ini|conf|cfg"
+    r"|py|js|ts|go|rs|rb|java|sh|md|html?)"
 )
 ASSIGNMENT_NEEDLES = ("ecret", "oken", "assw", "assphrase", "pwd", "key", "redential")
 _MAY_ASSIGN = [  # of lower-case text, whatever the value: far faster
@@ -1764,7 +1696,7 @@ def _mask_assignment(match: re.Match) -> str:
 
 
 def _is_other_name(match: re.Match) -> bool:
-    """Return whether the name in an assignment is not a secret's: tokenizer, secretName,
+    """Return whether the name in an assignment is no secret's: tokenizer, secretName,
     next_page_token."""
     text, start, suffix = match.string, match.start(), match["suffix"]
     head = re.search(r"[A-Za-z0-9_-]*\Z", text[max(0, start - 40) : start])[0]
@@ -1926,18 +1858,19 @@ def join_shown(block: bytes) -> bytes:
 class LineBuffer:
     """Gather a line that comes in pieces within the limit of what is parsed: of a long
     one pictures and other base64 are left out, and of one that is longer still all but
-    the beginning."""
+    the beginning; a raw one is kept as it is that far."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_raw: bool = False):
         self._size = self._blanked = 0
         self._data = bytearray()
+        self._is_raw = is_raw
 
     def add(self, piece: bytes) -> None:
         """Take the next bytes of the line."""
         self._size += len(piece)
         if len(self._data) > MAX_PARSED_LINE_BYTES:
             return
-        if self._size > LARGE_BODY_BYTES:
+        if self._size > LARGE_BODY_BYTES and not self._is_raw:
             # Once more from the last escape on: the longest has six characters.
             start = max(0, self._blanked - 6)
             piece = _BLANKED.sub(b"", bytes(self._data[start:]) + piece)
@@ -2473,7 +2406,7 @@ TITLE_ENDING = ".title"
 _WORKSPACE_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# Blanks of any width and the joiners of emoji and of Persian names are letters of names.
+# Blanks of any width and the joiners of emoji and of Persian are letters of names.
 _NOT_IN_NAMES = re.compile(
     "[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -3301,12 +3234,17 @@ def read_bytes(store: Store, archive: Archive, offset: int, count: int) -> bytes
 
 
 def iter_lines(
-    store: Store, archive: Archive, index: int, count: int | None = None
+    store: Store,
+    archive: Archive,
+    index: int,
+    count: int | None = None,
+    is_raw: bool = False,
 ) -> Iterator[tuple[int, bytes, int]]:
     """Yield number, bytes and true size of each line of `count` blocks (or all) from
     block `index` on, which must begin with a line; of a long one LineBuffer keeps less
     than that."""
-    number, line, is_begun = archive.session.blocks[index].lines, LineBuffer(), False
+    number, is_begun = archive.session.blocks[index].lines, False
+    line = LineBuffer(is_raw)
     for content in itertools.islice(read_blocks(store, archive, index), count):
         for piece in io.BytesIO(content):
             line.add(piece)
@@ -3448,7 +3386,7 @@ def read_lines(
     for i, block in enumerate(archive.session.blocks):
         if block.lines <= offset and not block.is_cut:
             index = i
-    for row in iter_lines(store, archive, index):
+    for row in iter_lines(store, archive, index, is_raw=True):
         if row[0] >= offset:
             yield row
 
@@ -6117,14 +6055,14 @@ def _session_row(ctx: Context, archive: Archive) -> dict:
 def _describe_origin(ctx: Context, archive: Archive) -> dict:
     """Return what lists say of what a session goes on from, with the call that reads
     on there backwards; empty for most."""
-    origin, parent = find_origin(ctx.store, archive), archive.session.about.get("parent")
-    told = {"parent": parent} if isinstance(parent, str) else {}
+    origin, about = find_origin(ctx.store, archive), archive.session.about
+    told = {n: about[n] for n in ("parent",) if isinstance(about.get(n), str)}
     if origin is None:
         return told
     where = {"workspace_id": origin.workspace_id, "session_id": origin.session_id}
     told["continues"] = {**where, "messages": origin.messages}
     if origin.messages >= 0:
-        first = max(0, origin.messages - 20) if "continues" in archive.session.about else 0
+        first = max(0, origin.messages - 20)
         told["continues"]["read"] = f"read_session({_given(**where)}offset={first})"
     return told
 
@@ -7230,6 +7168,27 @@ def parse_headers(lines: Iterable[bytes]) -> dict[str, str]:
     return headers
 
 
+def read_chunks(file: io.BufferedIOBase) -> bytes:
+    """Return a chunked body up to its trailers, as long as any other may be (RFC 9112,
+    7.1); raise HttpError, or ConnectionError when it stays short."""
+    body = bytearray()
+    while True:
+        line = file.readline(MAX_CHUNK_LINE_BYTES)
+        match = _CHUNK_LINE.fullmatch(line)
+        if not match:
+            if not line:
+                raise ConnectionError
+            raise HttpError(400, "A chunk does not begin with its length.")
+        size = int(match[1], 16)
+        if len(body) + size > MAX_BODY_BYTES:
+            raise HttpError(413, _BODY_TOO_LARGE)
+        if not size:
+            return bytes(body)
+        body += file.read(size)
+        if file.readline(3) not in (b"\r\n", b"\n"):
+            raise HttpError(400, "A chunk is not as long as it says.")
+
+
 def split_host(host: str) -> str:
     """Return the name in a Host header, without its port, in lower case."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]{0,5})?", host)
@@ -7608,34 +7567,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         size, self._left = self._left, 0
         if size == CHUNKED:
-            return self._read_chunks()
+            self._left = DISCARD_BYTES
+            body = read_chunks(self.rfile)
+            collections.deque(self._header_lines(), 0)  # trailers, of no use here
+            self._left = 0
+            return body
         body = self.rfile.read(size)
         if len(body) < size:
             raise ConnectionError
         return body
-
-    def _read_chunks(self) -> bytes:
-        """Return a chunked body, as long as any other may be (RFC 9112, 7.1); raise
-        HttpError, or ConnectionError when it stays short."""
-        self._left, body = DISCARD_BYTES, bytearray()
-        while True:
-            line = self.rfile.readline(MAX_CHUNK_LINE_BYTES)
-            match = _CHUNK_LINE.fullmatch(line)
-            if not match:
-                if not line:
-                    raise ConnectionError
-                raise HttpError(400, "A chunk does not begin with its length.")
-            size = int(match[1], 16)
-            if len(body) + size > MAX_BODY_BYTES:
-                raise HttpError(413, _BODY_TOO_LARGE)
-            if not size:
-                break
-            body += self.rfile.read(size)
-            if self.rfile.readline(3) not in (b"\r\n", b"\n"):
-                raise HttpError(400, "A chunk is not as long as it says.")
-        collections.deque(self._header_lines(), 0)  # trailers: nothing here needs one
-        self._left = 0
-        return bytes(body)
 
     def post_mcp(self) -> Reply:
         """Answer one JSON-RPC body."""
@@ -8162,7 +8102,7 @@ function sessionRows(list, tell = (it) => placeName(it.workspace_id)) {
   const days = [...Map.groupBy(list, (it) => when(it.end, "full").textContent)];
   return days.map(([day, all]) => [h("h3", day), h("ol", all.map((it) => row(
     link("s", it.workspace_id, it.session_id), it.title || it.session_id,
-    count(it.messages, "message"), [tell(it), it.continues && " · goes on from another"],
+    count(it.messages, "message"), [tell(it), it.continues && " · a continuation"],
     when(it.end, undefined, "short"))))]);
 }
 const placeRows = (list) => h("ol.rows", list.map((it) => row(
@@ -9039,7 +8979,8 @@ def list_transcripts(
     for entry, tool_name, name in found:
         try:
             info = entry.stat()
-            row = Transcript(entry.path, tool_name, name, info.st_size, info.st_mtime_ns)
+            stamp = info.st_size, info.st_mtime_ns
+            row = Transcript(entry.path, tool_name, name, *stamp)
             row = name_rollout(row, state, report) if tool_name == "codex" else row
             named += [row] if row else []
         except FileNotFoundError:
@@ -9215,8 +9156,8 @@ def find_repository(cwd: str) -> tuple[str, str]:
 
 
 def _follow_gitdir(here: str, target: str) -> tuple[str, str]:
-    """Return folder and config of what a `.git` file leads to: a worktree's folder names
-    the repository in `commondir` (gitrepository-layout); one that was pruned is gone,
+    """Return folder and config of what a `.git` file leads to: a worktree's names the
+    repository in `commondir` (gitrepository-layout); one that was pruned is gone,
     and its path tells; a submodule's or a separate git folder is one of its own."""
     common = _read_line(os.path.join(target, "commondir"))
     repository, mark, _ = target.rpartition(os.path.join(os.sep + "worktrees", ""))
@@ -10277,7 +10218,8 @@ def _require_room_in_toml(path: str, text: str, block: str) -> None:
     try:
         import tomllib
     except ImportError as e:
-        plain = rf"(?m)^[ \t]*\[mcp_servers\.(?!{SERVER_NAME}\b)[\w.-]+\][ \t]*(?:#.*)?$"
+        table = rf"\[mcp_servers\.(?!{SERVER_NAME}\b)[\w.-]+\]"
+        plain = rf"(?m)^[ \t]*{table}[ \t]*(?:#.*)?$"
         if "mcp_servers" in re.sub(plain, "", text):
             raise BadRequest(f"{path} writes mcp_servers in another way; {left}") from e
         return
@@ -10976,8 +10918,9 @@ def iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[str]:
     """Yield the Markdown of a session: who said what, and in fences what tools were
     given and answered."""
     session = archive.session
+    title = mask(title_of(store, archive)) or archive.name
     yield (
-        f"# {mask(title_of(store, archive)) or archive.name}\n\nSession `{archive.name}` of "
+        f"# {title}\n\nSession `{archive.name}` of "
         f"`{archive.workspace_id}`, {format_minute(session.start)} to "
         f"{format_minute(session.end)}, {plural(session.messages, 'message')}.\n"
     )
