@@ -65,7 +65,7 @@ write() {
 results() { python3 "$HERE/scripted_model.py" "$TMP" results; }
 
 # forget: what was asked so far is no longer of interest.
-forget() { rm -f "$TMP/requests.jsonl"; }
+forget() { : >"$TMP/requests.jsonl"; }
 
 # expect WHAT SEEN EXPECTED: print what was seen; stop if it is something else.
 expect() {
