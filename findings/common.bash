@@ -25,10 +25,10 @@ install() {
         { cat "$TMP/npm.log"; exit 2; }
 }
 
-# run NAME=VALUE... COMMAND...: an installed agent with a clean environment and no input.
+# run NAME=VALUE... COMMAND...: an installed agent with a clean environment; INPUT names its input.
 run() {
     env -i PATH="$TMP/npm/node_modules/.bin:$PATH" HOME="$HOME" TMPDIR="$TMP" TERM=dumb LANG=C.UTF-8 \
-        "$@" </dev/null >"$TMP/output" 2>&1
+        "$@" <"${INPUT:-/dev/null}" >"$TMP/output" 2>&1
 }
 
 codex() { run codex "$@"; }
