@@ -3,11 +3,13 @@
 #
 # One would guess: rollouts are logs that only grow, so what was read once stays as it was; a migration
 # fills the new databases, or leaves a new file beside the old.
-# What happens (0.171.0 on a thread of 0.140.0, 2026-11-27): the file is replaced by another with the same
-# name and the same modification time that differs from within the first line on. `user_message` and `agent_message` events,
-# where readers found what was said, are gone; `item_completed` events are there instead.
-# Why it matters: an archive that looks at the time only does not notice; one that reads on from the last offset gets the
-# middle of other lines; one that knows a transcript by its beginning keeps the same conversation a second time.
+# What happens (0.171.0 on a thread of 0.140.0, 2026-11-27): the file is replaced by another of the same
+# name and the same modification time, which differs from within the first line on. `user_message`
+# and `agent_message` events, where readers found what was said, are gone; `item_completed`
+# events are there instead.
+# Why it matters: an archive that looks at the time only does not notice; one that reads on from the
+# last offset gets the middle of other lines; one that knows a transcript by its beginning keeps
+# the same conversation a second time.
 set -euo pipefail
 # shellcheck source=/dev/null
 . "$(dirname "$0")/common.bash"
