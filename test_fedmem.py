@@ -29,6 +29,7 @@ import gzip
 import hashlib
 import http.client
 import http.server
+import importlib
 import io
 import itertools
 import json
@@ -330,6 +331,50 @@ class SmallToolsTest(unittest.TestCase):
             self.assertEqual("".join(parts), text)
             self.assertTrue(all(len(p.encode()) <= 100 for p in parts))
 
+    def test_control_sequences_are_cut_out_and_no_word_with_them(self) -> None:
+        """As terminals read them: colours, titles, hidden links, also torn ones."""
+        for text, shown in (
+            ("\x1b[1mborrowck\x1b[0m: \x1b[38;5;9mred\x1b[m", "borrowck: red"),
+            ("a\x1b[?1000h\x1b[2J\x1b[10;20Hb\x1b[ qc", "abc"),
+            ("\x9b31mred\x9b0m end", "red end"),
+            ("\x1b]0;a title\x07on\x1b]2;t\x1b\\e\x1b]0;t\x9c!", "one!"),
+            (
+                "\x1b]8;;http://x.example/\x07here\x1b]8;;\x07, "
+                "\x1b]8;id=1;http://x.example/\x1b\\there\x1b]8;;\x1b\\",
+                "here, there",
+            ),
+            ("\x1bP1;2|payload\x1b\\a\x1b_hidden\x1b\\b\x1b^pm\x1b\\c", "abc"),
+            ("\x9d0;t\x9ca\x90q\x9cb", "ab"),
+            ("\x1b(Bplain\x1b7\x1b8\x1bM", "plain"),
+            ("torn \x1b]0;a title\nnext", "torn \nnext"),
+            ("torn \x1b[31", "torn "),
+            ("torn \x1b", "torn "),
+            ("two \x1b\x1b[31m\x1b[3\x1b[0mof", "two of"),
+            ("[31m is text, so is ]8;; and \\x1b[0m", None),
+        ):
+            shown = text if shown is None else shown
+            self.assertEqual(fedmem.strip_escapes(text), shown, ascii(text))
+        long = "\x1b]0;" + "t" * 9_000 + "\x07 word"
+        self.assertTrue(fedmem.strip_escapes(long).endswith(" word"))
+
+    def test_letters_read_in_a_wrong_code_end_no_line(self) -> None:
+        """A closing quote of UTF-8 read as Windows-1252 ends in U+009D, and Cyrillic
+        ones do in others: what follows are words, and no terminal's."""
+        for wrong in ("\u201d", "\u041d", "\u041f", "\u0418"):
+            text = wrong.encode().decode("latin-1") + " then the refund failed"
+            found = fedmem.strip_escapes(text)
+            self.assertIn("then the refund failed", found, ascii(text))
+
+    def test_a_terminal_gets_newlines_and_tabs_and_no_other_control(self) -> None:
+        """Whatever stands between them."""
+        chooser, every = random.Random(3), [chr(n) for n in range(0x100)]
+        words = ["\x1b[", "\x1b]8;;", "\x1b\\", "\x9d", "\r\n", "31m", "word", "語"]
+        for _ in range(300):
+            text = "".join(chooser.choices(every + words * 9, k=60))
+            left = {c for c in fedmem.clean_text(text) if not c.isprintable()}
+            self.assertLessEqual(left, {"\n", "\t", "\xa0", "\xad"}, ascii(text))
+        self.assertEqual(fedmem.clean_text("a\r\n\tb\x00\x85c"), "a\n\tbc")
+
     def test_foreign_text_cannot_forge_a_log_line(self) -> None:
         """No line ends and no terminal sequences remain."""
         text = fedmem.escape_controls("a\nauth refused: addr=1.2.3.4\x1b[2J\u2028")
@@ -619,6 +664,146 @@ def carry(kind: str) -> str:
     """Return a sentence that has a secret of a kind in it."""
     return "before " + CARRIERS.get(kind, "it is {}").format(SECRETS[kind]) + " after"
 
+# What carries a token; {} is its place.
+TOKEN_PLACES = (
+    "Using the one from the dashboard, {} and it answers.",
+    "keys\\n{} end",
+    "x \x1b[31m{}\x1b[0m",
+    "\\u001b[38;5;9m{}",
+    "https://api.example.org/v1?k={}&x=1",
+    "k%3D{}",
+    '{{\\"a\\":\\"{}\\"}}',
+    "**{}**",
+    "`{}`.",
+    "{}@host",
+    "密钥{}。",
+)
+# {} is the place of a password that looks random.
+PASSWORD_PLACES = """\
+curl -u admin:{} https://x.example/
+curl -uadmin:{} https://x.example/
+curl -U proxy:{} https://x.example/
+curl -su 'kim:{}' https://x.example/
+curl --user "kim@example.org:{}" x
+curl --proxy-user me:{} x
+docker login -u kim -p {} registry.example
+docker login -p {} -u kim
+docker login --password={} x
+sshpass -p{} ssh kim@host
+sshpass -p '{}' scp a b:
+mysql -u root -p{} shop
+mysqldump -uroot -p'{}' shop
+mariadb-dump -u root -p{} shop
+mongosh --host db -u kim -p {}
+redis-cli -h cache -a {} ping
+ldapsearch -x -D cn=admin -w {} -b dc=x
+machine api.example login kim password {}
+machine api.example\\n  login kim\\n  password {}
+PGPASSWORD={} psql -h db
+psql postgresql://kim:{}@db/shop
+export MYSQL_PWD={}
+gh auth login --token {}
+gpg --passphrase {} a.gpg
+wget --user=kim --password={} x
+x-auth-token: {}
+'pass' => '{}'
+DB_PASS={}
+//registry.example/:_authToken={}
+password={}&user=a
+aws_secret_access_key = {}
+secret2={}
+tokenValue: {}
+AccountKey={};Endpoint=x
+vault write auth/approle/login secret_id={}
+""".splitlines()
+# Each of these lines stays as it is.
+NOT_SECRETS = """\
+tokenizer: Qwen/Qwen2.5-7B-Instruct
+tokenizer_name = "gpt2-medium-1024-x"
+secretName: prod-tls-cert-2026
+credentialsId: 'github-app-prod-2'
+secretRef: app-secrets-v2-prod
+password_hasher: argon2id_v19
+token = get_token_v2(request)
+password = generate_password_v2()
+access_token=response.json4()
+credentials = Credentials.from_file2("a")
+const token = localStorage.getItem('x2')
+self.password = hashlib.sha256(text)
+api_key_env = "OPENAI_API_KEY_2"
+api_key = os.environ["OPENAI_API_KEY_2"]
+password: $DB_PASSWORD_2
+password: "{{ vault_db_password_2 }}"
+token: ${{ secrets.GITHUB_TOKEN_2 }}
+private_key_path: keys/server-2026.pem
+private_key_id: kid-2024-prod
+keyfile: certs/server-key-2.pem
+password_file=/run/secrets/db_password_1
+GOOGLE_APPLICATION_CREDENTIALS=/etc/keys/sa-2024.json
+next_page_token: page-2-of-7x
+pad_token_id=50256abcde
+max_tokens=4096abcdef
+token_url: https://login.example.org/oauth2/v2/token
+token_expiry = 2026-11-24T09:00:00Z
+password_reset_url: /accounts/reset2
+aws_secretsmanager_arn = arn:aws:secretsmanager:eu-west-1:123456789012:x
+csrf_token_name = "csrf_token_v2x"
+public_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI
+cache_key=user:1234:profile2
+keyboard_shortcut: ctrl+shift+k2
+pwd=/home/kim/projects2/shop
+credentials: OAuth2Credentials = Depends(read_form)
+password: PasswordInputV2
+the password base64-encoded, then the password reset_flow_v2
+docker run -u 1000:1000 nginx1.25.3
+mysql -u root -p shop2024x
+ssh -p 2222 user@host1.example
+git push -u origin HEAD:feature-branch-2024
+docker login --password-stdin < file-2024.txt
+uses: actions/create-github-app-token@v1.11
+refresh_token_test_2024.py
+commit-9fceb02d0ae598e95dc970b74767f19372d61af8
+request-4f3a9b2c-71de-4c55-9d0e-5b1f7c2e8a90
+sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=
+test_ThatTheLongNameOfATest2Works
+the gh_pages, hf_transfer, pul-requests and sk-learn-contrib packages
+""".splitlines()
+
+
+def spell_shape(parts: Iterable, chooser: random.Random, more: int = 0) -> str:
+    """Return a text of a parsed regular expression, its open ends `more` longer."""
+    text = ""
+    for kind, value in parts:
+        name = str(kind)
+        if name == "LITERAL":
+            text += chr(value)
+        elif name == "IN":
+            ranges = [(v, v) if str(k) == "LITERAL" else v for k, v in value]
+            letters = [chr(n) for a, b in ranges for n in range(a, b + 1)]
+            text += chooser.choice(letters)
+        elif name == "BRANCH":
+            text += spell_shape(chooser.choice(value[1]), chooser, more)
+        elif name == "SUBPATTERN":
+            text += spell_shape(value[-1], chooser, more)
+        elif name == "MAX_REPEAT":
+            least, most, inner = value
+            count = least + (more if least and most > least + more else 0)
+            for _ in range(count or chooser.randrange(2)):
+                text += spell_shape(inner, chooser, more)
+    return text
+
+
+def make_token(shape: re.Pattern, chooser: random.Random, more: int = 0) -> str:
+    """Return a token of a shape; its assertions are tried, not understood."""
+    module = "sre_parse" if sys.version_info < (3, 11) else "re._parser"
+    parts = importlib.import_module(module).parse(shape.pattern)
+    while True:
+        text = spell_shape(parts, chooser, more)
+        text = f"acme{text}" if text[0] in "-_" else text  # of any vendor
+        found = shape.search(text)
+        if found and all(map(fedmem.is_random, found.groupdict().values())):
+            return text
+
 
 class SecretsTest(RootCase):
     """Tokens, signatures, masking."""
@@ -714,6 +899,58 @@ class SecretsTest(RootCase):
             started = time.perf_counter()
             fedmem.mask_secrets(text)
             self.assertLess(time.perf_counter() - started, 5, text[:10])
+
+    def test_every_family_of_tokens_is_masked_wherever_one_stands(self) -> None:
+        """The shortest and longer ones; one letter less is none of them."""
+        chooser = random.Random(20)
+        for kind, start, shape in fedmem._TOKEN_PATTERNS:
+            for more in (0, 9):
+                for place in TOKEN_PLACES:
+                    token = make_token(shape, chooser, more)
+                    masked = fedmem.mask_secrets(place.format(token))
+                    self.assertIn(f"[redacted:{kind}]", masked, (start, place, token))
+                    self.assertNotIn(token[-9:-1], masked, (start, place))
+            token = make_token(shape, chooser)
+            if not token.startswith("sk-"):  # it may go on without a word before it
+                masked = fedmem.mask_secrets(f"the value {token[:-1]} here")
+                self.assertNotIn(f"[redacted:{kind}]", masked, token)
+
+    def test_the_beginning_of_a_token_alone_is_a_word(self) -> None:
+        """As documentation names it, with other letters behind it, within a word."""
+        chooser = random.Random(21)
+        for kind, start, shape in fedmem._TOKEN_PATTERNS:
+            texts = [f"keys begin with {start}, as in {start}... or {start}<your key>"]
+            if re.match("[A-Za-z0-9]", start):
+                texts.append(f"x{make_token(shape, chooser)}")
+            for text in texts:
+                masked = fedmem.mask_secrets(text)
+                self.assertNotIn(f"[redacted:{kind}]", masked, text)
+
+    def test_passwords_of_commands_and_settings_are_masked(self) -> None:
+        """Behind an option, in a .netrc, under a telling name."""
+        for secret in (SECRETS["secret"], "q7Zr2mWx9K"):
+            texts = [place.format(secret) for place in PASSWORD_PLACES]
+            shown = [t for t in texts if secret in fedmem.mask_secrets(t)]
+            self.assertEqual(shown, [])
+
+    def test_code_and_names_that_speak_of_secrets_stay(self) -> None:
+        """Paths, names of things, calls, variables, types, digests."""
+        masked = list(map(fedmem.mask_secrets, NOT_SECRETS))
+        self.assertEqual([t for t in masked if t not in NOT_SECRETS], [])
+
+    def test_what_nearly_is_a_token_takes_linear_time(self) -> None:
+        """All families at once, and what stands before passwords."""
+        chooser, starts, nearly = random.Random(22), "", ""
+        for _, start, shape in fedmem._TOKEN_PATTERNS:
+            token = make_token(shape, chooser)
+            starts += f" {(start or token[:9]) * 400} {token[:9]}{'aA1' * 400}"
+            nearly += f" {token[:-1]}" * 9 + f"{token}-" * 9
+        options = ("login -p", "login ", "curl -u a:", " -u a:b -u", " password ")
+        options += ("mysql -p -p ", "redis-cli " + "x " * 90, "token_" * 5 + "=")
+        for text in (starts, nearly, *(x * (400_000 // len(x)) for x in options)):
+            began = time.perf_counter()
+            fedmem.mask_secrets(text)
+            self.assertLess(time.perf_counter() - began, 5, text[:20])
 
     def test_a_token_has_one_scope_and_other_text_none(self) -> None:
         """Empty, longer, non-ASCII and swapped tokens open nothing."""
