@@ -902,18 +902,18 @@ class SecretsTest(RootCase):
 
     def test_every_family_of_tokens_is_masked_wherever_one_stands(self) -> None:
         """The shortest and longer ones; one letter less is none of them."""
-        chooser = random.Random(20)
+        chooser, wrong = random.Random(20), []
         for kind, start, shape in fedmem._TOKEN_PATTERNS:
-            for more in (0, 9):
-                for place in TOKEN_PLACES:
-                    token = make_token(shape, chooser, more)
-                    masked = fedmem.mask_secrets(place.format(token))
-                    self.assertIn(f"[redacted:{kind}]", masked, (start, place, token))
-                    self.assertNotIn(token[-9:-1], masked, (start, place))
+            for place, more in itertools.product(TOKEN_PLACES, (0, 9)):
+                token = make_token(shape, chooser, more)
+                masked = fedmem.mask_secrets(place.format(token))
+                if f"[redacted:{kind}]" not in masked or token[-9:-1] in masked:
+                    wrong.append((kind, start, place))
             token = make_token(shape, chooser)
             if not token.startswith("sk-"):  # it may go on without a word before it
                 masked = fedmem.mask_secrets(f"the value {token[:-1]} here")
                 self.assertNotIn(f"[redacted:{kind}]", masked, token)
+        self.assertEqual(wrong, [])
 
     def test_the_beginning_of_a_token_alone_is_a_word(self) -> None:
         """As documentation names it, with other letters behind it, within a word."""
@@ -1250,6 +1250,94 @@ def read_all(raw: bytes) -> list[fedmem.Message]:
     return [m for m in messages if fedmem.is_shown(m, session.uses_items)]
 
 
+def user(text: object, **more: object) -> dict:
+    """Return a line of Claude Code of the user's role."""
+    return {"type": "user", "message": {"content": text}, **more}
+
+
+def reply(text: str, **more: object) -> dict:
+    """Return an answer of Claude Code."""
+    content = [{"type": "text", "text": text}]
+    return {"type": "assistant", "message": {"content": content}, **more}
+
+
+def call_tool(name: str, **more: object) -> dict:
+    """Return a call of a tool by Claude Code."""
+    content = [{"type": "tool_use", "name": name, "input": {}}]
+    return {"type": "assistant", "message": {"content": content}, **more}
+
+
+def tool_result(content: object, **more: object) -> dict:
+    """Return the result of a call, as Claude Code keeps it."""
+    return user([{"type": "tool_result", "content": content}], **more)
+
+
+def typed(prompt: object, mode: str = "prompt", ids: str = "", **more: object) -> dict:
+    """Return a message that was typed while Claude Code worked."""
+    queued = {"type": "queued_command", "prompt": prompt, "commandMode": mode, **more}
+    if ids:
+        queued |= {"delivery_id": f"d{ids}", "source_uuid": f"s{ids}"}
+    return {"type": "attachment", "attachment": queued, "uuid": f"a{ids or prompt}"}
+
+
+def queue(operation: str, text: str = "", ids: str = "") -> dict:
+    """Return what Claude Code notes of its queue of such messages."""
+    line = {"type": "queue-operation", "operation": operation, "content": text}
+    if operation == "remove":
+        line["reason"] = "absorbed_mid_turn"
+    named = {"deliveryId": f"d{ids}", "commandUuid": f"s{ids}"} if ids else {}
+    return {**line, **named}
+
+
+def chain(*rows: str) -> list[dict]:
+    """Return a conversation of Claude Code; each row has a line's id, its parent's (-
+    for none), who says it (u, a, t for a tool's result, s for a summary) and a text,
+    which is left out for the id again."""
+    made = []
+    for row in rows:
+        line, parent, who, *text = row.split(" ", 3)
+        ids = {"uuid": line, "parentUuid": None if parent == "-" else parent}
+        make = {"u": user, "a": reply, "t": tool_result, "s": user}[who]
+        more = {"isCompactSummary": True} if who == "s" else {}
+        made.append(make("".join(text) or line, **ids, **more))
+    return made
+
+
+def codex_meta(thread: str, ordinal: int = 0, **payload: object) -> dict:
+    """Return the first line of a Codex thread."""
+    payload = {"id": thread, "cli_version": "0.171.0", **payload}
+    return {"type": "session_meta", "ordinal": ordinal, "payload": payload}
+
+
+def codex_event(ordinal: int, who: str, text: str) -> dict:
+    """Return what Codex tells of a message: of the user (u) or of the assistant (a)."""
+    item = {"type": {"u": "UserMessage", "a": "AgentMessage"}[who]}
+    item["content"] = [{"type": "text" if who == "u" else "Text", "text": text}]
+    payload = {"type": "item_completed", "item": item}
+    return {"type": "event_msg", "ordinal": ordinal, "payload": payload}
+
+
+def codex_base(thread: str, ordinal: int) -> dict:
+    """Return how a Codex thread says what it goes on from."""
+    base = {"thread_id": thread, "end_ordinal_exclusive": ordinal}
+    return {"history_base": base, "forked_from_id": thread}
+
+
+def show(records: list[dict]) -> list[tuple[str, str]]:
+    """Return role and text of what a reader of a transcript sees."""
+    return [(m.role, m.text) for m in read_all(to_jsonl(records))]
+
+
+def kept_and_cut(records: list[dict]) -> tuple[str, str]:
+    """Return the texts that count, and those that were taken back."""
+    raw = to_jsonl(records)
+    spans = scan(raw).abandoned
+    texts: tuple[list, list] = [], []
+    for number, message in enumerate(read_all(raw)):
+        texts[any(a <= number < b for a, b in spans)].append(message.text)
+    return " ".join(texts[0]), " ".join(texts[1])
+
+
 class TranscriptsTest(unittest.TestCase):
     """Claude Code and Codex JSONL to messages."""
 
@@ -1303,6 +1391,411 @@ class TranscriptsTest(unittest.TestCase):
         self.assertEqual(texts[0], "hello git")
         self.assertEqual(texts[-1], "One file.")
         self.assertNotIn("INJECTED", "".join(texts))
+
+    def test_what_is_typed_while_the_tool_works_is_the_users_and_shown_once(
+        self,
+    ) -> None:
+        """Claude Code notes it in an attachment, in its queue, in both, or neither."""
+        image = {"type": "image", "source": {"data": "AAAA"}}
+        blocks = [{"type": "text", "text": "Look"}, image]
+        note = "<task-notification><summary>done</summary></task-notification>"
+        start, end = user("Start"), reply("Ok.")
+        for between, shown in (
+            ([queue("enqueue", "X"), typed("X")], ["X"]),
+            ([typed(blocks)], ["Look\n[image]"]),
+            ([queue("enqueue", "X"), queue("remove", "X")], ["X"]),
+            ([queue("enqueue", "X"), queue("dequeue"), user("X")], ["X"]),
+            ([queue("enqueue", "X"), queue("popAll")], []),
+            ([queue("remove", "X"), typed("X")], ["X"]),
+            ([queue("remove", "X", "1"), typed("X", ids="1")], ["X"]),
+            ([typed("X", ids="1"), queue("remove", "X", "1")], ["X"]),
+            ([typed("X"), user("X")], ["X"]),
+            ([queue("remove", "X"), tool_result("t"), user("X")], ["X", "← t"]),
+            ([typed("X"), call_tool("B"), user("X")], ["X", "→ B {}"]),
+            ([typed("X"), reply("Yes."), user("X")], ["X", "Yes.", "X"]),
+            ([typed("X"), user("Y"), user("X")], ["X", "Y", "X"]),
+            (
+                [queue("remove", "X"), queue("remove", "X"), typed("X"), typed("X")],
+                ["X", "X"],
+            ),
+            (
+                [queue("remove", "X"), typed("X"), queue("remove", "X"), typed("X")],
+                ["X", "X"],
+            ),
+            (
+                [
+                    queue("remove", "X", "1"),
+                    queue("remove", "X", "2"),
+                    typed("X", ids="2"),
+                    typed("X", ids="1"),
+                ],
+                ["X", "X"],
+            ),
+            ([typed("X", "bash")], ["! X"]),
+            ([typed(note, "task-notification")], []),
+            ([typed("X", isMeta=True)], []),
+            ([{**typed("X"), "isMeta": True}], []),
+            ([typed("<system-reminder>X</system-reminder>"), typed("")], []),
+            ([typed(None), typed(5), typed([1, {"type": "text"}])], []),
+        ):
+            # A line of its own has an id of its own.
+            made = [{**line, "uuid": f"{i}"} for i, line in enumerate(between)]
+            texts = [text for _, text in show([start, *made, end])]
+            self.assertEqual(texts, ["Start", *shown, "Ok."], between)
+        roles = [role for role, _ in show([start, typed("X"), end])]
+        self.assertEqual(roles, ["user", "user", "assistant"])
+
+    def test_what_was_taken_out_of_the_queue_unread_is_not_shown(self) -> None:
+        """A reason other than being taken in says that nobody read it."""
+        line = {**queue("remove", "X"), "reason": "cancelled"}
+        line["origin"] = {"type": "user"}
+        self.assertEqual(show([user("Start"), line]), [("user", "Start")])
+
+    def test_slash_commands_show_what_a_person_gave_them(self) -> None:
+        """With arguments; one of a person's own by its name; a built-in one not."""
+        name, args = "<command-name>/{0}</command-name>", "<command-args>{1}"
+        args, message = f"{args}</command-args>", "<command-message>{0}</command-message>"
+        own, built_in = f"{message}\n{name}\n", f"{name}\n    {message}\n    "
+        for text, shown in (
+            ((own + args).format("plan", "move it\nnow"), "/plan move it\nnow"),
+            (own.format("review"), "/review"),
+            ((own + args).format("review", ""), "/review"),
+            ((built_in + args).format("compact", "keep it"), "/compact keep it"),
+            ((built_in + args).format("clear", ""), None),
+            (built_in.format("clear"), None),
+            ("<local-command-stdout>Set model</local-command-stdout>", None),
+            ("<local-command-caveat>x</local-command-caveat>", None),
+            ("/plan is what I typed", "/plan is what I typed"),
+        ):
+            system = {"type": "system", "subtype": "local_command", "content": text}
+            for line in (user(text), user([{"type": "text", "text": text}]), system):
+                expected = [("user", shown)] if shown else []
+                self.assertEqual(show([line]), expected, line)
+        boundary = {"type": "system", "subtype": "compact_boundary", "content": "C"}
+        self.assertEqual(show([boundary]), [])
+        plan = user((own + args).format("plan", "the \x1b[1mQ\x1b[0m move"))
+        expanded = user("Make a plan: the Q move", isMeta=True)
+        self.assertEqual(show([plan, expanded]), [("user", "/plan the Q move")])
+        self.assertEqual(scan(to_jsonl([plan, expanded])).title, "/plan the Q move")
+
+    def test_what_editors_and_hooks_add_is_no_part_of_a_prompt(self) -> None:
+        """Before it, behind it, in a block of its own; what looks like it stays."""
+        opened = "<ide_opened_file>The user opened a.md.</ide_opened_file>"
+        chosen = "<ide_selection>lines 3 to 9:\ndef pay():\n</ide_selection>"
+        for text, shown in (
+            (f"{opened}\nWhy?", "Why?"),
+            (f"{opened}{chosen}\n\nWhy?", "Why?"),
+            (f"Why?\n{chosen}", "Why?"),
+            (f"Why?\n{opened}\n{chosen}\n", "Why?"),
+            ("<ide_diagnostics>x</ide_diagnostics>Why?", "Why?"),
+            ('<teammate-message id="2">x</teammate-message>', None),
+            ("<user-prompt-submit-hook>x</user-prompt-submit-hook>Why?", "Why?"),
+            ("Why?<system-reminder>x</system-reminder>", "Why?"),
+            (opened, None),
+            ("[Request interrupted by user for tool use]", None),
+            ("<div>Why?</div>", "<div>Why?</div>"),
+            ("Why does <ide_selection> show?", "Why does <ide_selection> show?"),
+            ("see <b>x</b> and </ide_selection>", "see <b>x</b> and </ide_selection>"),
+        ):
+            expected = [("user", shown)] if shown else []
+            self.assertEqual(show([user(text)]), expected, text)
+            event = {"type": "user_message", "message": text}
+            codex = {"type": "event_msg", "payload": event}
+            self.assertEqual(show([codex]), expected, text)
+        blocks = [{"type": "text", "text": t} for t in (opened, "Why?", chosen)]
+        self.assertEqual(show([user(blocks)]), [("user", "Why?")])
+        self.assertEqual(scan(to_jsonl([user(blocks)])).title, "Why?")
+
+    def test_the_request_is_cut_out_of_what_codex_is_told_in_an_editor(self) -> None:
+        """It stands under a heading of its own; without that all of it is shown."""
+        for head in ("# Context from my IDE setup:", "# Files mentioned by the user:"):
+            tabs = f"{head}\n\n## Open tabs:\n- cart.ts: src/cart.ts\n\n"
+            for text, shown in (
+                (f"{tabs}## My request for Codex:\nRound it\n## Not up\n", None),
+                (f"{tabs}## My request for Cursor:\nRound it\n## Not up\n", None),
+                (f"{tabs}- end", f"{tabs}- end"),
+                (f"About\n{tabs}", f"About\n{tabs}".strip()),
+            ):
+                event = {"type": "user_message", "message": text}
+                records = [{"type": "event_msg", "payload": event}]
+                expected = [("user", shown or "Round it\n## Not up")]
+                self.assertEqual(show(records), expected, text)
+
+    def test_what_a_user_ran_in_the_shell_is_a_command_and_its_output(self) -> None:
+        """In Claude Code two lines, in Codex an event or an item."""
+        ran, out = "<bash-input>{}</bash-input>", "<bash-stdout>{}</bash-stdout>"
+        error = "<bash-stderr>{}</bash-stderr>"
+        lines = [
+            user(ran.format("git status")),
+            user(out.format("On branch main") + error.format("")),
+            user(out.format("") + error.format("no such file")),
+            user(out.format("") + error.format("")),
+            user("Write the notes"),
+        ]
+        shown = [
+            ("command", "! git status"),
+            ("tool", "← On branch main"),
+            ("tool", "← no such file"),
+            ("user", "Write the notes"),
+        ]
+        self.assertEqual(show(lines), shown)
+        self.assertEqual(scan(to_jsonl(lines)).title, "Write the notes")
+        item = {"type": "CommandExecution", "command": ["/bin/bash", "-lc", "ls"]}
+        item |= {"source": "user_shell", "aggregated_output": "a.txt\n"}
+        event = {"type": "item_completed", "item": item}
+        result = "Exit code: 0\nDuration: 0.03 seconds\nOutput:\na.txt\n\n"
+        text = f"<command>\nls\n</command>\n<result>\n{result}</result>\n"
+        text = f"<user_shell_command>\n{text}</user_shell_command>"
+        meta = {"content_item_kinds": ["shell.user_command"]}
+        message = {
+            "type": "message",
+            "role": "user",
+            "content": [{"type": "input_text", "text": text}],
+            "internal_chat_message_metadata_passthrough": meta,
+        }
+        told = {"type": "event_msg", "payload": event}
+        kept = {"type": "response_item", "payload": message}
+        for records in ([told], [kept], [told, kept]):
+            self.assertEqual(show(records), [("command", "! ls\n← a.txt")], records)
+        own = {**told, "payload": {**event, "item": {**item, "source": "agent"}}}
+        self.assertEqual(show([own]), [])  # its call and its output are items
+
+    def test_what_agents_in_the_background_report_is_a_tools(self) -> None:
+        """Without the sentences to the model around it."""
+        note = "<task-notification>\n<task-id>b1</task-id>\n<status>completed</status>"
+        done = f"{note}<summary>Agent \"Count\" finished</summary><note>x</note>"
+        back = "[Subagent hand-back] vendor text. The report follows:\n  One line."
+        back += "\nagentId: a9 (use SendMessage to continue)\n<usage>x</usage>"
+        given = [{"type": "text", "text": back}]
+        launch = [{"type": "text", "text": "Async agent launched. vendor text"}]
+        report = {"status": "completed", "agentId": "a9", "content": given}
+        report["content"] = [{"type": "text", "text": "One line."}]
+        started = {"status": "async_launched", "agentId": "a9", "description": "Count"}
+        for line, shown in (
+            (user(f"{note}</task-notification>"), None),
+            (
+                user(f"{done}<result>One line.</result></task-notification>"),
+                '← Agent "Count" finished\nOne line.',
+            ),
+            (tool_result(given, toolUseResult=report), "← One line."),
+            (
+                tool_result(launch, toolUseResult=started),
+                "← started in the background: Count",
+            ),
+            (tool_result("One.\nagentId: a9 (use it)\nx"), "← One."),
+            (tool_result("agentId: 7", toolUseResult={"stdout": ""}), "← agentId: 7"),
+            (tool_result("plain", toolUseResult="Error: x"), "← plain"),
+        ):
+            self.assertEqual(show([line]), [("tool", shown)] if shown else [], line)
+        titled = [user(f"{done}</task-notification>"), user("Summarise")]
+        self.assertEqual(scan(to_jsonl(titled)).title, "Summarise")
+
+    def test_a_summary_is_shown_without_the_sentences_around_it(self) -> None:
+        """Those that Claude Code writes before and behind it, and Codex before it."""
+        head = "This session is being continued from a previous conversation that ran"
+        head += " out of context. The summary below covers it.\n\n"
+        tails = (
+            "",
+            "\n\nIf you need specific details from before compaction, read /x.jsonl",
+            "\n\nRecent messages are preserved verbatim.",
+            "\n\nPlease continue the conversation from where we left it off.",
+            "\n\nContinue the conversation from where it left off.\n\nMore.",
+        )
+        said = "Summary:\n1. The puffin index.\n\n2. Please continue it."
+        reminder = "<system-reminder>tools</system-reminder>\n"
+        for before, tail in itertools.product(("", reminder), tails):
+            text = f"{head}{before}{said}{tail}"
+            line = user(text, isCompactSummary=True, isVisibleInTranscriptOnly=True)
+            expected = [("summary", said.partition("\n")[2])]
+            self.assertEqual(show([line]), expected, text)
+        text = f"{head}We fixed half.{tails[1]}"
+        shown = [("summary", "We fixed half.")]
+        self.assertEqual(show([user(text, isCompactSummary=True)]), shown)
+        again = user(text, isCompactSummary=True, repeatsCompactSummary=True)
+        self.assertEqual(show([again]), [])
+        told = "Another language model started to solve this problem and produced a "
+        told += "summary. Here is the summary:\nWe fixed half.\n\nAnd more."
+        for text, shown in ((told, "We fixed half.\n\nAnd more."), ("Half.", "Half.")):
+            record = {"type": "compacted", "payload": {"message": text}}
+            self.assertEqual(show([record]), [("summary", shown)])
+        answer = {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "We fixed half."}],
+        }
+        item = {"type": "response_item", "payload": answer}
+        self.assertEqual(show([{**item, "metadata": {"compaction_output": True}}]), [])
+        self.assertEqual(show([item]), [("assistant", "We fixed half.")])
+
+    def test_sub_agents_of_both_tools_have_roles_of_their_own(self) -> None:
+        """What they are given is no person's, what they say is not the assistant's."""
+        claude = [user("Count", isSidechain=True), reply("One.", isSidechain=True)]
+        codex = [
+            codex_meta("c", parent_thread_id="p", thread_source="subagent"),
+            codex_event(1, "u", "Count"),
+            codex_event(2, "a", "One."),
+        ]
+        for records in (claude, codex):
+            self.assertEqual(show(records), [("task", "Count"), ("agent", "One.")])
+            self.assertEqual(scan(to_jsonl(records)).title, "Count")
+        self.assertEqual(scan(to_jsonl(codex)).about["parent"], "p")
+        told = "<subagent_notification>{}</subagent_notification>"
+        self.assertEqual(show([codex_meta("p"), codex_event(1, "u", told)]), [])
+
+    def test_a_line_that_stands_there_twice_is_shown_once(self) -> None:
+        """By its id: beside the first, far behind it, in another block; the same words
+        under another id are said twice, and so are lines without one."""
+        first = chain("1 - u Count", "2 1 a Seven.")
+        far = [user(f"more {i}", uuid=f"m{i}") for i in range(9)]
+        filler = {"type": "api-request-blob", "data": "x" * (fedmem.BLOCK_BYTES // 4)}
+        for records in (
+            [first[0], first[0], first[1], first[1]],
+            [*first, *far, *first],
+            [*first, *[filler] * 9, *first],
+        ):
+            texts = [text for _, text in show(records)]
+            self.assertEqual(texts.count("Count"), 1)
+            self.assertEqual(texts.count("Seven."), 1)
+            self.assertEqual(scan(to_jsonl(records)).messages, len(texts))
+        told = [*first, *chain("3 2 u Count", "4 3 a Seven.")]
+        self.assertEqual(len(show(told)), 4)
+        self.assertEqual(len(show([user("Count"), user("Count")])), 2)
+
+    def test_a_turn_that_was_taken_back_is_known_by_what_the_next_answers_to(
+        self,
+    ) -> None:
+        """Claude Code keeps it; the next prompt has the parent that it had. Calls side
+        by side, summaries and sub-agents are no rewind."""
+        talk = ("q1 - u", "a1 q1 a", "q2 a1 u", "a2 q2 a")
+        for rows, cut in (
+            ((*talk, "q3 a1 u", "a3 q3 a"), "q2 a2"),
+            (("q1 - u", "a1 q1 a", "q2 s1 u", "a2 q2 a", "q3 s1 u"), "q2 a2"),
+            ((*talk, "q3 - u", "a3 q3 a"), "q1 a1 q2 a2"),
+            ((*talk, "q3 a2 u", "a3 q3 a"), ""),
+            ((*talk, "q3 a2 u", "a3 q3 a", "q4 a2 u", "q5 a1 u"), "q2 a2 q3 a3 q4"),
+            ((*talk, "q3 a1 u", "a3 q3 a", "q4 a1 u", "q5 q4 u"), "q2 a2 q3 a3"),
+            ((*talk, "q3 a1 u", "a3 q3 a", "q4 - u"), "q1 a1 q2 a2 q3 a3"),
+            ((*talk, "q3 a1 u", "a3 q3 a", "q4 a3 u", "q5 a3 u"), "q2 a2 q4"),
+            ((*talk, "q3 a1 u", "q2 a1 u", "a2 q2 a"), "q2 a2"),  # copies are none
+            (("q1 - u", "a1 q1 a", "b1 a1 a", "t1 a1 t", "t2 b1 t", "q2 t2 u"), ""),
+            (("q1 - u", "a1 q1 a", "t1 a1 t", "t2 a1 t", "a2 t2 a", "q2 a2 u"), ""),
+            ((*talk, "s1 c1 s", "q3 s1 u", "a3 q3 a"), ""),
+            ((*talk, "s1 - s", "q3 s1 u", "a3 q3 a"), ""),
+        ):
+            kept, found = kept_and_cut(chain(*rows))
+            found = found.replace("← ", "")
+            self.assertEqual(found, cut, rows)
+            said = {row.split(" ")[0] for row in rows} - set(cut.split())
+            self.assertEqual(set(kept.replace("← ", "").split()), said, rows)
+        side = [{**line, "isSidechain": True} for line in chain("x - u", "y - u")]
+        self.assertEqual(kept_and_cut([*chain(*talk), *side])[1], "")
+        shell = user("<bash-input>ls</bash-input>", uuid="b", parentUuid="a1")
+        self.assertEqual(kept_and_cut([*chain(*talk), shell])[1], "q2 a2")
+
+    def test_turns_that_codex_rolled_back_are_abandoned(self) -> None:
+        """The last so many prompts with what followed them; more than there are, or
+        what is no number, takes nothing back."""
+        talk = [codex_meta("c")]
+        for i in range(3):
+            talk += [codex_event(2 * i + 1, "u", f"q{i}"), codex_event(2, "a", f"a{i}")]
+        for turns, cut in (
+            (1, "q2 a2"),
+            (2, "q1 a1 q2 a2"),
+            (3, "q0 a0 q1 a1 q2 a2"),
+            (4, ""),
+            (0, ""),
+            (-1, ""),
+            (True, ""),
+            ("1", ""),
+            (None, ""),
+        ):
+            back = {"type": "thread_rolled_back", "num_turns": turns}
+            back = {"type": "event_msg", "payload": back}
+            after = codex_event(9, "u", "next")
+            kept, found = kept_and_cut([*talk, back, after])
+            self.assertEqual(found, cut, turns)
+            self.assertTrue(kept.endswith("next"))
+        back["payload"]["num_turns"] = 1
+        self.assertEqual(kept_and_cut([*talk, back, back])[1], "q1 a1 q2 a2")
+
+    def test_a_message_with_pictures_is_shown_whatever_its_size(self) -> None:
+        """Base64 is left out of a long line, wherever it stands and is cut by blocks;
+        a line that is too long without it says so."""
+        word = "What is on this picture? \\ \n\t\u00e9 \"done\""
+        for size in (200_000, 300_000, 3_000_000, 5_000_000):
+            for at in (0, 1):
+                picture = {"type": "image", "source": {"data": "iVBO" * (size // 4)}}
+                blocks: list[dict] = [picture, {"type": "text", "text": word}]
+                shown = [("[image]", word), (word, "[image]")][at]
+                raw = to_jsonl([user(blocks[:: -1 if at else 1]), reply("A heron.")])
+                texts = [m.text for m in read_all(raw)]
+                self.assertEqual(texts, ["\n".join(shown), "A heron."], (size, at))
+                self.assertEqual(scan(raw).messages, 2)
+        images = ["data:image/png;base64," + "A" * 3_000_000] * 2
+        event = {"type": "user_message", "message": word, "images": images}
+        self.assertEqual(show([{"type": "event_msg", "payload": event}])[0][1], word)
+        result = [{"type": "text", "text": "seen"}, picture]
+        self.assertEqual(show([tool_result(result)]), [("tool", "← seen\n[image]")])
+
+    def test_a_line_that_is_too_long_without_pictures_says_so(self) -> None:
+        """With its size, in its role, and never as a title."""
+        long = "so many words " * 350_000
+        for line, role in (
+            (user(long), "user"),
+            (reply(long), "assistant"),
+            (tool_result(long), "tool"),
+            (codex_event(1, "u", long), "user"),
+            (codex_event(1, "a", long), "assistant"),
+        ):
+            raw = to_jsonl([line, user("short")])
+            self.assertIn("4.9 MB in one line", read_all(raw)[0].text, role)
+            self.assertEqual(read_all(raw)[0].role, role)
+            self.assertEqual(scan(raw).title, "short")
+
+    def test_a_long_line_is_the_same_however_it_is_cut(self) -> None:
+        """By blocks, in the middle of an escape, of a picture, of a letter."""
+        chooser, picture = random.Random(8), "A" * 5_000
+        parts = ["\\n", "\\u00e9", "\\\\", '\\"', "é", picture, "word ", "/9j/" * 3_000]
+        for space in (" ", ""):  # without one some of what touches a picture goes too
+            text = space.join(chooser.choices(parts, k=300))
+            line = b'{"type":"user","message":{"content":"%s"}}\n' % text.encode()
+            whole = fedmem.LineBuffer()
+            whole.add(line)
+            expected = whole.take()
+            self.assertTrue(fedmem.LARGE_BODY_BYTES < len(line) == expected[1])
+            shown = fedmem.parse_message(fedmem.parse_record(*expected), {}).text
+            plain = json.loads(line)["message"]["content"].replace("/9j/", "")
+            self.assertNotIn("AAAA", shown)
+            if space:
+                self.assertEqual(shown, plain.replace(picture, "").strip())
+            for _ in range(40):
+                cuts = sorted(chooser.sample(range(1, len(line)), 6))
+                pieces = fedmem.LineBuffer()
+                for start, end in zip([0, *cuts], [*cuts, len(line)], strict=True):
+                    pieces.add(line[start:end])
+                record = fedmem.parse_record(*pieces.take())
+                self.assertIsNotNone(record, cuts)
+                if space:
+                    found = fedmem.parse_message(record, {}).text
+                    self.assertEqual(found, shown, cuts)
+
+    def test_a_title_is_what_was_asked_and_no_bare_command(self) -> None:
+        """The tool's own goes before it, a person's before that."""
+        ask, bare = user("Why do herons migrate?"), user("/status")
+        ai, own = {"type": "ai-title"}, {"type": "custom-title"}
+        for records, title in (
+            ([bare, ask], "Why do herons migrate?"),
+            ([ask, bare], "Why do herons migrate?"),
+            ([bare], "/status"),
+            ([typed("First of all")], "First of all"),
+            ([ask, {**ai, "aiTitle": "Herons"}, user("x")], "Herons"),
+            ([{**own, "customTitle": "Mine"}, ask, {**ai, "aiTitle": "H"}], "Mine"),
+            ([{**own, "customTitle": "  "}, ask], "Why do herons migrate?"),
+            ([user(f"{'word ' * 99}")], f"{'word ' * 19}word…"),
+            ([user("a\n\nb\tc")], "a b c"),
+            ([user("\x1b[31mred\x1b[0m herons")], "red herons"),
+        ):
+            self.assertEqual(scan(to_jsonl(records)).title, title, records)
 
     def test_titles_times_and_counts_are_derived(self) -> None:
         """The first prompt is the title until the tool names the session."""
