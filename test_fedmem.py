@@ -1756,7 +1756,7 @@ class TranscriptsTest(unittest.TestCase):
     def test_a_long_line_is_the_same_however_it_is_cut(self) -> None:
         """By blocks, in the middle of an escape, of a picture, of a letter."""
         chooser, picture = random.Random(8), "A" * 5_000
-        parts = ["\\n", "\\u00e9", "\\\\", '\\"', "é", picture, "word ", "/9j/" * 3_000]
+        parts = ["\\n", "\\u00e9", "\\\\", '\\"', "é", picture, "word ", picture]
         for space in (" ", ""):  # without one some of what touches a picture goes too
             text = space.join(chooser.choices(parts, k=300))
             line = b'{"type":"user","message":{"content":"%s"}}\n' % text.encode()
@@ -1765,10 +1765,10 @@ class TranscriptsTest(unittest.TestCase):
             expected = whole.take()
             self.assertTrue(fedmem.LARGE_BODY_BYTES < len(line) == expected[1])
             shown = fedmem.parse_message(fedmem.parse_record(*expected), {}).text
-            plain = json.loads(line)["message"]["content"].replace("/9j/", "")
+            plain = json.loads(line)["message"]["content"].replace(picture, "")
             self.assertNotIn("AAAA", shown)
             if space:
-                self.assertEqual(shown, plain.replace(picture, "").strip())
+                self.assertEqual(shown, plain.strip())
             for _ in range(40):
                 cuts = sorted(chooser.sample(range(1, len(line)), 6))
                 pieces = fedmem.LineBuffer()
@@ -1776,9 +1776,8 @@ class TranscriptsTest(unittest.TestCase):
                     pieces.add(line[start:end])
                 record = fedmem.parse_record(*pieces.take())
                 self.assertIsNotNone(record, cuts)
-                if space:  # the ends of a picture that a cut left may be there
-                    found = fedmem.parse_message(record, {}).text
-                    found = re.sub("AA+|(?:9?j?/9j)+/?", "", found)
+                if space:  # the ends of a picture that was cut may be there
+                    found = fedmem.parse_message(record, {}).text.replace("A", "")
                     self.assertEqual(found.split(), shown.split(), cuts)
 
     def test_a_title_is_what_was_asked_and_no_bare_command(self) -> None:
