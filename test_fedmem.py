@@ -1323,6 +1323,31 @@ def codex_base(thread: str, ordinal: int) -> dict:
     return {"history_base": base, "forked_from_id": thread}
 
 
+# A Codex thread, a fork of it made before it was rewound, and what followed the rewind
+# in a file of its own; UUIDs of version 7 are in order of time.
+THREAD = "01a21edb-8a1c-7ef2-8bce-5978d488f6cc"
+FORK = "01a21edb-b0c4-76c0-9c9a-8878f22b9b0e"
+SEGMENT = f"{THREAD}_01a21edb-d0c4-76c0-9c9a-8878f22b9b0e"
+CODEX_THREADS = {
+    THREAD: [
+        codex_meta(THREAD),
+        codex_event(1, "u", "How do herons nest?"),
+        codex_event(2, "a", "In colonies."),
+        codex_event(3, "u", "Then buy the quetzal tower"),
+        codex_event(4, "a", "Buying the quetzal tower now."),
+    ],
+    FORK: [
+        codex_meta(FORK, 5, **codex_base(THREAD, 5)),
+        codex_event(6, "u", "And the pelicans?"),
+    ],
+    SEGMENT: [
+        codex_meta(THREAD, 3, **codex_base(THREAD, 3)),
+        codex_event(4, "u", "Then build no tower for a quetzal"),
+        codex_event(5, "a", "None is built."),
+    ],
+}
+
+
 def show(records: list[dict]) -> list[tuple[str, str]]:
     """Return role and text of what a reader of a transcript sees."""
     return [(m.role, m.text) for m in read_all(to_jsonl(records))]
@@ -2092,6 +2117,87 @@ class StoreTest(RootCase):
                 self.write("a.md", "two", if_sha256="0" * 64)
         self.assertEqual(self.write("a.md", "two").status, "updated")
 
+    def title(self, session_id: str) -> str:
+        """Return a session's title, as a process reads it that starts now."""
+        store = self.open_again()
+        args = (store, self.workspace_id, session_id)
+        return fedmem.title_of(store, fedmem.require_archive(*args))
+
+    def test_a_title_of_the_tool_survives_all_that_follows_from_files(self) -> None:
+        """Registry, records and journal lines may go; a backup has it."""
+        self.upload("s", claude_line("user", "the first prompt"))
+        args = (self.store, self.workspace_id, "s")
+        self.assertEqual(self.title("s"), "the first prompt")
+        fedmem.write_title(*args, "Herons\n of 2026", "sync")
+        lines = len(self.journal())
+        fedmem.write_title(*args, "Herons of 2026", "sync")  # nothing new
+        fedmem.write_title(*args, "  ", "sync")
+        fedmem.write_title(*args[:2], "nobody", "Nothing", "sync")
+        self.assertEqual(len(self.journal()), lines)
+        self.assertEqual(self.title("s"), "Herons of 2026")
+        fedmem.write_title(*args, "Herons", "sync")
+        self.upload("s", make_transcript(3))  # a revision
+        self.assertEqual(self.title("s"), "Herons")
+        self.assert_sound()
+        target = f"{self.root}-backups"
+        self.addCleanup(shutil.rmtree, target, ignore_errors=True)
+        name, _, _ = fedmem.back_up(self.root, target, 3)
+        for path in (*self.archives(), Path(self.root, fedmem.REGISTRY_FILE)):
+            record = Path(fedmem.record_path(str(path)))
+            (record if path.name.endswith(".gz") else path).unlink()
+        self.assertEqual(self.title("s"), "Herons")
+        Path(self.root, fedmem.JOURNAL_FILE).unlink()
+        self.assertEqual(self.title("s"), "Herons")
+        self.assert_sound()
+        self.root = os.path.join(target, "restored")
+        self.assertEqual(fedmem.restore(os.path.join(target, name), self.root), [])
+        self.assertEqual(self.title("s"), "Herons")
+
+    def test_a_part_of_a_thread_has_its_title(self) -> None:
+        """Its own goes before it, and before that what the tool called the thread; an
+        empty fork has that of what it goes on from."""
+        empty = [codex_meta("empty", 3, **codex_base(THREAD, 3))]
+        second = [codex_meta("second", 6, **codex_base("empty", 6))]
+        lost = [codex_meta("lost", 6, **codex_base("gone", 6))]
+        others = {"empty": empty, "second": second, "lost": lost}
+        for name, records in {**CODEX_THREADS, **others}.items():
+            self.upload(name, to_jsonl(records))
+        first = "How do herons nest?"
+        titles = {
+            THREAD: first,
+            FORK: "And the pelicans?",
+            SEGMENT: "Then build no tower for a quetzal",
+            "empty": f"Fork of {first}",
+            "second": f"Fork of Fork of {first}",
+            "lost": "Fork of gone",
+        }
+        self.assertEqual({name: self.title(name) for name in titles}, titles)
+        fedmem.write_title(self.store, self.workspace_id, THREAD, "Nests", "sync")
+        for name in (THREAD, SEGMENT):
+            self.assertEqual(self.title(name), "Nests")
+        self.assertEqual(self.title("empty"), "Fork of Nests")
+        fedmem.write_title(self.store, self.workspace_id, SEGMENT, "Tower", "sync")
+        self.assertEqual(self.title(SEGMENT), "Tower")
+        self.assertEqual(self.title(THREAD), "Nests")
+
+    def test_a_thread_that_goes_on_from_itself_harms_no_list(self) -> None:
+        """Nor one that goes on in a circle, or from what is no line number."""
+        for name, records in {
+            "self": [codex_meta("self", **codex_base("self", 3))],
+            "one": [codex_meta("one", **codex_base("two", 3))],
+            "two": [codex_meta("two", **codex_base("one", 3))],
+            "copy": [codex_meta("copy", forked_from_id="copy")],
+            "text": [codex_meta("text", **codex_base("plain", "3"))],
+            "plain": [codex_meta("plain", "0"), codex_event(1, "u", "x")],
+            "plain_2": [codex_meta("plain", 2, **codex_base("plain", "1"))],
+            "odd": [codex_meta("odd", **codex_base("../x", -1), parent_thread_id=5)],
+        }.items():
+            self.upload(name, to_jsonl(records))
+            archive = fedmem.require_archive(self.store, self.workspace_id, name)
+            self.assertLess(len(fedmem.title_of(self.store, archive)), 100, name)
+            fedmem.find_origin(self.store, archive)
+            list(fedmem.iter_messages(self.store, archive))
+
     def test_a_list_without_handles_is_refused_and_not_shortened(self) -> None:
         """A session that cannot be looked at now is not left out."""
         self.upload("s", make_transcript(3))
@@ -2205,6 +2311,79 @@ class ArchiveTest(RootCase):
         self.assertEqual(by_name.session.sha256, sha256(raw))
         self.assertEqual(len(self.archives()), 2)
         self.assert_sound()
+
+    def test_growth_in_any_steps_gives_the_record_of_a_whole_scan(self) -> None:
+        """Whatever a later part tells of an earlier one: repeats, rewinds, messages in
+        two places; with servers that start in between, and records that are lost."""
+        chooser = random.Random(9)
+        talk = chain("1 - u q1", "2 1 a a1", "3 2 u q2", "4 3 a a2", "5 2 u q3")
+        queued = [queue("remove", "X", "1"), tool_result("t"), typed("X", ids="1")]
+        cut = user("word " * 90_000, uuid="w")
+        claude = [*talk, *queued, *talk, cut, user("X"), *chain("6 - u q4", "6 - u q4")]
+        back = {"type": "event_msg", "payload": {"type": "thread_rolled_back"}}
+        back["payload"]["num_turns"] = 1
+        thread = CODEX_THREADS[THREAD]
+        codex = [*thread, back, codex_event(6, "u", "q"), *CODEX_LINES[:3], back]
+        for n, records in enumerate((claude, codex, [*claude * 2, *codex])):
+            raw = to_jsonl([r for r in records for _ in range(2)][:59])
+            ends = [m.end() for m in re.finditer(b"\n", raw)]
+            for step in range(6):
+                name, sent = f"s{n}-{step}", b""
+                cuts = sorted({*chooser.sample(ends, 5), len(raw)})
+                if step == 5:  # within lines
+                    cuts = sorted({*chooser.sample(range(len(raw)), 4), len(raw)})
+                for end in cuts:
+                    base = sha256(sent) if sent else ""
+                    self.upload(name, raw[:end], len(sent), base)
+                    sent = raw[:end]
+                    if chooser.random() < 0.3:
+                        self.store = self.open_again()
+                    if chooser.random() < 0.3:
+                        found = Path(self.path("sessions")).rglob(f"{name}.json")
+                        next(found).unlink()
+                archive = fedmem.require_archive(self.store, self.workspace_id, name)
+                whole = fedmem.scan_archive(self.root, archive.relative)
+                self.assertEqual(archive.session, whole, (name, cuts))
+                expected = scan(raw)
+                for field in ("messages", "repeats", "abandoned", "title", "about"):
+                    found = getattr(whole, field), getattr(expected, field)
+                    self.assertEqual(*found, (name, field))
+        self.assert_sound()
+
+    def test_a_fork_goes_on_from_what_was_there_when_it_was_made(self) -> None:
+        """Not from a part of the thread that a later rewind began."""
+        for name, records in CODEX_THREADS.items():
+            self.upload(name, to_jsonl(records))
+        later = f"01a21edb-e{FORK[10:]}"
+        self.upload(later, to_jsonl([codex_meta(later, 6, **codex_base(THREAD, 6))]))
+        for name, part, count in (
+            (SEGMENT, THREAD, 2),
+            (later, SEGMENT, 2),
+            (FORK, THREAD, 4),
+        ):
+            archive = fedmem.require_archive(self.store, self.workspace_id, name)
+            found = fedmem.find_origin(self.store, archive)
+            expected = fedmem.Origin(self.workspace_id, part, count)
+            self.assertEqual(found, expected, name)
+
+    def test_what_a_later_part_of_a_thread_took_back_is_abandoned(self) -> None:
+        """From the line that it names on, in all parts before it, whenever it comes."""
+        again = f"{THREAD}_01a21edc-0000-76c0-9c9a-8878f22b9b0e"
+        records = [codex_meta(THREAD, 2, **codex_base(THREAD, 2))]
+        parts = {**CODEX_THREADS, again: [*records, codex_event(3, "u", "anew")]}
+        cut: dict[str, list] = {}
+        for name in (SEGMENT, FORK, THREAD, again):
+            self.upload(name, to_jsonl(parts[name]))
+            for part in (THREAD, SEGMENT, FORK):
+                if fedmem.list_archives(self.store, self.workspace_id, part):
+                    args = (self.store, self.workspace_id, part)
+                    found = fedmem.iter_messages(
+                        self.store, fedmem.require_archive(*args)
+                    )
+                    cut[part] = [n for n, m in found if m.abandoned]
+            if name == THREAD:
+                self.assertEqual(cut, {THREAD: [2, 3], SEGMENT: [], FORK: []})
+        self.assertEqual(cut, {THREAD: [1, 2, 3], SEGMENT: [0, 1], FORK: []})
 
     def test_growth_of_a_cut_line_forgets_what_the_cut_showed(self) -> None:
         """Its record is that of a fresh scan."""
@@ -2431,6 +2610,9 @@ CRASH_ACTIONS = {
     "store": crash_upload(CRASH_RAW),
     "extend": crash_upload(CRASH_RAW + make_transcript(2)),
     "revision": crash_upload(make_transcript(1) + claude_line("user", "else")),
+    "title": lambda store: fedmem.write_title(
+        store, "laptop-claude-code-shop", "s", "Herons", "sync"
+    ),
 }
 
 
@@ -2509,6 +2691,10 @@ class CrashTest(RootCase):
     def test_adding_a_revision(self) -> None:
         """Beside the archive that it diverged from."""
         self.assertGreater(self.kill_at_every_step("revision", ["store"]), 4)
+
+    def test_titling_a_session(self) -> None:
+        """The file may be there before its journal line is."""
+        self.assertGreater(self.kill_at_every_step("title", ["store"]), 4)
 
     def test_an_odd_journal_line_is_skipped_and_reported(self) -> None:
         """It does not keep the server from starting."""
@@ -2655,11 +2841,11 @@ class IndexCase(RootCase):
         with contextlib.closing(database):
             documents = (
                 "SELECT workspace, key, name, title, project, start, end, sha256, "
-                "blocks FROM documents ORDER BY 1, 2"
+                "abandoned, blocks FROM documents ORDER BY 1, 2"
             )
             chapters = (
-                "SELECT key, first, excerpts FROM chapters JOIN documents "
-                "ON documents.id = document ORDER BY 1, 2"
+                "SELECT key, first, excerpts, chapters.abandoned FROM chapters "
+                "JOIN documents ON documents.id = document ORDER BY 1, 2"
             )
             found = {
                 "documents": database.execute(documents).fetchall(),
@@ -2815,6 +3001,27 @@ class IndexTest(IndexCase):
         self.upload("old", claude_line("user", "all is new", 9))
         self.assertEqual(self.find("kestrels"), ["young"])
         self.assert_true_to_files()
+
+    def test_an_index_follows_titles_and_rewinds_that_come_later(self) -> None:
+        """Also of a session that was indexed before, in another file of its thread."""
+        self.upload(THREAD, to_jsonl(CODEX_THREADS[THREAD]))
+        self.catch_up()
+        self.upload(SEGMENT, to_jsonl(CODEX_THREADS[SEGMENT]))
+        self.upload(FORK, to_jsonl(CODEX_THREADS[FORK]))
+        self.catch_up()
+        self.assert_true_to_files()
+        fedmem.write_title(self.store, self.workspace_id, THREAD, "Plovers", "sync")
+        self.assertEqual(sorted(self.find("plovers")), [THREAD, SEGMENT])
+        self.assert_true_to_files()
+        fedmem.write_title(self.store, self.workspace_id, THREAD, "Avocets", "sync")
+        self.assertEqual(self.find("plovers"), [])
+        raw = to_jsonl(BRANCHED_LINES)
+        ends = [m.end() for m in re.finditer(b"\n", raw)]
+        for start, end in zip([0, *ends], ends, strict=False):
+            base = sha256(raw[:start]) if start else ""
+            self.upload("grown", raw[:end], start, base)
+            self.catch_up()
+            self.assert_true_to_files()
 
     def test_what_many_forks_repeat_is_found_once(self) -> None:
         """More forks than chapters that are looked at."""
@@ -3400,6 +3607,91 @@ class SearchTest(IndexCase):
             self.assertEqual(hit.passage.number, number)
             self.assertIn("**crane**", hit.passage.text)
 
+    def test_what_was_kept_is_found_before_what_was_taken_back(self) -> None:
+        """In every mode, and it says so; what is nowhere else is found all the same."""
+        rewound = chain(
+            "1 - u which",
+            "2 1 a Postgres.",
+            "3 2 u the ibis ledger goes to Cassandra, the ibis ledger",
+            "4 3 a Moving the ibis ledger.",
+            "5 2 u the ibis report is due",
+        )
+        rewound = [{**r, "message": dict(r["message"])} for r in rewound]
+        self.upload("rewound", to_jsonl(rewound))
+        for name, records in CODEX_THREADS.items():
+            self.upload(name, to_jsonl(records))
+        for mode in ("auto", "words", "literal"):
+            hits = self.search("ibis", mode)["hits"]
+            self.assertFalse(hits[0].passage.abandoned, mode)
+            self.assertEqual(hits[0].passage.number, 4, mode)
+            hits = self.search("quetzal", mode)["hits"]
+            self.assertEqual(hits[0].passage.name, SEGMENT, mode)
+            marks = {h.passage.name: h.passage.abandoned for h in hits}
+            self.assertEqual(marks, {SEGMENT: False, THREAD: True}, mode)
+            [hit] = self.search("Cassandra", mode)["hits"]
+            self.assertTrue(hit.passage.abandoned, mode)
+
+    def test_copies_of_a_thread_are_one_hit_and_equal_questions_are_two(self) -> None:
+        """Codex copied legacy threads with the fork's moment as the time of all."""
+        texts = ("fix the login", "the stork cookie was stale", "thanks", "bye")
+        talk = [codex_event(i, "ua"[i % 2], t) for i, t in enumerate(texts)]
+        for n in range(3):
+            end = codex_event(9, "u", f"own {n}")
+            raw = to_jsonl([codex_meta(f"c{n}"), *talk, end])
+            self.upload(f"c{n}", raw.replace(b"T09:00", b"T1%d:00" % n))
+        self.talk("other", "fix the login", "the password had expired", first=60)
+        if self.uses_index:
+            self.assertEqual(self.find("stork cookie", "words"), ["c0"])
+            self.assertEqual(set(self.find("fix the login", "words")), {"c0", "other"})
+        self.assertEqual(self.find("own 2", "literal"), ["c2"])
+
+    def test_a_name_that_is_nowhere_is_not_found_by_its_letters(self) -> None:
+        """Its pieces count only together, say so, and come last."""
+        self.talk("two", "a wombat and two more", "nine, 9, x and G", "1 L of N")
+        self.talk("get", "we get what we ask for", "the user decides")
+        self.talk("apart", "get the user a name tag", "the name stays", first=20)
+        self.talk("whole", "call getUserName() here", "and there", first=10)
+        for query in ("1LgQHBGOXFNCNyzG", "wombattwo9", "x9-G1", "fooBarBaz", "a-b-9"):
+            for mode in ("auto", "words"):
+                self.assertEqual(self.find(query, mode), [], (query, mode))
+        hits = self.search("getUserName", "words")["hits"]
+        found = [(h.passage.name, h.passage.pieces) for h in hits]
+        self.assertEqual(found, [("whole", False), ("apart", True)])
+        for query in ("wombatTwo", "wombat_two", "two-wombat"):
+            hits = self.search(query, "words")["hits"]
+            found = [(h.passage.name, h.passage.pieces) for h in hits]
+            self.assertEqual(found, [("two", True)], query)
+        self.assertEqual(self.find("decides getUserName", "words")[0], "whole")
+
+    def test_versions_are_found_with_and_without_their_v(self) -> None:
+        """v20.11.1 and 20.11.1 are one; 20.11.2 and 120.11.1 are others."""
+        self.talk("with", "use v20.11.1 here")
+        self.talk("bare", "use 3.14.10 there")
+        self.talk("other", "use 20.11.2 or 3.14.1", "20 and 11 and 1", first=9)
+        for query, name in (
+            ("20.11.1", "with"),
+            ("v20.11.1", "with"),
+            ("3.14.10", "bare"),
+            ("v3.14.10", "bare"),
+        ):
+            for mode in ("auto", "words"):
+                self.assertEqual(self.find(query, mode)[:1], [name], (query, mode))
+
+    def test_words_behind_colours_are_found_and_shown_without_them(self) -> None:
+        """In messages, results and notes; by words and as they stand."""
+        text = "\x1b[31mborrowck\x1b[0m: \x1b[1mfailure\x1b[0m\x1b]0;title\x07 here"
+        self.upload("s", to_jsonl([user("Check"), tool_result(text)]))
+        self.write("n.md", text)
+        for query in ("borrowck", "failure", '"borrowck: failure here"'):
+            for mode in ("auto", "words"):
+                self.assertEqual(self.find(query, mode), ["s"], (query, mode))
+                self.assertEqual(self.find_notes(query, mode), ["n.md"], (query, mode))
+        for mode in ("literal", "regex"):
+            [hit] = self.search("borrowck: failure here", mode)["hits"]
+            self.assertNotIn("\x1b", hit.passage.text)
+        for query in ("31mborrowck", "1mfailure"):
+            self.assertEqual(self.find(query), [], query)
+
     def test_days_are_found_as_people_write_them(self) -> None:
         """In words, in digits, by weekday."""
         self.talk("may", "one thing")
@@ -3857,6 +4149,140 @@ class ToolsTest(ServerCase):
                 rest = {n: v for n, v in base.items() if n != argument}
                 self.assertIn(f"`{argument}`", self.refuse(name, token, **rest))
         self.assert_sound()
+
+    def test_an_upload_brings_a_title_that_may_change(self) -> None:
+        """With a transcript or alone; no piece of one brings it early."""
+        raw = claude_line("user", "the first prompt").decode()
+        own = {"session_id": "s"}
+        rows = lambda: self.sync("list_sessions")["sessions"]  # noqa: E731
+        self.assertEqual(self.send(**own, title="Early")["status"], "new")
+        self.assertEqual(rows(), [])
+        self.send(**own, content=raw, title="Herons")
+        self.assertEqual(rows()[0]["title"], "Herons")
+        self.send(**own, content=raw, title="Storks")  # a duplicate
+        self.assertEqual(rows()[0]["title"], "Storks")
+        self.send(**own)
+        self.send(**own, content=raw + raw)
+        self.assertEqual(rows()[0]["title"], "Storks")
+        self.send(**own, title="  Cranes\nand " + SECRETS["github-token"])
+        title = rows()[0]["title"]
+        self.assertEqual(title, "Cranes and [redacted:github-token]")
+        self.assertIn(title, self.call("list_sessions"))
+        page = self.call(
+            "read_session", workspace_id=self.workspace_id, session_id="s"
+        )
+        self.assertIn(title, page)
+        self.assertIn("title", self.refuse("upload_session", SYNC, **{
+            "workspace_id": self.workspace_id,
+            "write_token": self.write_token,
+            **own,
+            "title": "x" * (fedmem.MAX_NAME_CHARS + 1),
+        }))
+        self.assert_sound()
+
+    def test_forks_and_rewinds_of_codex_say_what_they_go_on_from(self) -> None:
+        """In lists, above the conversation, in JSON, with the call that reads it."""
+        empty = [codex_meta("empty", 3, **codex_base(THREAD, 3))]
+        lost = [codex_meta("lost", 5, **codex_base("gone", 5))]
+        agent = [codex_meta("agent", parent_thread_id=THREAD), codex_event(1, "u", "x")]
+        others = {"empty": empty, "lost": lost, "agent": agent}
+        for name, records in {**CODEX_THREADS, **others}.items():
+            self.send(name, content=to_jsonl(records).decode())
+        rows = {r["session_id"]: r for r in self.sync("list_sessions")["sessions"]}
+        where = {"workspace_id": self.workspace_id, "session_id": THREAD, "messages": 2}
+        read = f'read_session(workspace_id="{self.workspace_id}", session_id="{THREAD}"'
+        expected = {**where, "read": f"{read}, offset=0)"}
+        self.assertEqual(rows[SEGMENT]["continues"], expected)
+        self.assertEqual(rows["lost"]["continues"]["messages"], -1)
+        self.assertEqual(rows["agent"]["parent"], THREAD)
+        self.assertFalse({"continues", "parent"} & set(rows[THREAD]))
+        listed = self.call("list_sessions", limit=50)
+        lines = listed.splitlines()
+        line = {n: next(x for x in lines if f"session_id `{n}`" in x) for n in rows}
+        said = f"continues `{THREAD}` after its first 2 messages: {read}, offset=0)"
+        self.assertIn(said, line[SEGMENT])
+        self.assertIn("Fork of How do herons nest?", line["empty"])
+        self.assertIn("continues `gone` (not in the memory)", line["lost"])
+        self.assertIn(f"sub-agent of `{THREAD}`", line["agent"])
+        self.assertNotIn("(no title)", listed)
+        own = {"workspace_id": self.workspace_id}
+        page = self.call("read_session", **own, session_id=SEGMENT)
+        self.assertIn(said, page.partition("###")[0])
+        told = self.sync("read_session", **own, session_id=SEGMENT)
+        self.assertEqual(told["continues"], expected)
+        page = self.call("read_session", **own, session_id=THREAD)
+        self.assertEqual(page.count("abandoned: taken back later"), 2)
+        self.assertNotIn("abandoned", page.partition("### 2")[0])
+        told = self.sync("read_session", **own, session_id=THREAD)["messages"]
+        marks = [row.get("abandoned", False) for row in told]
+        self.assertEqual(marks, [False, False, True, True])
+        hits = self.call("search_sessions", query="quetzal tower")
+        self.assertEqual(hits.count("abandoned: taken back later"), 1)
+        self.assertLess(hits.index("build no tower"), hits.index("abandoned"))
+        found = self.sync("search_sessions", query="quetzal tower")["hits"]
+        marks = [(row["session_id"], row.get("abandoned")) for row in found]
+        self.assertEqual(marks, [(SEGMENT, None), (THREAD, True)])
+
+    def test_who_calls_without_a_binding_is_told_where_it_comes_from(self) -> None:
+        """By each tool that needs one, as for a write_token."""
+        for name, token, given in (
+            ("write_overview", AI, {"content": "x"}),
+            ("delete_knowledge", AI, {"path": "a.md"}),
+            ("upload_knowledge", SYNC, {"path": "a.md", "content": "x"}),
+            ("upload_session", SYNC, {"session_id": "s"}),
+        ):
+            which = "binding" if token == AI else "write_token"
+            if token == SYNC:
+                given["workspace_id"] = self.workspace_id
+            text = self.refuse(name, token, **given)
+            said = "Call register_workspace with your project and pass on the "
+            self.assertIn(f"{said}`{which}` it answers", text, name)
+            self.assertIn(f"{name} needs the argument `{which}`", text)
+
+    def test_arguments_that_nobody_knows_stop_no_tool_that_reads(self) -> None:
+        """It answers, and tells them; one that writes refuses."""
+        self.put("a.md", "# Herons\n")
+        more = {"toolCallId": "c1", "sessionId": "s1", "action": "x", "chatInput": "y"}
+        for name, given in (
+            ("search_knowledge", {"query": "herons"}),
+            ("list_workspaces", {}),
+            ("list_sessions", {}),
+            ("get_overview", {}),
+        ):
+            plain = self.call(name, **given)
+            text = self.call(name, **given, **more)
+            self.assertTrue(text.startswith(plain), name)
+            self.assertIn(f"{name} has no argument 'toolCallId', 'sessionId', ", text)
+            told = self.sync(name, **given, **more)
+            self.assertIn("'chatInput'", told.pop("ignored"))
+            self.assertEqual(told, self.sync(name, **given))
+            self.assertEqual(self.call(name, **given), plain)  # no kept note
+        text = self.refuse("search_knowledge", querry="herons", limit=3)
+        self.assertIn("`query`", text)
+        self.assertIn("'querry'", text)
+        before = self.journal()
+        own = {"content": "x", "binding": self.binding}
+        self.assertIn("'action'", self.refuse("write_overview", **own, **more))
+        self.assertIn("'action'", self.refuse("register_workspace", **NAMES, **more))
+        self.assertEqual(self.journal(), before)
+
+    def test_numbers_and_booleans_may_be_sent_as_text(self) -> None:
+        """As Claude Code does at times; what is none of them stays refused."""
+        for i in range(4):
+            self.send(f"s{i}", content=claude_line("user", f"heron {i}", i).decode())
+        for limit, count in (("2", 2), (" 3 ", 3), ("2.0", 2), ("+1", 1), (2.0, 2)):
+            page = self.sync("list_sessions", limit=limit)
+            self.assertEqual(len(page["sessions"]), count, limit)
+        own = {"workspace_id": self.workspace_id, "session_id": "s0"}
+        self.assertIn("heron 0", self.call("read_session", **own, offset="-1"))
+        for deep in ("true", "False", " TRUE "):
+            self.send("s0", deep=deep)
+        for wrong in ("five", "", "1e3", "0x2", "1.5", "٣", "9" * 40, "true", "1 2"):
+            text = self.refuse("list_sessions", limit=wrong)
+            self.assertIn("`limit`", text, wrong)
+        given = {**own, "write_token": self.write_token, "deep": "yes"}
+        self.assertIn("`deep`", self.refuse("upload_session", SYNC, **given))
+        self.assertIn("heron", self.call("search_sessions", query="heron", mode=""))
 
     def test_pages_fit_the_smallest_client_and_lead_to_all_of_it(self) -> None:
         """Following `More:` shows every workspace, document, message and part once."""
