@@ -1342,7 +1342,7 @@ CODEX_THREADS = {
     ],
     SEGMENT: [
         codex_meta(THREAD, 3, **codex_base(THREAD, 3)),
-        codex_event(4, "u", "Then build no tower for a quetzal"),
+        codex_event(4, "u", "Then build no quetzal tower"),
         codex_event(5, "a", "None is built."),
     ],
 }
@@ -2166,7 +2166,7 @@ class StoreTest(RootCase):
         titles = {
             THREAD: first,
             FORK: "And the pelicans?",
-            SEGMENT: "Then build no tower for a quetzal",
+            SEGMENT: "Then build no quetzal tower",
             "empty": f"Fork of {first}",
             "second": f"Fork of Fork of {first}",
             "lost": "Fork of gone",
@@ -3675,7 +3675,9 @@ class SearchTest(IndexCase):
             ("v3.14.10", "bare"),
         ):
             for mode in ("auto", "words"):
-                self.assertEqual(self.find(query, mode)[:1], [name], (query, mode))
+                found = self.find(query, mode)
+                found = found[:1] if self.uses_index else found
+                self.assertIn(name, found, (query, mode))
 
     def test_words_behind_colours_are_found_and_shown_without_them(self) -> None:
         """In messages, results and notes; by words and as they stand."""
@@ -4155,7 +4157,7 @@ class ToolsTest(ServerCase):
         raw = claude_line("user", "the first prompt").decode()
         own = {"session_id": "s"}
         rows = lambda: self.sync("list_sessions")["sessions"]  # noqa: E731
-        self.assertEqual(self.send(**own, title="Early")["status"], "new")
+        self.assertEqual(self.send(**own, title="Early")["have"], [])
         self.assertEqual(rows(), [])
         self.send(**own, content=raw, title="Herons")
         self.assertEqual(rows()[0]["title"], "Herons")
@@ -4218,7 +4220,7 @@ class ToolsTest(ServerCase):
         self.assertEqual(marks, [False, False, True, True])
         hits = self.call("search_sessions", query="quetzal tower")
         self.assertEqual(hits.count("abandoned: taken back later"), 1)
-        self.assertLess(hits.index("build no tower"), hits.index("abandoned"))
+        self.assertLess(hits.index("build no"), hits.index("abandoned"))
         found = self.sync("search_sessions", query="quetzal tower")["hits"]
         marks = [(row["session_id"], row.get("abandoned")) for row in found]
         self.assertEqual(marks, [(SEGMENT, None), (THREAD, True)])
