@@ -766,6 +766,9 @@ commit-9fceb02d0ae598e95dc970b74767f19372d61af8
 request-4f3a9b2c-71de-4c55-9d0e-5b1f7c2e8a90
 sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=
 test_ThatTheLongNameOfATest2Works
+--- PASS: TestLogin2Retries (0.00s)
+PASS: test_login_2fa_works
+bypass=cache-2024-prod
 the gh_pages, hf_transfer, pul-requests and sk-learn-contrib packages
 """.splitlines()
 
