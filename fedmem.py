@@ -164,6 +164,8 @@ MAX_NAME_CHARS = 200  # machine, tool, project as the caller wrote them
 MAX_NOTE_CHARS = 2_000  # description, cwd, git_remote
 SLUG_CHARS = 40  # three slugs, two dashes and a suffix stay under 128
 LOCK_FILES = 64
+LOCK_WAIT_S = 8.0  # longer than any write takes: its holder is gone, or its disk
+LOCK_PAUSE_S = 0.0004  # doubled up to 20 ms: other processes' locks are asked for
 # Backups.
 SNAPSHOTS_KEPT = 14  # two weeks of days
 BACKUP_RESERVE_BYTES = 64 * MIB  # a disk filled to the brim stops everything on it
@@ -272,6 +274,10 @@ class StorageFailed(FedmemError):
     """Say that the disk refused."""
 
     rpc_code = -32603
+
+
+class Gone(StorageFailed):
+    """Say that the memory's disk is away, or held by another server: all waits."""
 
 
 class Exhausted(StorageFailed):
@@ -561,6 +567,15 @@ TEMP_MARK = ".tmp-"  # no valid name begins with a dot, so none is mistaken for 
 _OPEN_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_BLOCK = getattr(os, "O_NONBLOCK", 0)  # a planted pipe must not stop the reader
+# What a disk says that went away: an evicted client, a stale handle, an unmounted one.
+_GONE = frozenset(
+    getattr(errno, name, -1)
+    for name in "EIO EBADF ESTALE ENOTCONN ESHUTDOWN ENODEV ENXIO EHOSTDOWN "
+    "ETIMEDOUT EREMOTEIO".split()
+)
+# Hard links are refused by FAT, by some CIFS, and beyond a number of them.
+_NO_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_kept = threading.local()  # folders that this thread keeps open
 
 
 @contextlib.contextmanager
@@ -578,13 +593,15 @@ def disk_errors(relative: str) -> Iterator[None]:
             raise BadRequest(f"The name {clip(relative, 80)!r} is too long.") from e
         reason = os.strerror(e.errno or 0)
         is_exhausted = e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+        kind = Exhausted if is_exhausted else StorageFailed
+        kind = Gone if e.errno in _GONE else kind
         text = (
             f"The server's disk refused {relative!r} ({reason}). Nothing was "
             "acknowledged: send it again later, and tell the operator."
         )
         if os.path.isabs(relative):  # a place that the one who reads this named
             text = f"{relative!r} cannot be used by this user ({reason})."
-        raise (Exhausted if is_exhausted else StorageFailed)(text) from e
+        raise kind(text) from e
 
 
 @contextlib.contextmanager
@@ -594,25 +611,49 @@ def directory(root: str, relative: str, create: bool = False) -> Iterator[int]:
     Follow no symbolic link. With `create` make what is missing, each level synced
     into its parent before it is used.
     """
-    handle = os.open(root, _OPEN_DIRECTORY)
+    with keep_folders():
+        yield _open_folder(_kept.folders, root, relative, create)
+
+
+@contextlib.contextmanager
+def keep_folders() -> Iterator[None]:
+    """Open each folder once that this thread looks into until the end of the block: a
+    write needs the same few again and again, and each is a way over the network."""
+    if getattr(_kept, "folders", None) is not None:
+        yield
+        return
+    _kept.folders = {}
     try:
-        for part in relative.split("/") if relative else ():
-            if create:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, 0o700, dir_fd=handle)
-                    os.fsync(handle)
-            try:
-                inner = os.open(part, _OPEN_DIRECTORY | _NO_FOLLOW, dir_fd=handle)
-            except NotADirectoryError as e:
-                # Linux says ENOTDIR for a link opened with both flags.
-                if stat.S_ISLNK(os.lstat(part, dir_fd=handle).st_mode):
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from e
-                raise
-            os.close(handle)
-            handle = inner
-        yield handle
+        yield
     finally:
-        os.close(handle)
+        folders, _kept.folders = _kept.folders, None
+        for handle in folders.values():
+            os.close(handle)
+
+
+def _open_folder(kept: dict, root: str, relative: str, create: bool) -> int:
+    """Return the descriptor of a folder, which is kept."""
+    handle = kept.get((root, relative))
+    if handle is not None:
+        return handle
+    if not relative:
+        handle = os.open(root, _OPEN_DIRECTORY)
+    else:
+        above, part = split_path(relative)
+        parent = _open_folder(kept, root, above, create)
+        if create:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o700, dir_fd=parent)
+                os.fsync(parent)
+        try:
+            handle = os.open(part, _OPEN_DIRECTORY | _NO_FOLLOW, dir_fd=parent)
+        except NotADirectoryError as e:
+            # Linux says ENOTDIR for a link opened with both flags.
+            if stat.S_ISLNK(os.lstat(part, dir_fd=parent).st_mode):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from e
+            raise
+    kept[root, relative] = handle
+    return handle
 
 
 def make_folder(path: str) -> None:
@@ -800,12 +841,22 @@ def copy_file(
     return True
 
 
-def link_file(root: str, relative: str, to_root: str) -> None:
-    """Give a file a second name at the same place below another root."""
-    parent, name = split_path(relative)
+def link_file(root: str, relative: str, to_root: str, target: str = "") -> bool:
+    """Give a file a second name, at the same place below another root or at `target`;
+    return False where the disk refuses hard links."""
+    (parent, name), (to, to_name) = split_path(relative), split_path(target or relative)
     with disk_errors(relative), directory(root, parent) as old:
-        with directory(to_root, parent, create=True) as new:
-            os.link(name, name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
+        with directory(to_root, to, create=True) as new:
+            try:
+                more = {"src_dir_fd": old, "dst_dir_fd": new, "follow_symlinks": False}
+                os.link(name, to_name, **more)
+            except OSError as e:
+                if e.errno in _NO_LINK:
+                    return False
+                raise
+            if target:  # it keeps the old bytes when the first name is replaced
+                os.fsync(new)
+    return True
 
 
 def remove_tree(path: str) -> None:
@@ -826,14 +877,12 @@ def sync_folders(root: str, relative: str) -> None:
                 os.fsync(handle)
 
 
-def move_file(root: str, source: str, target: str, keep: bool = False) -> None:
-    """Rename a file, durably in both directories; with `keep` give it a second name,
-    which keeps the old bytes when the first one is replaced."""
+def move_file(root: str, source: str, target: str) -> None:
+    """Rename a file, durably in both directories."""
     (from_dir, from_name), (to_dir, to_name) = split_path(source), split_path(target)
-    act = os.link if keep else os.rename
     with disk_errors(source), directory(root, from_dir) as old:
         with directory(root, to_dir, create=True) as new:
-            act(from_name, to_name, src_dir_fd=old, dst_dir_fd=new)
+            os.rename(from_name, to_name, src_dir_fd=old, dst_dir_fd=new)
             os.fsync(new)
             os.fsync(old)
 
@@ -899,10 +948,12 @@ def exclusive_file(path: str) -> Iterator[bool]:
 
 
 class FileLock:
-    """One advisory lock file, for threads and processes alike.
+    """One advisory lock file, for threads, processes and machines alike.
 
     POSIX locks belong to the process and fall with the first descriptor closed, so
-    the file is opened once, never closed, and a thread lock stands before it.
+    the file is opened once, and again only when its disk was away; a thread lock stands
+    before it. The system is asked, again and again, and never waited for: CephFS keeps
+    a lock for ever whose holder was killed while it waited (ceph-fuse 16.2).
     """
 
     def __init__(self, root: str, relative: str):
@@ -925,40 +976,73 @@ class FileLock:
     def close(self) -> None:
         """Close the lock file; only when nothing in this process uses it any more."""
         if self._owner_pid:
-            os.close(self._fd)
             self._owner_pid = 0
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
 
     @contextlib.contextmanager
     def hold(self, wait: bool = True) -> Iterator[int | None]:
-        """Hold the lock and give its descriptor; None if it is held and not `wait`."""
+        """Hold the lock and give its descriptor; None if it is held and not `wait`.
+        Raise Gone when it is not to be had in LOCK_WAIT_S."""
         import fcntl  # not on Windows, where no server runs
 
-        if not self._thread_lock.acquire(blocking=wait):
+        end = time.monotonic() + (LOCK_WAIT_S if wait else 0)
+        if not self._thread_lock.acquire(timeout=LOCK_WAIT_S if wait else 0):
+            if wait:
+                raise self._explain()
             yield None
             return
         try:
-            with disk_errors(self._relative):
-                fd: int | None = self._open()
-                while True:
-                    try:
-                        fcntl.lockf(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                    except BlockingIOError:
-                        fd = None
-                    except OSError as e:
-                        # The kernel takes each process for one owner, and so sees
-                        # circles where different threads wait for each other's peers.
-                        if e.errno != errno.EDEADLK:
-                            raise
-                        time.sleep(0.002)
-                        continue
-                    break
+            fd, pause = self._try(), LOCK_PAUSE_S
+            while fd is None and wait:
+                if time.monotonic() > end:
+                    raise self._explain()
+                time.sleep(pause)
+                fd, pause = self._try(), min(2 * pause, 50 * LOCK_PAUSE_S)
             try:
                 yield fd
             finally:
                 if fd is not None:
-                    fcntl.lockf(fd, fcntl.LOCK_UN)
+                    try:
+                        fcntl.lockf(fd, fcntl.LOCK_UN)
+                    except OSError:
+                        self.close()
         finally:
             self._thread_lock.release()
+
+    def _try(self) -> int | None:
+        """Return the lock file's descriptor when it is locked now, None when somebody
+        else holds it; one that its disk forgot is opened again."""
+        import fcntl
+
+        with disk_errors(self._relative):
+            for is_last in (False, True):
+                try:
+                    fd = self._open()
+                    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return fd
+                except (BlockingIOError, PermissionError):
+                    return None
+                except OSError as e:
+                    if is_last or e.errno not in _GONE:
+                        raise
+                    self.close()
+        return None
+
+    def _explain(self) -> Gone:
+        """Return the error of a lock that others hold for too long."""
+        note = b""
+        with contextlib.suppress(OSError):
+            note = os.pread(self._fd, 200, 0)
+        doing = escape_controls(note.decode("utf-8", "replace")) or "nothing it names"
+        text = (
+            f"The lock {self._relative!r} is held by another server for over "
+            f"{LOCK_WAIT_S:g} s; in flight: {doing}. Nothing was acknowledged: try it "
+            "again later. If no other server lives, take the disk's mount off and on "
+            "again on the machine whose server was killed."
+        )
+        log.error("%s", text)
+        return Gone(text)
 
 
 def cut_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -2509,10 +2593,22 @@ class Ledger:
         self.last_time = max(self.last_time, entry.time)
 
 
+class Ticket:
+    """Hold one write that waits for its journal line, and what became of it."""
+
+    def __init__(self, *about: object):
+        self.about = about
+        self.is_done = False
+        self.error: FedmemError | None = None
+
+
 class Journal:
     """Guard the append-only list of committed writes and what follows from it.
 
-    Other processes append too: refresh() reads on from where the last one ended.
+    Other processes and machines append too: refresh() reads on from where the last one
+    ended. Network file systems promise that what one closed another sees when it opens
+    the file, and no more: so it is opened under its lock, and synced and closed before
+    the lock is given back; one of those who wait does that for all of them.
     """
 
     def __init__(self, root: str):
@@ -2524,40 +2620,58 @@ class Journal:
         self.read_at_s = 0.0  # when its last line was read
         self.followers: list[Callable[[Entry], None]] = []  # told of every line read
         self.recent: collections.deque[Entry] = collections.deque((), RECENT_ENTRIES)
+        self._root = root
         self._lock = threading.RLock()
         self._file_lock = FileLock(root, "_meta/locks/journal")
-        self._sync_lock = threading.Lock()
-        self._offset = self._synced = 0
-        parent, name = split_path(JOURNAL_FILE)
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_FOLLOW
-        with disk_errors(JOURNAL_FILE), directory(root, parent, create=True) as handle:
-            self._fd = os.open(name, flags, 0o600, dir_fd=handle)
-            os.fsync(handle)
+        self._commit_lock = threading.Lock()
+        self._waiting: collections.deque[Ticket] = collections.deque()
+        self._offset = 0
+        with disk_errors(JOURNAL_FILE), self._opened(os.O_RDONLY | os.O_CREAT):
+            sync_folders(root, JOURNAL_FILE)
         self.refresh()
 
+    @contextlib.contextmanager
+    def _opened(self, flags: int) -> Iterator[int]:
+        """Hold the file open; raise OSError."""
+        parent, name = split_path(JOURNAL_FILE)
+        is_new = bool(flags & os.O_CREAT)
+        with directory(self._root, parent, create=is_new) as handle:
+            fd = os.open(name, flags | _NO_FOLLOW, 0o600, dir_fd=handle)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
     def close(self) -> None:
-        """Close the journal's files."""
+        """Close the journal's lock."""
         self._file_lock.close()
-        os.close(self._fd)
 
     def refresh(self) -> int:
-        """Read the lines appended since the last look; return the last one's number."""
-        if os.fstat(self._fd).st_size == self._offset:
-            return self.last_seq
-        with self._lock, disk_errors(JOURNAL_FILE):
-            while os.fstat(self._fd).st_size > self._offset:
-                data = os.pread(self._fd, MIB, self._offset)
-                end = data.rfind(b"\n") + 1
-                if not end:
-                    break  # a line being written, or torn: the next writer cuts it
-                for line in data[:end].splitlines():
-                    self._apply(line)
-                self._offset += end
+        """Read the lines appended since the last look; return the last one's number.
+        Raise Gone when the journal is not there: then nothing is."""
+        try:
+            with disk_errors(JOURNAL_FILE):
+                # A size that is out of date is older: what it hides comes next time.
+                if os.stat(f"{self._root}/{JOURNAL_FILE}").st_size == self._offset:
+                    return self.last_seq
+                with self._lock, self._opened(os.O_RDONLY) as fd:
+                    self._read(fd)
+        except NotFound as e:
+            raise Gone("The memory's disk is away: it has no journal.") from e
         return self.last_seq
 
-    def _apply(self, line: bytes) -> None:
+    def _read(self, fd: int) -> None:
+        """Take the lines into account that stand behind those that were read."""
+        while data := os.pread(fd, MIB, self._offset):
+            end = data.rfind(b"\n") + 1
+            if not end:
+                return  # a line being written, or torn: the next writer cuts it
+            for line in data[:end].splitlines():
+                self._apply(parse_entry(line), line)
+            self._offset += end
+
+    def _apply(self, entry: Entry | None, line: bytes) -> None:
         """Take one line into account; count it when it cannot be read."""
-        entry = parse_entry(line)
         if entry is None:
             self.bad_lines += 1
             log.warning("journal line unreadable, skipped: %r", clip(repr(line), 200))
@@ -2593,36 +2707,60 @@ class Journal:
         actor: str,
     ) -> None:
         """Commit a write: return when its line is on the disk; raise StorageFailed."""
-        with self._file_lock.hold(), self._lock, disk_errors(JOURNAL_FILE):
-            self.refresh()
-            os.ftruncate(self._fd, self._offset)  # what is left is a torn line
-            now = format_time(utc_now())
-            seq = self.last_seq + 1
-            entry = Entry(seq, now, workspace_id, action, path, size, sha256, actor)
-            line = format_entry(entry)
-            try:
-                if os.write(self._fd, line) != len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
-                os.ftruncate(self._fd, self._offset)
-                raise
-            self.refresh()
-            end = self._offset
-        self._sync(end)
+        ticket = Ticket(workspace_id, action, path, size, sha256, actor)
+        self._waiting.append(ticket)
+        with self._commit_lock:  # who has it finds a whole queue, or was in another's
+            if not ticket.is_done:
+                self._commit()
+        if ticket.error:
+            raise type(ticket.error)(str(ticket.error)) from ticket.error
+
+    def _commit(self) -> None:
+        """Write the lines of all that wait, in one round."""
+        tickets = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        try:
+            with self._file_lock.hold(), disk_errors(JOURNAL_FILE):
+                with self._opened(os.O_RDWR) as fd:
+                    self._write(fd, tickets)
+        except FedmemError as e:
+            for ticket in tickets:
+                ticket.error = e
+        finally:
+            for ticket in tickets:
+                ticket.is_done = True
+
+    def _write(self, fd: int, tickets: list[Ticket]) -> None:
+        """Append the lines of some tickets behind all there are, durably."""
+        with self._lock:
+            self._read(fd)
+            start, seq = self._offset, self.last_seq
+        if os.fstat(fd).st_size != start:
+            os.ftruncate(fd, start)  # what is left is a torn line
+        now, entries = format_time(utc_now()), []
+        for ticket in tickets:
+            entries.append(Entry(seq + 1 + len(entries), now, *ticket.about))
+        lines = [format_entry(entry) for entry in entries]
+        data = b"".join(lines)
+        try:
+            if os.pwrite(fd, data, start) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, start)
+            raise
+        with self._lock:
+            if self._offset != start:  # a reader was here meanwhile
+                self._read(fd)
+                return
+            for entry, line in zip(entries, lines, strict=True):
+                self._apply(entry, line)
+            self._offset += len(data)
 
     def confirm(self) -> None:
         """Return when every line that was read is on the disk, whoever wrote it."""
-        self._sync(self._offset)
-
-    def _sync(self, end: int) -> None:
-        """Return when the file is on the disk up to `end`: one fsync serves everyone
-        who appended before it began."""
-        with self._sync_lock, disk_errors(JOURNAL_FILE):
-            if self._synced >= end:
-                return
-            reached = self._offset
-            os.fsync(self._fd)
-            self._synced = reached
+        with disk_errors(JOURNAL_FILE), self._opened(os.O_RDWR) as fd:
+            os.fsync(fd)
 
 
 class Registry:
@@ -2751,7 +2889,7 @@ class Store:
         The lock file names the path in flight until the block ends well.
         """
         note = {"workspace": workspace_id, "path": path, "action": action}
-        with self.lock_of(workspace_id, path).hold() as fd:
+        with keep_folders(), self.lock_of(workspace_id, path).hold() as fd:
             self._mend(fd)
             with disk_errors(path):
                 os.pwrite(fd, encode_json(note), 0)
@@ -3117,7 +3255,8 @@ def _keep_version(
         if any(n.endswith(ending) and s.st_ino == found.st_ino for n, s in folder):
             return
     target = _version_path(store, workspace_id, path, text)
-    move_file(store.root, relative, target, keep=True)
+    if not link_file(store.root, relative, store.root, target):
+        write_file(store.root, target, text)
 
 
 def delete_document(store: Store, workspace_id: str, path: str, actor: str) -> Receipt:
@@ -6423,6 +6562,8 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
             result = Kept(result)
             ctx.store.keep_answer(key, signature, result)
         return result
+    except Gone:
+        raise  # no answer of this server: another one may have the disk
     except FedmemError as e:
         text = ctx.mask(str(e))
         text = format_json({"error": text, **e.data}) if is_json else text
@@ -6764,7 +6905,8 @@ def answer_message(ctx: Context, message: object, headers: dict[str, str]) -> An
         result = run_method(ctx, method, params, modern)
     except FedmemError as e:
         body = make_error(request_id, e.rpc_code, ctx.mask(str(e)), e.data)
-        return Answer(RPC_STATUS.get(e.rpc_code, 400) if modern else 200, body)
+        status = RPC_STATUS.get(e.rpc_code, 400) if modern else 200
+        return Answer(503 if isinstance(e, Gone) else status, body)
     except Exception:
         text = f"The server failed (incident {log_incident(method)}). Try again later."
         return Answer(200, make_error(request_id, INTERNAL_ERROR, text, {}))
@@ -7384,6 +7526,8 @@ class Server(http.server.ThreadingHTTPServer):
             if found != self._tokens_file:
                 self._tokens_file = found
                 self.keys, _ = load_keys(self.store.root, self._settings)
+        except Gone:
+            pass  # told by who needs the disk
         except FedmemError as e:
             log.warning("tokens not read again: %s", e)
 
@@ -7602,7 +7746,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if answer.body is None:
             return Reply(answer.status)
         self._count_call(answer.body)
-        return make_json_reply(answer.status, answer.body)
+        more = {"Retry-After": "5"} if answer.status == 503 else {}
+        return make_json_reply(answer.status, answer.body, more)
 
     def _count_call(self, body: object) -> None:
         """Count a tool call by its outcome."""
@@ -7614,9 +7759,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.metrics.count("fedmem_tool_calls_total" + labels)
 
     def get_health(self) -> Reply:
-        """Answer that the server runs."""
-        now = format_time(utc_now())
-        return make_json_reply(200, {"status": "ok", "version": VERSION, "time": now})
+        """Answer that the server runs and has its disk: what takes it out of a pool."""
+        now = {"version": VERSION, "time": format_time(utc_now())}
+        try:
+            self.server.store.journal.refresh()
+        except StorageFailed as e:
+            return make_json_reply(503, {"status": "away", "reason": str(e), **now})
+        return make_json_reply(200, {"status": "ok", **now})
 
     def get_metrics(self) -> Reply:
         """Answer the counters to a holder of the sync token."""
@@ -8610,7 +8759,9 @@ class Remote:
                 if status not in (429, 502, 503, 504):
                     return self._parse(status, answer)
                 if attempt == self._attempts:
-                    raise Unreachable(f"{self.address.url} is busy (HTTP {status}).")
+                    said = clip(one_line(answer.decode("utf-8", "replace")), 300)
+                    text = f"{self.address.url} is busy (HTTP {status}): {said}"
+                    raise Unreachable(text)
                 if retry_after.isdigit():
                     wait_s = min(60.0, float(retry_after))
             time.sleep(wait_s)
@@ -10765,9 +10916,9 @@ def _fill_snapshot(root: str, last: str, draft: str) -> tuple[int, int]:
             if ("/.versions/" in path) == is_version:
                 is_same = _is_as_in(last, path, found)
                 counts[is_same] += 1
-                if is_same:
-                    link_file(last, path, draft)
-                else:
+                if not is_same or not link_file(last, path, draft):
+                    counts[0] += is_same  # no hard links here
+                    counts[1] -= is_same
                     copy_file(root, path, draft)
     for _ in range(BACKUP_ROUNDS):
         before, reached = reached, measure_journal(root)
