@@ -4096,12 +4096,16 @@ def split_words(text: str) -> str:
 def spell_days(times: Iterable[str]) -> str:
     """Return the days of some times as people write them: 12 May 2026 Tuesday."""
     days = sorted({time[:10] for time in times if time})
-    found = []
-    for day in dict.fromkeys([*days[:14], *days[-1:]]):
-        with contextlib.suppress(ValueError):
-            when = datetime.date.fromisoformat(day)
-            found.append(f"{when.day} {when:%B} {when.year} {when:%A} {day}")
-    return " ".join(found)
+    return " ".join(map(_spell_day, dict.fromkeys([*days[:14], *days[-1:]])))
+
+
+@functools.lru_cache(1_000)
+def _spell_day(day: str) -> str:
+    """Return a day as people write it, empty for what is none."""
+    with contextlib.suppress(ValueError):
+        when = datetime.date.fromisoformat(day)
+        return f"{when.day} {when:%B} {when.year} {when:%A} {day}"
+    return ""
 
 
 def condense(message: Message) -> str:
@@ -4411,7 +4415,8 @@ class IndexWriter:
         sql = f"SELECT {_COLUMNS} FROM documents WHERE workspace = ? AND key = ?"
         found = database.execute(sql, (workspace_id, key)).fetchone()
         old = Indexed(*found) if found else None
-        source = find_source(self._store, workspace_id, key, self._mask)
+        with keep_folders():
+            source = find_source(self._store, workspace_id, key, self._mask)
         if source is None:
             if old:
                 self._drop(old, 0)
@@ -11090,6 +11095,214 @@ def iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[str]:
             yield f"{fence}{text}{fence}"
 
 
+# Several servers on one root: what its disk must keep.
+
+PROBE_FOLDER = ".fedmem-probe"
+PROBE_WAIT_S = 90.0  # for the other side; some disks show a new file after a minute
+PROBE_LINES = 100
+# Network disks by their names in mountinfo, and what must be among a mount's options
+# before two machines may write there; None for those that lose what one of them wrote.
+SHARED_DISKS = {
+    "ceph": ("CephFS", ""),
+    "fuse.ceph-fuse": ("CephFS", ""),
+    "nfs4": ("NFSv4", r"(?=.*\blookupcache=none\b)(?=.*\b(?:noac|acregmax=0)\b)"),
+    "fuse.juicefs": ("JuiceFS", None),  # but see judge_mount
+    **{"fuse.glusterfs": ("GlusterFS", None), "fuse.sshfs": ("sshfs", None)},
+    **{"nfs": ("NFSv3", None), "cifs": ("SMB", None), "9p": ("9p", None)},
+}
+
+
+def find_mount(path: str) -> tuple[str, str, str]:
+    """Return mount point, file system and options of the mount that a path lies on
+    (proc(5), mountinfo); empty where the system does not tell."""
+    best = "", "", ""
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            head, _, tail = os.fsdecode(line).partition(" - ")
+            point, options = head.split()[4:6]
+            point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), point)
+            is_above = f"{path}/".startswith(point.rstrip("/") + "/")
+            if is_above and len(point) >= len(best[0]):
+                kind, _, more = tail.rstrip().split(" ", 2)
+                best = point, kind, f"{options},{more}"
+    return best
+
+
+def judge_mount(path: str) -> tuple[str, bool]:
+    """Return the name of the network disk that a path lies on, empty for another, and
+    whether its mount is known to be right for servers on several machines."""
+    point, kind, options = find_mount(path)
+    name, needed = SHARED_DISKS.get(kind, ("", None))
+    if kind == "fuse.juicefs":  # it tells how it was mounted in a file (1.4.2)
+        with contextlib.suppress(OSError):
+            told = _read_text(os.path.join(point, ".config"))
+            times = re.findall(r'"(?:Attr|Entry|DirEntry)Timeout": ?(\d+)', told)
+            return name, len(times) == 3 and not any(map(int, times))
+    return name, needed is not None and re.match(needed, options) is not None
+
+
+def _read_text(path: str) -> str:
+    """Return the text of a file that a system makes up."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(MIB)
+
+
+@contextlib.contextmanager
+def claim_root(root: str, is_forced: bool) -> Iterator[str]:
+    """Give what is to be said of a root's disk, empty for a local one. Raise Conflict
+    when a server of another machine or mount has the root already, and the disk is not
+    known to keep what both write."""
+    name, is_right = judge_mount(root)
+    if not name:
+        yield ""
+        return
+    own = f"{os.uname().nodename} {find_mount(root)[0]}".encode()
+    with contextlib.closing(FileLock(root, "_meta/locks/server")) as lock:
+        with lock.hold(wait=False) as fd:
+            other = b"" if fd is not None else read_file(root, "_meta/locks/server")
+            if fd is not None:
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, own, 0)
+            elif other != own and not (is_right or is_forced):
+                raise Conflict(
+                    f"{root} is on {name}, mounted in a way that loses what one of two "
+                    f"servers writes, and {escape_controls(other.decode())!r} serves "
+                    "it already. The README says which options it takes; `probe` tries "
+                    "them; --force-shared is for who knows better."
+                )
+            sure = "several servers may share it" if is_right else "one server only"
+            yield f"{root} is on {name}: {sure}, as it is mounted."
+
+
+class SharedProbe:
+    """Try together with another process, on another machine or mount, what servers
+    rely on in a folder that both have. Both go from step to step together, and each
+    tells the other what it saw."""
+
+    def __init__(self, folder: str):
+        self.folder, self.step = os.path.join(folder, PROBE_FOLDER), 0
+        make_folder(self.folder)
+        free = [role for role in "ab" if self.create(f"{role}0")]
+        if not free:
+            raise Conflict(f"{self.folder} is of an earlier probe: remove it first.")
+        if len(free) == 2:
+            os.unlink(os.path.join(self.folder, "b0"))
+        self.role, self.other = free[0], "ba"["ab".index(free[0])]
+
+    def create(self, name: str, data: bytes = b"") -> bool:
+        """Make a file and return whether it was not there."""
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            fd = os.open(os.path.join(self.folder, name), flags, 0o600)
+        except FileExistsError:
+            return False
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            os.fsync(file.fileno())
+        return True
+
+    def meet(self, seen: object = None) -> object:
+        """Wait until the other side has come as far, and return what it saw; raise
+        Conflict when it does not come."""
+        self.step += 1
+        write_file(self.folder, f"{self.role}{self.step}", encode_json(seen))
+        end = time.monotonic() + PROBE_WAIT_S
+        while time.monotonic() < end:
+            with contextlib.suppress(NotFound, ValueError):
+                return parse_json(read_file(self.folder, f"{self.other}{self.step}"))
+            time.sleep(0.01)
+        raise Conflict("The other probe did not come: start both within a minute.")
+
+    def finish(self) -> None:
+        """Meet for the last time, and remove what was made."""
+        self.meet()
+        if self.role == "b":
+            self.create("done")
+            return
+        end = time.monotonic() + PROBE_WAIT_S
+        while not stat_file(self.folder, "done") and time.monotonic() < end:
+            time.sleep(0.01)
+        remove_tree(self.folder)
+
+    def run(self) -> Iterator[tuple[str, bool, str]]:
+        """Yield what was tried, whether it holds, and what was seen."""
+        self.meet()
+        lock, is_first = FileLock(self.folder, "lock"), self.role == "a"
+        with lock.hold() if is_first else contextlib.nullcontext():
+            self.meet()
+            is_free = False
+            if not is_first:
+                with lock.hold(wait=False) as fd:
+                    is_free = fd is not None
+            is_free = self.meet(is_free) or is_free
+        yield "a lock keeps the other side out", not is_free, ""
+        if is_first:
+            self._kill_holder()
+        self.meet()
+        began, took = time.monotonic(), ""
+        with contextlib.suppress(Gone):
+            with contextlib.nullcontext() if is_first else lock.hold():
+                took = "" if is_first else f"{time.monotonic() - began:.3f} s"
+        took = self.meet(took) or took
+        yield "a killed holder's lock is free", bool(took), str(took)
+        names = [f"race{n}" for n in range(PROBE_LINES)]
+        won = [name for name in names if self.create(name)]
+        others = self.meet(won)
+        seen = f"{len(won)} and {len(others)}"
+        yield "one of two makes a file", sorted([*won, *others]) == sorted(names), seen
+        stale = self._replace()
+        yield "a replaced file shows its size", not stale[0], f"{stale[0]} times not"
+        yield "a replaced file shows its text", not stale[1], f"{stale[1]} times not"
+        has_links = link_file(self.folder, "replaced", self.folder, f"link{self.role}")
+        yield "hard links, else copies", True, "" if has_links else "copies"
+        yield from self._append()
+
+    def _kill_holder(self) -> None:
+        """Kill a process that holds the lock."""
+        code = "import fcntl, sys; f = open(sys.argv[1], 'r+b'); "
+        code += "fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+        command = [sys.executable, "-c", code, os.path.join(self.folder, "lock")]
+        pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+        with subprocess.Popen(command, **pipes) as child:
+            child.stdout.readline()
+            child.kill()
+
+    def _replace(self) -> list[int]:
+        """Return how often a file that was replaced here showed old size or text
+        there."""
+        stale = [0, 0]
+        for size in range(1, PROBE_LINES // 4):
+            if self.role == "a":
+                write_file(self.folder, "replaced", b"x" * size)
+            self.meet()
+            found = stat_file(self.folder, "replaced")
+            stale[0] += found is None or found.st_size != size
+            stale[1] += len(read_file(self.folder, "replaced")) != size
+            self.meet()
+        return [max(pair) for pair in zip(stale, self.meet(stale), strict=True)]
+
+    def _append(self) -> Iterator[tuple[str, bool, str]]:
+        """Append to a journal from both sides as servers do, and follow the other."""
+        journal, wanted = Journal(self.folder), 2 * PROBE_LINES
+        self.meet()
+        for n in range(PROBE_LINES):
+            journal.append("w", "updated", f"{self.role}{n}", n, "", "probe")
+        self.meet()
+        began = time.monotonic()
+        while journal.refresh() < wanted and time.monotonic() < began + 5:
+            time.sleep(0.01)
+        late = f"{time.monotonic() - began:.3f} s"
+        lines = read_file(self.folder, JOURNAL_FILE).splitlines()
+        found = [entry.seq for entry in map(parse_entry, lines) if entry]
+        is_known = journal.last_seq == wanted and not journal.bad_lines
+        seen = [wanted - len(found), len(lines) - len(found), is_known]
+        lost, torn, knows = zip(seen, self.meet(seen), strict=True)
+        is_right = found == list(range(1, wanted + 1)) and not any((*lost, *torn))
+        text = f"{max(lost)} lost, {max(torn)} torn"
+        yield "no line of a journal is lost", is_right, text
+        yield "each side follows the other", all(knows), late
+
+
 # Figures.
 
 
@@ -11177,6 +11390,9 @@ def cmd_serve(args: argparse.Namespace) -> int:
         os.umask(0o077)
         raise_file_limit()
         store = open_store(settings["memory_root"], args.existing)
+        told = stack.enter_context(claim_root(store.root, args.force_shared))
+        if told:
+            log.info("%s", told)
         keys, made = load_keys(store.root, settings)
         write_default_texts(store.root)
         if args.demo:
@@ -11397,6 +11613,21 @@ def cmd_check(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def cmd_probe(args: argparse.Namespace) -> int:
+    """Print what a disk keeps for servers on several machines; return 0 when all."""
+    folder = os.path.abspath(os.path.expanduser(args.folder))
+    probe, failed = SharedProbe(folder), 0
+    kind = find_mount(folder)[1]
+    print(f"{folder} on {kind}; waiting for the other side", flush=True)
+    for what, holds, seen in probe.run():
+        failed += not holds
+        print(f"{'ok' if holds else 'no':<4}{what:<34}{seen}", flush=True)
+    probe.finish()
+    verdict = "must not" if failed else "may"
+    print(f"Servers on these two {verdict} share a root here.")
+    return 1 if failed else 0
+
+
 def cmd_backup(args: argparse.Namespace) -> int:
     """Make a snapshot of a root; return 0 when it was read back."""
     settings = read_settings(vars(args), dict(os.environ))
@@ -11408,6 +11639,8 @@ def cmd_backup(args: argparse.Namespace) -> int:
         f"{target}/{name}: {plural(copied, 'file')} copied and read back, {linked:,} "
         f"as in the snapshot before, {took_s:.1f} s"
     )
+    if name in list_snapshots(target)[1:] and not linked:
+        print("Nothing is a hard link to the snapshot before: this disk has none.")
     if args.tar:
         write_tar(os.path.join(target, name), args.tar)
         print(f"{args.tar}: {format_size(os.path.getsize(args.tar))}")
@@ -11933,6 +12166,7 @@ COMMANDS = (
     ("backup", cmd_backup, "make a snapshot, while a server runs or not"),
     ("restore", cmd_restore, "make a root of a snapshot"),
     ("check", cmd_check, "compare every file with its record"),
+    ("probe", cmd_probe, "try whether two machines may share a disk"),
     ("reindex", cmd_reindex, "make the search index anew"),
     ("export", cmd_export, "write the memory as a plain folder"),
     ("token", cmd_token, "show the tokens, or replace one"),
@@ -11959,6 +12193,8 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
             add_option(parser, option)
     text = "refuse a root that was never initialised (an unmounted disk)"
     add_switch(parser, "--existing", text)
+    text = "share a root also on a disk that may lose what two servers write"
+    add_switch(parser, "--force-shared", text)
     text = "a temporary memory with samples and the token dev-token, loopback only"
     add_switch(parser, "--demo", text)
 
@@ -11977,6 +12213,8 @@ def add_operator(parsers: dict[str, argparse.ArgumentParser]) -> None:
     for name in ("restore", "export"):
         add = parsers[name].add_argument
         add("--to", required=True, metavar="DIR", help="a new or empty folder")
+    text = "a folder of the shared disk; run it on both machines at the same time"
+    parsers["probe"].add_argument("folder", metavar="DIR", help=text)
     add_switch(parsers["check"], "--deep", "read every archive")
     add_switch(parsers["check"], "--repair", "mend what needs no choice")
     add = parsers["export"].add_argument
