@@ -10,7 +10,12 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
+finish() {
+    [ -z "$server" ] || kill "$server"
+    [ ! -s "$work/project/started" ] || kill "$(cat "$work/project/started")" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap finish EXIT
 run() { timeout 90 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
 
 npm install --silent --no-save --prefix "$work" opencode-ai@1.18.33 >/dev/null
@@ -18,7 +23,7 @@ export HOME=$work PATH=$work/node_modules/.bin:$PATH TMPDIR=$work
 unset XDG_CONFIG_HOME XDG_DATA_HOME
 
 cat >"$work/script.json" <<'JSON'
-{"first-question": [{"tool": "bash", "arguments": {"command": "touch started; sleep 30", "description": "wait"}}],
+{"first-question": [{"tool": "bash", "arguments": {"command": "echo $$ >started; exec sleep 30", "description": "wait"}}],
  "second-question": [{"text": "Second answer."}]}
 JSON
 python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
@@ -38,7 +43,7 @@ import os, signal, subprocess, sys, time
 run = subprocess.Popen(["opencode", "run", "the first-question"], stdin=subprocess.DEVNULL,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 for _ in range(600):
-    if os.path.exists("started"):
+    if os.path.exists("started") and os.path.getsize("started"):
         break
     time.sleep(0.1)
 else:
