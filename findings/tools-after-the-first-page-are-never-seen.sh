@@ -10,10 +10,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 pids=()
 finish() {
-    hub=$work/.cline/data/locks/hub/production.json
+    hub=$work/.cline/data/locks/hub/production.json  # Cline leaves a process behind
     [ ! -s "$hub" ] || pids+=("$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["pid"])' "$hub")")
-    kill "${pids[@]}" 2>/dev/null || true
-    rm -rf "$work" || { sleep 2; rm -rf "$work"; }
+    for pid in "${pids[@]}"; do
+        kill "$pid" 2>/dev/null || true
+        for _ in $(seq 50); do kill -0 "$pid" 2>/dev/null && sleep 0.1; done
+    done
+    rm -rf "$work"
 }
 trap finish EXIT
 run() { timeout 90 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
@@ -64,7 +67,7 @@ run cline mcp add mem "$base/mcp?cline" --transport http --yes
 run cline --json "say hello"
 run cn -p "say hello" --config "$work/.continue/config.yaml"
 run kimi -p "say hello"
-timeout 90 "$work/venv/bin/python" - "$base/mcp?mcp-use" 2>>"$work/log" <<'PY'
+timeout 90 "$work/venv/bin/python" - "$base/mcp?mcp-use" 2>&1 <<'PY' | grep "^mcp-use gives"
 import asyncio, sys
 from mcp_use import MCPClient
 async def main():
