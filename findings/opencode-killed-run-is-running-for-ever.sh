@@ -54,17 +54,22 @@ PY
 sleep 1
 run opencode run -c "the second-question"
 
-python3 - "$work/.local/share/opencode/opencode.db" <<'PY'
+python3 - "$work/.local/share/opencode/opencode.db" "$work/requests.jsonl" <<'PY'
 import json, sqlite3, sys
+last = json.loads(open(sys.argv[2]).readlines()[-1])["body"]["messages"]
+told = [message["content"] for message in last if message["role"] == "tool"]
 database = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
 rows = [json.loads(data) for data, in database.execute("SELECT data FROM message ORDER BY time_created, id")]
 parts = [json.loads(data) for data, in database.execute("SELECT data FROM part ORDER BY time_created, id")]
 state = [part["state"]["status"] for part in parts if part["type"] == "tool"]
 print("sessions:", *database.execute("SELECT count(*) FROM session").fetchone())
 print("messages:", [(row["role"], "completed" in row["time"]) for row in rows])
+print("the model was told:", told)
 print("tool:", state, "- last text:", [part["text"] for part in parts if part["type"] == "text"][-1])
 if [row["role"] for row in rows] != ["user", "assistant"] * 2:
     sys.exit("changed: the session was not continued")
+if told != ["[Tool execution was interrupted]"] or any("interrupted" in json.dumps(row) for row in rows + parts):
+    sys.exit("changed: what the model is told, or that it is stored nowhere")
 if state != ["running"] or "completed" in rows[1]["time"] or "completed" not in rows[3]["time"]:
     sys.exit("changed: a killed run is marked as ended now")
 PY
