@@ -164,6 +164,8 @@ MAX_NAME_CHARS = 200  # machine, tool, project as the caller wrote them
 MAX_NOTE_CHARS = 2_000  # description, cwd, git_remote
 SLUG_CHARS = 40  # three slugs, two dashes and a suffix stay under 128
 LOCK_FILES = 64
+LOCK_WAIT_S = 8.0  # longer than any write takes: its holder is gone, or its disk
+LOCK_PAUSE_S = 0.0004  # doubled up to 20 ms: other processes' locks are asked for
 # Backups.
 SNAPSHOTS_KEPT = 14  # two weeks of days
 BACKUP_RESERVE_BYTES = 64 * MIB  # a disk filled to the brim stops everything on it
@@ -272,6 +274,10 @@ class StorageFailed(FedmemError):
     """Say that the disk refused."""
 
     rpc_code = -32603
+
+
+class Gone(StorageFailed):
+    """Say that the memory's disk is away, or held by another server: all waits."""
 
 
 class Exhausted(StorageFailed):
@@ -561,6 +567,15 @@ TEMP_MARK = ".tmp-"  # no valid name begins with a dot, so none is mistaken for 
 _OPEN_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_BLOCK = getattr(os, "O_NONBLOCK", 0)  # a planted pipe must not stop the reader
+# What a disk says that went away: an evicted client, a stale handle, an unmounted one.
+_GONE = frozenset(
+    getattr(errno, name, -1)
+    for name in "EIO EBADF ESTALE ENOTCONN ESHUTDOWN ENODEV ENXIO EHOSTDOWN "
+    "ETIMEDOUT EREMOTEIO".split()
+)
+# Hard links are refused by FAT, by some CIFS, and beyond a number of them.
+_NO_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_kept = threading.local()  # folders that this thread keeps open
 
 
 @contextlib.contextmanager
@@ -578,13 +593,15 @@ def disk_errors(relative: str) -> Iterator[None]:
             raise BadRequest(f"The name {clip(relative, 80)!r} is too long.") from e
         reason = os.strerror(e.errno or 0)
         is_exhausted = e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+        kind = Exhausted if is_exhausted else StorageFailed
+        kind = Gone if e.errno in _GONE else kind
         text = (
             f"The server's disk refused {relative!r} ({reason}). Nothing was "
             "acknowledged: send it again later, and tell the operator."
         )
         if os.path.isabs(relative):  # a place that the one who reads this named
             text = f"{relative!r} cannot be used by this user ({reason})."
-        raise (Exhausted if is_exhausted else StorageFailed)(text) from e
+        raise kind(text) from e
 
 
 @contextlib.contextmanager
@@ -594,25 +611,49 @@ def directory(root: str, relative: str, create: bool = False) -> Iterator[int]:
     Follow no symbolic link. With `create` make what is missing, each level synced
     into its parent before it is used.
     """
-    handle = os.open(root, _OPEN_DIRECTORY)
+    with keep_folders():
+        yield _open_folder(_kept.folders, root, relative, create)
+
+
+@contextlib.contextmanager
+def keep_folders() -> Iterator[None]:
+    """Open each folder once that this thread looks into until the end of the block: a
+    write needs the same few again and again, and each is a way over the network."""
+    if getattr(_kept, "folders", None) is not None:
+        yield
+        return
+    _kept.folders = {}
     try:
-        for part in relative.split("/") if relative else ():
-            if create:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, 0o700, dir_fd=handle)
-                    os.fsync(handle)
-            try:
-                inner = os.open(part, _OPEN_DIRECTORY | _NO_FOLLOW, dir_fd=handle)
-            except NotADirectoryError as e:
-                # Linux says ENOTDIR for a link opened with both flags.
-                if stat.S_ISLNK(os.lstat(part, dir_fd=handle).st_mode):
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from e
-                raise
-            os.close(handle)
-            handle = inner
-        yield handle
+        yield
     finally:
-        os.close(handle)
+        folders, _kept.folders = _kept.folders, None
+        for handle in folders.values():
+            os.close(handle)
+
+
+def _open_folder(kept: dict, root: str, relative: str, create: bool) -> int:
+    """Return the descriptor of a folder, which is kept."""
+    handle = kept.get((root, relative))
+    if handle is not None:
+        return handle
+    if not relative:
+        handle = os.open(root, _OPEN_DIRECTORY)
+    else:
+        above, part = split_path(relative)
+        parent = _open_folder(kept, root, above, create)
+        if create:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o700, dir_fd=parent)
+                os.fsync(parent)
+        try:
+            handle = os.open(part, _OPEN_DIRECTORY | _NO_FOLLOW, dir_fd=parent)
+        except NotADirectoryError as e:
+            # Linux says ENOTDIR for a link opened with both flags.
+            if stat.S_ISLNK(os.lstat(part, dir_fd=parent).st_mode):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from e
+            raise
+    kept[root, relative] = handle
+    return handle
 
 
 def make_folder(path: str) -> None:
@@ -800,12 +841,22 @@ def copy_file(
     return True
 
 
-def link_file(root: str, relative: str, to_root: str) -> None:
-    """Give a file a second name at the same place below another root."""
-    parent, name = split_path(relative)
+def link_file(root: str, relative: str, to_root: str, target: str = "") -> bool:
+    """Give a file a second name, at the same place below another root or at `target`;
+    return False where the disk refuses hard links."""
+    (parent, name), (to, to_name) = split_path(relative), split_path(target or relative)
     with disk_errors(relative), directory(root, parent) as old:
-        with directory(to_root, parent, create=True) as new:
-            os.link(name, name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
+        with directory(to_root, to, create=True) as new:
+            try:
+                more = {"src_dir_fd": old, "dst_dir_fd": new, "follow_symlinks": False}
+                os.link(name, to_name, **more)
+            except OSError as e:
+                if e.errno in _NO_LINK:
+                    return False
+                raise
+            if target:  # it keeps the old bytes when the first name is replaced
+                os.fsync(new)
+    return True
 
 
 def remove_tree(path: str) -> None:
@@ -826,14 +877,12 @@ def sync_folders(root: str, relative: str) -> None:
                 os.fsync(handle)
 
 
-def move_file(root: str, source: str, target: str, keep: bool = False) -> None:
-    """Rename a file, durably in both directories; with `keep` give it a second name,
-    which keeps the old bytes when the first one is replaced."""
+def move_file(root: str, source: str, target: str) -> None:
+    """Rename a file, durably in both directories."""
     (from_dir, from_name), (to_dir, to_name) = split_path(source), split_path(target)
-    act = os.link if keep else os.rename
     with disk_errors(source), directory(root, from_dir) as old:
         with directory(root, to_dir, create=True) as new:
-            act(from_name, to_name, src_dir_fd=old, dst_dir_fd=new)
+            os.rename(from_name, to_name, src_dir_fd=old, dst_dir_fd=new)
             os.fsync(new)
             os.fsync(old)
 
@@ -899,10 +948,12 @@ def exclusive_file(path: str) -> Iterator[bool]:
 
 
 class FileLock:
-    """One advisory lock file, for threads and processes alike.
+    """One advisory lock file, for threads, processes and machines alike.
 
     POSIX locks belong to the process and fall with the first descriptor closed, so
-    the file is opened once, never closed, and a thread lock stands before it.
+    the file is opened once, and again only when its disk was away; a thread lock stands
+    before it. The system is asked, again and again, and never waited for: CephFS keeps
+    a lock for ever whose holder was killed while it waited (ceph-fuse 16.2).
     """
 
     def __init__(self, root: str, relative: str):
@@ -925,40 +976,73 @@ class FileLock:
     def close(self) -> None:
         """Close the lock file; only when nothing in this process uses it any more."""
         if self._owner_pid:
-            os.close(self._fd)
             self._owner_pid = 0
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
 
     @contextlib.contextmanager
     def hold(self, wait: bool = True) -> Iterator[int | None]:
-        """Hold the lock and give its descriptor; None if it is held and not `wait`."""
+        """Hold the lock and give its descriptor; None if it is held and not `wait`.
+        Raise Gone when it is not to be had in LOCK_WAIT_S."""
         import fcntl  # not on Windows, where no server runs
 
-        if not self._thread_lock.acquire(blocking=wait):
+        end = time.monotonic() + (LOCK_WAIT_S if wait else 0)
+        if not self._thread_lock.acquire(timeout=LOCK_WAIT_S if wait else 0):
+            if wait:
+                raise self._explain()
             yield None
             return
         try:
-            with disk_errors(self._relative):
-                fd: int | None = self._open()
-                while True:
-                    try:
-                        fcntl.lockf(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                    except BlockingIOError:
-                        fd = None
-                    except OSError as e:
-                        # The kernel takes each process for one owner, and so sees
-                        # circles where different threads wait for each other's peers.
-                        if e.errno != errno.EDEADLK:
-                            raise
-                        time.sleep(0.002)
-                        continue
-                    break
+            fd, pause = self._try(), LOCK_PAUSE_S
+            while fd is None and wait:
+                if time.monotonic() > end:
+                    raise self._explain()
+                time.sleep(pause)
+                fd, pause = self._try(), min(2 * pause, 50 * LOCK_PAUSE_S)
             try:
                 yield fd
             finally:
                 if fd is not None:
-                    fcntl.lockf(fd, fcntl.LOCK_UN)
+                    try:
+                        fcntl.lockf(fd, fcntl.LOCK_UN)
+                    except OSError:
+                        self.close()
         finally:
             self._thread_lock.release()
+
+    def _try(self) -> int | None:
+        """Return the lock file's descriptor when it is locked now, None when somebody
+        else holds it; one that its disk forgot is opened again."""
+        import fcntl
+
+        with disk_errors(self._relative):
+            for is_last in (False, True):
+                try:
+                    fd = self._open()
+                    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return fd
+                except (BlockingIOError, PermissionError):
+                    return None
+                except OSError as e:
+                    if is_last or e.errno not in _GONE:
+                        raise
+                    self.close()
+        return None
+
+    def _explain(self) -> Gone:
+        """Return the error of a lock that others hold for too long."""
+        note = b""
+        with contextlib.suppress(OSError):
+            note = os.pread(self._fd, 200, 0)
+        doing = escape_controls(note.decode("utf-8", "replace")) or "nothing it names"
+        text = (
+            f"The lock {self._relative!r} is held by another server for over "
+            f"{LOCK_WAIT_S:g} s; in flight: {doing}. Nothing was acknowledged: try it "
+            "again later. If no other server lives, take the disk's mount off and on "
+            "again on the machine whose server was killed."
+        )
+        log.error("%s", text)
+        return Gone(text)
 
 
 def cut_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -2509,10 +2593,22 @@ class Ledger:
         self.last_time = max(self.last_time, entry.time)
 
 
+class Ticket:
+    """Hold one write that waits for its journal line, and what became of it."""
+
+    def __init__(self, *about: object):
+        self.about = about
+        self.is_done = False
+        self.error: FedmemError | None = None
+
+
 class Journal:
     """Guard the append-only list of committed writes and what follows from it.
 
-    Other processes append too: refresh() reads on from where the last one ended.
+    Other processes and machines append too: refresh() reads on from where the last one
+    ended. Network file systems promise that what one closed another sees when it opens
+    the file, and no more: so it is opened under its lock, and synced and closed before
+    the lock is given back; one of those who wait does that for all of them.
     """
 
     def __init__(self, root: str):
@@ -2524,40 +2620,58 @@ class Journal:
         self.read_at_s = 0.0  # when its last line was read
         self.followers: list[Callable[[Entry], None]] = []  # told of every line read
         self.recent: collections.deque[Entry] = collections.deque((), RECENT_ENTRIES)
+        self._root = root
         self._lock = threading.RLock()
         self._file_lock = FileLock(root, "_meta/locks/journal")
-        self._sync_lock = threading.Lock()
-        self._offset = self._synced = 0
-        parent, name = split_path(JOURNAL_FILE)
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_FOLLOW
-        with disk_errors(JOURNAL_FILE), directory(root, parent, create=True) as handle:
-            self._fd = os.open(name, flags, 0o600, dir_fd=handle)
-            os.fsync(handle)
+        self._commit_lock = threading.Lock()
+        self._waiting: collections.deque[Ticket] = collections.deque()
+        self._offset = 0
+        with disk_errors(JOURNAL_FILE), self._opened(os.O_RDONLY | os.O_CREAT):
+            sync_folders(root, JOURNAL_FILE)
         self.refresh()
 
+    @contextlib.contextmanager
+    def _opened(self, flags: int) -> Iterator[int]:
+        """Hold the file open; raise OSError."""
+        parent, name = split_path(JOURNAL_FILE)
+        is_new = bool(flags & os.O_CREAT)
+        with directory(self._root, parent, create=is_new) as handle:
+            fd = os.open(name, flags | _NO_FOLLOW, 0o600, dir_fd=handle)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
     def close(self) -> None:
-        """Close the journal's files."""
+        """Close the journal's lock."""
         self._file_lock.close()
-        os.close(self._fd)
 
     def refresh(self) -> int:
-        """Read the lines appended since the last look; return the last one's number."""
-        if os.fstat(self._fd).st_size == self._offset:
-            return self.last_seq
-        with self._lock, disk_errors(JOURNAL_FILE):
-            while os.fstat(self._fd).st_size > self._offset:
-                data = os.pread(self._fd, MIB, self._offset)
-                end = data.rfind(b"\n") + 1
-                if not end:
-                    break  # a line being written, or torn: the next writer cuts it
-                for line in data[:end].splitlines():
-                    self._apply(line)
-                self._offset += end
+        """Read the lines appended since the last look; return the last one's number.
+        Raise Gone when the journal is not there: then nothing is."""
+        try:
+            with disk_errors(JOURNAL_FILE):
+                # A size that is out of date is older: what it hides comes next time.
+                if os.stat(f"{self._root}/{JOURNAL_FILE}").st_size == self._offset:
+                    return self.last_seq
+                with self._lock, self._opened(os.O_RDONLY) as fd:
+                    self._read(fd)
+        except NotFound as e:
+            raise Gone("The memory's disk is away: it has no journal.") from e
         return self.last_seq
 
-    def _apply(self, line: bytes) -> None:
+    def _read(self, fd: int) -> None:
+        """Take the lines into account that stand behind those that were read."""
+        while data := os.pread(fd, MIB, self._offset):
+            end = data.rfind(b"\n") + 1
+            if not end:
+                return  # a line being written, or torn: the next writer cuts it
+            for line in data[:end].splitlines():
+                self._apply(parse_entry(line), line)
+            self._offset += end
+
+    def _apply(self, entry: Entry | None, line: bytes) -> None:
         """Take one line into account; count it when it cannot be read."""
-        entry = parse_entry(line)
         if entry is None:
             self.bad_lines += 1
             log.warning("journal line unreadable, skipped: %r", clip(repr(line), 200))
@@ -2593,36 +2707,60 @@ class Journal:
         actor: str,
     ) -> None:
         """Commit a write: return when its line is on the disk; raise StorageFailed."""
-        with self._file_lock.hold(), self._lock, disk_errors(JOURNAL_FILE):
-            self.refresh()
-            os.ftruncate(self._fd, self._offset)  # what is left is a torn line
-            now = format_time(utc_now())
-            seq = self.last_seq + 1
-            entry = Entry(seq, now, workspace_id, action, path, size, sha256, actor)
-            line = format_entry(entry)
-            try:
-                if os.write(self._fd, line) != len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
-                os.ftruncate(self._fd, self._offset)
-                raise
-            self.refresh()
-            end = self._offset
-        self._sync(end)
+        ticket = Ticket(workspace_id, action, path, size, sha256, actor)
+        self._waiting.append(ticket)
+        with self._commit_lock:  # who has it finds a whole queue, or was in another's
+            if not ticket.is_done:
+                self._commit()
+        if ticket.error:
+            raise type(ticket.error)(str(ticket.error)) from ticket.error
+
+    def _commit(self) -> None:
+        """Write the lines of all that wait, in one round."""
+        tickets = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        try:
+            with self._file_lock.hold(), disk_errors(JOURNAL_FILE):
+                with self._opened(os.O_RDWR) as fd:
+                    self._write(fd, tickets)
+        except FedmemError as e:
+            for ticket in tickets:
+                ticket.error = e
+        finally:
+            for ticket in tickets:
+                ticket.is_done = True
+
+    def _write(self, fd: int, tickets: list[Ticket]) -> None:
+        """Append the lines of some tickets behind all there are, durably."""
+        with self._lock:
+            self._read(fd)
+            start, seq = self._offset, self.last_seq
+        if os.fstat(fd).st_size != start:
+            os.ftruncate(fd, start)  # what is left is a torn line
+        now, entries = format_time(utc_now()), []
+        for ticket in tickets:
+            entries.append(Entry(seq + 1 + len(entries), now, *ticket.about))
+        lines = [format_entry(entry) for entry in entries]
+        data = b"".join(lines)
+        try:
+            if os.pwrite(fd, data, start) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, start)
+            raise
+        with self._lock:
+            if self._offset != start:  # a reader was here meanwhile
+                self._read(fd)
+                return
+            for entry, line in zip(entries, lines, strict=True):
+                self._apply(entry, line)
+            self._offset += len(data)
 
     def confirm(self) -> None:
         """Return when every line that was read is on the disk, whoever wrote it."""
-        self._sync(self._offset)
-
-    def _sync(self, end: int) -> None:
-        """Return when the file is on the disk up to `end`: one fsync serves everyone
-        who appended before it began."""
-        with self._sync_lock, disk_errors(JOURNAL_FILE):
-            if self._synced >= end:
-                return
-            reached = self._offset
-            os.fsync(self._fd)
-            self._synced = reached
+        with disk_errors(JOURNAL_FILE), self._opened(os.O_RDWR) as fd:
+            os.fsync(fd)
 
 
 class Registry:
@@ -2751,7 +2889,7 @@ class Store:
         The lock file names the path in flight until the block ends well.
         """
         note = {"workspace": workspace_id, "path": path, "action": action}
-        with self.lock_of(workspace_id, path).hold() as fd:
+        with keep_folders(), self.lock_of(workspace_id, path).hold() as fd:
             self._mend(fd)
             with disk_errors(path):
                 os.pwrite(fd, encode_json(note), 0)
@@ -3117,7 +3255,8 @@ def _keep_version(
         if any(n.endswith(ending) and s.st_ino == found.st_ino for n, s in folder):
             return
     target = _version_path(store, workspace_id, path, text)
-    move_file(store.root, relative, target, keep=True)
+    if not link_file(store.root, relative, store.root, target):
+        write_file(store.root, target, text)
 
 
 def delete_document(store: Store, workspace_id: str, path: str, actor: str) -> Receipt:
@@ -3957,12 +4096,16 @@ def split_words(text: str) -> str:
 def spell_days(times: Iterable[str]) -> str:
     """Return the days of some times as people write them: 12 May 2026 Tuesday."""
     days = sorted({time[:10] for time in times if time})
-    found = []
-    for day in dict.fromkeys([*days[:14], *days[-1:]]):
-        with contextlib.suppress(ValueError):
-            when = datetime.date.fromisoformat(day)
-            found.append(f"{when.day} {when:%B} {when.year} {when:%A} {day}")
-    return " ".join(found)
+    return " ".join(map(_spell_day, dict.fromkeys([*days[:14], *days[-1:]])))
+
+
+@functools.lru_cache(1_000)
+def _spell_day(day: str) -> str:
+    """Return a day as people write it, empty for what is none."""
+    with contextlib.suppress(ValueError):
+        when = datetime.date.fromisoformat(day)
+        return f"{when.day} {when:%B} {when.year} {when:%A} {day}"
+    return ""
 
 
 def condense(message: Message) -> str:
@@ -4272,7 +4415,8 @@ class IndexWriter:
         sql = f"SELECT {_COLUMNS} FROM documents WHERE workspace = ? AND key = ?"
         found = database.execute(sql, (workspace_id, key)).fetchone()
         old = Indexed(*found) if found else None
-        source = find_source(self._store, workspace_id, key, self._mask)
+        with keep_folders():
+            source = find_source(self._store, workspace_id, key, self._mask)
         if source is None:
             if old:
                 self._drop(old, 0)
@@ -6423,6 +6567,8 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
             result = Kept(result)
             ctx.store.keep_answer(key, signature, result)
         return result
+    except Gone:
+        raise  # no answer of this server: another one may have the disk
     except FedmemError as e:
         text = ctx.mask(str(e))
         text = format_json({"error": text, **e.data}) if is_json else text
@@ -6764,7 +6910,8 @@ def answer_message(ctx: Context, message: object, headers: dict[str, str]) -> An
         result = run_method(ctx, method, params, modern)
     except FedmemError as e:
         body = make_error(request_id, e.rpc_code, ctx.mask(str(e)), e.data)
-        return Answer(RPC_STATUS.get(e.rpc_code, 400) if modern else 200, body)
+        status = RPC_STATUS.get(e.rpc_code, 400) if modern else 200
+        return Answer(503 if isinstance(e, Gone) else status, body)
     except Exception:
         text = f"The server failed (incident {log_incident(method)}). Try again later."
         return Answer(200, make_error(request_id, INTERNAL_ERROR, text, {}))
@@ -7384,6 +7531,8 @@ class Server(http.server.ThreadingHTTPServer):
             if found != self._tokens_file:
                 self._tokens_file = found
                 self.keys, _ = load_keys(self.store.root, self._settings)
+        except Gone:
+            pass  # told by who needs the disk
         except FedmemError as e:
             log.warning("tokens not read again: %s", e)
 
@@ -7602,7 +7751,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if answer.body is None:
             return Reply(answer.status)
         self._count_call(answer.body)
-        return make_json_reply(answer.status, answer.body)
+        more = {"Retry-After": "5"} if answer.status == 503 else {}
+        return make_json_reply(answer.status, answer.body, more)
 
     def _count_call(self, body: object) -> None:
         """Count a tool call by its outcome."""
@@ -7614,9 +7764,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.metrics.count("fedmem_tool_calls_total" + labels)
 
     def get_health(self) -> Reply:
-        """Answer that the server runs."""
-        now = format_time(utc_now())
-        return make_json_reply(200, {"status": "ok", "version": VERSION, "time": now})
+        """Answer that the server runs and has its disk: what takes it out of a pool."""
+        now = {"version": VERSION, "time": format_time(utc_now())}
+        try:
+            self.server.store.journal.refresh()
+        except StorageFailed as e:
+            return make_json_reply(503, {"status": "away", "reason": str(e), **now})
+        return make_json_reply(200, {"status": "ok", **now})
 
     def get_metrics(self) -> Reply:
         """Answer the counters to a holder of the sync token."""
@@ -8610,7 +8764,9 @@ class Remote:
                 if status not in (429, 502, 503, 504):
                     return self._parse(status, answer)
                 if attempt == self._attempts:
-                    raise Unreachable(f"{self.address.url} is busy (HTTP {status}).")
+                    said = clip(one_line(answer.decode("utf-8", "replace")), 300)
+                    text = f"{self.address.url} is busy (HTTP {status}): {said}"
+                    raise Unreachable(text)
                 if retry_after.isdigit():
                     wait_s = min(60.0, float(retry_after))
             time.sleep(wait_s)
@@ -10765,9 +10921,9 @@ def _fill_snapshot(root: str, last: str, draft: str) -> tuple[int, int]:
             if ("/.versions/" in path) == is_version:
                 is_same = _is_as_in(last, path, found)
                 counts[is_same] += 1
-                if is_same:
-                    link_file(last, path, draft)
-                else:
+                if not is_same or not link_file(last, path, draft):
+                    counts[0] += is_same  # no hard links here
+                    counts[1] -= is_same
                     copy_file(root, path, draft)
     for _ in range(BACKUP_ROUNDS):
         before, reached = reached, measure_journal(root)
@@ -10939,6 +11095,214 @@ def iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[str]:
             yield f"{fence}{text}{fence}"
 
 
+# Several servers on one root: what its disk must keep.
+
+PROBE_FOLDER = ".fedmem-probe"
+PROBE_WAIT_S = 90.0  # for the other side; some disks show a new file after a minute
+PROBE_LINES = 100
+# Network disks by their names in mountinfo, and what must be among a mount's options
+# before two machines may write there; None for those that lose what one of them wrote.
+SHARED_DISKS = {
+    "ceph": ("CephFS", ""),
+    "fuse.ceph-fuse": ("CephFS", ""),
+    "nfs4": ("NFSv4", r"(?=.*\blookupcache=none\b)(?=.*\b(?:noac|acregmax=0)\b)"),
+    "fuse.juicefs": ("JuiceFS", None),  # but see judge_mount
+    **{"fuse.glusterfs": ("GlusterFS", None), "fuse.sshfs": ("sshfs", None)},
+    **{"nfs": ("NFSv3", None), "cifs": ("SMB", None), "9p": ("9p", None)},
+}
+
+
+def find_mount(path: str) -> tuple[str, str, str]:
+    """Return mount point, file system and options of the mount that a path lies on
+    (proc(5), mountinfo); empty where the system does not tell."""
+    best = "", "", ""
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            head, _, tail = os.fsdecode(line).partition(" - ")
+            point, options = head.split()[4:6]
+            point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), point)
+            is_above = f"{path}/".startswith(point.rstrip("/") + "/")
+            if is_above and len(point) >= len(best[0]):
+                kind, _, more = tail.rstrip().split(" ", 2)
+                best = point, kind, f"{options},{more}"
+    return best
+
+
+def judge_mount(path: str) -> tuple[str, bool]:
+    """Return the name of the network disk that a path lies on, empty for another, and
+    whether its mount is known to be right for servers on several machines."""
+    point, kind, options = find_mount(path)
+    name, needed = SHARED_DISKS.get(kind, ("", None))
+    if kind == "fuse.juicefs":  # it tells how it was mounted in a file (1.4.2)
+        with contextlib.suppress(OSError):
+            told = _read_text(os.path.join(point, ".config"))
+            times = re.findall(r'"(?:Attr|Entry|DirEntry)Timeout": ?(\d+)', told)
+            return name, len(times) == 3 and not any(map(int, times))
+    return name, needed is not None and re.match(needed, options) is not None
+
+
+def _read_text(path: str) -> str:
+    """Return the text of a file that a system makes up."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(MIB)
+
+
+@contextlib.contextmanager
+def claim_root(root: str, is_forced: bool) -> Iterator[str]:
+    """Give what is to be said of a root's disk, empty for a local one. Raise Conflict
+    when a server of another machine or mount has the root already, and the disk is not
+    known to keep what both write."""
+    name, is_right = judge_mount(root)
+    if not name:
+        yield ""
+        return
+    own = f"{os.uname().nodename} {find_mount(root)[0]}".encode()
+    with contextlib.closing(FileLock(root, "_meta/locks/server")) as lock:
+        with lock.hold(wait=False) as fd:
+            other = b"" if fd is not None else read_file(root, "_meta/locks/server")
+            if fd is not None:
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, own, 0)
+            elif other != own and not (is_right or is_forced):
+                raise Conflict(
+                    f"{root} is on {name}, mounted in a way that loses what one of two "
+                    f"servers writes, and {escape_controls(other.decode())!r} serves "
+                    "it already. The README says which options it takes; `probe` tries "
+                    "them; --force-shared is for who knows better."
+                )
+            sure = "several servers may share it" if is_right else "one server only"
+            yield f"{root} is on {name}: {sure}, as it is mounted."
+
+
+class SharedProbe:
+    """Try together with another process, on another machine or mount, what servers
+    rely on in a folder that both have. Both go from step to step together, and each
+    tells the other what it saw."""
+
+    def __init__(self, folder: str):
+        self.folder, self.step = os.path.join(folder, PROBE_FOLDER), 0
+        make_folder(self.folder)
+        free = [role for role in "ab" if self.create(f"{role}0")]
+        if not free:
+            raise Conflict(f"{self.folder} is of an earlier probe: remove it first.")
+        if len(free) == 2:
+            os.unlink(os.path.join(self.folder, "b0"))
+        self.role, self.other = free[0], "ba"["ab".index(free[0])]
+
+    def create(self, name: str, data: bytes = b"") -> bool:
+        """Make a file and return whether it was not there."""
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            fd = os.open(os.path.join(self.folder, name), flags, 0o600)
+        except FileExistsError:
+            return False
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            os.fsync(file.fileno())
+        return True
+
+    def meet(self, seen: object = None) -> object:
+        """Wait until the other side has come as far, and return what it saw; raise
+        Conflict when it does not come."""
+        self.step += 1
+        write_file(self.folder, f"{self.role}{self.step}", encode_json(seen))
+        end = time.monotonic() + PROBE_WAIT_S
+        while time.monotonic() < end:
+            with contextlib.suppress(NotFound, ValueError):
+                return parse_json(read_file(self.folder, f"{self.other}{self.step}"))
+            time.sleep(0.01)
+        raise Conflict("The other probe did not come: start both within a minute.")
+
+    def finish(self) -> None:
+        """Meet for the last time, and remove what was made."""
+        self.meet()
+        if self.role == "b":
+            self.create("done")
+            return
+        end = time.monotonic() + PROBE_WAIT_S
+        while not stat_file(self.folder, "done") and time.monotonic() < end:
+            time.sleep(0.01)
+        remove_tree(self.folder)
+
+    def run(self) -> Iterator[tuple[str, bool, str]]:
+        """Yield what was tried, whether it holds, and what was seen."""
+        self.meet()
+        lock, is_first = FileLock(self.folder, "lock"), self.role == "a"
+        with lock.hold() if is_first else contextlib.nullcontext():
+            self.meet()
+            is_free = False
+            if not is_first:
+                with lock.hold(wait=False) as fd:
+                    is_free = fd is not None
+            is_free = self.meet(is_free) or is_free
+        yield "a lock keeps the other side out", not is_free, ""
+        if is_first:
+            self._kill_holder()
+        self.meet()
+        began, took = time.monotonic(), ""
+        with contextlib.suppress(Gone):
+            with contextlib.nullcontext() if is_first else lock.hold():
+                took = "" if is_first else f"{time.monotonic() - began:.3f} s"
+        took = self.meet(took) or took
+        yield "a killed holder's lock is free", bool(took), str(took)
+        names = [f"race{n}" for n in range(PROBE_LINES)]
+        won = [name for name in names if self.create(name)]
+        others = self.meet(won)
+        seen = f"{len(won)} and {len(others)}"
+        yield "one of two makes a file", sorted([*won, *others]) == sorted(names), seen
+        stale = self._replace()
+        yield "a replaced file shows its size", not stale[0], f"{stale[0]} times not"
+        yield "a replaced file shows its text", not stale[1], f"{stale[1]} times not"
+        has_links = link_file(self.folder, "replaced", self.folder, f"link{self.role}")
+        yield "hard links, else copies", True, "" if has_links else "copies"
+        yield from self._append()
+
+    def _kill_holder(self) -> None:
+        """Kill a process that holds the lock."""
+        code = "import fcntl, sys; f = open(sys.argv[1], 'r+b'); "
+        code += "fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+        command = [sys.executable, "-c", code, os.path.join(self.folder, "lock")]
+        pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+        with subprocess.Popen(command, **pipes) as child:
+            child.stdout.readline()
+            child.kill()
+
+    def _replace(self) -> list[int]:
+        """Return how often a file that was replaced here showed old size or text
+        there."""
+        stale = [0, 0]
+        for size in range(1, PROBE_LINES // 4):
+            if self.role == "a":
+                write_file(self.folder, "replaced", b"x" * size)
+            self.meet()
+            found = stat_file(self.folder, "replaced")
+            stale[0] += found is None or found.st_size != size
+            stale[1] += len(read_file(self.folder, "replaced")) != size
+            self.meet()
+        return [max(pair) for pair in zip(stale, self.meet(stale), strict=True)]
+
+    def _append(self) -> Iterator[tuple[str, bool, str]]:
+        """Append to a journal from both sides as servers do, and follow the other."""
+        journal, wanted = Journal(self.folder), 2 * PROBE_LINES
+        self.meet()
+        for n in range(PROBE_LINES):
+            journal.append("w", "updated", f"{self.role}{n}", n, "", "probe")
+        self.meet()
+        began = time.monotonic()
+        while journal.refresh() < wanted and time.monotonic() < began + 5:
+            time.sleep(0.01)
+        late = f"{time.monotonic() - began:.3f} s"
+        lines = read_file(self.folder, JOURNAL_FILE).splitlines()
+        found = [entry.seq for entry in map(parse_entry, lines) if entry]
+        is_known = journal.last_seq == wanted and not journal.bad_lines
+        seen = [wanted - len(found), len(lines) - len(found), is_known]
+        lost, torn, knows = zip(seen, self.meet(seen), strict=True)
+        is_right = found == list(range(1, wanted + 1)) and not any((*lost, *torn))
+        text = f"{max(lost)} lost, {max(torn)} torn"
+        yield "no line of a journal is lost", is_right, text
+        yield "each side follows the other", all(knows), late
+
+
 # Figures.
 
 
@@ -11026,6 +11390,9 @@ def cmd_serve(args: argparse.Namespace) -> int:
         os.umask(0o077)
         raise_file_limit()
         store = open_store(settings["memory_root"], args.existing)
+        told = stack.enter_context(claim_root(store.root, args.force_shared))
+        if told:
+            log.info("%s", told)
         keys, made = load_keys(store.root, settings)
         write_default_texts(store.root)
         if args.demo:
@@ -11246,6 +11613,21 @@ def cmd_check(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def cmd_probe(args: argparse.Namespace) -> int:
+    """Print what a disk keeps for servers on several machines; return 0 when all."""
+    folder = os.path.abspath(os.path.expanduser(args.folder))
+    probe, failed = SharedProbe(folder), 0
+    kind = find_mount(folder)[1]
+    print(f"{folder} on {kind}; waiting for the other side", flush=True)
+    for what, holds, seen in probe.run():
+        failed += not holds
+        print(f"{'ok' if holds else 'no':<4}{what:<34}{seen}", flush=True)
+    probe.finish()
+    verdict = "must not" if failed else "may"
+    print(f"Servers on these two {verdict} share a root here.")
+    return 1 if failed else 0
+
+
 def cmd_backup(args: argparse.Namespace) -> int:
     """Make a snapshot of a root; return 0 when it was read back."""
     settings = read_settings(vars(args), dict(os.environ))
@@ -11257,6 +11639,8 @@ def cmd_backup(args: argparse.Namespace) -> int:
         f"{target}/{name}: {plural(copied, 'file')} copied and read back, {linked:,} "
         f"as in the snapshot before, {took_s:.1f} s"
     )
+    if name in list_snapshots(target)[1:] and not linked:
+        print("Nothing is a hard link to the snapshot before: this disk has none.")
     if args.tar:
         write_tar(os.path.join(target, name), args.tar)
         print(f"{args.tar}: {format_size(os.path.getsize(args.tar))}")
@@ -11782,6 +12166,7 @@ COMMANDS = (
     ("backup", cmd_backup, "make a snapshot, while a server runs or not"),
     ("restore", cmd_restore, "make a root of a snapshot"),
     ("check", cmd_check, "compare every file with its record"),
+    ("probe", cmd_probe, "try whether two machines may share a disk"),
     ("reindex", cmd_reindex, "make the search index anew"),
     ("export", cmd_export, "write the memory as a plain folder"),
     ("token", cmd_token, "show the tokens, or replace one"),
@@ -11808,6 +12193,8 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
             add_option(parser, option)
     text = "refuse a root that was never initialised (an unmounted disk)"
     add_switch(parser, "--existing", text)
+    text = "share a root also on a disk that may lose what two servers write"
+    add_switch(parser, "--force-shared", text)
     text = "a temporary memory with samples and the token dev-token, loopback only"
     add_switch(parser, "--demo", text)
 
@@ -11826,6 +12213,8 @@ def add_operator(parsers: dict[str, argparse.ArgumentParser]) -> None:
     for name in ("restore", "export"):
         add = parsers[name].add_argument
         add("--to", required=True, metavar="DIR", help="a new or empty folder")
+    text = "a folder of the shared disk; run it on both machines at the same time"
+    parsers["probe"].add_argument("folder", metavar="DIR", help=text)
     add_switch(parsers["check"], "--deep", "read every archive")
     add_switch(parsers["check"], "--repair", "mend what needs no choice")
     add = parsers["export"].add_argument
