@@ -459,8 +459,9 @@ def fold_case(text: str) -> str:
 # their end; and the short ones.
 _ESCAPES_OUT = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
-    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]{0,4096}"
-    r"(?:\x07|\x1b\\|\x9c)?"
+    r"|\x1b[\]PX^_][^\x07\x1b\x9c\n]{0,4096}(?:\x07|\x1b\\|\x9c)?"
+    # With its end only: letters read in a wrong code have these, too.
+    r"|[\x90\x98\x9d-\x9f](?:[^\x07\x1b\x9c\n]{0,4096}(?:\x07|\x1b\\|\x9c))?"
     r"|\x1b[ -/]*[0-~]?"
 )
 _HAS_ESCAPE = re.compile("[\x1b\x90\x98\x9b\x9d-\x9f]")
@@ -1599,7 +1600,7 @@ _TOKENS = (  # more of what _PREFIXED has
     (
         "terraform-token",
         ".atlasv1.",
-        rf"(?<![A-Za-z0-9])[A-Za-z0-9]{{14}}\.atlasv1\.{_WORD}{{60,}}",
+        _begin(r"[A-Za-z0-9]{14}\.atlasv1\.") + rf"{_WORD}{{60,}}",
     ),
     (
         "openai-key",
@@ -1669,20 +1670,20 @@ _SHAPES = (
     (
         "password-option",
         "--",
-        r"--[a-z-]{0,20}(?:password|passwd|token|secret|api-key)[ ]+[\"']?"
+        r"--[a-z-]{0,20}(?:password|passwd|passphrase|token|secret|api-key)[ ]+[\"']?"
         r"(?P<value>(?=[^\s\"'\\]{0,99}[0-9])[^\s\"'\\-][^\s\"'\\]{7,})",
     ),
     (
         "password-option",
-        "-u",  # --user too
-        r"(?<![\w-])-(?:[uU]|-user|-proxy-user)[ =]?[\"']?[^\s:\"'/]{1,64}"
-        r":(?P<guess>[^\s\"'@\\]{8,256})",
+        " -",  # -u, -U, -sSu, --user
+        r"(?<![\w-])-(?:[a-zA-Z]{0,8}[uU]|-user|-proxy-user)[ =]?[\"']?"
+        r"[^\s:\"'/]{1,64}:(?P<guess>[^\s\"'@\\]{8,256})",
     ),
     *(
         (
             "password-option",
             program,
-            rf"{program}(?<!\w{program})\w*[ \t][^\n|;&]{{0,200}}?"
+            rf"{program}(?<!\w{program})[\w-]*[ \t][^\n|;&]{{0,200}}?"
             r"(?<=[ \t])-[paw] ?[\"']?(?P<guess>[^\s\"'\\-][^\s\"'\\]{7,256})",
         )
         for program in _PASSWORD_PROGRAMS
@@ -1690,7 +1691,7 @@ _SHAPES = (
     (
         "netrc-password",
         "password",
-        r"password(?<=\s.{8})\s+(?P<guess>\S{8,256})",
+        r"(?:machine|login|account)\s+\S{1,256}\s+password\s+(?P<guess>\S{8,256})",
     ),
 )
 SECRET_PATTERNS = [(kind, needle, re.compile(shape)) for kind, needle, shape in _SHAPES]
@@ -1705,7 +1706,8 @@ _ASSIGNED = (
     r"(?P<value>[A-Za-z0-9+/_.~!@#$%^&*-]{10,512}={0,2})"
 )
 ASSIGNMENT = re.compile(
-    r"(?i)(?:secret|token|passw(?:or)?d|passphrase|pwd|api_?-?key|access_?-?key|"
+    r"(?i)(?:secret|token|passw(?:or)?d|passphrase|(?<=[_\x22\x27-])pass(?![a-z])|pwd|"
+    r"api_?-?key|access_?-?key|"
     r"account_?-?key|private_?-?key|auth_?-?key|encryption_?-?key|"
     r"signing_?-?key|credentials?)(?P<suffix>[A-Za-z0-9_]{0,20})" + _ASSIGNED
 )
@@ -1729,7 +1731,15 @@ _NOT_RANDOM = re.compile(
     r"|[\w./~-]+\.(?:pem|key|crt|cer|p12|pfx|jks|json|ya?ml|toml|txt|env|ini|conf|cfg"
     r"|py|js|ts|go|rs|rb|java|sh|md|html?)"
 )
-ASSIGNMENT_NEEDLES = ("ecret", "oken", "assw", "assphrase", "pwd", "key", "redential")
+# Words with a digit that people write: base64, OAuth2, PasswordInputV2.
+_TERMS = re.compile(
+    r"(?i)oauth2|base64|sha-?(?:1|224|256|384|512)(?!\d)|md5|utf-?(?:8|16)|argon2|x509"
+    r"|ed25519|pkcs(?:8|12)|http2|ipv[46]|v\d(?![a-z\d])"
+)
+ASSIGNMENT_NEEDLES = (
+    *("ecret", "oken", "assw", "assphrase", r"pass(?![a-z])", "pwd", "key"),
+    "redential",
+)
 _MAY_ASSIGN = [  # of lower-case text, whatever the value: far faster
     re.compile(f"{n}[a-z0-9_]{{0,26}}{_ASSIGNED}") for n in ASSIGNMENT_NEEDLES
 ]
@@ -1745,7 +1755,7 @@ def is_random(value: str) -> bool:
         return False  # or a mask, a variable, an ellipsis
     if _NOT_RANDOM.fullmatch(value):
         return False
-    has_digit = any(c.isdigit() for c in value)
+    has_digit = any(c.isdigit() for c in _TERMS.sub("", value))
     has_alpha = any(c.isalpha() for c in value)
     mixed = value.lower() != value and value.upper() != value
     marked = any(c in "!@#$%^&*" for c in value)
@@ -1976,12 +1986,14 @@ def parse_record(line: bytes, size: int) -> dict | None:
     if not _SHOWN_TYPES.search(line):
         return None
     if len(line) > MAX_PARSED_LINE_BYTES:
-        role = re.search(rb'"(?:type|role)"\s*:\s*"(user|assistant)"', line)
+        names = rb"user|assistant|UserMessage|AgentMessage|user_message|agent_message"
+        role = re.search(rb'"(?:type|role)"\s*:\s*"(%s)"' % names, line)
         text = f"({format_size(size)} in one line: too much to be shown)"
         content = [{"type": "text", "text": text}]
         if not role or b'"tool_result"' in line[: 4 * KIB]:
             content = [{"type": "tool_result", "content": text}]
-        kind = role[1].decode() if role else "user"
+        is_users = not role or role[1].lower().startswith(b"user")
+        kind = "user" if is_users else "assistant"
         return {"type": kind, "message": {"content": content}, "isTooLong": True}
     try:
         with _LARGE_LINE if len(line) > LARGE_BODY_BYTES else contextlib.nullcontext():
@@ -2031,7 +2043,12 @@ def parse_about(record: dict) -> dict[str, str | int]:
             "copies": "" if base else payload.get("forked_from_id"),
             "parent": payload.get("parent_thread_id"),
         }
-    return {n: v for n, v in found.items() if type(v) in (str, int) and v != ""}
+    numbers = ("begins", "at")
+    return {
+        n: v
+        for n, v in found.items()
+        if type(v) is (int if n in numbers else str) and v != ""
+    }
 
 
 def make_title(text: str) -> str:
@@ -2115,7 +2132,7 @@ def _parse_claude_queue(record: dict) -> Message | None:
             return None
         kind, content = "attached", queued.get("prompt")
         ids = queued.get("delivery_id"), queued.get("source_uuid"), record.get("uuid")
-    elif record.get("operation") == "remove":
+    elif record.get("reason") == "absorbed_mid_turn":
         kind, content = "absorbed", record.get("content")
         queued, ids = record, (record.get("deliveryId"), record.get("commandUuid"))
     else:
@@ -3459,7 +3476,9 @@ def find_origin(store: Store, archive: Archive) -> Origin | None:
     home = find_session(store, workspace, thread)
     ledger = store.journal.ledger(home)
     for part in reversed(ledger.parts.get(thread, [])):
-        is_later = thread == thread_of(name) and part >= name
+        # UUIDs of version 7 are in order of time.
+        is_later = part.rpartition("_")[2] >= name.rpartition("_")[2]
+        is_later = is_later and (thread == thread_of(name) or part != thread)
         head = None if is_later else load_head(store, home, ledger.sessions[part])
         if head and ("copies" in about or head.session.about.get("begins", 0) < at):
             count = 0 if "copies" in about else count_before(store, head, at)
@@ -3478,9 +3497,9 @@ def count_before(store: Store, archive: Archive, ordinal: int) -> int:
     return known["count"]
 
 
-def title_of(store: Store, archive: Archive) -> str:
+def title_of(store: Store, archive: Archive, depth: int = 0) -> str:
     """Return a session's title: the one its tool gave it, or the thread it is a part
-    of; its own; that of what it goes on from."""
+    of; its own; that of what it goes on from, unless they go on from one another."""
     name = session_of(archive.path)
     told = store.read_title(archive.workspace_id, name)
     told = told or store.read_title(archive.workspace_id, thread_of(name))
@@ -3490,7 +3509,7 @@ def title_of(store: Store, archive: Archive) -> str:
     ledger = store.journal.ledger(origin.workspace_id)
     paths = ledger.sessions.get(origin.session_id, [])
     head = load_head(store, origin.workspace_id, paths)
-    title = title_of(store, head) if head else ""
+    title = title_of(store, head, depth + 1) if head and depth < 4 else ""
     return f"Fork of {title or origin.session_id}"
 
 
@@ -5369,6 +5388,7 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
             counts.update(had - group[0])
             group[0] |= had
             worth, place = find_densest(found, probe.values)
+            worth *= ABANDONED_WEIGHT if passage.abandoned else 1.0
             if had and worth > group[2]:
                 group[2:] = worth, make_hit(passage, place, max(1, len(found)))
         scan.is_whole = True
@@ -5384,6 +5404,7 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
                 probe.values[i] * math.log(1 + len(groups) / counts[i]) for i in had
             )
             score += worth / (1 + len(probe.values))
+            score *= ABANDONED_WEIGHT if hit.passage.abandoned else 1.0
             hits.append(dataclasses.replace(hit, score=round(score, 4)))
     return sorted(
         hits,
