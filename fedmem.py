@@ -52,6 +52,7 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import bisect
 import collections
 import concurrent.futures
 import contextlib
@@ -178,7 +179,7 @@ MAX_WORKSPACES = 10_000  # the registry is one file, written whole
 RECENT_ENTRIES = 1_000  # of the journal: what an index may be behind
 DIGEST_CACHE_ENTRIES = 4_096
 SCAN_CACHE_ENTRIES = 256  # of sessions that may grow: what hash and scan remember
-SCAN_CACHE_THINGS = 2_000  # 400 KB; a longer session is read again when it grows
+SCAN_CACHE_THINGS = 100_000  # of all of them, some 150 bytes each
 ANSWER_CACHE_ENTRIES = 64  # of 40 KB at most
 SESSION_CACHE_ENTRIES = 50_000  # about a kilobyte each
 
@@ -1521,6 +1522,11 @@ _WORD = r"[A-Za-z0-9_-]"
 # describe them, each as three words: kind, beginning, what follows at least (A letters
 # and digits, L lower case and digits, H hex, U capitals and digits, W all and _ and -).
 _PREFIXED = """\
+bitbucket-token ATBB A{24,}  cerebras-key csk- A{40,}  crates-token cio A{32}
+cursor-key crsr_ A{60,}  docker-token SWMTKN-1- L{40,}-L{20,}  elevenlabs-key sk_ H{48}
+fireworks-key fw_ A{22,}  google-key AQ. W{40,}  mapbox-token sk.eyJ W{40,}\\.W{16,}
+nuget-key oy2 L{43}  plaid-token access-sandbox- H{8}-[0-9a-f-]{27}
+render-key rnd_ A{28,}  resend-key re_ A{6,12}_A{20,}  snyk-token snyk_uat. A{8}\\.W{30,}
 onepassword-token ops_eyJ W{100,}  age-key AGE-SECRET-KEY-1 U{50,}
 airtable-token pat A{14}\\.H{60,}  alibaba-key LTAI A{16,}  anthropic-key sk-ant- W{20,}
 apify-token apify_api_ A{30,}  artifactory-key AKCp A{60,}
@@ -1570,7 +1576,7 @@ supabase-key sb_secret_ W{20,}  supabase-token sbp_ (?:v0_)?H{40}
 tailscale-key tskey- (?:auth|api|client|scim|webhook)-A{10,}-A{20,}
 tavily-key tvly- (?:dev-|prod-)?A{28,}  twilio-key SK H{32}
 typeform-token tfp_ [A-Za-z0-9_.=-]{50,}  vault-token hvb. W{60,}
-vault-token hvr. W{60,}  vault-token hvs. W{50,}  vercel-token vercel_blob_rw_ A{30,}
+vault-token hvr. W{60,}  vault-token hvs. W{24,}  vercel-token vercel_blob_rw_ A{30,}
 voyage-key pa- W{43}  xai-key xai- W{40,}  yandex-key AQVN W{35,}
 """
 _LETTERS = {"A": "[A-Za-z0-9]", "L": "[a-z0-9]", "H": "[0-9a-f]", "U": "[A-Z0-9]"}
@@ -1587,7 +1593,7 @@ def _expand_prefixed() -> Iterator[tuple[str, str, str]]:
 
 # Programs that take a password behind a letter of their own.
 _PASSWORD_PROGRAMS = (
-    "login sshpass mysql mariadb htpasswd mongo smbclient redis-cli ldap".split()
+    "login sshpass mysql mariadb mongo twine sqlcmd zip redis-cli ldap".split()
 )
 # Kind, a text that each one contains, shape. `value` is what is masked, or `guess`,
 # where it looks random.
@@ -1654,6 +1660,7 @@ _SHAPES = (
         r":(?<=[a-zA-Z0-9+.-]:)(?:\\?/){2}[^\s/:@\"'<>\\]{0,128}"
         r":(?P<value>[^\s/\"'<>\\]{1,256})@",
     ),
+    ("url-password", "://", r"://(?P<guess>[A-Za-z0-9_-]{20,256})@"),
     (
         "bearer-token",
         "earer ",
@@ -1684,7 +1691,7 @@ _SHAPES = (
             "password-option",
             program,
             rf"{program}(?<!\w{program})[\w-]*[ \t][^\n|;&]{{0,200}}?"
-            r"(?<=[ \t])-[paw] ?[\"']?(?P<guess>[^\s\"'\\-][^\s\"'\\]{7,256})",
+            r"(?<=[ \t])-[paPw] ?[\"']?(?P<guess>[^\s\"'\\-][^\s\"'\\]{7,256})",
         )
         for program in _PASSWORD_PROGRAMS
     ),
@@ -1711,26 +1718,26 @@ ASSIGNMENT = re.compile(
     r"account_?-?key|private_?-?key|auth_?-?key|encryption_?-?key|"
     r"signing_?-?key|credentials?)(?P<suffix>[A-Za-z0-9_]{0,20})" + _ASSIGNED
 )
-# What a name is about that only has a word for a secret in it: api_key_env, secretName.
+# What a name ends in that is about a secret and is none: api_key_env, secretName.
 _OTHER_NAMES = frozenset(
     "name names id ids ref refs path paths file filename dir env var variable type "
     "kind class hasher hashing algorithm encoder header headers url uri endpoint "
-    "field fields prefix suffix format length len size count limit limits max min ttl "
-    "expiry expires expiration expired at age policy policies provider manager store "
-    "service factory version versions label title alias arn scope scopes status state "
-    "rotation usage regex pattern schema mode method source template link page "
-    "index".split()
+    "field fields prefix format length len size count limit ttl expiry expires "
+    "expiration policy alias arn label scope scopes hint regex pattern schema".split()
 )
 _OTHER_TOKENS = frozenset(  # next_page_token, pad_token
     "page next continuation cursor pad eos bos sep unk cls mask stop start end special "
     "max min num per input output prompt completion total cached cancellation".split()
 )
 _NAME_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
+_PIECE = r"[A-Za-z]*[0-9]{0,4}"
 _NOT_RANDOM = re.compile(
-    r"[A-Z]+[0-9]{0,2}(?:_(?:[A-Z]+[0-9]{0,2}|[0-9]{1,4}))+"  # a variable's name
-    r"|[\w./~-]+\.(?:pem|key|crt|cer|p12|pfx|jks|json|ya?ml|toml|txt|env|ini|conf|cfg"
-    r"|py|js|ts|go|rs|rb|java|sh|md|html?)"
+    r"[A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)(?:_[A-Z0-9]{1,8})?"
+    rf"|[~/.]*{_PIECE}(?:[._~/-]+{_PIECE})*\.(?:pem|key|crt|cer|p12|pfx|jks|json|ya?ml"
+    r"|toml|txt|env|ini|conf|cfg|py|js|ts|go|rs|rb|java|sh|md|html?)"
 )
+_CALLED = re.compile(r"[A-Za-z]+[0-9]{0,2}(?:[_.]+[A-Za-z]+[0-9]{0,2})*")
+_WORDS = re.compile(r"[a-z]+[0-9]{0,4}(?:[._/-](?:[a-z]+[0-9]{0,4}|[0-9]{1,4}))*")
 # Words with a digit that people write: base64, OAuth2, PasswordInputV2.
 _TERMS = re.compile(
     r"(?i)oauth2|base64|sha-?(?:1|224|256|384|512)(?!\d)|md5|utf-?(?:8|16)|argon2|x509"
@@ -1772,7 +1779,8 @@ def _mask_match(kind: str, match: re.Match) -> str:
     group = "value" if "value" in names else "guess" if "guess" in names else 0
     if match[group].startswith("[redacted:"):
         return match[0]
-    if group == "guess" and not is_random(match[group]):
+    guess = match[group] if group == "guess" else ""
+    if guess and (_WORDS.fullmatch(guess) or not is_random(guess)):
         return match[0]
     before = match.string[match.start() : match.start(group)]
     after = match.string[match.end(group) : match.end()]
@@ -1783,7 +1791,7 @@ def _mask_assignment(match: re.Match) -> str:
     """Return an assignment, its value masked when it looks random and is neither a
     call of code nor of something that is only named after a secret."""
     text, end = match.string, match.end("value")
-    is_call = text[end : end + 1] == "(" and re.fullmatch(r"[\w.]+", match["value"])
+    is_call = text[end : end + 1] == "(" and _CALLED.fullmatch(match["value"])
     if is_call or not is_random(match["value"]) or _is_other_name(match):
         return match[0]
     return _mask_match("secret", match)
@@ -1796,16 +1804,13 @@ def _is_other_name(match: re.Match) -> bool:
     head = re.search(r"[A-Za-z0-9_-]*\Z", text[max(0, start - 40) : start])[0]
     before = [word.lower() for word in _NAME_WORD.findall(head)]
     after = [word.lower() for word in _NAME_WORD.findall(suffix)]
-    last = text[match.start("suffix") - 1 : match.start("suffix") + 1]
-    if suffix[:1].isalpha() and last.isupper() == last[0].isupper():
-        # The word itself goes on, as "tokenizer" does, and is no other one.
-        if not re.match(r"(?i)s?(?:_|\d|\Z)|keys?|val|str|te?xt|base|prod|dev", suffix):
-            return True
     word = text[start : match.start("suffix")].lower()
-    if word == "secret" and after == ["id"]:
+    if re.match(r"(?i)i[sz]|ar[iy]|less|holder", suffix):
+        return True  # tokenizer, secretary, passwordless: another word
+    if after == ["id"] and word == "secret":
         return False  # Vault's
     is_page = word == "token" and bool(before) and before[-1] in _OTHER_TOKENS
-    return is_page or bool(_OTHER_NAMES.intersection(after))
+    return is_page or bool(after) and after[-1] in _OTHER_NAMES
 
 
 def mask_secrets(text: str) -> str:
@@ -1885,6 +1890,7 @@ def mask_line(line: str) -> str:
 # what tools injected is dropped here, or the memory would feed on its own output.
 
 PAGE_MARK = "[fedmem]"  # begins every page an AI is given; such results are dropped
+SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 MEMORY_SERVERS = ("fedmem", "fm")  # the names under which clients register this server
 TITLE_CHARS = 100
 _SHOWN_TYPES = re.compile(
@@ -1894,30 +1900,27 @@ _SHOWN_TYPES = re.compile(
 )
 # What editors, hooks and the tools themselves put before or behind a person's words.
 _INJECTED_TAG = (
-    r"(?:ide_[a-z_]+|system-reminder|local-command-[a-z]+|[a-z-]+-hook|teammate-message"
-    r"|[a-z_]+_(?:context|instructions|notification)|permissions instructions"
-    r"|collaboration_mode|turn_aborted|task-notification|new-diagnostics)"
+    r"(?:ide_[a-z_]+|system-reminder|local-command-(?:stdout|stderr|caveat)"
+    r"|(?:user-prompt-submit|session-start|session-end|pre-tool-use|post-tool-use|stop"
+    r"|subagent-stop|pre-compact|notification)-hook|teammate-message|new-diagnostics"
+    r"|environment_context|(?:user|skills|apps|plugins)_instructions|INSTRUCTIONS|skill"
+    r"|permissions instructions|collaboration_mode|turn_aborted|subagent_notification"
+    r"|uploaded_files)"
 )
 _INJECTED_HEAD = re.compile(
-    rf"\s*<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?(?:</\1>|\Z)\s*", re.DOTALL
+    rf"\s*<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?</\1>\s*", re.DOTALL
 )
-_INJECTED_END = re.compile(rf"</({_INJECTED_TAG})>\s*\Z")
+_INJECTED_END = re.compile(rf"</({_INJECTED_TAG})>\Z")
 _INJECTED_STARTS = (
-    "# AGENTS.md instructions",
+    "# AGENTS.md instructions for ",
+    "# AGENTS.md instructions\n",
     "Caveat: The messages below were generated",
     "[Request interrupted by user",
 )
 # Codex in an editor: what it is about, then the request under a heading of its own.
 _EDITOR_STARTS = ("# Context from my IDE setup:", "# Files mentioned by the user:")
-_REQUEST = re.compile(r"^## My request for \w+:[ \t]*\n", re.MULTILINE)
-_COMMAND = re.compile(r"<command-(name|args)>(.*?)</command-\1>", re.DOTALL)
-_SHELL = re.compile(
-    r"\s*<(?:bash-(?:input|stdout|stderr)|user_shell_command)>.*", re.DOTALL
-)
-_SHELL_PART = re.compile(
-    r"<(bash-input|bash-stdout|bash-stderr|command|result)>(.*?)</\1>", re.DOTALL
-)
-_TASK_PART = re.compile(r"<(summary|result)>(.*?)</\1>", re.DOTALL)
+_REQUEST = re.compile(r"^## My request for \w+:[ \t]*\r?\n", re.MULTILINE)
+MOST_TAGS = 30  # of one prompt; each is looked for in all of it
 # What Claude Code writes around a summary, and Codex before one.
 _SUMMARY_HEADS = ("This session is being continued", "Another language model started")
 _SUMMARY_TAIL = re.compile(
@@ -1937,6 +1940,7 @@ _TITLES = (  # type of the record, key of its text, rank
 )
 _PROMPT_RANKS = {"item": 1}  # others 2; the first of its rank stays
 _BARE_COMMAND = re.compile(r"/\S+")  # says less than what is asked next
+_IMAGE_MARK = re.compile(r"\[[Ii]mage[^\]\n]{0,20}\]")
 
 
 def join_shown(block: bytes) -> bytes:
@@ -2043,18 +2047,17 @@ def parse_about(record: dict) -> dict[str, str | int]:
             "copies": "" if base else payload.get("forked_from_id"),
             "parent": payload.get("parent_thread_id"),
         }
-    numbers = ("begins", "at")
-    return {
-        n: v
-        for n, v in found.items()
-        if type(v) is (int if n in numbers else str) and v != ""
-    }
+    numbers = {n: found.pop(n, None) for n in ("begins", "at")}
+    texts = {n: v for n, v in found.items() if isinstance(v, str)}
+    texts = {n: v for n, v in texts.items() if SESSION_ID.fullmatch(v)}
+    return texts | {n: v for n, v in numbers.items() if type(v) is int}
 
 
 def make_title(text: str) -> str:
     """Return a title's line, masked before it is cut: half a secret has no shape. Of a
     very long text the beginning counts, up to a blank."""
-    line = one_line(text[: 100 * TITLE_CHARS].encode("utf-8", "replace").decode())
+    head = clean_text(text[: 100 * TITLE_CHARS].encode("utf-8", "replace").decode())
+    line = one_line(head)
     if len(text) > 100 * TITLE_CHARS:
         line = line.rpartition(" ")[0] or f"({format_size(len(text))} without a blank)"
     return clip(mask_secrets(line), TITLE_CHARS)
@@ -2141,6 +2144,9 @@ def _parse_claude_queue(record: dict) -> Message | None:
     if queued.get("commandMode") == "bash":
         parts = [f"<bash-input>{part}</bash-input>" for part in parts]
     message = _make_message("user", parts, record, kind)
+    origin = queued.get("origin")
+    if message and message.role == "user" and isinstance(origin, dict):
+        message = message if origin.get("kind", "human") == "human" else None
     keys = tuple(key for key in ids if isinstance(key, str) and key)
     return message and dataclasses.replace(message, keys=keys)
 
@@ -2176,28 +2182,39 @@ def _clean_prompt(text: str) -> tuple[str, str]:
     around them: `user`, `command` for what ran in the user's own shell, `tool` for its
     output and for what a background agent reported; an empty text for nothing."""
     text = text.strip()
-    if text.startswith("<command-"):
-        found = dict(_COMMAND.findall(text))
-        name, args = found.get("name", "").strip(), found.get("args", "").strip()
+    if text.startswith("<command-") and (name := _between(text, "command-name")):
+        args = _between(text, "command-args")
         # What a person made begins with its message; a built-in one alone says nothing.
         is_own = text.startswith("<command-message>")
-        return "user", f"{name} {args}".strip() if args or is_own else ""
-    if _SHELL.fullmatch(text):
-        return _clean_shell(dict(_SHELL_PART.findall(text)))
-    if text.startswith("<task-notification>"):
-        told = dict(_TASK_PART.findall(text))
-        texts = [told[name].strip() for name in ("summary", "result") if name in told]
-        return "tool", "\n".join(["← " + texts[0], *texts[1:]]) if texts else ""
-    while match := _INJECTED_HEAD.match(text):
-        text = text[match.end() :]
-    while match := _INJECTED_END.search(text):
-        start = text.rfind(f"<{match[1]}", 0, match.start())
+        return "user", f"/{name.lstrip('/')} {args}".strip() if args or is_own else ""
+    if text.startswith("<bash-") or text.startswith("<user_shell_command>"):
+        tags = "bash-input bash-stdout bash-stderr command result".split()
+        if any(f"</{tag}>" in text for tag in tags):
+            return _clean_shell({tag: _between(text, tag) for tag in tags})
+    if text.startswith("<task-notification>") and "</task-notification>" in text:
+        told = filter(None, (_between(text, tag) for tag in ("summary", "result")))
+        said = "\n".join(told)
+        return "tool", f"← {said}" if said else ""
+    at = 0
+    while match := _INJECTED_HEAD.match(text, at):
+        at = match.end()
+    text = text[at:]
+    for _ in range(MOST_TAGS):
+        match = _INJECTED_END.search(text, max(0, len(text) - 40))
+        start = text.rfind(f"<{match[1]}", 0, match.start()) if match else -1
         if start < 0:
             break
         text = text[:start].rstrip()
-    if text.startswith(_EDITOR_STARTS) and (match := _REQUEST.search(text)):
-        text = text[match.end() :]
+    if text.startswith(_EDITOR_STARTS):
+        match = _REQUEST.search(text)
+        text = text[match.end() :] if match else text
     return "user", "" if text.startswith(_INJECTED_STARTS) else text
+
+
+def _between(text: str, tag: str) -> str:
+    """Return what stands between the first <tag> and the last </tag> of a text."""
+    start, end = text.find(f"<{tag}>") + len(tag) + 2, text.rfind(f"</{tag}>")
+    return text[start:end].strip() if len(tag) + 2 <= start <= end else ""
 
 
 def _clean_shell(parts: dict[str, str]) -> tuple[str, str]:
@@ -2205,7 +2222,7 @@ def _clean_shell(parts: dict[str, str]) -> tuple[str, str]:
     command = parts.get("bash-input") or parts.get("command")
     names = ("bash-stdout", "bash-stderr", "result")
     output = "\n".join(filter(None, (parts.get(name, "").strip() for name in names)))
-    if command is None:
+    if not command:
         return "tool", f"← {output}" if output else ""
     result = output.partition("\nOutput:\n")[2] or output  # Codex: code and time first
     return "command", f"! {command.strip()}" + (f"\n← {result}" if result else "")
@@ -2292,7 +2309,9 @@ def _parse_codex_event(record: dict, payload: dict, kind: str) -> Message | None
         parts = [_render_block(block) for block in item.get("content") or ()]
         if item["type"] == "CommandExecution" and item.get("source") == "user_shell":
             output = item.get("aggregated_output") or ""
-            ran = {"command": item["command"][-1], "result": output}
+            command = item["command"]
+            command = command if isinstance(command, str) else command[-1]
+            ran = {"command": command, "result": output}
             role, parts = "command", [_clean_shell(ran)[1]]
     else:
         role = {"user_message": "user", "agent_message": "assistant"}.get(kind)
@@ -2334,7 +2353,7 @@ class TranscriptScanner:
         self.about: dict[str, str | int] = {}
         self.repeats: list[int] = []
         self.abandoned: list[tuple[int, int]] = []
-        self._numbers: dict[str, int] = {}  # of messages, by their keys
+        self._numbers: dict[int, int] = {}  # of messages, by the hashes of their keys
         self._answered: dict[str, int] = {}  # the first prompt that answers to a line
         self._prompts: list[int] = []
         self._queued: collections.Counter = collections.Counter()
@@ -2384,7 +2403,10 @@ class TranscriptScanner:
             self.repeats.append(self.lines - 1)
             return
         if message and message.role in ("user", "task") and not rank:
-            is_bare = _BARE_COMMAND.fullmatch(message.text)
+            said = record.get("message")
+            said = said.get("content") if isinstance(said, dict) else ""
+            is_own = isinstance(said, str) and said.startswith("<command-name>")
+            is_bare = is_own or _BARE_COMMAND.fullmatch(message.text)
             prompt_rank = 1 if is_bare else _PROMPT_RANKS.get(message.kind, 2)
             if prompt_rank > self.title_rank and not record.get("isTooLong"):
                 rank, title = prompt_rank, make_title(message.text)
@@ -2402,18 +2424,20 @@ class TranscriptScanner:
         """Return whether a message was shown before: /branch copies lines with their
         ids; what was typed while the tool worked stands in lines of two kinds, and at
         times once more as a prompt."""
-        is_known = any(key in self._numbers for key in message.keys)
+        keys = list(map(hash, message.keys))
+        is_known = any(key in self._numbers for key in keys)
         if not is_known:
-            self._numbers.update(dict.fromkeys(message.keys, self._next))
+            self._numbers.update(dict.fromkeys(keys, self._next))
+        text = _IMAGE_MARK.sub("", message.text).strip()
         if message.kind in ("attached", "absorbed"):
             # One text may be typed twice: the kinds are paired one by one.
             step = 1 if message.kind == "attached" else -1
-            count = self._queued[message.text]
-            self._queued[message.text] = count + step
+            count = self._queued[text]
+            self._queued[text] = count + step
             is_known = is_known or count * step < 0
-            self._unheard.add(message.text)
+            self._unheard.add(text)
         elif message.role == "user":
-            is_known = is_known or message.text in self._unheard
+            is_known = is_known or text in self._unheard
             self._unheard.clear()
         elif message.role == "assistant" and not message.text.startswith("→"):
             self._unheard.clear()
@@ -2425,8 +2449,8 @@ class TranscriptScanner:
         if record.get("type") == "event_msg" and isinstance(payload, dict):
             turns = payload.get("num_turns")
             is_rollback = payload.get("type") == "thread_rolled_back"
-            if is_rollback and type(turns) is int and 0 < turns <= len(self._prompts):
-                self._abandon(self._prompts[-turns])
+            if is_rollback and type(turns) is int and turns > 0 and self._prompts:
+                self._abandon(self._prompts[-turns:][0])
                 del self._prompts[-turns:]
 
     def _abandon(self, first: int) -> None:
@@ -2441,19 +2465,26 @@ class TranscriptScanner:
     def _find_branch(self, message: Message) -> None:
         """Note what a prompt takes back: from the first on that answers to the same
         line, or from the first prompt behind the message that it answers to."""
-        if message.parent is not None:
-            first = self._answered.get(message.parent)
-            if first is None and message.parent in self._numbers:
-                at = self._numbers[message.parent]
-                first = next((n for n in self._prompts if n > at), None)
-            if first is not None:
-                self._abandon(first)
-            self._answered.setdefault(message.parent, self._next)
+        if message.role == "summary":
+            self._answered.pop("", None)  # what follows it may begin anew
+        if message.parent is None or (not message.parent and message.text[0] == "/"):
+            return
+        at = self._numbers.get(hash(message.parent))
+        first = self._answered.get(message.parent)
+        if first is None and at is not None:
+            later = bisect.bisect(self._prompts, at)
+            first = self._prompts[later] if later < len(self._prompts) else None
+        if first is not None:
+            # The talk goes on from there, also where that was taken back before.
+            kept = [r for r in self.abandoned if at is None or not r[0] <= at < r[1]]
+            self.abandoned = kept
+            self._abandon(first)
+        self._answered.setdefault(message.parent, self._next)
 
     def _count(self, message: Message) -> None:
         """Count a message and its time."""
         self._find_branch(message)
-        if message.role in ("user", "command") and message.kind != "item":
+        if message.role == "user" and message.kind != "item":
             self._prompts.append(self._next)
         if message.kind == "item":
             self.items += 1
@@ -2505,7 +2536,7 @@ PARTIAL_DIR = "_meta/partial"
 TITLE_ENDING = ".title"
 
 _WORKSPACE_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
-_SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_PART = re.compile(r"[0-9a-f-]{36}_[0-9a-f-]{36}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Blanks of any width and the joiners of emoji and of Persian are letters of names.
 _NOT_IN_NAMES = re.compile(
@@ -2525,7 +2556,7 @@ def require_workspace_id(text: str) -> str:
 
 def require_session_id(text: str) -> str:
     """Return a well-formed session_id without a revision; raise BadRequest."""
-    if _SESSION_ID.fullmatch(text):
+    if SESSION_ID.fullmatch(text):
         return text
     raise BadRequest(
         f"{clip(text, 80)!r} is not a session_id: up to 128 of A-Z a-z 0-9 . _ -, as "
@@ -2565,13 +2596,15 @@ def document_path(path: str) -> str:
 
 def session_of(path: str) -> str:
     """Return the session_id in the path of an archive or of a title."""
-    return archive_name(path).removesuffix(TITLE_ENDING).partition("~")[0]
+    if not path.endswith(".jsonl.gz"):
+        path = path.removesuffix(TITLE_ENDING)
+    return archive_name(path).partition("~")[0]
 
 
 def thread_of(session_id: str) -> str:
     """Return the conversation that a session is a part of: Codex goes on in a second
     file after a rewind, whose name has a later UUID behind the thread's."""
-    return session_id.partition("_")[0]
+    return session_id[:36] if _PART.fullmatch(session_id) else session_id
 
 
 def archive_name(path: str) -> str:
@@ -3037,9 +3070,14 @@ class Store:
     ) -> None:
         """Remember the running hash and the scan of exactly the archive that is there
         now, unless nothing can go on behind it or it is a long one."""
-        if not scanner.is_closed and scanner.state_size <= SCAN_CACHE_THINGS:
+        if not scanner.is_closed:
             kept = sign_file(self.root, relative), hasher, scanner
             self._keep(self._scans, relative, kept, SCAN_CACHE_ENTRIES)
+        with self._cache_lock:
+            sizes = [scanner.state_size for _, _, scanner in self._scans.values()]
+            while sum(sizes) > SCAN_CACHE_THINGS:
+                self._scans.popitem(last=False)
+                del sizes[0]
 
     def take_scan(
         self, relative: str, session: Session
@@ -3423,6 +3461,7 @@ def iter_messages(
     message, says no are not parsed."""
     session, blocks = archive.session, archive.session.blocks
     repeats, cut = frozenset(session.repeats), find_cut(store, archive)
+    starts_back = [first for first, _ in session.abandoned]
     starts = [i for i, block in enumerate(blocks) if not block.is_cut]
     for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
         if end < len(blocks) and messages_before(session, blocks[end]) <= offset:
@@ -3437,7 +3476,9 @@ def iter_messages(
             if is_shown(message, session.uses_items):
                 if number >= offset:
                     is_cut = message.ordinal >= cut
-                    if is_cut or any(a <= number < b for a, b in session.abandoned):
+                    span = bisect.bisect(starts_back, number) - 1
+                    is_back = span >= 0 and number < session.abandoned[span][1]
+                    if is_cut or is_back:
                         message = dataclasses.replace(message, abandoned=True)
                     yield number, message
                 number += 1
@@ -3470,7 +3511,7 @@ def find_origin(store: Store, archive: Archive) -> Origin | None:
     is the last of the thread's parts that began before the line it names."""
     about, name = archive.session.about, session_of(archive.path)
     thread, at = about.get("continues") or about.get("copies"), about.get("at", 0)
-    if not isinstance(thread, str) or not _SESSION_ID.fullmatch(thread):
+    if not isinstance(thread, str) or not SESSION_ID.fullmatch(thread):
         return None
     workspace = store.registry.require(archive.workspace_id)
     home = find_session(store, workspace, thread)
@@ -3510,7 +3551,7 @@ def title_of(store: Store, archive: Archive, depth: int = 0) -> str:
     paths = ledger.sessions.get(origin.session_id, [])
     head = load_head(store, origin.workspace_id, paths)
     title = title_of(store, head, depth + 1) if head and depth < 4 else ""
-    return f"Fork of {title or origin.session_id}"
+    return f"Fork of {title.removeprefix('Fork of ') or origin.session_id}"
 
 
 def write_title(
@@ -5891,7 +5932,7 @@ def parse_arguments(tool_: Tool, given: dict) -> tuple[dict, str]:
     values = {}
     for name, row in properties.items():
         value, kind = given.get(name), row["type"]
-        if value == "" and "enum" in row:
+        if value == "" and ("enum" in row or kind != "string"):
             value = None
         if value is not None:
             values[name] = _check_argument(tool_.name, name, kind, value)
@@ -6221,10 +6262,11 @@ def _describe_origin(ctx: Context, archive: Archive) -> dict:
     """Return what lists say of what a session goes on from, with the call that reads
     on there backwards; empty for most."""
     origin, about = find_origin(ctx.store, archive), archive.session.about
-    told = {n: about[n] for n in ("parent",) if isinstance(about.get(n), str)}
+    told = {n: ctx.mask(about[n]) for n in ("parent",) if n in about}
     if origin is None:
         return told
-    where = {"workspace_id": origin.workspace_id, "session_id": origin.session_id}
+    name = ctx.mask(origin.session_id)
+    where = {"workspace_id": origin.workspace_id, "session_id": name}
     told["continues"] = {**where, "messages": origin.messages}
     if origin.messages >= 0:
         first = max(0, origin.messages - 20)
@@ -6944,7 +6986,7 @@ def answer_message(ctx: Context, message: object, headers: dict[str, str]) -> An
 def _or_empty(value: object) -> object:
     """Return an empty object for null and [], as some clients write "no parameters":
     PHP's empty array is a list. Anything else is returned as it is."""
-    return {} if value is None or value == [] else value
+    return {} if value is None or value in ([], "") else value
 
 
 def _is_id(value: object) -> bool:
@@ -7283,7 +7325,7 @@ SINGLE_HEADERS = frozenset(
 )
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) (/[!-~]*|\*) HTTP/1\.([01])\r?\n")
 _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)\r?\n")
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[\t -~\x80-\xff]*)?\r?\n")
+_CHUNK_LINE = re.compile(rb"0*([0-9A-Fa-f]{1,8})[ \t]*(?:;[\t -~\x80-\xff]*)?\r?\n")
 CHUNKED = -1  # in place of a body's length
 _BODY_TOO_LARGE = f"The body is over {format_size(MAX_BODY_BYTES)}. Send pieces."
 _TOO_MANY = (
@@ -7365,9 +7407,17 @@ def split_host(host: str) -> str:
 
 def parse_hosts(text: str) -> set[str]:
     """Return the names in ALLOWED_HOSTS; a scheme, a port or a path that stands with
-    one, as in a URL, is passed over."""
-    names = (re.sub(r"^[a-z+]+://", "", n) for n in re.split(r"[,\s]+", text.lower()))
-    return {split_host(name.partition("/")[0]) for name in names if name} - {""}
+    one, as in a URL, is passed over. Raise BadRequest for what no Host can be."""
+    found = set()
+    for given in filter(None, re.split(r"[,\s]+", text.lower())):
+        place = re.sub(r"^[a-z+]+://(?:[^/@]*@)?", "", given).partition("/")[0]
+        with contextlib.suppress(UnicodeError):
+            name = split_host(place).rstrip(".").encode("idna").decode()
+            if re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", name):
+                found.add(name)
+                continue
+        raise BadRequest(f"ALLOWED_HOSTS: {given!r} is not the name of a host.")
+    return found
 
 
 def check_host(headers: dict[str, str], allowed: frozenset[str]) -> None:
@@ -7376,7 +7426,7 @@ def check_host(headers: dict[str, str], allowed: frozenset[str]) -> None:
     host = headers.get("host", "")
     if not host:
         raise HttpError(400, "The request has no Host header.")
-    if split_host(host) not in allowed:
+    if split_host(host).rstrip(".") not in allowed:
         raise HttpError(
             403,
             f"This server does not answer to the name {clip(split_host(host), 100)!r}. "
@@ -8632,7 +8682,8 @@ def parse_url(url: str) -> urllib.parse.SplitResult:
     with contextlib.suppress(ValueError):
         parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
-            path = parts.path.rstrip("/").removesuffix("/mcp") + "/mcp"
+            path = re.sub(r"(?i)/+(?:mcp/*)?$", "", parts.path) + "/mcp"
+            path = urllib.parse.quote(path, safe="/%:@!$&'()*+,;=~-._")
             return parts._replace(path=path, query="", fragment="")
     raise BadRequest(f"{url!r} is not the URL of a server: http(s)://HOST:PORT/mcp.")
 
@@ -8973,7 +9024,7 @@ class Transcript:
     @property
     def thread(self) -> str:
         """Return the conversation that a rewound part of a Codex thread belongs to."""
-        return self.session_id.partition("_")[0]
+        return self.session_id.rpartition(".")[2].partition("_")[0]
 
     @property
     def seen(self) -> list:
@@ -8985,6 +9036,8 @@ class Transcript:
         """Return when the transcript may go up that is not what was acknowledged, 0 for
         now. A time after now was written by a clock that was wrong: it is long ago."""
         diverged_at = known.get("diverged_at", 0)
+        if not isinstance(diverged_at, (int, float)):
+            return 0
         due = diverged_at + DIVERGED_WAIT_S[self.tool]
         return due if diverged_at <= now_s < due else 0
 
@@ -9109,10 +9162,9 @@ def scan_folder(folder: str, problems: list[str] | None = None) -> list[os.DirEn
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
     except OSError as e:
-        if problems is not None:
+        is_missing = isinstance(e, (FileNotFoundError, NotADirectoryError))
+        if problems is not None and (not is_missing or os.path.islink(folder)):
             text = f"{folder}: {e.strerror}; nothing in it is uploaded."
             problems.append(text)
     return []
@@ -9130,10 +9182,17 @@ def scan_files(
             return
         seen.add((found.st_dev, found.st_ino))
     for entry in scan_folder(folder, problems):
-        if entry.is_dir():
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError as e:  # a link in a circle, or to where this user may not look
+            problems.append(f"{entry.path}: {e.strerror}; it is not uploaded.")
+            continue
+        if is_folder:
             yield from scan_files(entry.path, problems, seen)
-        elif entry.is_file():
+        elif is_file:
             yield entry
+        elif entry.is_symlink():
+            problems.append(f"{entry.path}: a link that leads nowhere. Is a disk away?")
 
 
 def list_transcripts(
@@ -9366,10 +9425,10 @@ def read_git_remote(path: str) -> str:
     with contextlib.suppress(OSError):
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                head = re.match(r'\s*\[(?:remote "([^"]+)")?', line)
+                head = re.match(r'(?i)\s*\[(?:remote "([^"]+)")?', line)
                 if head:
                     section = head[1] or ""
-                url = re.match(r"\s*url\s*=\s*(\S+)", line)
+                url = re.match(r'(?i)\s*url\s*=\s*"?([^"\s]+)', line)
                 if section and url:
                     remotes.setdefault(section, url[1])
     return remotes.get("origin") or next(iter(remotes.values()), "")
@@ -9416,6 +9475,8 @@ def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
         folder = os.path.realpath(os.path.expanduser(row["local"]))
         glob, before = str(row.get("glob") or "*.md"), len(uploads)
         shape, others = compile_glob(glob), 0
+        if not os.path.isdir(folder):
+            report.remarks.append(f"{folder}: there is no such folder.")
         for path in scan_notes(folder, report):
             relative = os.path.relpath(path, folder).replace(os.sep, "/")
             if shape.fullmatch(relative):
@@ -9461,6 +9522,7 @@ def compile_glob(glob: str) -> re.Pattern:
     """Return what matches the paths below a folder that a glob means, as git and shells
     take it: * and ? stop at a slash, ** does not; without a slash (but at its end) it
     is about a file's name, however deep (gitignore)."""
+    glob = re.sub(r"(?:\*\*/)+", "**/", re.sub(r"//+", "/", glob.removeprefix("./")))
     pattern = glob.strip("/") + "/**" * glob.endswith("/")
     pattern = pattern if "/" in glob.rstrip("/") else f"**/{pattern}"
     shape, at = "", 0
@@ -10351,6 +10413,8 @@ def split_hooks(groups: list, client: Client) -> tuple[list, list]:
             return False
         return command.rstrip("\" '").endswith("claude-hook")
 
+    if not isinstance(groups, list):
+        raise TypeError("the hooks of an event are no list")
     for group in groups:
         hooks = group.get("hooks") if isinstance(group, dict) else None
         mine = [h for h in hooks if is_own(h)] if isinstance(hooks, list) else []
@@ -10414,7 +10478,7 @@ def _require_room_in_toml(path: str, text: str, block: str) -> None:
         found = tomllib.loads(f"{text}\n{block}")
     except tomllib.TOMLDecodeError:
         found = {}
-    if found != {**known, "mcp_servers": wanted}:
+    if repr(found) != repr({**known, "mcp_servers": wanted}):  # nan is not nan
         raise BadRequest(
             f"{path} has all its mcp_servers in one place, where no table can be added "
             f"behind it; {left}"
@@ -12068,7 +12132,7 @@ def cmd_read(args: argparse.Namespace) -> int:
 def cmd_install(args: argparse.Namespace) -> int:
     """Set this machine up, or with --uninstall take that back; return 0 when all of it
     was done."""
-    environment = client_environment()
+    environment = client_environment() if args.uninstall else dict(os.environ)
     home = os.path.abspath(client_home(environment))
     if args.snippets:
         print(format_snippets(load_client(environment)))
@@ -12120,7 +12184,8 @@ def plan_config(home: str, environment: dict, args: argparse.Namespace) -> dict:
     given |= {"ca": os.path.abspath(args.ca)} if args.ca else {}
     seen = {n: environment[n] for n in CLIENT_VARIABLES if environment.get(n)}
     places = {n: os.path.abspath(os.path.expanduser(v)) for n, v in seen.items()}
-    given |= {"environment": places} if places else {}
+    known.pop("environment", None)  # what is there now counts
+    given["environment"] = places
     return {**known, **{n: v for n, v in given.items() if v}}
 
 
