@@ -4979,6 +4979,44 @@ class ProtocolTest(ServerCase):
         templates = self.rpc("resources/templates/list")["resourceTemplates"]
         self.assertEqual(len(templates), 3)
 
+    def test_empty_parameters_are_none_and_wrong_ones_stay_errors(self) -> None:
+        """null, PHP's [] and an empty cursor, as real clients send them."""
+        message = {"jsonrpc": "2.0", "id": 1}
+        lists = ("tools/list", "resources/list", "resources/templates/list")
+        lists += ("prompts/list",)
+        for method in (*lists, "ping", "initialize"):
+            wanted = {*self.rpc(method)}
+            for params in (None, [], {}, {"cursor": ""}, {"cursor": None}):
+                status, answer = self.post(
+                    {**message, "method": method, "params": params}
+                )
+                self.assertEqual(status, 200)
+                self.assertEqual({*answer.get("result", ())}, wanted, (method, params))
+            for params in ([1], "", "x", 0, False, [[]]):
+                body = {**message, "method": method, "params": params}
+                code = self.post(body)[1]["error"]["code"]
+                self.assertEqual(code, -32602, (method, params))
+        for method in lists:
+            for cursor in ("x", 5, [], {}, False, "W10="):
+                code = self.rpc(method, {"cursor": cursor})["code"]
+                self.assertEqual(code, -32602, (method, cursor))
+        modern = {**message, "method": "tools/list"}
+        modern["params"] = {"cursor": "", "_meta": MODERN}
+        headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/list"}
+        self.assertIn("tools", self.post(modern, **headers)[1]["result"])
+        for empty in (None, [], {}):
+            got = self.rpc("prompts/get", {"name": "handoff", "arguments": empty})
+            self.assertIn("Hand this work over. Call", json.dumps(got))
+            needs = self.rpc("prompts/get", {"name": "recall", "arguments": empty})
+            self.assertIn("needs `topic`", needs["message"])
+            call = {"name": "get_overview", "arguments": empty}
+            self.assertNotIn("isError", self.rpc("tools/call", call))
+        for wrong in ([1], "", 0, False):
+            given = {"name": "handoff", "arguments": wrong}
+            self.assertEqual(self.rpc("prompts/get", given).get("code"), -32602, wrong)
+            call = {"name": "get_overview", "arguments": wrong}
+            self.assertTrue(self.rpc("tools/call", call).get("isError"), wrong)
+
     def read_uri(self, path: str) -> str:
         """Return the text of a resource."""
         result = self.rpc("resources/read", {"uri": f"memory://{path}"})
@@ -5229,6 +5267,74 @@ class HttpTest(ServerCase):
             self.PING, Host="memory.example:7443", Origin="https://memory.example"
         )
         self.assertEqual(status, 200)
+
+    def test_allowed_hosts_are_names_however_they_are_written(self) -> None:
+        """With a port, a scheme, a path; of IPv6; what is no name allows nothing."""
+        name = {"memory.example"}
+        for text, expected in (
+            ("memory.example", name),
+            ("memory.example:8443", name),
+            ("https://memory.example", name),
+            ("HTTPS://Memory.Example:8443/mcp", name),
+            ("http://memory.example/a:b/[c]", name),
+            ("a.example, memory.example\nb.example", {"a.example", "b.example", *name}),
+            ("2001:db8::2", {"2001:db8::2"}),
+            ("[2001:DB8::2]", {"2001:db8::2"}),
+            ("[2001:db8::2]:8443", {"2001:db8::2"}),
+            ("http://[2001:db8::2]:8443/mcp", {"2001:db8::2"}),
+            (" ,, ", set()),
+            ("https://", set()),
+        ):
+            settings = {**self.config, "allowed_hosts": text, "port": "0"}
+            server = fedmem.Server(self.store, self.server.keys, settings)
+            server.server_close()
+            self.assertEqual(server.allowed - fedmem.LOOPBACK_NAMES, expected, text)
+            for host in expected:
+                shown = f"[{host}]" if ":" in host else host
+                for given in (shown, f"{shown}:8443", shown.upper()):
+                    fedmem.check_host({"host": given}, server.allowed)
+                    origin = {"host": given, "origin": f"https://{given}"}
+                    fedmem.check_host(origin, server.allowed)
+            for host in ("evil.example", "memory.example.evil.example", "https", "mcp"):
+                with self.assertRaises(fedmem.HttpError, msg=(text, host)):
+                    fedmem.check_host({"host": host}, server.allowed)
+
+    def test_a_slash_behind_mcp_is_the_same_place(self) -> None:
+        """Also on a kept connection; two are not, nor one behind other paths."""
+        size = f"Content-Length: {len(self.PING)}"
+        for path, expected in (
+            ("/mcp", b"200"),
+            ("/mcp/", b"200"),
+            ("/mcp/?x=1", b"200"),
+            ("/mcp//", b"404"),
+            ("/mcp/x", b"404"),
+            ("/healthz/", b"404"),
+        ):
+            one = self.request(size, body=self.PING, line=f"POST {path} HTTP/1.1")
+            kept = one.replace(b"Connection: close\r\n", b"")
+            found = re.findall(rb"HTTP/1\.1 (\d+) ", self.raw(kept + kept + one))
+            self.assertEqual(found, [expected] * 3, path)
+        status, headers, body = self.http("GET", "/mcp/")
+        self.assertEqual((status, headers["allow"]), (405, "POST"))
+        self.assertEqual(self.http("POST", "/mcp/", self.PING)[0], 401)
+        chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(self.PING), self.PING)
+        one = self.chunked(chunks).replace(b"/mcp ", b"/mcp/ ")
+        self.assertIn(b" 200 ", self.raw(one).split(b"\r\n")[0])
+
+    def test_a_refused_chunked_body_does_not_become_the_next_request(self) -> None:
+        """Wrong token or path: one answer, and the connection ends."""
+        inside = self.request(line="GET /healthz HTTP/1.1")
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(inside), inside)
+        kept = self.chunked(body).replace(b"Connection: close\r\n", b"")
+        for request, expected in (
+            (kept.replace(AI.encode(), b"wrong"), b"401"),
+            (kept.replace(b"/mcp ", b"/nothing "), b"404"),
+            (kept.replace(b"localhost", b"evil.example"), b"403"),
+            (kept.replace(b"HTTP/1.1\r\nHost", b"HTTP/1.0\r\nHost", 1), b"400"),
+        ):
+            self.assertNotEqual(request, kept)
+            found = re.findall(rb"HTTP/1\.1 (\d+) ", self.raw(request))
+            self.assertEqual(found, [expected], request[:60])
 
     def test_the_proxys_address_is_believed_from_loopback(self) -> None:
         """And cannot forge a line of the log."""
@@ -6207,6 +6313,12 @@ class RemoteTest(ClientCase):
             self.assertEqual(
                 (parts.hostname, parts.port, parts.path), ("h", 8000, "/mcp")
             )
+        for path in ("", "/", "/mcp", "/mcp/", "/mcp?x=1#y"):
+            for prefix in ("", "/memory", "/a/b", "/mcp-memory", "/mcpx"):
+                parts = fedmem.parse_url(f"https://h{prefix}{path}")
+                self.assertEqual(parts.geturl(), f"https://h{prefix}/mcp")
+        parts = fedmem.parse_url("http://[2001:db8::2]:8000/memory/mcp/")
+        self.assertEqual(parts.geturl(), "http://[2001:db8::2]:8000/memory/mcp")
         for url in ("ftp://h", "http://", "http://h:99999", "", "http://h:x"):
             with self.assertRaises(fedmem.BadRequest, msg=url):
                 fedmem.parse_url(url)
@@ -6327,8 +6439,81 @@ class RemoteTest(ClientCase):
         done = self.main("stdio", data=json.dumps(messages[0]).encode() + b"\n")
         self.assertIn("Cannot reach", json.loads(done.stdout)["error"]["message"])
 
+    def test_the_bridge_ends_with_its_input_also_when_nobody_answers(self) -> None:
+        """Within seconds, and what is answered until then is passed on."""
+        self.assertLessEqual(fedmem.BRIDGE_GRACE_S, 10)
+        asked, ended = threading.Event(), threading.Event()
+        self.addCleanup(ended.set)
+
+        class Slow(http.server.BaseHTTPRequestHandler):
+            """Answer `late` when the client's input has ended, and the rest never."""
+
+            def do_POST(self) -> None:
+                """Answer one message."""
+                size = int(self.headers["Content-Length"])
+                message = json.loads(self.rfile.read(size))
+                if message["method"] != "late":
+                    asked.set()
+                    ended.wait(60)
+                    return
+                late.wait(20)
+                answer = json.dumps({"jsonrpc": "2.0", "id": 2, "result": {}}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *args: object) -> None:
+                """Say nothing."""
+
+        late = threading.Event()
+        slow = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+        slow.daemon_threads = True
+        threading.Thread(target=slow.serve_forever, args=(0.01,), daemon=True).start()
+        self.addCleanup(slow.server_close)
+        self.addCleanup(slow.shutdown)
+        silent = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(silent.close)
+        grace = IMPORTED.replace("sys.exit", "fedmem.BRIDGE_GRACE_S = 1\nsys.exit")
+        rows = ({"method": "never", "id": 1}, {"method": "late", "id": 2})
+        for port, count, expected in (
+            (slow.server_port, 1, [2]),
+            (silent.getsockname()[1], 1, []),
+            (silent.getsockname()[1], 9, []),  # more than it has threads
+        ):
+            self.save("config.json", {"url": f"http://127.0.0.1:{port}"})
+            bridge = subprocess.Popen(
+                [sys.executable, "-c", grace, "stdio"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, **self.env},
+            )
+            lines = [json.dumps({"jsonrpc": "2.0", **row}) + "\n" for row in rows]
+            bridge.stdin.write("".join(lines * count).encode())
+            bridge.stdin.flush()
+            self.assertTrue(port != slow.server_port or asked.wait(20))
+            bridge.stdin.close()
+            bridge.stdin = None
+            started = time.monotonic()
+            late.set()
+            out, said = bridge.communicate(timeout=60)
+            self.assertLess(time.monotonic() - started, 8)
+            self.assertEqual((bridge.returncode, said), (0, b""))
+            self.assertEqual(
+                [json.loads(li)["id"] for li in out.splitlines()], expected
+            )
+
 
 # ---- 17. Sync ---------------------------------------------------------------
+
+
+THREADS = [f"01a201d5-13a3-7831-a1fc-65819fae5d{i:02}" for i in range(10)]
+GIT_NAMES = {
+    **{f"GIT_{who}_NAME": "kim" for who in ("AUTHOR", "COMMITTER")},
+    **{f"GIT_{who}_EMAIL": "kim@example.org" for who in ("AUTHOR", "COMMITTER")},
+    "GIT_CONFIG_NOSYSTEM": "1",
+}
 
 
 class SyncPlanTest(unittest.TestCase):
@@ -6348,6 +6533,101 @@ class SyncPlanTest(unittest.TestCase):
         name = "rollout-2026-11-22T05-57-51-01a201d5-13a3-7831-a1fc-65819fae5d21.jsonl"
         match = fedmem._CODEX_NAME.fullmatch(name)
         self.assertEqual(match[1], "01a201d5-13a3-7831-a1fc-65819fae5d21")
+
+    def test_codex_names_tell_thread_and_segment(self) -> None:
+        """Also of compressed ones; what only looks like one is none."""
+        thread, part = THREADS[:2]
+        for name, expected in (
+            (f"rollout-2026-11-27T21-06-05-{thread}.jsonl", thread),
+            (f"rollout-2026-11-27T21-06-05-{thread}.jsonl.zst", thread),
+            (f"rollout-2026-11-27T21-06-05-{thread}_{part}.jsonl", f"{thread}_{part}"),
+            (f"rollout-x-{thread}_{part}.jsonl.zst", f"{thread}_{part}"),
+            (f"rollout-{thread.upper()}.jsonl", thread.upper()),
+            (f"rollout-x-{thread}.jsonl.tmp", None),
+            (f"rollout-x-{thread}.jsonl.zst.tmp", None),
+            (f"rollout-x-{thread}.json", None),
+            (f"rollout-x-{thread}_.jsonl", None),
+            (f"x-{thread}.jsonl", None),
+            ("rollout-2026-11-27T21-06-05.jsonl", None),
+        ):
+            match = fedmem._CODEX_NAME.fullmatch(name)
+            self.assertEqual(match and match[1], expected, name)
+            if match:
+                row = fedmem.Transcript(name, "codex", match[1], 0, 0)
+                self.assertEqual(row.thread.lower(), thread)
+
+    def test_titles_of_codex_are_the_last_line_of_each_thread(self) -> None:
+        """Whatever else stands in the file, also a line that is cut off."""
+        one, two, three = THREADS[:3]
+        rows = [
+            {"id": one, "thread_name": "first"},
+            "no json",
+            {"id": two, "thread_name": 5},
+            {"id": two},
+            [1],
+            None,
+            {"id": ["x"], "thread_name": "no id"},
+            {"id": three, "thread_name": "two\nlines " + "x" * 500},
+            {"id": one, "thread_name": "été"},
+            "",
+        ]
+        lines = [r if isinstance(r, str) else json.dumps(r) for r in rows]
+        with tempfile.TemporaryDirectory() as home:
+            env = {"CODEX_HOME": home}
+            self.assertEqual(fedmem.read_codex_titles(env), {})
+            index = Path(home, "session_index.jsonl")
+            index.write_bytes("\n".join(lines).encode() + b'\xff\xfe\n{"id": "cut')
+            found = fedmem.read_codex_titles(env)
+        self.assertEqual(found[one], "été")
+        self.assertNotIn(two, found)
+        self.assertRegex(found[three], r"^two lines x+$")
+        self.assertEqual(len(found[three]), fedmem.MAX_NAME_CHARS)
+
+    def test_a_glob_means_what_it_means_in_git_and_shells(self) -> None:
+        """Matching paths, then others, of each."""
+        for glob, right, wrong in (
+            ("*.md", "a.md d/a.md d/e/a.md", "a.txt a.md/x amd"),
+            ("**/*.md", "a.md d/a.md d/e/a.md", "a.txt d/a.txt"),
+            ("/*.md", "a.md", "d/a.md"),
+            ("./*.md", "a.md", "d/a.md"),
+            ("d/*.md", "d/a.md", "a.md d/e/a.md e/d/a.md"),
+            ("d/**", "d/a.md d/e/a", "a.md e/d/a d"),
+            ("d/**/*.md", "d/a.md d/e/a.md d/e/f/a.md", "a.md e/d/a.md dx/a.md"),
+            ("a/**/b", "a/b a/x/b a/x/y/b", "ab a/xb ax/b x/a/b a/b/c"),
+            ("**", "a d/a d/e/a.md", ""),
+            ("**/e/**", "e/a d/e/a d/e/f/a", "a d/a de/a"),
+            ("**/e", "e d/e d/f/e", "de d/e/a"),
+            ("d/", "d/a.md d/e/a.md x/d/a.md", "a.md dx/a.md"),
+            ("/d/", "d/a.md d/e/a.md", "a.md"),
+            ("*", "a d/a.md", ""),
+            ("a.md", "a.md d/a.md", "xa.md a-md"),
+            ("?.md", "a.md d/b.md é.md", "ab.md .md"),
+            ("[ab].md", "a.md d/b.md", "c.md [ab].md ab.md"),
+            ("[!ab].md", "c.md d/c.md", "a.md d/b.md"),
+            ("[^ab].md", "c.md", "a.md"),
+            ("[a-c]x", "ax cx", "dx -x"),
+            ("d[!x]e", "dae", "d/e dxe"),
+            ("[]a]", "] a", "b []a]"),
+            ("[!]a]", "b", "] a"),
+            ("[a-]", "a -", "b"),
+            ("[&&].md", "&.md", "a.md"),
+            ("[a||b]", "a b |", "c"),
+            ("[\\d]", "d \\", "5"),
+            ("[[]x", "[x", "x ax"),
+            ("[abc", "[abc d/[abc", "a b"),
+            ("a[", "a[", "a"),
+            ("[z-a]x", "", "zx ax x"),
+            ("a.b+c(d)", "a.b+c(d)", "axb+c(d) a.bbc(d)"),
+            ("{a,b}.md", "{a,b}.md", "a.md"),
+            ("*.[mM][dD]", "a.md a.MD d/a.Md", "a.mx"),
+        ):
+            shape = fedmem.compile_glob(glob)
+            for path in right.split():
+                self.assertTrue(shape.fullmatch(path), f"{glob} takes {path}")
+            for path in wrong.split():
+                self.assertFalse(shape.fullmatch(path), f"{glob} takes no {path}")
+        spaced = fedmem.compile_glob("my notes/*.md")
+        self.assertTrue(spaced.fullmatch("my notes/a b\n.md"))
 
     def test_slugs_are_those_of_claude_code(self) -> None:
         """Lossy below 200 characters, hashed above."""
@@ -6378,6 +6658,128 @@ class SyncPlanTest(unittest.TestCase):
             self.assertEqual(
                 fedmem.identify_project(f"{root}/plain"), ("plain", f"{root}/plain")
             )
+
+    def test_every_layout_of_git_leads_to_the_repositorys_remote(self) -> None:
+        """Bare ones, worktrees of theirs and pruned ones, separate folders, submodules:
+        what git itself says, and the same name for all worktrees."""
+        if not shutil.which("git"):
+            self.skipTest("git makes the layouts")
+        root = os.path.realpath(tempfile.mkdtemp(prefix="fedmem-test-"))
+        self.addCleanup(shutil.rmtree, root)
+        env = {**os.environ, **GIT_NAMES, "HOME": root}
+
+        def git(line: str, place: str = ".") -> str:
+            """Run git below the root."""
+            command = ["git", "-C", os.path.join(root, place), *line.split()]
+            done = subprocess.run(command, env=env, check=True, capture_output=True)
+            return done.stdout.decode().strip()
+
+        def name(place: str, repository: str) -> None:
+            """Give a repository a remote of its name."""
+            git(f"remote set-url origin git@host.example:acme/{repository}.git", place)
+
+        git("init -q -b main seed")
+        git("commit -q --allow-empty -m x", "seed")
+        os.mkdir(f"{root}/shop")
+        git("clone -q --bare seed shop/.bare")
+        Path(root, "shop/.git").write_text("gitdir: ./.bare\n")
+        name("shop", "shop")
+        git("worktree add -q main", "shop")
+        git("worktree add -q -b refunds deep/refunds", "shop")
+        git("clone -q --bare seed till.git")
+        name("till.git", "till")
+        git("worktree add -q -b hotfix ../hotfix", "till.git")
+        git("clone -q --separate-git-dir=sep.git seed sep")
+        name("sep", "sep")
+        git("worktree add -q -b other ../sep-other", "sep")
+        git("clone -q seed plain")
+        name("plain", "plain")
+        for branch in ("feat", "pruned"):
+            git(f"worktree add -q -b {branch} ../plain-{branch}", "plain")
+        shutil.rmtree(f"{root}/plain/.git/worktrees/plain-pruned")
+        git(f"-c protocol.file.allow=always submodule add -q {root}/seed lib", "plain")
+        name("plain/lib", "lib")
+        os.makedirs(f"{root}/plain/src/deep")
+        for place, repository in (
+            ("shop", "shop"),
+            ("shop/main", "shop"),
+            ("shop/deep/refunds", "shop"),
+            ("shop/.bare", "shop"),
+            ("shop/.bare/refs/heads", "shop"),
+            ("till.git", "till"),
+            ("till.git/objects", "till"),
+            ("hotfix", "till"),
+            ("sep", "sep"),
+            ("sep-other", "sep"),
+            ("plain", "plain"),
+            ("plain/src/deep", "plain"),
+            ("plain/gone/deep", "plain"),
+            ("plain-feat", "plain"),
+            ("plain-pruned", "plain"),
+            ("plain/lib", "lib"),
+        ):
+            cwd = os.path.join(root, place)
+            expected = (repository, f"host.example/acme/{repository}")
+            self.assertEqual(fedmem.identify_project(cwd), expected, place)
+            if os.path.isdir(cwd) and place != "plain-pruned":
+                said = git("config --get remote.origin.url", place)
+                self.assertEqual(fedmem.normalise_remote(said), expected[1], place)
+        same = (
+            ("shop", "shop/main", "shop/deep/refunds", "shop/.bare"),
+            ("till.git", "till.git/objects", "hotfix"),
+            ("plain", "plain-feat", "plain-pruned"),
+        )
+        for places in same:
+            found = {fedmem.find_repository(f"{root}/{p}") for p in places}
+            self.assertEqual(len(found), 1, found)
+            [(folder, config)] = found
+            Path(config).write_text("[core]\n")  # no remote any more: its path tells
+            for place in places:
+                got = fedmem.identify_project(f"{root}/{place}")
+                self.assertEqual(got[1], folder, place)
+
+    def test_a_git_file_that_leads_nowhere_harms_nothing(self) -> None:
+        """Rubbish, a loop, a folder that is gone, none of which may be read."""
+        with tempfile.TemporaryDirectory() as base:
+            root = os.path.realpath(base)
+            for number, data in enumerate(
+                (b"", b"\n", b"rubbish", b"gitdir:", b"\xff\xfe\0\x80" * 3_000,
+                 b"gitdir: .", b"gitdir: /nowhere/at/all\n", b"gitdir: ../../..",
+                 b"gitdir: \0", b"gitdir: " + b"x" * 5_000)
+            ):  # fmt: skip
+                place = Path(root, f"p{number}")
+                place.mkdir()
+                (place / ".git").write_bytes(data)
+                found = fedmem.identify_project(str(place))
+                self.assertEqual(found, (f"p{number}", str(place)), data[:20])
+            looped = Path(root, "looped")
+            looped.mkdir()
+            (looped / ".git").symlink_to(".git")
+            self.assertEqual(fedmem.identify_project(str(looped))[0], "looped")
+
+    def test_a_folder_that_is_gone_is_known_by_the_remote_that_was_told(self) -> None:
+        """Not by a repository that happens to lie above it."""
+        told = "git@host.example:acme/shop.git"
+        shop = ("shop", "host.example/acme/shop")
+        with tempfile.TemporaryDirectory() as base:
+            root = os.path.realpath(base)
+            os.makedirs(f"{root}/above/.git")
+            os.makedirs(f"{root}/above/is-there")
+            os.makedirs(f"{root}/plain")
+            config = '[remote "origin"]\n\turl = https://host.example/acme/above.git\n'
+            Path(root, "above/.git/config").write_text(config)
+            above = ("above", "host.example/acme/above")
+            for place, said, expected in (
+                ("above/gone", told, shop),
+                ("above/gone", "", above),
+                ("above/is-there", told, above),
+                ("gone/far/away", told, shop),
+                ("plain", told, shop),
+                ("plain", "", ("plain", f"{root}/plain")),
+                ("gone", "", ("gone", f"{root}/gone")),
+            ):
+                found = fedmem.identify_project(f"{root}/{place}", said)
+                self.assertEqual(found, expected, (place, said))
 
 
 class SyncTest(ClientCase):
@@ -7017,6 +7419,63 @@ class SetupTest(ClientCase):
         client = fedmem.Client("/x", fedmem.Address(self.url()), "m", AI, SYNC, {})
         with mock.patch("fedmem.os.path.isfile", return_value=False):
             self.assertEqual(fedmem.read_program(client), PROGRAM.read_bytes())
+
+    def test_a_server_below_a_path_is_asked_there_and_nowhere_else(self) -> None:
+        """At /mcp of that host is another service, which never sees a token."""
+        asked, elsewhere, real = set(), [], self.http
+
+        class Proxy(http.server.BaseHTTPRequestHandler):
+            """Hand /a/memory/ on to the server."""
+
+            def do_POST(self) -> None:
+                """Pass one request on."""
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if not self.path.startswith("/a/memory/"):
+                    elsewhere.append((self.path, self.headers.get("Authorization")))
+                    self.send_error(401)
+                    return
+                path = self.path.removeprefix("/a/memory")
+                asked.add(path)
+                status, _, data = real(self.command, path, body, **dict(self.headers))
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST
+
+            def log_message(self, *args: object) -> None:
+                """Say nothing."""
+
+        proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+        threading.Thread(target=proxy.serve_forever, args=(0.01,), daemon=True).start()
+        self.addCleanup(proxy.server_close)
+        self.addCleanup(proxy.shutdown)
+        base = f"http://127.0.0.1:{proxy.server_port}/a/memory"
+        self.claude("s1", with_cwd(make_transcript(2)))
+        event = {"hook_event_name": "SessionStart", "cwd": "/home/dev/shop"}
+        ping = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n'
+        for ending in ("/mcp", "/"):
+            with mock.patch.object(self, "url", return_value=base + ending):
+                done = self.install("--adopt")
+                self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(self.main("sync").returncode, 0)
+            hook = self.main("claude-hook", data=json.dumps(event).encode())
+            self.assertIn(b"[fedmem]", hook.stdout)
+            self.assertIn(b'"result":{}', self.main("stdio", data=ping).stdout)
+            self.assertRegex(self.main("test").stdout, rb"ok  clock ")
+            text = Path(self.env["CODEX_HOME"], "config.toml").read_text()
+            self.assertIn(f'url = "{base}/mcp"\n', text)
+            address = fedmem.Address(base + ending)
+            found = fedmem.fetch_path(address, "/fedmem.py", 20)
+            self.assertEqual(found, PROGRAM.read_bytes())
+        self.assertEqual(set(self.archived()), {"s1"})
+        self.assertEqual(elsewhere, [])
+        self.assertEqual(asked, {"/mcp", "/healthz", "/fedmem.py"})
+        address = fedmem.Address(f"http://127.0.0.1:{proxy.server_port}/b")
+        with self.assertRaisesRegex(fedmem.Refused, "HTTP 401 at /healthz"):
+            fedmem.fetch_path(address, "/healthz", 20)
+        self.assertEqual(elsewhere, [("/b/healthz", None)])
 
     def test_a_dry_run_writes_nothing(self) -> None:
         """It says what it would do."""
