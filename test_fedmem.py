@@ -6272,6 +6272,44 @@ class ClientCase(ServerCase):
         path.write_bytes(raw)
         return path
 
+    def codex(
+        self,
+        name: str,
+        *texts: str,
+        folder: str = "sessions/2026/11/24",
+        **meta: object,
+    ) -> Path:
+        """Write a rollout where Codex would, with what its first line says."""
+        first = {"id": name[:36], "cwd": "/home/dev/shop", **meta}
+        rows = [{"type": "session_meta", "payload": first}]
+        for text in texts or ("hello",):
+            said = {"type": "user_message", "message": text}
+            rows.append({"type": "event_msg", "payload": said})
+        stamp = "2026-11-24T09:00:00.000Z"
+        raw = to_jsonl([{"timestamp": stamp, **row} for row in rows])
+        name = f"rollout-2026-11-24T09-00-00-{name}.jsonl"
+        path = Path(self.env["CODEX_HOME"], folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(raw)
+        return path
+
+    def told_sessions(self) -> dict[str, dict]:
+        """Return what list_sessions says of each session."""
+        rows = self.sync("list_sessions", limit=100)["sessions"]
+        return {row["session_id"]: row for row in rows}
+
+    def state(self) -> dict:
+        """Return what the state file holds."""
+        return json.loads(Path(self.env["MEMORY_SYNC_HOME"], "state.json").read_text())
+
+    def at(
+        self, seconds: float = 0, **moment: int
+    ) -> contextlib.AbstractContextManager:
+        """Let the client's clock be some seconds off, or stand at a moment."""
+        now = fedmem.utc_now() + datetime.timedelta(seconds=seconds)
+        now = now.replace(**moment)
+        return mock.patch("fedmem.utc_now", return_value=now)
+
     def run_sync(self, ended: set = frozenset(), **more: object) -> fedmem.Report:
         """Run a sync in this process and return its report."""
         client = self.client()
@@ -6506,6 +6544,34 @@ class RemoteTest(ClientCase):
 
 
 # ---- 17. Sync ---------------------------------------------------------------
+
+# Closes one folder after the other and syncs.
+CLOSED = """\
+import contextlib, io, json, os, sys
+sys.path.insert(0, sys.argv[1])
+import fedmem
+rows = []
+for folder, mode in json.loads(sys.argv[2]):
+    os.chmod(folder, mode)
+    out = contextlib.redirect_stdout(io.StringIO())
+    with out, contextlib.redirect_stderr(io.StringIO()) as said:
+        code = fedmem.main(["sync"])
+    os.chmod(folder, 0o700)
+    with open(os.path.join(os.environ["MEMORY_SYNC_HOME"], "state.json")) as file:
+        rows.append([code, said.getvalue(), json.load(file)["last_success"]])
+print(json.dumps(rows))
+"""
+
+
+def find_python(user: dict) -> str:
+    """Return a Python that another user of this machine can start, or skip the test."""
+    ask = "import sys, sqlite3; sys.exit(sys.version_info < (3, 10))"
+    for python in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
+        with contextlib.suppress(OSError):
+            done = subprocess.run([python, "-c", ask], capture_output=True, **user)
+            if done.returncode == 0:
+                return python
+    raise unittest.SkipTest("no Python here that another user can start")
 
 
 THREADS = [f"01a201d5-13a3-7831-a1fc-65819fae5d{i:02}" for i in range(10)]
@@ -6945,6 +7011,392 @@ class SyncTest(ClientCase):
         self.assertIn("s2.jsonl", problem)
         self.assertIn("Permission denied", problem)
         self.assertEqual(set(self.archived()), {"s1"})
+
+    def test_a_folder_that_cannot_be_read_is_a_problem_at_every_level(self) -> None:
+        """Of either tool, and of notes; the rest goes up, and it is no success."""
+        self.claude("s1", with_cwd(make_transcript(1)), "/a")
+        sub = self.claude("s2", with_cwd(make_transcript(2), "/b"), "/b")
+        (sub.parent / "s2/subagents").mkdir(parents=True)
+        (sub.parent / "s2/subagents/agent-1.jsonl").write_bytes(make_transcript(3))
+        (sub.parent / "memory").mkdir()
+        (sub.parent / "memory/MEMORY.md").write_text("# Index")
+        self.codex(THREADS[0])
+        self.codex(THREADS[1], folder="archived_sessions")
+        notes = Path(self.home, "notes")
+        (notes / "deep").mkdir(parents=True)
+        (notes / "deep/a.md").write_text("a")
+        row = {"local": str(notes), "upload_prefix": ""}
+        self.save("manifests/m.json", {**NAMES, "tracked_dirs": [row]})
+        program, user, python = shutil.copy(PROGRAM, self.home), {}, sys.executable
+        if os.geteuid() == 0:  # root reads everything
+            user = {"user": 65534, "group": 65534, "extra_groups": []}
+            python = find_python(user)
+            for folder, _, names in os.walk(self.home):
+                for name in (".", *names):
+                    os.chown(os.path.join(folder, name), 65534, 65534)
+
+        def sync(*changes: tuple[Path, int]) -> list:
+            """Sync as somebody who is not root, once with each folder's other mode;
+            return exit codes, what was said, and the time of the last success."""
+            rows = json.dumps([(str(folder), mode) for folder, mode in changes])
+            command = [python, "-c", CLOSED, os.path.dirname(program), rows]
+            env = {**os.environ, **self.env}
+            done = subprocess.run(command, env=env, capture_output=True, **user)
+            self.assertEqual((done.returncode, done.stderr), (0, b""))
+            return json.loads(done.stdout)
+
+        projects, sessions = Path(sub.parent.parent), Path(self.env["CODEX_HOME"])
+        sessions /= "sessions"
+        [[code, _, before]] = sync((notes, 0o700))
+        self.assertEqual(code, 0)
+        archived = self.archived()
+        self.claude("s1", with_cwd(make_transcript(5)), "/a")
+        folders = (
+            projects.parent,
+            projects,
+            sub.parent,
+            sub.parent / "s2",
+            sub.parent / "s2/subagents",
+            sub.parent / "memory",
+            sessions.parent,
+            sessions,
+            sessions / "2026",
+            sessions / "2026/11/24",
+            sessions.parent / "archived_sessions",
+            notes,
+            notes / "deep",
+        )
+        # With 0600 names may be read, and no more.
+        changes = list(itertools.product(folders, (0o000, 0o600)))
+        for change, row in zip(changes, sync(*changes), strict=True):
+            code, said, last_success = row
+            self.assertEqual((code, last_success), (1, before), change)
+            self.assertRegex(said, rf"{change[0]}.*: Permission denied")
+        self.assertEqual(set(self.archived()), set(archived))
+        self.assertNotEqual(self.archived()["s1"], archived["s1"])
+        self.assertEqual(sync((notes, 0o700))[0][:2], [0, ""])
+
+    def test_linked_folders_are_followed_once(self) -> None:
+        """To another disk, twice to one place, in a circle, to nowhere."""
+        shop = self.claude("s1", with_cwd(make_transcript(2))).parent
+        disk = Path(self.home, "disk")
+        (disk / "24").mkdir(parents=True)
+        for name in THREADS[:2]:
+            self.codex(name).rename(disk / "24" / f"rollout-x-{name}.jsonl")
+        (disk / "sub").mkdir()
+        (disk / "sub/agent-1.jsonl").write_bytes(make_transcript(1))
+        (disk / "s2.jsonl").write_bytes(with_cwd(make_transcript(3)))
+        sessions = Path(self.env["CODEX_HOME"], "sessions")
+        for link, target in (
+            (sessions / "2027", disk),
+            (sessions / "2028", disk),
+            (disk / "24/circle", sessions),
+            (disk / "24/self", disk / "24"),
+            (sessions / "nowhere", Path("/nowhere/at/all")),
+            (sessions / "loop", sessions / "loop"),
+            (shop.parent / "-linked", shop),
+            (shop.parent / "-circle", shop.parent),
+            (shop / "s2.jsonl", disk / "s2.jsonl"),
+            (shop / "gone.jsonl", Path("/nowhere/x.jsonl")),
+            (shop / "s1/subagents", disk / "sub"),
+        ):
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(target)
+        report = self.run_sync()
+        for problem in report.problems:  # the loop may be told
+            self.assertIn(f"{sessions / 'loop'}: ", problem)
+        expected = {"s1", "s2", "s1.agent-1", *THREADS[:2]}
+        self.assertEqual(set(self.archived()), expected)
+        self.assertEqual(report.sessions, len(expected))
+        report = self.run_sync()
+        self.assertEqual((report.unchanged, self.remote.requests), (len(expected), 0))
+
+    def test_odd_notes_are_left_out_with_a_word_and_harm_nothing(self) -> None:
+        """Hidden ones in silence, links by name; a glob that takes nothing is told."""
+        vault = Path(self.home, "vault")
+        names = ["ok.md", "👩‍💻 dev.md", "a\u00a0b.md", "نامه\u200cها.md", "d/e.md"]
+        hidden = [".a.md", ".obsidian/x.md", ".trash/old.md", "._ok.md", "d/.git/b.md"]
+        for name in (*names, *hidden, "b.txt"):
+            (vault / name).parent.mkdir(parents=True, exist_ok=True)
+            (vault / name).write_text("x")
+        (vault / "link.md").symlink_to("/etc/passwd")
+        (vault / "folder").symlink_to("/etc")
+        (vault / ".hidden-link").symlink_to("/etc")
+        empty = Path(self.home, "empty")
+        (empty / ".git").mkdir(parents=True)
+        (empty / ".git/config").write_text("x")
+        rows = [
+            {"local": str(vault), "upload_prefix": "v/", "glob": "**/*.md"},
+            {"local": str(vault), "upload_prefix": "t/", "glob": "d/**/*.txt"},
+            {"local": str(empty), "upload_prefix": "e/"},
+            {"local": "/nowhere/at/all", "upload_prefix": "n/"},
+        ]
+        self.save("manifests/m.json", {**NAMES, "tracked_dirs": rows})
+        for _ in range(2):
+            done = self.main("sync")
+            said = done.stderr.decode()
+            self.assertEqual(done.returncode, 0, said)
+            found = fedmem.list_documents(self.store, self.workspace_id)
+            self.assertEqual({d.path for d in found}, {f"v/{name}" for name in names})
+            for name in ("link.md", "folder"):
+                self.assertIn(f"{vault}/{name}: a symbolic link", said)
+            self.assertIn(f"{vault}: none of its files matches 'd/**/*.txt'", said)
+            self.assertEqual(said.count("none of its files"), 1)
+            for name in (".obsidian", ".trash", "._ok", ".hidden-link", "empty"):
+                self.assertNotIn(name, said)
+        self.assertIn("last_success", self.state())
+
+    def test_a_rollout_of_a_folder_that_is_gone_goes_to_its_repository(self) -> None:
+        """Codex names the remote; what lies above the folder is another's."""
+        above = Path(self.home, "above")
+        (above / ".git").mkdir(parents=True)
+        (above / ".git/config").write_text('[remote "origin"]\nurl = https://h/a/b\n')
+        git = {"repository_url": "git@host.example:acme/shop.git", "branch": "main"}
+        for number, (cwd, told) in enumerate(
+            (
+                ("/home/kim/.codex/worktrees/a1b2/checkout", git),
+                (f"{above}/gone", git),
+                (f"{above}", git),
+                ("/gone/till", {"repository_url": 5}),
+                ("/gone/till2", []),
+                ("/gone/till3", None),
+            )
+        ):
+            self.codex(THREADS[number], cwd=cwd, git=told)
+        self.assertEqual(self.run_sync().problems, [])
+        found = {w.git_remote for w in self.store.registry.all().values()} - {""}
+        gone = {"/gone/till", "/gone/till2", "/gone/till3"}
+        self.assertEqual(found, {"host.example/acme/shop", "h/a/b", *gone})
+        rows = self.told_sessions()
+        where = [rows[name]["workspace_id"] for name in THREADS[:3]]
+        self.assertEqual(where[:2], ["laptop-codex-shop"] * 2)
+        self.assertEqual(where[2], "laptop-codex-b")
+
+    def test_a_working_directory_that_is_no_path_harms_nothing(self) -> None:
+        """Bytes that no file system takes; the others go up."""
+        self.claude("s0", with_cwd(make_transcript(1)))
+        for number, cwd in enumerate(("/a\0b", "/a\ud800b", "", "x" * 9_000, "C:\\x")):
+            self.claude(f"s{number + 1}", with_cwd(make_transcript(2), cwd))
+            git = {"repository_url": "https://h/acme/gone"}
+            self.codex(THREADS[number], cwd=cwd, git=git)
+        report = self.run_sync()
+        for problem in report.problems:
+            self.assertRegex(problem, r"s\d\.jsonl|rollout-")
+        self.assertIn("s0", self.archived())
+        self.assertLessEqual({"s3", "s5", THREADS[2], THREADS[4]}, set(self.archived()))
+
+    def test_a_sub_agent_of_codex_is_named_after_its_parent(self) -> None:
+        """But one that was archived under its own name before stays there."""
+        parent, child, before = THREADS[:3]
+        about = {"parent_thread_id": parent, "thread_source": "subagent"}
+        self.codex(before, "its task", **about)
+        with mock.patch("fedmem.name_rollout", lambda transcript, *more: transcript):
+            self.run_sync()
+        files = {path: seen[:2] for path, seen in self.state()["files"].items()}
+        self.save("state.json", {**self.state(), "files": files})
+        self.codex(parent)
+        self.codex(child, "its task", **about)
+        self.codex(THREADS[3], parent_thread_id="../../x")
+        self.codex(THREADS[4], parent_thread_id=5)
+        self.assertEqual(self.run_sync().problems, [])
+        expected = {parent, f"{parent}.{child}", before, *THREADS[3:5]}
+        self.assertEqual(set(self.archived()), expected)
+        self.assertEqual(self.run_sync().unchanged, 5)
+        self.assertEqual(self.remote.requests, 0)
+        self.codex(before, "its task", "and more", **about)
+        self.codex(child, "its task", "and more", **about)
+        report = self.run_sync()
+        self.assertEqual((report.sessions, report.problems), (2, []))
+        for name in (before, f"{parent}.{child}"):
+            self.assertIn(b"and more", self.archived()[name])
+        self.assertEqual(set(self.archived()), expected)
+
+    def test_a_thread_that_is_renamed_goes_up_once_without_its_bytes(self) -> None:
+        """With the title that Codex shows; its segments have it too."""
+        thread, part, other = THREADS[:3]
+        self.codex(thread, "first words")
+        self.codex(f"{thread}_{part}", "after the rewind")
+        self.codex(other, "other words")
+        index = Path(self.env["CODEX_HOME"], "session_index.jsonl")
+
+        def rename(name: str, title: str) -> None:
+            """Let Codex write down a title."""
+            row = {"id": name, "thread_name": title, "updated_at": "x"}
+            with open(index, "a") as file:
+                file.write(json.dumps(row) + "\n")
+
+        self.assertEqual(self.run_sync().problems, [])
+        self.assertEqual(self.told_sessions()[thread]["title"], "first words")
+        archived = self.archived()
+        for title in ("The ledger", "Le grand livre ü"):
+            rename(thread, "never shown")
+            rename(thread, title)
+            report = self.run_sync()
+            self.assertEqual((report.problems, report.raw_bytes), ([], 0))
+            self.assertLess(self.remote.requests, 6)
+            rows = self.told_sessions()
+            self.assertEqual(rows[thread]["title"], title)
+            self.assertEqual(rows[f"{thread}_{part}"]["title"], title)
+            self.assertEqual(rows[other]["title"], "other words")
+            report = self.run_sync()
+            self.assertEqual((report.unchanged, self.remote.requests), (3, 0))
+        rename(other, "Both at once")
+        self.codex(other, "other words", "more")
+        report = self.run_sync()
+        self.assertEqual((report.sessions, report.problems), (1, []))
+        self.assertEqual(self.told_sessions()[other]["title"], "Both at once")
+        index.unlink()
+        self.run_sync()
+        self.assertEqual(self.remote.requests, 0)
+        self.assertEqual(self.told_sessions()[other]["title"], "Both at once")
+        self.assertEqual(self.archived()[thread], archived[thread])
+
+    def compress(self, path: Path) -> Path:
+        """Replace a rollout by a compressed one, as Codex does; the time is kept."""
+        if not shutil.which("zstd"):
+            self.skipTest("the program zstd makes the files")
+        packed = Path(f"{path}.zst")
+        command = ["zstd", "-q", "-f", "--rm", str(path), "-o", str(packed)]
+        found = path.stat()
+        subprocess.run(command, check=True)
+        os.utime(packed, ns=(found.st_atime_ns, found.st_mtime_ns))
+        return packed
+
+    def test_compressed_rollouts_are_archived_as_the_bytes_they_hold(self) -> None:
+        """And found under the same name when a resume writes the plain one back."""
+        parent, new, old, grown, agent = THREADS[:5]
+        about = {"parent_thread_id": parent}
+        raw = self.codex(new, "packed " * 50_000).read_bytes()
+        self.compress(self.codex(new, "packed " * 50_000))
+        path = self.codex(old, "was plain")
+        both = self.codex(grown, "one")
+        sub = self.codex(agent, "task", **about)
+        self.assertEqual(self.run_sync().problems, [])
+        self.assertEqual(self.archived()[new], raw)
+        for one in (path, sub):
+            self.compress(one)
+        self.codex(grown, "one", "two")
+        expected = both.read_bytes()
+        self.compress(both)
+        report = self.run_sync()
+        self.assertEqual((report.sessions, report.problems), (1, []))
+        self.assertLess(report.raw_bytes, len(expected))
+        self.assertEqual(self.archived()[grown], expected)
+        for unpacker in (fedmem.find_unpacker(), None):
+            with mock.patch("fedmem.find_unpacker", return_value=unpacker):
+                report = self.run_sync()
+            self.assertEqual((report.problems, report.unchanged), ([], 4))
+            self.assertEqual(self.remote.requests, 0)
+        back = self.codex(new, "packed " * 50_000, "resumed")
+        report = self.run_sync()  # the compressed one is still beside it
+        self.assertEqual((report.sessions, report.problems), (1, []))
+        self.assertLess(report.raw_bytes, 1_000)
+        self.assertEqual(self.archived()[new], back.read_bytes())
+        Path(f"{back}.zst").unlink()
+        report = self.run_sync()
+        self.assertEqual((report.unchanged, self.remote.requests), (4, 0))
+        self.assertEqual(set(self.archived()), {new, old, grown, f"{parent}.{agent}"})
+
+    def test_a_rename_of_a_compressed_thread_goes_up(self) -> None:
+        """Whichever of the two was uploaded; once."""
+        for name in THREADS[:2]:
+            path = self.codex(name, "hello")
+            if name == THREADS[0]:
+                self.run_sync()
+            self.compress(path)
+        self.run_sync()
+        index = Path(self.env["CODEX_HOME"], "session_index.jsonl")
+        rows = [{"id": name, "thread_name": "Renamed"} for name in THREADS[:2]]
+        index.write_bytes(to_jsonl(rows))
+        self.assertEqual(self.run_sync().problems, [])
+        titles = {row["title"] for row in self.told_sessions().values()}
+        self.assertEqual(titles, {"Renamed"})
+        self.assertEqual(self.run_sync().unchanged, 2)
+        self.assertEqual(self.remote.requests, 0)
+
+    def test_a_compressed_rollout_that_cannot_be_unpacked_is_a_problem(self) -> None:
+        """Torn, rubbish, or nothing here unpacks it; the rest goes up."""
+        good, torn, rubbish, empty = THREADS[:4]
+        self.codex(good)
+        noise = random.Random(7).randbytes(400_000).hex()
+        packed = self.compress(self.codex(torn, noise))
+        data = packed.read_bytes()
+        packed.write_bytes(data[: len(data) // 2])
+        for name, content in ((rubbish, b"rubbish"), (empty, b"")):
+            path = self.codex(name)
+            path.unlink()
+            Path(f"{path}.zst").write_bytes(content)
+        for _ in range(2):
+            report = self.run_sync()
+            self.assertEqual(set(self.archived()) - {empty}, {good})
+            for name in (torn, rubbish):
+                [said] = [p for p in report.problems if name in p]
+                self.assertRegex(said, r"(?i)zst|frame|format")
+            self.assertNotIn("last_success", self.state())
+        self.save("state.json", {})
+        with mock.patch("fedmem.find_unpacker", return_value=None):
+            report = self.run_sync()
+            self.assertRegex(report.problems[0], r"^3 compressed rollouts .*zstd")
+            self.assertEqual(len(report.problems), 1)
+        self.assertFalse(report.is_complete)
+        self.assertNotIn("last_success", self.state())
+
+    def test_a_compressed_rollout_is_masked_as_a_plain_one(self) -> None:
+        """With "redact"; and asked for no more afterwards."""
+        config = {"url": self.url(), "machine": "laptop", "redact": True}
+        self.save("config.json", config)
+        self.compress(self.codex(THREADS[0], carry("aws-key")))
+        self.assertEqual(self.run_sync().problems, [])
+        archived = self.archived()[THREADS[0]]
+        self.assertNotIn(SECRETS["aws-key"].encode(), archived)
+        self.assertIn(b"[redacted:aws-key]", archived)
+        self.assertEqual((self.run_sync().sessions, self.remote.requests), (0, 0))
+
+    def test_a_rewritten_rollout_waits_minutes_and_is_no_success_until_then(
+        self,
+    ) -> None:
+        """A migration writes the same name with other bytes, and Codex tells no end."""
+        first = self.codex(THREADS[0], "old form", "the rest").read_bytes()
+        self.assertEqual(self.main("sync").returncode, 0)
+        done = self.state()["last_success"]
+        path = self.codex(THREADS[0], "the new form", "the rest")
+        wait_for(lambda: fedmem.format_time(fedmem.utc_now()) > done, bool)
+        for _ in range(2):
+            said = self.main("sync")
+            self.assertEqual(said.returncode, 1)
+            self.assertIn(
+                f"{path}: what was uploaded of it has changed", said.stderr.decode()
+            )
+            self.assertIn(b"; 1 changed, waiting", said.stdout)
+            self.assertEqual(self.state()["last_success"], done)
+        self.assertEqual(set(self.archived().values()), {first})
+        path = self.codex(THREADS[0], "the new form", "the rest", "and it goes on")
+        with self.at(seconds=500):
+            report = self.run_sync()
+            self.assertEqual((len(report.waiting), report.sessions), (1, 0))
+            self.assertEqual(self.remote.requests, 0)
+        with self.at(seconds=610):
+            report = self.run_sync()
+        self.assertEqual((report.waiting, report.sessions), ([], 1))
+        self.assertNotEqual(self.state()["last_success"], done)
+        self.assertEqual(set(self.archived().values()), {first, path.read_bytes()})
+        self.assertNotIn("diverged_at", json.dumps(self.state()))
+
+    def test_what_a_wrong_clock_wrote_down_keeps_nothing_from_going_up(self) -> None:
+        """A transcript was rewritten in what it took for 2031."""
+        raw = with_cwd(make_transcript(5))
+        path = self.claude("s1", raw)
+        self.codex(THREADS[0], "first")
+        self.run_sync()
+        path.write_bytes(raw.replace(b"pelican1", b"heron999"))
+        rollout = self.codex(THREADS[0], "other", "second")
+        with self.at(year=2031):
+            self.assertEqual(len(self.run_sync().waiting), 2)
+            self.assertEqual(len(self.run_sync().waiting), 2)
+        report = self.run_sync()
+        self.assertEqual((report.sessions, report.waiting), (2, []))
+        archived = set(self.archived().values())
+        self.assertLessEqual({path.read_bytes(), rollout.read_bytes()}, archived)
 
     def test_a_full_disk_on_the_client_is_told(self) -> None:
         """The state cannot be saved; what went up stays."""
