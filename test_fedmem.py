@@ -43,6 +43,7 @@ import random
 import re
 import resource
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -64,6 +65,11 @@ from pathlib import Path
 from unittest import mock
 
 import fedmem
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    tomllib = None
 
 HERE = Path(__file__).resolve().parent
 PROGRAM = HERE / "fedmem.py"
@@ -7684,6 +7690,51 @@ class HooksTest(ClientCase):
         fedmem.handle_hook(self.env, event, lambda: starts.append(3))
         self.assertEqual(starts, [1, 3])
 
+    def test_the_end_of_a_session_that_never_was_starts_nothing(self) -> None:
+        """`claude mcp list` ends one without a transcript; others are synced."""
+        starts: list[str] = []
+        there = self.claude("s1", with_cwd(make_transcript(1)))
+        spool = Path(self.env["MEMORY_SYNC_HOME"], "spool")
+        for name in fedmem.SPOOL_EVENTS:
+            for path, expected in (
+                (f"{there.parent}/none.jsonl", 0),
+                ("/nowhere/at/all/none.jsonl", 0),
+                (str(there), 1),
+                (None, 1),  # an older version that does not tell
+                (5, 1),
+            ):
+                event = {"hook_event_name": name, "session_id": "s1"}
+                event["transcript_path"] = path
+                data = json.dumps(event).encode()
+                said = fedmem.handle_hook(self.env, data, lambda: starts.append(""))
+                self.assertEqual(said, "")
+                self.assertEqual(len(starts), expected, (name, path))
+                found = list(spool.iterdir()) if spool.exists() else []
+                self.assertEqual(len(found), expected, (name, path))
+                starts.clear()
+                shutil.rmtree(spool, ignore_errors=True)
+
+    def test_a_clock_that_was_wrong_silences_nothing(self) -> None:
+        """It stood in 2031 at the last sync: Stop syncs again, and it is told."""
+        starts: list[int] = []
+        event = json.dumps({"hook_event_name": "Stop"}).encode()
+        state = Path(self.env["MEMORY_SYNC_HOME"], "state.json")
+        with self.at(year=2031):
+            self.run_sync()
+        for age_s, expected in ((-(10**8), 1), (-3_600, 1), (-5, 0), (5, 0), (900, 1)):
+            seen = time.time() - age_s
+            os.utime(state, (seen, seen))
+            fedmem.handle_hook(self.env, event, lambda: starts.append(1))
+            self.assertEqual(len(starts), expected, age_s)
+            starts.clear()
+        [said] = fedmem._silence_note(self.client())
+        self.assertIn("was on 2031-", said)
+        said = self.main("test").stdout.decode()
+        self.assertRegex(said, "(?m)^no  last complete sync +2031-")
+        self.run_sync()
+        self.assertEqual(fedmem._silence_note(self.client()), [])
+        self.assertRegex(self.main("test").stdout, rb"(?m)^ok  last complete sync ")
+
     def test_a_machine_that_fell_silent_is_told_at_the_next_start(self) -> None:
         """In the brief, where somebody reads it."""
         self.run_sync()
@@ -7929,6 +7980,403 @@ class SetupTest(ClientCase):
             fedmem.fetch_path(address, "/healthz", 20)
         self.assertEqual(elsewhere, [("/b/healthz", None)])
 
+    def times(self) -> dict[str, int]:
+        """Return when each file below HOME was written."""
+        return {name: os.stat(name).st_mtime_ns for name in self.files()}
+
+    def test_hooks_of_others_stay_entry_by_entry(self) -> None:
+        """In groups of theirs and of ours, whatever they are called."""
+        client = self.home_client()
+        own = fedmem.make_hooks(client)["Stop"]
+        theirs = [
+            {"type": "command", "command": command}
+            for command in (
+                "/home/kim/src/claude-hooks/banner.sh",
+                "notify-send done",
+                "cmux claude-hook stop",
+                "~/claude-hook-guard.sh",
+                "python3 /home/kim/.memory-sync/bin/memory_sync.py claude-hook",
+                f"{self.client_home}/bin/memory_sync.py sync",
+                f"python3 {self.client_home}-2/bin/memory_sync.py claude-hook",
+                f"python3 /mnt{self.client_home}/bin/memory_sync.py claude-hook",
+                f"tail {self.client_home}/log",
+            )
+        ]
+        odd = [{"type": "prompt", "prompt": "x"}, {"command": 5}, "text", None, 5]
+        old = {**own, "command": own["command"].replace("python", "gone/python")}
+        path = Path(self.env["CLAUDE_CONFIG_DIR"], "settings.json")
+        path.parent.mkdir()
+        for number, (groups, kept) in enumerate(
+            (
+                ([{"hooks": [hook]} for hook in theirs],) * 2,
+                ([{"matcher": "Bash", "hooks": theirs}],) * 2,
+                ([{"hooks": [theirs[0], own]}], [{"hooks": theirs[:1]}]),
+                (
+                    [{"matcher": "x", "hooks": [own, theirs[0], old, theirs[1]]}],
+                    [{"matcher": "x", "hooks": theirs[:2]}],
+                ),
+                ([{"hooks": [own]}, {"hooks": [own, old]}], None),
+                ([{"hooks": odd}, *odd, {"hooks": 5}, {"hooks": []}, {}],) * 2,
+                ([], None),
+            )
+        ):
+            more = {"PreToolUse": [{"matcher": "Bash", "hooks": theirs}], "Odd": 5}
+            value = {"model": "opus", "hooks": {**more, "Stop": groups}}
+            left = {**more, **({"Stop": kept} if kept else {})}
+            path.write_text(json.dumps(value))
+            for _ in range(2):
+                fedmem.apply_change(fedmem.plan_claude_hooks(client, self.env, False))
+                found = json.loads(path.read_text())["hooks"]
+                self.assertEqual(found.pop("Odd"), 5)
+                self.assertEqual(found.pop("PreToolUse"), more["PreToolUse"])
+                self.assertEqual(set(found), set(fedmem.HOOK_EVENTS))
+                text = json.dumps(found["Stop"])
+                self.assertEqual(text.count(json.dumps(own)), 1, number)
+                self.assertNotIn(json.dumps(old), text)
+            fedmem.apply_change(fedmem.plan_claude_hooks(client, self.env, True))
+            found = json.loads(path.read_text())
+            self.assertEqual(found, {"model": "opus", "hooks": left}, number)
+
+    def test_settings_of_another_shape_are_left_alone(self) -> None:
+        """No byte of them is changed, and it is said."""
+        path = Path(self.env["CLAUDE_CONFIG_DIR"], "settings.json")
+        path.parent.mkdir()
+        client = self.home_client()
+        for hooks in (
+            [],
+            "text",
+            5,
+            {"Stop": {"hooks": [{"type": "command", "command": "mine"}]}},
+            {"Stop": "mine"},
+            {"SessionEnd": 5},
+        ):
+            path.write_text(json.dumps({"hooks": hooks}))
+            for remove in (False, True):
+                changes, left = fedmem.plan_install(client, self.env, remove)
+                paths = {c.path for c in changes if c.before != c.after}
+                self.assertNotIn(str(path), paths, hooks)
+                self.assertIn('"SessionEnd"', "".join(left))
+
+    def home_client(self, home: str = "") -> fedmem.Client:
+        """Return the client that `install` makes here."""
+        address = fedmem.Address(self.url())
+        options = {"url": self.url(), "machine": "desk"}
+        home = home or self.client_home
+        return fedmem.Client(home, address, "desk", AI, SYNC, options)
+
+    @property
+    def client_home(self) -> str:
+        """Return the folder of the client's files."""
+        return self.env["MEMORY_SYNC_HOME"]
+
+    def test_what_install_made_is_gone_after_uninstall(self) -> None:
+        """No empty file of another program is left where there was none."""
+        Path(self.home, ".cursor").mkdir()
+        before = self.files()
+        self.assertEqual(self.install().returncode, 0)
+        self.assertEqual(self.main("install", "--uninstall").returncode, 0)
+        left = {n for n in set(self.files()) - set(before) if self.client_home not in n}
+        self.assertEqual(left - {str(self.table)}, set())
+        self.assertEqual(self.table.read_text(), "")
+
+    def test_a_second_install_writes_nothing_at_all(self) -> None:
+        """Not even the same bytes again: programs watch their files."""
+        script = Path(self.home, "tools/crontab")
+        calls = Path(self.home, "tools/calls")
+        script.write_text(script.read_text() + f'echo "$1" >> {calls}\n')
+        Path(self.home, ".cursor").mkdir()
+        self.assertEqual(self.install().returncode, 0)
+        self.assertEqual(calls.read_text().split(), ["-l", "-"])
+        calls.unlink()
+        files, times = self.files(), self.times()
+        for more in ((), ("--adopt",)):
+            done = self.install("--adopt", *more)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(calls.read_text().split(), ["-l"])
+            calls.unlink()
+            self.assertEqual(self.files(), files)
+            self.assertEqual(self.times(), times)
+            self.assertEqual(done.stdout.count(b"as it should be"), 4)
+
+    def test_what_was_chosen_survives_a_second_install(self) -> None:
+        """But pin and authority are of one server, and go with it."""
+        home = Path(self.client_home)
+
+        def plan(*more: str, **known: object) -> dict:
+            """Return what config.json is to hold."""
+            self.save("config.json", known)
+            args = fedmem.build_parser().parse_args(["install", "T", *more])
+            return fedmem.plan_config(str(home), {}, args)
+
+        chosen = {"redact": True, "auto_memory": False, "mine": [1, {"a": 2}]}
+        known = {"url": "https://a:1", "machine": "desk", **chosen}
+        sealed = {**known, "pin": "sha256//x", "ca": "/ca.pem"}
+        for more, before, expected in (
+            (("--url", "https://a:1"), sealed, sealed),
+            ((), sealed, sealed),
+            (("--url", "https://b:1"), sealed, {**known, "url": "https://b:1"}),
+            (
+                ("--url", "https://b:1", "--pin", "sha256//y"),
+                sealed,
+                {**known, "url": "https://b:1", "pin": "sha256//y"},
+            ),
+            (("--machine", "other"), sealed, {**sealed, "machine": "other"}),
+            (("--ca", "/other.pem"), sealed, {**sealed, "ca": "/other.pem"}),
+        ):
+            self.assertEqual(plan(*more, **before), expected, more)
+        self.save("config.json", {"url": self.url(), "machine": "desk", **chosen})
+        self.assertEqual(self.install("--adopt").returncode, 0)
+        found = json.loads((home / "config.json").read_text())
+        self.assertEqual({name: found[name] for name in chosen}, chosen)
+
+    # As Codex' users write them; what is said of others must stay.
+    CONFIGS = (
+        "",
+        "\n\n",
+        'model = "gpt-5"',
+        'model = "gpt-5"\r\n[profiles.x]\r\nmodel = "y"\r\n',
+        '[mcp_servers.docs]\ncommand = "npx"\n',
+        '[mcp_servers.docs] # mine\ncommand = "npx"\n[mcp_servers.docs.env]\nA = "1"',
+        '  [mcp_servers.fedmem2]\n  url = "http://x"\n',
+        '[mcp_servers.fedmem-old]\nurl = "http://x"\n',
+        '[ mcp_servers . docs ]\ncommand = "npx"\n',
+        '[mcp_servers."docs"]\ncommand = "npx"\n',
+        "['mcp_servers'.docs]\ncommand = 'npx'\n",
+        '["mcp_servers"]\n',
+        "[mcp_servers]\n",
+        '[mcp_servers]\ndocs = { command = "npx" }\n',
+        '[mcp_servers]\ndocs.command = "npx"\n',
+        'mcp_servers.docs.command = "npx"\n',
+        '"mcp_servers".docs.command = "npx"\n',
+        "mcp_servers = {}\n",
+        'mcp_servers = { docs = { command = "npx", args = ["-y", "docs"] } }\n',
+        '[mcp_servers]\nfedmem = { url = "http://x" }\n',
+        '[mcp_servers]\nfedmem.url = "http://x"\n',
+        'mcp_servers.fedmem.url = "http://x"\n',
+        '[mcp_servers."fedmem"]\nurl = "http://x"\n',
+        "[mcp_servers.'fedmem']\nurl = 'http://x'\n",
+        '[ mcp_servers . fedmem ]\nurl = "http://x"\n',
+        '[mcp_servers.fedmem]\nurl = "http://x"\n',
+        '[mcp_servers.fedmem.env]\nA = "1"\n',
+        "[[mcp_servers]]\na = 1\n",
+        "[[mcp_servers.docs]]\na = 1\n",
+        "mcp_servers = 5\n",
+        'text = """\n[mcp_servers.fedmem]\n"""\n',
+        "text = '''\n[mcp_servers.docs]\n'''\n",
+        "# mcp_servers.fedmem is set elsewhere\n",
+        '[projects."/x"]\ntrust_level = "trusted"',
+        '[mcp_servers.docs]\ncommand = "npx"\n\n[projects."/x"]\ntrusted = true\n',
+    )
+
+    def test_codex_reads_what_install_leaves_however_it_was_written(self) -> None:
+        """Our server and all that was there, or the file as it was and a sentence;
+        also where Python cannot read TOML."""
+        path = Path(self.env["CODEX_HOME"], "config.toml")
+        path.parent.mkdir()
+        client, taken = self.home_client(), collections.Counter()
+        for text, has_parser in itertools.product(self.CONFIGS, (True, False)):
+            path.write_bytes(text.encode())
+            blocked = {} if has_parser else {"tomllib": None}
+            with mock.patch.dict(sys.modules, blocked):
+                try:
+                    change = fedmem.plan_codex(client, self.env, False)
+                except fedmem.BadRequest as e:
+                    self.assertIn("left as it is", str(e))
+                    continue
+                taken[has_parser] += 1
+                fedmem.apply_change(change)
+                again = fedmem.plan_codex(client, self.env, False)
+                self.assertEqual(again.before, again.after, text)
+                removed = fedmem.plan_codex(client, self.env, True)
+            left = removed.after or ""
+            self.assertEqual(left.rstrip("\r\n"), text.rstrip("\r\n"))
+            if tomllib:
+                known, found = tomllib.loads(text), tomllib.loads(change.after)
+                self.assertIn("url", found["mcp_servers"].pop("fedmem"))
+                found = {n: v for n, v in found.items() if v or n in known}
+                self.assertEqual(found, known, text)
+        self.assertGreater(taken[False], 8)
+        self.assertGreaterEqual(taken[True], taken[False])
+
+    def test_what_codex_wrote_into_our_block_stays(self) -> None:
+        """It puts new tables before the comment that ends the file."""
+        path = Path(self.env["CODEX_HOME"], "config.toml")
+        path.parent.mkdir()
+        client = self.home_client()
+        trust = '[projects."/home/dev/shop"]\ntrust_level = "trusted"\n'
+        for first, has_parser in itertools.product(
+            ("", 'model = "x"\n'), (True, False)
+        ):
+            path.write_text(first)
+            with mock.patch.dict(sys.modules, {} if has_parser else {"tomllib": None}):
+                fedmem.apply_change(fedmem.plan_codex(client, self.env, False))
+                end = fedmem.TOML_END
+                text = path.read_text().replace(end, f"\n{trust}{end}")
+                path.write_text(text)
+                for remove in (False, True):
+                    with contextlib.suppress(fedmem.BadRequest):
+                        after = fedmem.plan_codex(client, self.env, remove).after
+                        self.assertIn(trust, after)
+                        self.assertIn(first, after)
+
+    def commands(self, client: fedmem.Client) -> Iterator[tuple[str, list[str]]]:
+        """Yield every way in which a system starts what was scheduled, as words."""
+        [line] = [li for li in self.table.read_text().splitlines() if "fedmem" in li]
+        line = re.sub(r"\\%", "%", re.match(r"(?:\\%|[^%])*", line)[0])  # crontab(5)
+        yield "cron", ["sh", "-c", line.split(" ", 5)[5]]
+        unit = fedmem.format_units(client)["fedmem-sync.service"]
+        line = re.search(r"(?m)^ExecStart=(.*)$", unit)[1]
+        self.assertNotRegex(line.replace("%%", "").replace("$$", ""), "[%$]")
+        yield "systemd", shlex.split(line.replace("%%", "%").replace("$$", "$"))
+        plist = plistlib.loads(fedmem.format_launchd(client))
+        yield "launchd", plist["ProgramArguments"]
+        task = fedmem.format_schtasks(client, False)[-1]
+        yield "schtasks", [a or b for a, b in re.findall(r'"([^"]*)"|(\S+)', task)]
+
+    def test_every_start_knows_the_folders_that_the_installation_saw(self) -> None:
+        """Cron and hooks have no CLAUDE_CONFIG_DIR, CODEX_HOME, MEMORY_SYNC_HOME; and
+        no character in a path ends a command."""
+        self.env = {
+            **self.env,
+            "MEMORY_SYNC_HOME": f"{self.home}/a 50% $HOME it's \u00fc/client",
+            "CLAUDE_CONFIG_DIR": f"{self.home}/work claude",
+            "CODEX_HOME": f"{self.home}/work-codex",
+        }
+        done = self.install()
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        client = self.client()
+        bare = {"HOME": self.home, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+        for number, (name, words) in enumerate(self.commands(client)):
+            self.claude(f"{name}-s", with_cwd(make_transcript(number + 1)))
+            self.codex(THREADS[number], name)
+            run = subprocess.run
+            done = run(words, env=bare, capture_output=True, cwd="/", timeout=60)
+            self.assertEqual(done.returncode, 0, (name, done.stderr))
+            found = self.archived()
+            self.assertIn(f"{name}-s", found)
+            self.assertIn(THREADS[number], found)
+        settings = Path(self.env["CLAUDE_CONFIG_DIR"], "settings.json")
+        hooks = json.loads(settings.read_text())["hooks"]
+        command = hooks["SessionStart"][0]["hooks"][0]["command"]
+        event = {"hook_event_name": "SessionStart", "cwd": self.home}
+        done = subprocess.run(
+            command, shell=True, env=bare, input=json.dumps(event).encode(),
+            capture_output=True, cwd="/",
+        )  # fmt: skip
+        self.assertIn(b"[fedmem]", done.stdout)
+        self.assertFalse(Path(self.home, ".memory-sync").exists())
+        with mock.patch.dict(os.environ, {"HOME": self.home, **self.env}):
+            with mock.patch("fedmem.read_crontab", lambda: self.table.read_text()):
+                self.assertIn("crontab", fedmem.find_schedule())
+        files = self.files()
+        self.assertEqual(self.install("--adopt").returncode, 0)
+        self.assertEqual(self.files(), files)
+        start = [sys.executable, client.path("bin", "memory_sync.py"), "install"]
+        done = subprocess.run(
+            [*start, "--uninstall"], env={**bare, "PATH": self.env["PATH"]},
+            capture_output=True, cwd="/",
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertNotIn("fedmem", self.table.read_text())
+        for name in (settings, Path(self.env["CODEX_HOME"], "config.toml")):
+            self.assertNotIn("fedmem", name.read_text() if name.exists() else "")
+
+    def test_hooks_are_our_own_whatever_the_folder_is_called(self) -> None:
+        """A second install puts none beside them, and uninstall takes them out."""
+        path = Path(self.env["CLAUDE_CONFIG_DIR"], "settings.json")
+        for name in ("a b", "it's", 'a"b', "50%", "$HOME", "a\\b", "ü", "#x", "(x)"):
+            client = self.home_client(f"{self.home}/{name}/.memory-sync")
+            plan = fedmem.plan_claude_hooks
+            fedmem.apply_change(plan(client, self.env, False))
+            again = plan(client, self.env, False)
+            self.assertEqual(again.after, again.before, name)
+            self.assertIsNone(plan(client, self.env, True).after, name)
+            path.unlink()
+
+    def test_variables_that_are_set_go_before_those_that_were_seen(self) -> None:
+        """And only those of other tools are kept; what is no text is nothing."""
+        places = {"CLAUDE_CONFIG_DIR": "/seen/claude", "CODEX_HOME": "/seen/codex"}
+        home = {"MEMORY_SYNC_HOME": self.client_home}
+        for kept, given, expected in (
+            (places, {}, places),
+            (places, {"CODEX_HOME": "/now"}, {**places, "CODEX_HOME": "/now"}),
+            (places, {"CODEX_HOME": ""}, places),
+            ({"PATH": "/evil", "CODEX_HOME": 5}, {}, {}),
+            ("text", {}, {}),
+            (None, {"CODEX_HOME": "/now"}, {"CODEX_HOME": "/now"}),
+        ):
+            self.save("config.json", {"environment": kept})
+            with mock.patch.dict(os.environ, {**home, **given}, clear=True):
+                self.assertEqual(fedmem.client_environment(), {**home, **expected})
+        args = fedmem.build_parser().parse_args(["install", "T", "--url", "http://h"])
+        with mock.patch.dict(os.environ, {"HOME": "/home/kim"}):
+            seen = {"CODEX_HOME": "~/codex", "CLAUDE_CONFIG_DIR": "rel"}
+            found = fedmem.plan_config("/nowhere", seen, args)["environment"]
+        cwd = os.path.join(os.getcwd(), "rel")
+        expected = {"CODEX_HOME": "/home/kim/codex", "CLAUDE_CONFIG_DIR": cwd}
+        self.assertEqual(found, expected)
+
+    def test_a_crontab_of_any_bytes_stays_byte_for_byte(self) -> None:
+        """But for our line; a line of ours that is old is replaced."""
+        client = self.home_client()
+        old = b"*/15 * * * * /gone/python x sync # fedmem sync\n"
+        for before in (
+            b"# g\xe4rtner\n0 3 * * * true\n",
+            b"\xff\xfe\x80\n\n\n",
+            "# gärtner\r\n0 3 * * * date +\\%F\n".encode(),
+            b"MAILTO=kim\n@daily true",
+            b"",
+        ):
+            self.table.write_bytes(before + b"\n" * (before[-1:] not in b"\n") + old)
+            with mock.patch.dict(os.environ, PATH=self.env["PATH"]):
+                fedmem._use_cron(client, remove=False)
+                found = self.table.read_bytes()
+                fedmem._use_cron(client, remove=True)
+            self.assertTrue(found.startswith(before), found)
+            self.assertEqual(found.count(fedmem.CRON_MARK.encode()), 1)
+            self.assertNotIn(b"/gone/", found)
+            self.assertEqual(
+                self.table.read_bytes().rstrip(b"\n"), before.rstrip(b"\n")
+            )
+
+    def test_words_of_a_unit_are_quoted_as_systemd_reads_them(self) -> None:
+        """Specifiers and variables too (systemd.service, "Command lines")."""
+        for word, expected in (
+            ("/usr/bin/python3", "/usr/bin/python3"),
+            ("/a b", '"/a b"'),
+            ("/50%", "/50%%"),
+            ("/$HOME/${x}", "/$$HOME/$${x}"),
+            ('/a"b', '"/a\\"b"'),
+            ("/it's", '"/it\'s"'),
+            ("/a\\b", '"/a\\\\b"'),
+            ("/a\tb % $", '"/a\tb %% $$"'),
+            ("/ü", "/ü"),
+        ):
+            self.assertEqual(fedmem._quote_unit(word), expected)
+
+    def test_a_schedule_whose_python_is_gone_is_told(self) -> None:
+        """An upgrade or a removed venv took it; `test` says what to do."""
+        client = self.home_client()
+        places = {"PATH": self.env["PATH"], "HOME": self.home}
+        patch = mock.patch.dict(os.environ, places)
+        patch.start()
+        self.addCleanup(patch.stop)
+        fedmem._use_cron(client, remove=False)
+        self.assertIn("crontab, every 15", fedmem.find_schedule())
+        table = self.table.read_text()
+        self.assertIn(sys.executable, table)
+        for python, gone in (
+            ("/gone/bin/python3", "/gone/bin/python3"),
+            ("'/gone 50\\%/it'\"'\"'s/python3'", "/gone 50%/it's/python3"),
+        ):
+            self.table.write_text(table.replace(sys.executable, python))
+            said = re.escape(f"its Python is gone ({gone}); run install again")
+            with self.assertRaisesRegex(fedmem.NotFound, said):
+                fedmem.find_schedule()
+        self.table.write_text("0 1 * * * mine\n")
+        with self.assertRaisesRegex(fedmem.NotFound, "no crontab line"):
+            fedmem.find_schedule()
+
     def test_a_dry_run_writes_nothing(self) -> None:
         """It says what it would do."""
         before = self.files()
@@ -8047,6 +8495,122 @@ class ReadingTest(ClientCase):
         done = self.main("read", "nobody")
         self.assertEqual(done.returncode, 1)
         self.assertIn(b"No workspace has a session", done.stderr)
+
+    def printed(
+        self, *arguments: str, encoding: str = "utf-8", isatty: bool = False
+    ) -> tuple[int, bytes]:
+        """Return the exit code of a command and the bytes it printed to a stream of
+        some encoding, a pipe or a terminal."""
+        made, make = io.BytesIO(), fedmem.Remote
+        made.isatty = lambda: isatty
+
+        def keep(*args: object, **more: object) -> fedmem.Remote:
+            """Return a door to the server that is closed in the end."""
+            remote = make(*args, **more)
+            self.addCleanup(remote.close_all)
+            return remote
+
+        streams = [io.TextIOWrapper(made, encoding) for _ in range(2)]
+        patches = dict(zip(("sys.stdout", "sys.stderr"), streams, strict=True))
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mock.patch.dict(os.environ, self.env))
+            stack.enter_context(mock.patch.object(fedmem, "Remote", keep))
+            stack.enter_context(mock.patch("fedmem.set_up_logging"))
+            for name, stream in patches.items():
+                stack.enter_context(mock.patch(name, stream))
+            code = fedmem.main(list(arguments))
+            for stream in streams:
+                stream.flush()
+        data = made.getvalue()
+        for stream in streams:
+            stream.detach()
+        return code, data
+
+    def test_output_is_utf_8_whatever_the_system_takes_a_pipe_for(self) -> None:
+        """Of a Western or Japanese Windows, of cron; a terminal gets what it knows."""
+        said = "→ ⟦日本⟧ naïve 👩‍💻 end"
+        self.send("s1", content=claude_line("user", f"login {said}").decode())
+        self.put("a.md", f"# pelican {said}\n")
+        bad = self.claude("bad 名", with_cwd(make_transcript(1)))
+        for encoding in ("cp1252", "cp932", "ascii", "utf-8"):
+            for command in (
+                ("sessions",),
+                ("read", "s1"),
+                ("read", "--json", "s1"),
+                ("search", "login"),
+                ("search", "--notes", "pelican"),
+            ):
+                code, data = self.printed(*command, encoding=encoding)
+                self.assertEqual(code, 0, data)
+                self.assertIn(said, data.decode("utf-8"), (encoding, command))
+                code, data = self.printed(*command, encoding=encoding, isatty=True)
+                self.assertEqual(code, 0, data)
+                self.assertIn(
+                    "login" if "--notes" not in command else "pelican",
+                    data.decode(encoding),
+                )
+            code, data = self.printed("sync", encoding=encoding)
+            self.assertEqual(code, 1)
+            self.assertIn(str(bad), data.decode("utf-8"))
+            event = {"hook_event_name": "SessionStart", "cwd": "/home/dev/shop"}
+            asked = mock.Mock(buffer=io.BytesIO(json.dumps(event).encode()))
+            with mock.patch("sys.stdin", asked):
+                code, data = self.printed("claude-hook", encoding=encoding)
+            brief = json.loads(data.decode("utf-8"))["hookSpecificOutput"]
+            self.assertIn(said, brief["additionalContext"])
+        bad.unlink()
+        self.env["PYTHONIOENCODING"] = "ascii"
+        self.assertIn(said, self.main("read", "s1").stdout.decode("utf-8"))
+
+    def test_nothing_but_text_reaches_a_terminal(self) -> None:
+        """Whatever a web page wrote into a transcript: no title of the window, no
+        hidden link, no bell; newlines and tabs stay."""
+        evil = (
+            "\x1b[31mlogin\x1b[0m \x1b]0;owned\x07title\x1b]8;;http://x\x1b\\\\link "
+            "\x9b2Jc1 \x9d0;x\x9cosc \x1bc \x07\x08\x7f\x85 a\tb\x00\x0b\x0c\x0e "
+            "end\r\nsecond\x1b"
+        )
+        lines = claude_line("user", evil) + claude_line("assistant", evil)
+        summary = {"type": "ai-title", "aiTitle": evil, "sessionId": "s1"}
+        self.send("s1", content=(lines + to_jsonl([summary])).decode())
+        self.put("a.md", f"# pelican {evil}\n")
+        bad = self.claude("bad\x1b[2J\x07\n\x9b", with_cwd(make_transcript(1)))
+        control = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+        for command in (
+            ("sessions",),
+            ("read", "s1"),
+            ("search", "login"),
+            ("search", "--notes", "pelican"),
+            ("sessions", "--json"),
+            ("read", "--json", "s1"),
+            ("search", "--json", "login"),
+            ("search", "--json", "--notes", "pelican"),
+            ("read", "\x1b[2Jnobody"),
+            ("read", "\x1b[2Jno/body"),
+            ("sync",),
+        ):
+            code, data = self.printed(*command)
+            text = data.decode("utf-8")
+            expected = 1 if command[-1] == "sync" or "no" in command[-1][4:] else 0
+            self.assertEqual(code, expected, text)
+            self.assertEqual(control.findall(text), [], command)
+            if "login" in command or "s1" in command:
+                self.assertIn("login", text)
+                self.assertIn("end", text)
+        self.assertIn(r"bad\x1b[2J", text)
+        bad.unlink()
+        out = Path(self.home, "out")
+        args = ("export", "--root", self.root, "--markdown", "--to", str(out))
+        code, data = self.printed(*args)
+        self.assertEqual((code, control.findall(data.decode())), (0, []), data)
+        pages = [p for p in out.rglob("*") if p.is_file()]
+        self.assertEqual(len(pages), 2)
+        for page in pages:
+            text = page.read_bytes().decode("utf-8")
+            self.assertEqual(control.findall(text), [], page)
+            self.assertIn("login", text)
+            self.assertIn("a\tb", text)
+            self.assertIsNone(control.search(str(page.relative_to(out))))
 
     def test_a_manifest_is_made_for_a_project(self) -> None:
         """Registered, with the memory folder of the tool in it."""
