@@ -8198,26 +8198,49 @@ class SetupTest(ClientCase):
         self.assertGreater(taken[False], 8)
         self.assertGreaterEqual(taken[True], taken[False])
 
-    def test_what_codex_wrote_into_our_block_stays(self) -> None:
-        """It puts new tables before the comment that ends the file."""
+    def test_what_codex_makes_of_our_block_is_still_ours_and_the_rest_is_not(
+        self,
+    ) -> None:
+        """As 0.171.0 does: `codex features enable` puts its table before the comment
+        that ends the file, `codex mcp add` writes all servers anew, without the comment
+        above ours."""
         path = Path(self.env["CODEX_HOME"], "config.toml")
         path.parent.mkdir()
-        client = self.home_client()
-        trust = '[projects."/home/dev/shop"]\ntrust_level = "trusted"\n'
-        for first, has_parser in itertools.product(
-            ("", 'model = "x"\n'), (True, False)
+        client, head = self.home_client(), 'model = "x"\n'
+        end = fedmem.TOML_END
+        block = fedmem.format_codex(client)
+        url, headers = (line.partition(" = ") for line in block.splitlines()[2:4])
+        pairs = headers[2].strip("{} ").replace('", "', '"\n"').replace('" = "', ' = "')
+        anew = f"[mcp_servers.fedmem]\nurl = {url[2]}\n\n[mcp_servers.fedmem."
+        anew += f"http_headers]\n{re.sub('(?m)^.', '', pairs)}\n\n"
+        docs = '[mcp_servers.docs]\ncommand = "npx"\n'
+        features = "[features]\napps = true\n"
+        for theirs, text in (
+            (features, f"{head}\n{block.replace(end, chr(10) + features + end)}"),
+            (docs, f"{head}\n{anew}{docs}{end}"),
+            (docs + features, f"{head}\n{anew}{docs}\n{features}{end}"),
+            (docs, f"{head}\n{docs}\n{anew}{end}\n"),
+            ("", f"{head}\n{anew}{end}\n"),
         ):
-            path.write_text(first)
-            with mock.patch.dict(sys.modules, {} if has_parser else {"tomllib": None}):
-                fedmem.apply_change(fedmem.plan_codex(client, self.env, False))
-                end = fedmem.TOML_END
-                text = path.read_text().replace(end, f"\n{trust}{end}")
+            for has_parser in (True, False):
                 path.write_text(text)
-                for remove in (False, True):
-                    with contextlib.suppress(fedmem.BadRequest):
-                        after = fedmem.plan_codex(client, self.env, remove).after
-                        self.assertIn(trust, after)
-                        self.assertIn(first, after)
+                blocked = {} if has_parser else {"tomllib": None}
+                with mock.patch.dict(sys.modules, blocked):
+                    removed = fedmem.plan_codex(client, self.env, True).after
+                    fedmem.apply_change(fedmem.plan_codex(client, self.env, False))
+                    again = fedmem.plan_codex(client, self.env, False)
+                self.assertEqual(again.before, again.after, text)
+                for part in (head, *theirs.splitlines()):
+                    self.assertIn(part, removed)
+                    self.assertIn(part, again.after)
+                self.assertNotIn("fedmem", removed)
+                self.assertNotIn(AI, removed)
+                if tomllib:
+                    found, wanted = map(tomllib.loads, (again.after, head + theirs))
+                    self.assertEqual(tomllib.loads(removed), wanted)
+                    own = tomllib.loads(block)["mcp_servers"]
+                    wanted.setdefault("mcp_servers", {}).update(own)
+                    self.assertEqual(found, wanted)
 
     def commands(self, client: fedmem.Client) -> Iterator[tuple[str, list[str]]]:
         """Yield every way in which a system starts what was scheduled, as words."""
@@ -8270,7 +8293,8 @@ class SetupTest(ClientCase):
                 self.assertIn("crontab", fedmem.find_schedule())
         files = self.files()
         self.assertEqual(self.install("--adopt").returncode, 0)
-        self.assertEqual(self.files(), files)
+        changed = [n for n, data in self.files().items() if files.get(n) != data]
+        self.assertEqual(changed, [])
         start = [sys.executable, client.path("bin", "memory_sync.py"), "install"]
         done = subprocess.run(
             [*start, "--uninstall"], env={**bare, "PATH": self.env["PATH"]},
