@@ -43,6 +43,7 @@ import random
 import re
 import resource
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -64,6 +65,11 @@ from pathlib import Path
 from unittest import mock
 
 import fedmem
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    tomllib = None
 
 HERE = Path(__file__).resolve().parent
 PROGRAM = HERE / "fedmem.py"
@@ -4979,6 +4985,44 @@ class ProtocolTest(ServerCase):
         templates = self.rpc("resources/templates/list")["resourceTemplates"]
         self.assertEqual(len(templates), 3)
 
+    def test_empty_parameters_are_none_and_wrong_ones_stay_errors(self) -> None:
+        """null, PHP's [] and an empty cursor, as real clients send them."""
+        message = {"jsonrpc": "2.0", "id": 1}
+        lists = ("tools/list", "resources/list", "resources/templates/list")
+        lists += ("prompts/list",)
+        for method in (*lists, "ping", "initialize"):
+            wanted = {*self.rpc(method)}
+            for params in (None, [], {}, {"cursor": ""}, {"cursor": None}):
+                status, answer = self.post(
+                    {**message, "method": method, "params": params}
+                )
+                self.assertEqual(status, 200)
+                self.assertEqual({*answer.get("result", ())}, wanted, (method, params))
+            for params in ([1], "", "x", 0, False, [[]]):
+                body = {**message, "method": method, "params": params}
+                code = self.post(body)[1]["error"]["code"]
+                self.assertEqual(code, -32602, (method, params))
+        for method in lists:
+            for cursor in ("x", 5, [], {}, False, "W10="):
+                code = self.rpc(method, {"cursor": cursor})["code"]
+                self.assertEqual(code, -32602, (method, cursor))
+        modern = {**message, "method": "tools/list"}
+        modern["params"] = {"cursor": "", "_meta": MODERN}
+        headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/list"}
+        self.assertIn("tools", self.post(modern, **headers)[1]["result"])
+        for empty in (None, [], {}):
+            got = self.rpc("prompts/get", {"name": "handoff", "arguments": empty})
+            self.assertIn("Hand this work over. Call", json.dumps(got))
+            needs = self.rpc("prompts/get", {"name": "recall", "arguments": empty})
+            self.assertIn("needs `topic`", needs["message"])
+            call = {"name": "get_overview", "arguments": empty}
+            self.assertNotIn("isError", self.rpc("tools/call", call))
+        for wrong in ([1], "", 0, False):
+            given = {"name": "handoff", "arguments": wrong}
+            self.assertEqual(self.rpc("prompts/get", given).get("code"), -32602, wrong)
+            call = {"name": "get_overview", "arguments": wrong}
+            self.assertTrue(self.rpc("tools/call", call).get("isError"), wrong)
+
     def read_uri(self, path: str) -> str:
         """Return the text of a resource."""
         result = self.rpc("resources/read", {"uri": f"memory://{path}"})
@@ -5229,6 +5273,74 @@ class HttpTest(ServerCase):
             self.PING, Host="memory.example:7443", Origin="https://memory.example"
         )
         self.assertEqual(status, 200)
+
+    def test_allowed_hosts_are_names_however_they_are_written(self) -> None:
+        """With a port, a scheme, a path; of IPv6; what is no name allows nothing."""
+        name = {"memory.example"}
+        for text, expected in (
+            ("memory.example", name),
+            ("memory.example:8443", name),
+            ("https://memory.example", name),
+            ("HTTPS://Memory.Example:8443/mcp", name),
+            ("http://memory.example/a:b/[c]", name),
+            ("a.example, memory.example\nb.example", {"a.example", "b.example", *name}),
+            ("2001:db8::2", {"2001:db8::2"}),
+            ("[2001:DB8::2]", {"2001:db8::2"}),
+            ("[2001:db8::2]:8443", {"2001:db8::2"}),
+            ("http://[2001:db8::2]:8443/mcp", {"2001:db8::2"}),
+            (" ,, ", set()),
+            ("https://", set()),
+        ):
+            settings = {**self.config, "allowed_hosts": text, "port": "0"}
+            server = fedmem.Server(self.store, self.server.keys, settings)
+            server.server_close()
+            self.assertEqual(server.allowed - fedmem.LOOPBACK_NAMES, expected, text)
+            for host in expected:
+                shown = f"[{host}]" if ":" in host else host
+                for given in (shown, f"{shown}:8443", shown.upper()):
+                    fedmem.check_host({"host": given}, server.allowed)
+                    origin = {"host": given, "origin": f"https://{given}"}
+                    fedmem.check_host(origin, server.allowed)
+            for host in ("evil.example", "memory.example.evil.example", "https", "mcp"):
+                with self.assertRaises(fedmem.HttpError, msg=(text, host)):
+                    fedmem.check_host({"host": host}, server.allowed)
+
+    def test_a_slash_behind_mcp_is_the_same_place(self) -> None:
+        """Also on a kept connection; two are not, nor one behind other paths."""
+        size = f"Content-Length: {len(self.PING)}"
+        for path, expected in (
+            ("/mcp", b"200"),
+            ("/mcp/", b"200"),
+            ("/mcp/?x=1", b"200"),
+            ("/mcp//", b"404"),
+            ("/mcp/x", b"404"),
+            ("/healthz/", b"404"),
+        ):
+            one = self.request(size, body=self.PING, line=f"POST {path} HTTP/1.1")
+            kept = one.replace(b"Connection: close\r\n", b"")
+            found = re.findall(rb"HTTP/1\.1 (\d+) ", self.raw(kept + kept + one))
+            self.assertEqual(found, [expected] * 3, path)
+        status, headers, body = self.http("GET", "/mcp/")
+        self.assertEqual((status, headers["allow"]), (405, "POST"))
+        self.assertEqual(self.http("POST", "/mcp/", self.PING)[0], 401)
+        chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(self.PING), self.PING)
+        one = self.chunked(chunks).replace(b"/mcp ", b"/mcp/ ")
+        self.assertIn(b" 200 ", self.raw(one).split(b"\r\n")[0])
+
+    def test_a_refused_chunked_body_does_not_become_the_next_request(self) -> None:
+        """Wrong token or path: one answer, and the connection ends."""
+        inside = self.request(line="GET /healthz HTTP/1.1")
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(inside), inside)
+        kept = self.chunked(body).replace(b"Connection: close\r\n", b"")
+        for request, expected in (
+            (kept.replace(AI.encode(), b"wrong"), b"401"),
+            (kept.replace(b"/mcp ", b"/nothing "), b"404"),
+            (kept.replace(b"localhost", b"evil.example"), b"403"),
+            (kept.replace(b"HTTP/1.1\r\nHost", b"HTTP/1.0\r\nHost", 1), b"400"),
+        ):
+            self.assertNotEqual(request, kept)
+            found = re.findall(rb"HTTP/1\.1 (\d+) ", self.raw(request))
+            self.assertEqual(found, [expected], request[:60])
 
     def test_the_proxys_address_is_believed_from_loopback(self) -> None:
         """And cannot forge a line of the log."""
@@ -6166,6 +6278,44 @@ class ClientCase(ServerCase):
         path.write_bytes(raw)
         return path
 
+    def codex(
+        self,
+        name: str,
+        *texts: str,
+        folder: str = "sessions/2026/11/24",
+        **meta: object,
+    ) -> Path:
+        """Write a rollout where Codex would, with what its first line says."""
+        first = {"id": name[:36], "cwd": "/home/dev/shop", **meta}
+        rows = [{"type": "session_meta", "payload": first}]
+        for text in texts or ("hello",):
+            said = {"type": "user_message", "message": text}
+            rows.append({"type": "event_msg", "payload": said})
+        stamp = "2026-11-24T09:00:00.000Z"
+        raw = to_jsonl([{"timestamp": stamp, **row} for row in rows])
+        name = f"rollout-2026-11-24T09-00-00-{name}.jsonl"
+        path = Path(self.env["CODEX_HOME"], folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(raw)
+        return path
+
+    def told_sessions(self) -> dict[str, dict]:
+        """Return what list_sessions says of each session."""
+        rows = self.sync("list_sessions", limit=100)["sessions"]
+        return {row["session_id"]: row for row in rows}
+
+    def state(self) -> dict:
+        """Return what the state file holds."""
+        return json.loads(Path(self.env["MEMORY_SYNC_HOME"], "state.json").read_text())
+
+    def at(
+        self, seconds: float = 0, **moment: int
+    ) -> contextlib.AbstractContextManager:
+        """Let the client's clock be some seconds off, or stand at a moment."""
+        now = fedmem.utc_now() + datetime.timedelta(seconds=seconds)
+        now = now.replace(**moment)
+        return mock.patch("fedmem.utc_now", return_value=now)
+
     def run_sync(self, ended: set = frozenset(), **more: object) -> fedmem.Report:
         """Run a sync in this process and return its report."""
         client = self.client()
@@ -6207,6 +6357,12 @@ class RemoteTest(ClientCase):
             self.assertEqual(
                 (parts.hostname, parts.port, parts.path), ("h", 8000, "/mcp")
             )
+        for path in ("", "/", "/mcp", "/mcp/", "/mcp?x=1#y"):
+            for prefix in ("", "/memory", "/a/b", "/mcp-memory", "/mcpx"):
+                parts = fedmem.parse_url(f"https://h{prefix}{path}")
+                self.assertEqual(parts.geturl(), f"https://h{prefix}/mcp")
+        parts = fedmem.parse_url("http://[2001:db8::2]:8000/memory/mcp/")
+        self.assertEqual(parts.geturl(), "http://[2001:db8::2]:8000/memory/mcp")
         for url in ("ftp://h", "http://", "http://h:99999", "", "http://h:x"):
             with self.assertRaises(fedmem.BadRequest, msg=url):
                 fedmem.parse_url(url)
@@ -6327,8 +6483,109 @@ class RemoteTest(ClientCase):
         done = self.main("stdio", data=json.dumps(messages[0]).encode() + b"\n")
         self.assertIn("Cannot reach", json.loads(done.stdout)["error"]["message"])
 
+    def test_the_bridge_ends_with_its_input_also_when_nobody_answers(self) -> None:
+        """Within seconds, and what is answered until then is passed on."""
+        self.assertLessEqual(fedmem.BRIDGE_GRACE_S, 10)
+        asked, ended = threading.Event(), threading.Event()
+        self.addCleanup(ended.set)
+
+        class Slow(http.server.BaseHTTPRequestHandler):
+            """Answer `late` when the client's input has ended, and the rest never."""
+
+            def do_POST(self) -> None:
+                """Answer one message."""
+                size = int(self.headers["Content-Length"])
+                message = json.loads(self.rfile.read(size))
+                if message["method"] != "late":
+                    asked.set()
+                    ended.wait(60)
+                    return
+                late.wait(20)
+                answer = json.dumps({"jsonrpc": "2.0", "id": 2, "result": {}}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *args: object) -> None:
+                """Say nothing."""
+
+        late = threading.Event()
+        slow = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+        slow.daemon_threads = True
+        threading.Thread(target=slow.serve_forever, args=(0.01,), daemon=True).start()
+        self.addCleanup(slow.server_close)
+        self.addCleanup(slow.shutdown)
+        silent = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(silent.close)
+        grace = IMPORTED.replace("sys.exit", "fedmem.BRIDGE_GRACE_S = 1\nsys.exit")
+        rows = ({"method": "never", "id": 1}, {"method": "late", "id": 2})
+        for port, count, expected in (
+            (slow.server_port, 1, [2]),
+            (silent.getsockname()[1], 1, []),
+            (silent.getsockname()[1], 9, []),  # more than it has threads
+        ):
+            self.save("config.json", {"url": f"http://127.0.0.1:{port}"})
+            bridge = subprocess.Popen(
+                [sys.executable, "-c", grace, "stdio"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, **self.env},
+            )
+            lines = [json.dumps({"jsonrpc": "2.0", **row}) + "\n" for row in rows]
+            bridge.stdin.write("".join(lines * count).encode())
+            bridge.stdin.flush()
+            self.assertTrue(port != slow.server_port or asked.wait(20))
+            bridge.stdin.close()
+            bridge.stdin = None
+            started = time.monotonic()
+            late.set()
+            out, said = bridge.communicate(timeout=60)
+            self.assertLess(time.monotonic() - started, 8)
+            self.assertEqual((bridge.returncode, said), (0, b""))
+            self.assertEqual(
+                [json.loads(li)["id"] for li in out.splitlines()], expected
+            )
+
 
 # ---- 17. Sync ---------------------------------------------------------------
+
+# Closes one folder after the other and syncs.
+CLOSED = """\
+import contextlib, io, json, os, sys
+sys.path.insert(0, sys.argv[1])
+import fedmem
+rows = []
+for folder, mode in json.loads(sys.argv[2]):
+    os.chmod(folder, mode)
+    out = contextlib.redirect_stdout(io.StringIO())
+    with out, contextlib.redirect_stderr(io.StringIO()) as said:
+        code = fedmem.main(["sync"])
+    os.chmod(folder, 0o700)
+    with open(os.path.join(os.environ["MEMORY_SYNC_HOME"], "state.json")) as file:
+        rows.append([code, said.getvalue(), json.load(file)["last_success"]])
+print(json.dumps(rows))
+"""
+
+
+def find_python(user: dict) -> str:
+    """Return a Python that another user of this machine can start, or skip the test."""
+    ask = "import sys, sqlite3; sys.exit(sys.version_info < (3, 10))"
+    for python in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
+        with contextlib.suppress(OSError):
+            done = subprocess.run([python, "-c", ask], capture_output=True, **user)
+            if done.returncode == 0:
+                return python
+    raise unittest.SkipTest("no Python here that another user can start")
+
+
+THREADS = [f"01a201d5-13a3-7831-a1fc-65819fae5d{i:02}" for i in range(10)]
+GIT_NAMES = {
+    **{f"GIT_{who}_NAME": "kim" for who in ("AUTHOR", "COMMITTER")},
+    **{f"GIT_{who}_EMAIL": "kim@example.org" for who in ("AUTHOR", "COMMITTER")},
+    "GIT_CONFIG_NOSYSTEM": "1",
+}
 
 
 class SyncPlanTest(unittest.TestCase):
@@ -6348,6 +6605,101 @@ class SyncPlanTest(unittest.TestCase):
         name = "rollout-2026-11-22T05-57-51-01a201d5-13a3-7831-a1fc-65819fae5d21.jsonl"
         match = fedmem._CODEX_NAME.fullmatch(name)
         self.assertEqual(match[1], "01a201d5-13a3-7831-a1fc-65819fae5d21")
+
+    def test_codex_names_tell_thread_and_segment(self) -> None:
+        """Also of compressed ones; what only looks like one is none."""
+        thread, part = THREADS[:2]
+        for name, expected in (
+            (f"rollout-2026-11-27T21-06-05-{thread}.jsonl", thread),
+            (f"rollout-2026-11-27T21-06-05-{thread}.jsonl.zst", thread),
+            (f"rollout-2026-11-27T21-06-05-{thread}_{part}.jsonl", f"{thread}_{part}"),
+            (f"rollout-x-{thread}_{part}.jsonl.zst", f"{thread}_{part}"),
+            (f"rollout-{thread.upper()}.jsonl", thread.upper()),
+            (f"rollout-x-{thread}.jsonl.tmp", None),
+            (f"rollout-x-{thread}.jsonl.zst.tmp", None),
+            (f"rollout-x-{thread}.json", None),
+            (f"rollout-x-{thread}_.jsonl", None),
+            (f"x-{thread}.jsonl", None),
+            ("rollout-2026-11-27T21-06-05.jsonl", None),
+        ):
+            match = fedmem._CODEX_NAME.fullmatch(name)
+            self.assertEqual(match and match[1], expected, name)
+            if match:
+                row = fedmem.Transcript(name, "codex", match[1], 0, 0)
+                self.assertEqual(row.thread.lower(), thread)
+
+    def test_titles_of_codex_are_the_last_line_of_each_thread(self) -> None:
+        """Whatever else stands in the file, also a line that is cut off."""
+        one, two, three = THREADS[:3]
+        rows = [
+            {"id": one, "thread_name": "first"},
+            "no json",
+            {"id": two, "thread_name": 5},
+            {"id": two},
+            [1],
+            None,
+            {"id": ["x"], "thread_name": "no id"},
+            {"id": three, "thread_name": "two\nlines " + "x" * 500},
+            {"id": one, "thread_name": "été"},
+            "",
+        ]
+        lines = [r if isinstance(r, str) else json.dumps(r) for r in rows]
+        with tempfile.TemporaryDirectory() as home:
+            env = {"CODEX_HOME": home}
+            self.assertEqual(fedmem.read_codex_titles(env), {})
+            index = Path(home, "session_index.jsonl")
+            index.write_bytes("\n".join(lines).encode() + b'\xff\xfe\n{"id": "cut')
+            found = fedmem.read_codex_titles(env)
+        self.assertEqual(found[one], "été")
+        self.assertNotIn(two, found)
+        self.assertRegex(found[three], r"^two lines x+$")
+        self.assertEqual(len(found[three]), fedmem.MAX_NAME_CHARS)
+
+    def test_a_glob_means_what_it_means_in_git_and_shells(self) -> None:
+        """Matching paths, then others, of each."""
+        for glob, right, wrong in (
+            ("*.md", "a.md d/a.md d/e/a.md", "a.txt a.md/x amd"),
+            ("**/*.md", "a.md d/a.md d/e/a.md", "a.txt d/a.txt"),
+            ("/*.md", "a.md", "d/a.md"),
+            ("./*.md", "a.md", "d/a.md"),
+            ("d/*.md", "d/a.md", "a.md d/e/a.md e/d/a.md"),
+            ("d/**", "d/a.md d/e/a", "a.md e/d/a d"),
+            ("d/**/*.md", "d/a.md d/e/a.md d/e/f/a.md", "a.md e/d/a.md dx/a.md"),
+            ("a/**/b", "a/b a/x/b a/x/y/b", "ab a/xb ax/b x/a/b a/b/c"),
+            ("**", "a d/a d/e/a.md", ""),
+            ("**/e/**", "e/a d/e/a d/e/f/a", "a d/a de/a"),
+            ("**/e", "e d/e d/f/e", "de d/e/a"),
+            ("d/", "d/a.md d/e/a.md x/d/a.md", "a.md dx/a.md"),
+            ("/d/", "d/a.md d/e/a.md", "a.md"),
+            ("*", "a d/a.md", ""),
+            ("a.md", "a.md d/a.md", "xa.md a-md"),
+            ("?.md", "a.md d/b.md é.md", "ab.md .md"),
+            ("[ab].md", "a.md d/b.md", "c.md [ab].md ab.md"),
+            ("[!ab].md", "c.md d/c.md", "a.md d/b.md"),
+            ("[^ab].md", "c.md", "a.md"),
+            ("[a-c]x", "ax cx", "dx -x"),
+            ("d[!x]e", "dae", "d/e dxe"),
+            ("[]a]", "] a", "b []a]"),
+            ("[!]a]", "b", "] a"),
+            ("[a-]", "a -", "b"),
+            ("[&&].md", "&.md", "a.md"),
+            ("[a||b]", "a b |", "c"),
+            ("[\\d]", "d \\", "5"),
+            ("[[]x", "[x", "x ax"),
+            ("[abc", "[abc d/[abc", "a b"),
+            ("a[", "a[", "a"),
+            ("[z-a]x", "", "zx ax x"),
+            ("a.b+c(d)", "a.b+c(d)", "axb+c(d) a.bbc(d)"),
+            ("{a,b}.md", "{a,b}.md", "a.md"),
+            ("*.[mM][dD]", "a.md a.MD d/a.Md", "a.mx"),
+        ):
+            shape = fedmem.compile_glob(glob)
+            for path in right.split():
+                self.assertTrue(shape.fullmatch(path), f"{glob} takes {path}")
+            for path in wrong.split():
+                self.assertFalse(shape.fullmatch(path), f"{glob} takes no {path}")
+        spaced = fedmem.compile_glob("my notes/*.md")
+        self.assertTrue(spaced.fullmatch("my notes/a b\n.md"))
 
     def test_slugs_are_those_of_claude_code(self) -> None:
         """Lossy below 200 characters, hashed above."""
@@ -6378,6 +6730,128 @@ class SyncPlanTest(unittest.TestCase):
             self.assertEqual(
                 fedmem.identify_project(f"{root}/plain"), ("plain", f"{root}/plain")
             )
+
+    def test_every_layout_of_git_leads_to_the_repositorys_remote(self) -> None:
+        """Bare ones, worktrees of theirs and pruned ones, separate folders, submodules:
+        what git itself says, and the same name for all worktrees."""
+        if not shutil.which("git"):
+            self.skipTest("git makes the layouts")
+        root = os.path.realpath(tempfile.mkdtemp(prefix="fedmem-test-"))
+        self.addCleanup(shutil.rmtree, root)
+        env = {**os.environ, **GIT_NAMES, "HOME": root}
+
+        def git(line: str, place: str = ".") -> str:
+            """Run git below the root."""
+            command = ["git", "-C", os.path.join(root, place), *line.split()]
+            done = subprocess.run(command, env=env, check=True, capture_output=True)
+            return done.stdout.decode().strip()
+
+        def name(place: str, repository: str) -> None:
+            """Give a repository a remote of its name."""
+            git(f"remote set-url origin git@host.example:acme/{repository}.git", place)
+
+        git("init -q -b main seed")
+        git("commit -q --allow-empty -m x", "seed")
+        os.mkdir(f"{root}/shop")
+        git("clone -q --bare seed shop/.bare")
+        Path(root, "shop/.git").write_text("gitdir: ./.bare\n")
+        name("shop", "shop")
+        git("worktree add -q main", "shop")
+        git("worktree add -q -b refunds deep/refunds", "shop")
+        git("clone -q --bare seed till.git")
+        name("till.git", "till")
+        git("worktree add -q -b hotfix ../hotfix", "till.git")
+        git("clone -q --separate-git-dir=sep.git seed sep")
+        name("sep", "sep")
+        git("worktree add -q -b other ../sep-other", "sep")
+        git("clone -q seed plain")
+        name("plain", "plain")
+        for branch in ("feat", "pruned"):
+            git(f"worktree add -q -b {branch} ../plain-{branch}", "plain")
+        shutil.rmtree(f"{root}/plain/.git/worktrees/plain-pruned")
+        git(f"-c protocol.file.allow=always submodule add -q {root}/seed lib", "plain")
+        name("plain/lib", "lib")
+        os.makedirs(f"{root}/plain/src/deep")
+        for place, repository in (
+            ("shop", "shop"),
+            ("shop/main", "shop"),
+            ("shop/deep/refunds", "shop"),
+            ("shop/.bare", "shop"),
+            ("shop/.bare/refs/heads", "shop"),
+            ("till.git", "till"),
+            ("till.git/objects", "till"),
+            ("hotfix", "till"),
+            ("sep", "sep"),
+            ("sep-other", "sep"),
+            ("plain", "plain"),
+            ("plain/src/deep", "plain"),
+            ("plain/gone/deep", "plain"),
+            ("plain-feat", "plain"),
+            ("plain-pruned", "plain"),
+            ("plain/lib", "lib"),
+        ):
+            cwd = os.path.join(root, place)
+            expected = (repository, f"host.example/acme/{repository}")
+            self.assertEqual(fedmem.identify_project(cwd), expected, place)
+            if os.path.isdir(cwd) and place != "plain-pruned":
+                said = git("config --get remote.origin.url", place)
+                self.assertEqual(fedmem.normalise_remote(said), expected[1], place)
+        same = (
+            ("shop", "shop/main", "shop/deep/refunds", "shop/.bare"),
+            ("till.git", "till.git/objects", "hotfix"),
+            ("plain", "plain-feat", "plain-pruned"),
+        )
+        for places in same:
+            found = {fedmem.find_repository(f"{root}/{p}") for p in places}
+            self.assertEqual(len(found), 1, found)
+            [(folder, config)] = found
+            Path(config).write_text("[core]\n")  # no remote any more: its path tells
+            for place in places:
+                got = fedmem.identify_project(f"{root}/{place}")
+                self.assertEqual(got[1], folder, place)
+
+    def test_a_git_file_that_leads_nowhere_harms_nothing(self) -> None:
+        """Rubbish, a loop, a folder that is gone, none of which may be read."""
+        with tempfile.TemporaryDirectory() as base:
+            root = os.path.realpath(base)
+            for number, data in enumerate(
+                (b"", b"\n", b"rubbish", b"gitdir:", b"\xff\xfe\0\x80" * 3_000,
+                 b"gitdir: .", b"gitdir: /nowhere/at/all\n", b"gitdir: ../../..",
+                 b"gitdir: \0", b"gitdir: " + b"x" * 5_000)
+            ):  # fmt: skip
+                place = Path(root, f"p{number}")
+                place.mkdir()
+                (place / ".git").write_bytes(data)
+                found = fedmem.identify_project(str(place))
+                self.assertEqual(found, (f"p{number}", str(place)), data[:20])
+            looped = Path(root, "looped")
+            looped.mkdir()
+            (looped / ".git").symlink_to(".git")
+            self.assertEqual(fedmem.identify_project(str(looped))[0], "looped")
+
+    def test_a_folder_that_is_gone_is_known_by_the_remote_that_was_told(self) -> None:
+        """Not by a repository that happens to lie above it."""
+        told = "git@host.example:acme/shop.git"
+        shop = ("shop", "host.example/acme/shop")
+        with tempfile.TemporaryDirectory() as base:
+            root = os.path.realpath(base)
+            os.makedirs(f"{root}/above/.git")
+            os.makedirs(f"{root}/above/is-there")
+            os.makedirs(f"{root}/plain")
+            config = '[remote "origin"]\n\turl = https://host.example/acme/above.git\n'
+            Path(root, "above/.git/config").write_text(config)
+            above = ("above", "host.example/acme/above")
+            for place, said, expected in (
+                ("above/gone", told, shop),
+                ("above/gone", "", above),
+                ("above/is-there", told, above),
+                ("gone/far/away", told, shop),
+                ("plain", told, shop),
+                ("plain", "", ("plain", f"{root}/plain")),
+                ("gone", "", ("gone", f"{root}/gone")),
+            ):
+                found = fedmem.identify_project(f"{root}/{place}", said)
+                self.assertEqual(found, expected, (place, said))
 
 
 class SyncTest(ClientCase):
@@ -6543,6 +7017,392 @@ class SyncTest(ClientCase):
         self.assertIn("s2.jsonl", problem)
         self.assertIn("Permission denied", problem)
         self.assertEqual(set(self.archived()), {"s1"})
+
+    def test_a_folder_that_cannot_be_read_is_a_problem_at_every_level(self) -> None:
+        """Of either tool, and of notes; the rest goes up, and it is no success."""
+        self.claude("s1", with_cwd(make_transcript(1)), "/a")
+        sub = self.claude("s2", with_cwd(make_transcript(2), "/b"), "/b")
+        (sub.parent / "s2/subagents").mkdir(parents=True)
+        (sub.parent / "s2/subagents/agent-1.jsonl").write_bytes(make_transcript(3))
+        (sub.parent / "memory").mkdir()
+        (sub.parent / "memory/MEMORY.md").write_text("# Index")
+        self.codex(THREADS[0])
+        self.codex(THREADS[1], folder="archived_sessions")
+        notes = Path(self.home, "notes")
+        (notes / "deep").mkdir(parents=True)
+        (notes / "deep/a.md").write_text("a")
+        row = {"local": str(notes), "upload_prefix": ""}
+        self.save("manifests/m.json", {**NAMES, "tracked_dirs": [row]})
+        program, user, python = shutil.copy(PROGRAM, self.home), {}, sys.executable
+        if os.geteuid() == 0:  # root reads everything
+            user = {"user": 65534, "group": 65534, "extra_groups": []}
+            python = find_python(user)
+            for folder, _, names in os.walk(self.home):
+                for name in (".", *names):
+                    os.chown(os.path.join(folder, name), 65534, 65534)
+
+        def sync(*changes: tuple[Path, int]) -> list:
+            """Sync as somebody who is not root, once with each folder's other mode;
+            return exit codes, what was said, and the time of the last success."""
+            rows = json.dumps([(str(folder), mode) for folder, mode in changes])
+            command = [python, "-c", CLOSED, os.path.dirname(program), rows]
+            env = {**os.environ, **self.env}
+            done = subprocess.run(command, env=env, capture_output=True, **user)
+            self.assertEqual((done.returncode, done.stderr), (0, b""))
+            return json.loads(done.stdout)
+
+        projects, sessions = Path(sub.parent.parent), Path(self.env["CODEX_HOME"])
+        sessions /= "sessions"
+        [[code, _, before]] = sync((notes, 0o700))
+        self.assertEqual(code, 0)
+        archived = self.archived()
+        self.claude("s1", with_cwd(make_transcript(5)), "/a")
+        folders = (
+            projects.parent,
+            projects,
+            sub.parent,
+            sub.parent / "s2",
+            sub.parent / "s2/subagents",
+            sub.parent / "memory",
+            sessions.parent,
+            sessions,
+            sessions / "2026",
+            sessions / "2026/11/24",
+            sessions.parent / "archived_sessions",
+            notes,
+            notes / "deep",
+        )
+        # With 0600 names may be read, and no more.
+        changes = list(itertools.product(folders, (0o000, 0o600)))
+        for change, row in zip(changes, sync(*changes), strict=True):
+            code, said, last_success = row
+            self.assertEqual((code, last_success), (1, before), change)
+            self.assertRegex(said, rf"{change[0]}.*: Permission denied")
+        self.assertEqual(set(self.archived()), set(archived))
+        self.assertNotEqual(self.archived()["s1"], archived["s1"])
+        self.assertEqual(sync((notes, 0o700))[0][:2], [0, ""])
+
+    def test_linked_folders_are_followed_once(self) -> None:
+        """To another disk, twice to one place, in a circle, to nowhere."""
+        shop = self.claude("s1", with_cwd(make_transcript(2))).parent
+        disk = Path(self.home, "disk")
+        (disk / "24").mkdir(parents=True)
+        for name in THREADS[:2]:
+            self.codex(name).rename(disk / "24" / f"rollout-x-{name}.jsonl")
+        (disk / "sub").mkdir()
+        (disk / "sub/agent-1.jsonl").write_bytes(make_transcript(1))
+        (disk / "s2.jsonl").write_bytes(with_cwd(make_transcript(3)))
+        sessions = Path(self.env["CODEX_HOME"], "sessions")
+        for link, target in (
+            (sessions / "2027", disk),
+            (sessions / "2028", disk),
+            (disk / "24/circle", sessions),
+            (disk / "24/self", disk / "24"),
+            (sessions / "nowhere", Path("/nowhere/at/all")),
+            (sessions / "loop", sessions / "loop"),
+            (shop.parent / "-linked", shop),
+            (shop.parent / "-circle", shop.parent),
+            (shop / "s2.jsonl", disk / "s2.jsonl"),
+            (shop / "gone.jsonl", Path("/nowhere/x.jsonl")),
+            (shop / "s1/subagents", disk / "sub"),
+        ):
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(target)
+        report = self.run_sync()
+        for problem in report.problems:  # the loop may be told
+            self.assertIn(f"{sessions / 'loop'}: ", problem)
+        expected = {"s1", "s2", "s1.agent-1", *THREADS[:2]}
+        self.assertEqual(set(self.archived()), expected)
+        self.assertEqual(report.sessions, len(expected))
+        report = self.run_sync()
+        self.assertEqual((report.unchanged, self.remote.requests), (len(expected), 0))
+
+    def test_odd_notes_are_left_out_with_a_word_and_harm_nothing(self) -> None:
+        """Hidden ones in silence, links by name; a glob that takes nothing is told."""
+        vault = Path(self.home, "vault")
+        names = ["ok.md", "👩‍💻 dev.md", "a\u00a0b.md", "نامه\u200cها.md", "d/e.md"]
+        hidden = [".a.md", ".obsidian/x.md", ".trash/old.md", "._ok.md", "d/.git/b.md"]
+        for name in (*names, *hidden, "b.txt"):
+            (vault / name).parent.mkdir(parents=True, exist_ok=True)
+            (vault / name).write_text("x")
+        (vault / "link.md").symlink_to("/etc/passwd")
+        (vault / "folder").symlink_to("/etc")
+        (vault / ".hidden-link").symlink_to("/etc")
+        empty = Path(self.home, "empty")
+        (empty / ".git").mkdir(parents=True)
+        (empty / ".git/config").write_text("x")
+        rows = [
+            {"local": str(vault), "upload_prefix": "v/", "glob": "**/*.md"},
+            {"local": str(vault), "upload_prefix": "t/", "glob": "d/**/*.txt"},
+            {"local": str(empty), "upload_prefix": "e/"},
+            {"local": "/nowhere/at/all", "upload_prefix": "n/"},
+        ]
+        self.save("manifests/m.json", {**NAMES, "tracked_dirs": rows})
+        for _ in range(2):
+            done = self.main("sync")
+            said = done.stderr.decode()
+            self.assertEqual(done.returncode, 0, said)
+            found = fedmem.list_documents(self.store, self.workspace_id)
+            self.assertEqual({d.path for d in found}, {f"v/{name}" for name in names})
+            for name in ("link.md", "folder"):
+                self.assertIn(f"{vault}/{name}: a symbolic link", said)
+            self.assertIn(f"{vault}: none of its files matches 'd/**/*.txt'", said)
+            self.assertEqual(said.count("none of its files"), 1)
+            for name in (".obsidian", ".trash", "._ok", ".hidden-link", "empty"):
+                self.assertNotIn(name, said)
+        self.assertIn("last_success", self.state())
+
+    def test_a_rollout_of_a_folder_that_is_gone_goes_to_its_repository(self) -> None:
+        """Codex names the remote; what lies above the folder is another's."""
+        above = Path(self.home, "above")
+        (above / ".git").mkdir(parents=True)
+        (above / ".git/config").write_text('[remote "origin"]\nurl = https://h/a/b\n')
+        git = {"repository_url": "git@host.example:acme/shop.git", "branch": "main"}
+        for number, (cwd, told) in enumerate(
+            (
+                ("/home/kim/.codex/worktrees/a1b2/checkout", git),
+                (f"{above}/gone", git),
+                (f"{above}", git),
+                ("/gone/till", {"repository_url": 5}),
+                ("/gone/till2", []),
+                ("/gone/till3", None),
+            )
+        ):
+            self.codex(THREADS[number], cwd=cwd, git=told)
+        self.assertEqual(self.run_sync().problems, [])
+        found = {w.git_remote for w in self.store.registry.all().values()} - {""}
+        gone = {"/gone/till", "/gone/till2", "/gone/till3"}
+        self.assertEqual(found, {"host.example/acme/shop", "h/a/b", *gone})
+        rows = self.told_sessions()
+        where = [rows[name]["workspace_id"] for name in THREADS[:3]]
+        self.assertEqual(where[:2], ["laptop-codex-shop"] * 2)
+        self.assertEqual(where[2], "laptop-codex-b")
+
+    def test_a_working_directory_that_is_no_path_harms_nothing(self) -> None:
+        """Bytes that no file system takes; the others go up."""
+        self.claude("s0", with_cwd(make_transcript(1)))
+        for number, cwd in enumerate(("/a\0b", "/a\ud800b", "", "x" * 9_000, "C:\\x")):
+            self.claude(f"s{number + 1}", with_cwd(make_transcript(2), cwd))
+            git = {"repository_url": "https://h/acme/gone"}
+            self.codex(THREADS[number], cwd=cwd, git=git)
+        report = self.run_sync()
+        for problem in report.problems:
+            self.assertRegex(problem, r"s\d\.jsonl|rollout-")
+        self.assertIn("s0", self.archived())
+        self.assertLessEqual({"s3", "s5", THREADS[2], THREADS[4]}, set(self.archived()))
+
+    def test_a_sub_agent_of_codex_is_named_after_its_parent(self) -> None:
+        """But one that was archived under its own name before stays there."""
+        parent, child, before = THREADS[:3]
+        about = {"parent_thread_id": parent, "thread_source": "subagent"}
+        self.codex(before, "its task", **about)
+        with mock.patch("fedmem.name_rollout", lambda transcript, *more: transcript):
+            self.run_sync()
+        files = {path: seen[:2] for path, seen in self.state()["files"].items()}
+        self.save("state.json", {**self.state(), "files": files})
+        self.codex(parent)
+        self.codex(child, "its task", **about)
+        self.codex(THREADS[3], parent_thread_id="../../x")
+        self.codex(THREADS[4], parent_thread_id=5)
+        self.assertEqual(self.run_sync().problems, [])
+        expected = {parent, f"{parent}.{child}", before, *THREADS[3:5]}
+        self.assertEqual(set(self.archived()), expected)
+        self.assertEqual(self.run_sync().unchanged, 5)
+        self.assertEqual(self.remote.requests, 0)
+        self.codex(before, "its task", "and more", **about)
+        self.codex(child, "its task", "and more", **about)
+        report = self.run_sync()
+        self.assertEqual((report.sessions, report.problems), (2, []))
+        for name in (before, f"{parent}.{child}"):
+            self.assertIn(b"and more", self.archived()[name])
+        self.assertEqual(set(self.archived()), expected)
+
+    def test_a_thread_that_is_renamed_goes_up_once_without_its_bytes(self) -> None:
+        """With the title that Codex shows; its segments have it too."""
+        thread, part, other = THREADS[:3]
+        self.codex(thread, "first words")
+        self.codex(f"{thread}_{part}", "after the rewind")
+        self.codex(other, "other words")
+        index = Path(self.env["CODEX_HOME"], "session_index.jsonl")
+
+        def rename(name: str, title: str) -> None:
+            """Let Codex write down a title."""
+            row = {"id": name, "thread_name": title, "updated_at": "x"}
+            with open(index, "a") as file:
+                file.write(json.dumps(row) + "\n")
+
+        self.assertEqual(self.run_sync().problems, [])
+        self.assertEqual(self.told_sessions()[thread]["title"], "first words")
+        archived = self.archived()
+        for title in ("The ledger", "Le grand livre ü"):
+            rename(thread, "never shown")
+            rename(thread, title)
+            report = self.run_sync()
+            self.assertEqual((report.problems, report.raw_bytes), ([], 0))
+            self.assertLess(self.remote.requests, 6)
+            rows = self.told_sessions()
+            self.assertEqual(rows[thread]["title"], title)
+            self.assertEqual(rows[f"{thread}_{part}"]["title"], title)
+            self.assertEqual(rows[other]["title"], "other words")
+            report = self.run_sync()
+            self.assertEqual((report.unchanged, self.remote.requests), (3, 0))
+        rename(other, "Both at once")
+        self.codex(other, "other words", "more")
+        report = self.run_sync()
+        self.assertEqual((report.sessions, report.problems), (1, []))
+        self.assertEqual(self.told_sessions()[other]["title"], "Both at once")
+        index.unlink()
+        self.run_sync()
+        self.assertEqual(self.remote.requests, 0)
+        self.assertEqual(self.told_sessions()[other]["title"], "Both at once")
+        self.assertEqual(self.archived()[thread], archived[thread])
+
+    def compress(self, path: Path) -> Path:
+        """Replace a rollout by a compressed one, as Codex does; the time is kept."""
+        if not shutil.which("zstd"):
+            self.skipTest("the program zstd makes the files")
+        packed = Path(f"{path}.zst")
+        command = ["zstd", "-q", "-f", "--rm", str(path), "-o", str(packed)]
+        found = path.stat()
+        subprocess.run(command, check=True)
+        os.utime(packed, ns=(found.st_atime_ns, found.st_mtime_ns))
+        return packed
+
+    def test_compressed_rollouts_are_archived_as_the_bytes_they_hold(self) -> None:
+        """And found under the same name when a resume writes the plain one back."""
+        parent, new, old, grown, agent = THREADS[:5]
+        about = {"parent_thread_id": parent}
+        raw = self.codex(new, "packed " * 50_000).read_bytes()
+        self.compress(self.codex(new, "packed " * 50_000))
+        path = self.codex(old, "was plain")
+        both = self.codex(grown, "one")
+        sub = self.codex(agent, "task", **about)
+        self.assertEqual(self.run_sync().problems, [])
+        self.assertEqual(self.archived()[new], raw)
+        for one in (path, sub):
+            self.compress(one)
+        self.codex(grown, "one", "two")
+        expected = both.read_bytes()
+        self.compress(both)
+        report = self.run_sync()
+        self.assertEqual((report.sessions, report.problems), (1, []))
+        self.assertLess(report.raw_bytes, len(expected))
+        self.assertEqual(self.archived()[grown], expected)
+        for unpacker in (fedmem.find_unpacker(), None):
+            with mock.patch("fedmem.find_unpacker", return_value=unpacker):
+                report = self.run_sync()
+            self.assertEqual((report.problems, report.unchanged), ([], 4))
+            self.assertEqual(self.remote.requests, 0)
+        back = self.codex(new, "packed " * 50_000, "resumed")
+        report = self.run_sync()  # the compressed one is still beside it
+        self.assertEqual((report.sessions, report.problems), (1, []))
+        self.assertLess(report.raw_bytes, 1_000)
+        self.assertEqual(self.archived()[new], back.read_bytes())
+        Path(f"{back}.zst").unlink()
+        report = self.run_sync()
+        self.assertEqual((report.unchanged, self.remote.requests), (4, 0))
+        self.assertEqual(set(self.archived()), {new, old, grown, f"{parent}.{agent}"})
+
+    def test_a_rename_of_a_compressed_thread_goes_up(self) -> None:
+        """Whichever of the two was uploaded; once."""
+        for name in THREADS[:2]:
+            path = self.codex(name, "hello")
+            if name == THREADS[0]:
+                self.run_sync()
+            self.compress(path)
+        self.run_sync()
+        index = Path(self.env["CODEX_HOME"], "session_index.jsonl")
+        rows = [{"id": name, "thread_name": "Renamed"} for name in THREADS[:2]]
+        index.write_bytes(to_jsonl(rows))
+        self.assertEqual(self.run_sync().problems, [])
+        titles = {row["title"] for row in self.told_sessions().values()}
+        self.assertEqual(titles, {"Renamed"})
+        self.assertEqual(self.run_sync().unchanged, 2)
+        self.assertEqual(self.remote.requests, 0)
+
+    def test_a_compressed_rollout_that_cannot_be_unpacked_is_a_problem(self) -> None:
+        """Torn, rubbish, or nothing here unpacks it; the rest goes up."""
+        good, torn, rubbish, empty = THREADS[:4]
+        self.codex(good)
+        noise = random.Random(7).randbytes(400_000).hex()
+        packed = self.compress(self.codex(torn, noise))
+        data = packed.read_bytes()
+        packed.write_bytes(data[: len(data) // 2])
+        for name, content in ((rubbish, b"rubbish"), (empty, b"")):
+            path = self.codex(name)
+            path.unlink()
+            Path(f"{path}.zst").write_bytes(content)
+        for _ in range(2):
+            report = self.run_sync()
+            self.assertEqual(set(self.archived()) - {empty}, {good})
+            for name in (torn, rubbish):
+                [said] = [p for p in report.problems if name in p]
+                self.assertRegex(said, r"(?i)zst|frame|format")
+            self.assertNotIn("last_success", self.state())
+        self.save("state.json", {})
+        with mock.patch("fedmem.find_unpacker", return_value=None):
+            report = self.run_sync()
+            self.assertRegex(report.problems[0], r"^3 compressed rollouts .*zstd")
+            self.assertEqual(len(report.problems), 1)
+        self.assertFalse(report.is_complete)
+        self.assertNotIn("last_success", self.state())
+
+    def test_a_compressed_rollout_is_masked_as_a_plain_one(self) -> None:
+        """With "redact"; and asked for no more afterwards."""
+        config = {"url": self.url(), "machine": "laptop", "redact": True}
+        self.save("config.json", config)
+        self.compress(self.codex(THREADS[0], carry("aws-key")))
+        self.assertEqual(self.run_sync().problems, [])
+        archived = self.archived()[THREADS[0]]
+        self.assertNotIn(SECRETS["aws-key"].encode(), archived)
+        self.assertIn(b"[redacted:aws-key]", archived)
+        self.assertEqual((self.run_sync().sessions, self.remote.requests), (0, 0))
+
+    def test_a_rewritten_rollout_waits_minutes_and_is_no_success_until_then(
+        self,
+    ) -> None:
+        """A migration writes the same name with other bytes, and Codex tells no end."""
+        first = self.codex(THREADS[0], "old form", "the rest").read_bytes()
+        self.assertEqual(self.main("sync").returncode, 0)
+        done = self.state()["last_success"]
+        path = self.codex(THREADS[0], "the new form", "the rest")
+        wait_for(lambda: fedmem.format_time(fedmem.utc_now()) > done, bool)
+        for _ in range(2):
+            said = self.main("sync")
+            self.assertEqual(said.returncode, 1)
+            self.assertIn(
+                f"{path}: what was uploaded of it has changed", said.stderr.decode()
+            )
+            self.assertIn(b"; 1 changed, waiting", said.stdout)
+            self.assertEqual(self.state()["last_success"], done)
+        self.assertEqual(set(self.archived().values()), {first})
+        path = self.codex(THREADS[0], "the new form", "the rest", "and it goes on")
+        with self.at(seconds=500):
+            report = self.run_sync()
+            self.assertEqual((len(report.waiting), report.sessions), (1, 0))
+            self.assertEqual(self.remote.requests, 0)
+        with self.at(seconds=610):
+            report = self.run_sync()
+        self.assertEqual((report.waiting, report.sessions), ([], 1))
+        self.assertNotEqual(self.state()["last_success"], done)
+        self.assertEqual(set(self.archived().values()), {first, path.read_bytes()})
+        self.assertNotIn("diverged_at", json.dumps(self.state()))
+
+    def test_what_a_wrong_clock_wrote_down_keeps_nothing_from_going_up(self) -> None:
+        """A transcript was rewritten in what it took for 2031."""
+        raw = with_cwd(make_transcript(5))
+        path = self.claude("s1", raw)
+        self.codex(THREADS[0], "first")
+        self.run_sync()
+        path.write_bytes(raw.replace(b"pelican1", b"heron999"))
+        rollout = self.codex(THREADS[0], "other", "second")
+        with self.at(year=2031):
+            self.assertEqual(len(self.run_sync().waiting), 2)
+            self.assertEqual(len(self.run_sync().waiting), 2)
+        report = self.run_sync()
+        self.assertEqual((report.sessions, report.waiting), (2, []))
+        archived = set(self.archived().values())
+        self.assertLessEqual({path.read_bytes(), rollout.read_bytes()}, archived)
 
     def test_a_full_disk_on_the_client_is_told(self) -> None:
         """The state cannot be saved; what went up stays."""
@@ -6830,6 +7690,51 @@ class HooksTest(ClientCase):
         fedmem.handle_hook(self.env, event, lambda: starts.append(3))
         self.assertEqual(starts, [1, 3])
 
+    def test_the_end_of_a_session_that_never_was_starts_nothing(self) -> None:
+        """`claude mcp list` ends one without a transcript; others are synced."""
+        starts: list[str] = []
+        there = self.claude("s1", with_cwd(make_transcript(1)))
+        spool = Path(self.env["MEMORY_SYNC_HOME"], "spool")
+        for name in fedmem.SPOOL_EVENTS:
+            for path, expected in (
+                (f"{there.parent}/none.jsonl", 0),
+                ("/nowhere/at/all/none.jsonl", 0),
+                (str(there), 1),
+                (None, 1),  # an older version that does not tell
+                (5, 1),
+            ):
+                event = {"hook_event_name": name, "session_id": "s1"}
+                event["transcript_path"] = path
+                data = json.dumps(event).encode()
+                said = fedmem.handle_hook(self.env, data, lambda: starts.append(""))
+                self.assertEqual(said, "")
+                self.assertEqual(len(starts), expected, (name, path))
+                found = list(spool.iterdir()) if spool.exists() else []
+                self.assertEqual(len(found), expected, (name, path))
+                starts.clear()
+                shutil.rmtree(spool, ignore_errors=True)
+
+    def test_a_clock_that_was_wrong_silences_nothing(self) -> None:
+        """It stood in 2031 at the last sync: Stop syncs again, and it is told."""
+        starts: list[int] = []
+        event = json.dumps({"hook_event_name": "Stop"}).encode()
+        state = Path(self.env["MEMORY_SYNC_HOME"], "state.json")
+        with self.at(year=2031):
+            self.run_sync()
+        for age_s, expected in ((-(10**8), 1), (-3_600, 1), (-5, 0), (5, 0), (900, 1)):
+            seen = time.time() - age_s
+            os.utime(state, (seen, seen))
+            fedmem.handle_hook(self.env, event, lambda: starts.append(1))
+            self.assertEqual(len(starts), expected, age_s)
+            starts.clear()
+        [said] = fedmem._silence_note(self.client())
+        self.assertIn("was on 2031-", said)
+        said = self.main("test").stdout.decode()
+        self.assertRegex(said, "(?m)^no  last complete sync +2031-")
+        self.run_sync()
+        self.assertEqual(fedmem._silence_note(self.client()), [])
+        self.assertRegex(self.main("test").stdout, rb"(?m)^ok  last complete sync ")
+
     def test_a_machine_that_fell_silent_is_told_at_the_next_start(self) -> None:
         """In the brief, where somebody reads it."""
         self.run_sync()
@@ -7018,6 +7923,484 @@ class SetupTest(ClientCase):
         with mock.patch("fedmem.os.path.isfile", return_value=False):
             self.assertEqual(fedmem.read_program(client), PROGRAM.read_bytes())
 
+    def test_a_server_below_a_path_is_asked_there_and_nowhere_else(self) -> None:
+        """At /mcp of that host is another service, which never sees a token."""
+        asked, elsewhere, real = set(), [], self.http
+
+        class Proxy(http.server.BaseHTTPRequestHandler):
+            """Hand /a/memory/ on to the server."""
+
+            def do_POST(self) -> None:
+                """Pass one request on."""
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if not self.path.startswith("/a/memory/"):
+                    elsewhere.append((self.path, self.headers.get("Authorization")))
+                    self.send_error(401)
+                    return
+                path = self.path.removeprefix("/a/memory")
+                asked.add(path)
+                status, _, data = real(self.command, path, body, **dict(self.headers))
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST
+
+            def log_message(self, *args: object) -> None:
+                """Say nothing."""
+
+        proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+        threading.Thread(target=proxy.serve_forever, args=(0.01,), daemon=True).start()
+        self.addCleanup(proxy.server_close)
+        self.addCleanup(proxy.shutdown)
+        base = f"http://127.0.0.1:{proxy.server_port}/a/memory"
+        self.claude("s1", with_cwd(make_transcript(2)))
+        event = {"hook_event_name": "SessionStart", "cwd": "/home/dev/shop"}
+        ping = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n'
+        for ending in ("/mcp", "/"):
+            with mock.patch.object(self, "url", return_value=base + ending):
+                done = self.install("--adopt")
+                self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(self.main("sync").returncode, 0)
+            hook = self.main("claude-hook", data=json.dumps(event).encode())
+            self.assertIn(b"[fedmem]", hook.stdout)
+            self.assertIn(b'"result":{}', self.main("stdio", data=ping).stdout)
+            self.assertRegex(self.main("test").stdout, rb"ok  clock ")
+            text = Path(self.env["CODEX_HOME"], "config.toml").read_text()
+            self.assertIn(f'url = "{base}/mcp"\n', text)
+            address = fedmem.Address(base + ending)
+            found = fedmem.fetch_path(address, "/fedmem.py", 20)
+            self.assertEqual(found, PROGRAM.read_bytes())
+        self.assertEqual(set(self.archived()), {"s1"})
+        self.assertEqual(elsewhere, [])
+        self.assertEqual(asked, {"/mcp", "/healthz", "/fedmem.py"})
+        address = fedmem.Address(f"http://127.0.0.1:{proxy.server_port}/b")
+        with self.assertRaisesRegex(fedmem.Refused, "HTTP 401 at /healthz"):
+            fedmem.fetch_path(address, "/healthz", 20)
+        self.assertEqual(elsewhere, [("/b/healthz", None)])
+
+    def times(self) -> dict[str, int]:
+        """Return when each file below HOME was written."""
+        return {name: os.stat(name).st_mtime_ns for name in self.files()}
+
+    def test_hooks_of_others_stay_entry_by_entry(self) -> None:
+        """In groups of theirs and of ours, whatever they are called."""
+        client = self.home_client()
+        own = fedmem.make_hooks(client)["Stop"]
+        theirs = [
+            {"type": "command", "command": command}
+            for command in (
+                "/home/kim/src/claude-hooks/banner.sh",
+                "notify-send done",
+                "cmux claude-hook stop",
+                "~/claude-hook-guard.sh",
+                "python3 /home/kim/.memory-sync/bin/memory_sync.py claude-hook",
+                f"{self.client_home}/bin/memory_sync.py sync",
+                f"python3 {self.client_home}-2/bin/memory_sync.py claude-hook",
+                f"python3 /mnt{self.client_home}/bin/memory_sync.py claude-hook",
+                f"tail {self.client_home}/log",
+            )
+        ]
+        odd = [{"type": "prompt", "prompt": "x"}, {"command": 5}, "text", None, 5]
+        old = {**own, "command": own["command"].replace("python", "gone/python")}
+        path = Path(self.env["CLAUDE_CONFIG_DIR"], "settings.json")
+        path.parent.mkdir()
+        for number, (groups, kept) in enumerate(
+            (
+                ([{"hooks": [hook]} for hook in theirs],) * 2,
+                ([{"matcher": "Bash", "hooks": theirs}],) * 2,
+                ([{"hooks": [theirs[0], own]}], [{"hooks": theirs[:1]}]),
+                (
+                    [{"matcher": "x", "hooks": [own, theirs[0], old, theirs[1]]}],
+                    [{"matcher": "x", "hooks": theirs[:2]}],
+                ),
+                ([{"hooks": [own]}, {"hooks": [own, old]}], None),
+                ([{"hooks": odd}, *odd, {"hooks": 5}, {"hooks": []}, {}],) * 2,
+                ([], None),
+            )
+        ):
+            more = {"PreToolUse": [{"matcher": "Bash", "hooks": theirs}], "Odd": 5}
+            value = {"model": "opus", "hooks": {**more, "Stop": groups}}
+            left = {**more, **({"Stop": kept} if kept else {})}
+            path.write_text(json.dumps(value))
+            for _ in range(2):
+                fedmem.apply_change(fedmem.plan_claude_hooks(client, self.env, False))
+                found = json.loads(path.read_text())["hooks"]
+                self.assertEqual(found.pop("Odd"), 5)
+                self.assertEqual(found.pop("PreToolUse"), more["PreToolUse"])
+                self.assertEqual(set(found), set(fedmem.HOOK_EVENTS))
+                text = json.dumps(found["Stop"])
+                self.assertEqual(text.count(json.dumps(own)), 1, number)
+                self.assertNotIn(json.dumps(old), text)
+            fedmem.apply_change(fedmem.plan_claude_hooks(client, self.env, True))
+            found = json.loads(path.read_text())
+            self.assertEqual(found, {"model": "opus", "hooks": left}, number)
+
+    def test_settings_of_another_shape_are_left_alone(self) -> None:
+        """No byte of them is changed, and it is said."""
+        path = Path(self.env["CLAUDE_CONFIG_DIR"], "settings.json")
+        path.parent.mkdir()
+        client = self.home_client()
+        for hooks in (
+            [],
+            "text",
+            5,
+            {"Stop": {"hooks": [{"type": "command", "command": "mine"}]}},
+            {"Stop": "mine"},
+            {"SessionEnd": 5},
+        ):
+            path.write_text(json.dumps({"hooks": hooks}))
+            for remove in (False, True):
+                changes, left = fedmem.plan_install(client, self.env, remove)
+                paths = {c.path for c in changes if c.before != c.after}
+                self.assertNotIn(str(path), paths, hooks)
+                self.assertIn('"SessionEnd"', "".join(left))
+
+    def home_client(self, home: str = "") -> fedmem.Client:
+        """Return the client that `install` makes here."""
+        address = fedmem.Address(self.url())
+        options = {"url": self.url(), "machine": "desk"}
+        home = home or self.client_home
+        return fedmem.Client(home, address, "desk", AI, SYNC, options)
+
+    @property
+    def client_home(self) -> str:
+        """Return the folder of the client's files."""
+        return self.env["MEMORY_SYNC_HOME"]
+
+    def test_what_install_made_is_gone_after_uninstall(self) -> None:
+        """No empty file of another program is left where there was none."""
+        Path(self.home, ".cursor").mkdir()
+        before = self.files()
+        self.assertEqual(self.install().returncode, 0)
+        self.assertEqual(self.main("install", "--uninstall").returncode, 0)
+        left = {n for n in set(self.files()) - set(before) if self.client_home not in n}
+        self.assertEqual(left - {str(self.table)}, set())
+        self.assertEqual(self.table.read_text(), "")
+
+    def test_a_second_install_writes_nothing_at_all(self) -> None:
+        """Not even the same bytes again: programs watch their files."""
+        script = Path(self.home, "tools/crontab")
+        calls = Path(self.home, "tools/calls")
+        script.write_text(script.read_text() + f'echo "$1" >> {calls}\n')
+        Path(self.home, ".cursor").mkdir()
+        self.assertEqual(self.install().returncode, 0)
+        self.assertEqual(calls.read_text().split(), ["-l", "-"])
+        calls.unlink()
+        files, times = self.files(), self.times()
+        for more in ((), ("--adopt",)):
+            done = self.install("--adopt", *more)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(calls.read_text().split(), ["-l"])
+            calls.unlink()
+            self.assertEqual(self.files(), files)
+            self.assertEqual(self.times(), times)
+            self.assertEqual(done.stdout.count(b"as it should be"), 4)
+
+    def test_what_was_chosen_survives_a_second_install(self) -> None:
+        """But pin and authority are of one server, and go with it."""
+        home = Path(self.client_home)
+
+        def plan(*more: str, **known: object) -> dict:
+            """Return what config.json is to hold."""
+            self.save("config.json", known)
+            args = fedmem.build_parser().parse_args(["install", "T", *more])
+            return fedmem.plan_config(str(home), {}, args)
+
+        chosen = {"redact": True, "auto_memory": False, "mine": [1, {"a": 2}]}
+        known = {"url": "https://a:1", "machine": "desk", **chosen}
+        sealed = {**known, "pin": "sha256//x", "ca": "/ca.pem"}
+        for more, before, expected in (
+            (("--url", "https://a:1"), sealed, sealed),
+            ((), sealed, sealed),
+            (("--url", "https://b:1"), sealed, {**known, "url": "https://b:1"}),
+            (
+                ("--url", "https://b:1", "--pin", "sha256//y"),
+                sealed,
+                {**known, "url": "https://b:1", "pin": "sha256//y"},
+            ),
+            (("--machine", "other"), sealed, {**sealed, "machine": "other"}),
+            (("--ca", "/other.pem"), sealed, {**sealed, "ca": "/other.pem"}),
+        ):
+            self.assertEqual(plan(*more, **before), expected, more)
+        self.save("config.json", {"url": self.url(), "machine": "desk", **chosen})
+        self.assertEqual(self.install("--adopt").returncode, 0)
+        found = json.loads((home / "config.json").read_text())
+        self.assertEqual({name: found[name] for name in chosen}, chosen)
+
+    # As Codex' users write them; what is said of others must stay.
+    CONFIGS = (
+        "",
+        "\n\n",
+        'model = "gpt-5"',
+        'model = "gpt-5"\r\n[profiles.x]\r\nmodel = "y"\r\n',
+        '[mcp_servers.docs]\ncommand = "npx"\n',
+        '[mcp_servers.docs] # mine\ncommand = "npx"\n[mcp_servers.docs.env]\nA = "1"',
+        '  [mcp_servers.fedmem2]\n  url = "http://x"\n',
+        '[mcp_servers.fedmem-old]\nurl = "http://x"\n',
+        '[ mcp_servers . docs ]\ncommand = "npx"\n',
+        '[mcp_servers."docs"]\ncommand = "npx"\n',
+        "['mcp_servers'.docs]\ncommand = 'npx'\n",
+        '["mcp_servers"]\n',
+        "[mcp_servers]\n",
+        '[mcp_servers]\ndocs = { command = "npx" }\n',
+        '[mcp_servers]\ndocs.command = "npx"\n',
+        'mcp_servers.docs.command = "npx"\n',
+        '"mcp_servers".docs.command = "npx"\n',
+        "mcp_servers = {}\n",
+        'mcp_servers = { docs = { command = "npx", args = ["-y", "docs"] } }\n',
+        '[mcp_servers]\nfedmem = { url = "http://x" }\n',
+        '[mcp_servers]\nfedmem.url = "http://x"\n',
+        'mcp_servers.fedmem.url = "http://x"\n',
+        '[mcp_servers."fedmem"]\nurl = "http://x"\n',
+        "[mcp_servers.'fedmem']\nurl = 'http://x'\n",
+        '[ mcp_servers . fedmem ]\nurl = "http://x"\n',
+        '[mcp_servers.fedmem]\nurl = "http://x"\n',
+        '[mcp_servers.fedmem.env]\nA = "1"\n',
+        "[[mcp_servers]]\na = 1\n",
+        "[[mcp_servers.docs]]\na = 1\n",
+        "mcp_servers = 5\n",
+        'text = """\n[mcp_servers.fedmem]\n"""\n',
+        "text = '''\n[mcp_servers.docs]\n'''\n",
+        "# mcp_servers.fedmem is set elsewhere\n",
+        '[projects."/x"]\ntrust_level = "trusted"',
+        '[mcp_servers.docs]\ncommand = "npx"\n\n[projects."/x"]\ntrusted = true\n',
+    )
+
+    def test_codex_reads_what_install_leaves_however_it_was_written(self) -> None:
+        """Our server and all that was there, or the file as it was and a sentence;
+        also where Python cannot read TOML."""
+        path = Path(self.env["CODEX_HOME"], "config.toml")
+        path.parent.mkdir()
+        client, taken = self.home_client(), collections.Counter()
+        for text, has_parser in itertools.product(self.CONFIGS, (True, False)):
+            path.write_bytes(text.encode())
+            blocked = {} if has_parser else {"tomllib": None}
+            with mock.patch.dict(sys.modules, blocked):
+                try:
+                    change = fedmem.plan_codex(client, self.env, False)
+                except fedmem.BadRequest as e:
+                    self.assertIn("left as it is", str(e))
+                    continue
+                taken[has_parser] += 1
+                fedmem.apply_change(change)
+                again = fedmem.plan_codex(client, self.env, False)
+                self.assertEqual(again.before, again.after, text)
+                removed = fedmem.plan_codex(client, self.env, True)
+            left = removed.after or ""
+            self.assertEqual(left.rstrip("\r\n"), text.rstrip("\r\n"))
+            if tomllib:
+                known, found = tomllib.loads(text), tomllib.loads(change.after)
+                self.assertIn("url", found["mcp_servers"].pop("fedmem"))
+                found = {n: v for n, v in found.items() if v or n in known}
+                self.assertEqual(found, known, text)
+        self.assertGreater(taken[False], 8)
+        self.assertGreaterEqual(taken[True], taken[False])
+
+    def test_what_codex_makes_of_our_block_is_still_ours_and_the_rest_is_not(
+        self,
+    ) -> None:
+        """As 0.171.0 does: `codex features enable` puts its table before the comment
+        that ends the file, `codex mcp add` writes all servers anew, without the comment
+        above ours."""
+        path = Path(self.env["CODEX_HOME"], "config.toml")
+        path.parent.mkdir()
+        client, head = self.home_client(), 'model = "x"\n'
+        end = fedmem.TOML_END
+        block = fedmem.format_codex(client)
+        url, headers = (line.partition(" = ") for line in block.splitlines()[2:4])
+        pairs = headers[2].strip("{} ").replace('", "', '"\n"').replace('" = "', ' = "')
+        anew = f"[mcp_servers.fedmem]\nurl = {url[2]}\n\n[mcp_servers.fedmem."
+        anew += f"http_headers]\n{re.sub('(?m)^.', '', pairs)}\n\n"
+        docs = '[mcp_servers.docs]\ncommand = "npx"\n'
+        features = "[features]\napps = true\n"
+        for theirs, text in (
+            (features, f"{head}\n{block.replace(end, chr(10) + features + end)}"),
+            (docs, f"{head}\n{anew}{docs}{end}"),
+            (docs + features, f"{head}\n{anew}{docs}\n{features}{end}"),
+            (docs, f"{head}\n{docs}\n{anew}{end}\n"),
+            ("", f"{head}\n{anew}{end}\n"),
+        ):
+            for has_parser in (True, False):
+                path.write_text(text)
+                blocked = {} if has_parser else {"tomllib": None}
+                with mock.patch.dict(sys.modules, blocked):
+                    removed = fedmem.plan_codex(client, self.env, True).after
+                    fedmem.apply_change(fedmem.plan_codex(client, self.env, False))
+                    again = fedmem.plan_codex(client, self.env, False)
+                self.assertEqual(again.before, again.after, text)
+                for part in (head, *theirs.splitlines()):
+                    self.assertIn(part, removed)
+                    self.assertIn(part, again.after)
+                self.assertNotIn("fedmem", removed)
+                self.assertNotIn(AI, removed)
+                if tomllib:
+                    found, wanted = map(tomllib.loads, (again.after, head + theirs))
+                    self.assertEqual(tomllib.loads(removed), wanted)
+                    own = tomllib.loads(block)["mcp_servers"]
+                    wanted.setdefault("mcp_servers", {}).update(own)
+                    self.assertEqual(found, wanted)
+
+    def commands(self, client: fedmem.Client) -> Iterator[tuple[str, list[str]]]:
+        """Yield every way in which a system starts what was scheduled, as words."""
+        [line] = [li for li in self.table.read_text().splitlines() if "fedmem" in li]
+        line = re.sub(r"\\%", "%", re.match(r"(?:\\%|[^%])*", line)[0])  # crontab(5)
+        yield "cron", ["sh", "-c", line.split(" ", 5)[5]]
+        unit = fedmem.format_units(client)["fedmem-sync.service"]
+        line = re.search(r"(?m)^ExecStart=(.*)$", unit)[1]
+        self.assertNotRegex(line.replace("%%", "").replace("$$", ""), "[%$]")
+        yield "systemd", shlex.split(line.replace("%%", "%").replace("$$", "$"))
+        plist = plistlib.loads(fedmem.format_launchd(client))
+        yield "launchd", plist["ProgramArguments"]
+        task = fedmem.format_schtasks(client, False)[-1]
+        yield "schtasks", [a or b for a, b in re.findall(r'"([^"]*)"|(\S+)', task)]
+
+    def test_every_start_knows_the_folders_that_the_installation_saw(self) -> None:
+        """Cron and hooks have no CLAUDE_CONFIG_DIR, CODEX_HOME, MEMORY_SYNC_HOME; and
+        no character in a path ends a command."""
+        self.env = {
+            **self.env,
+            "MEMORY_SYNC_HOME": f"{self.home}/a 50% $HOME it's \u00fc/client",
+            "CLAUDE_CONFIG_DIR": f"{self.home}/work claude",
+            "CODEX_HOME": f"{self.home}/work-codex",
+        }
+        done = self.install()
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        client = self.client()
+        bare = {"HOME": self.home, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+        for number, (name, words) in enumerate(self.commands(client)):
+            self.claude(f"{name}-s", with_cwd(make_transcript(number + 1)))
+            self.codex(THREADS[number], name)
+            run = subprocess.run
+            done = run(words, env=bare, capture_output=True, cwd="/", timeout=60)
+            self.assertEqual(done.returncode, 0, (name, done.stderr))
+            found = self.archived()
+            self.assertIn(f"{name}-s", found)
+            self.assertIn(THREADS[number], found)
+        settings = Path(self.env["CLAUDE_CONFIG_DIR"], "settings.json")
+        hooks = json.loads(settings.read_text())["hooks"]
+        command = hooks["SessionStart"][0]["hooks"][0]["command"]
+        event = {"hook_event_name": "SessionStart", "cwd": self.home}
+        done = subprocess.run(
+            command, shell=True, env=bare, input=json.dumps(event).encode(),
+            capture_output=True, cwd="/",
+        )  # fmt: skip
+        self.assertIn(b"[fedmem]", done.stdout)
+        self.assertFalse(Path(self.home, ".memory-sync").exists())
+        with mock.patch.dict(os.environ, {"HOME": self.home, **self.env}):
+            with mock.patch("fedmem.read_crontab", lambda: self.table.read_text()):
+                self.assertIn("crontab", fedmem.find_schedule())
+        files = self.files()
+        self.assertEqual(self.install("--adopt").returncode, 0)
+        changed = [n for n, data in self.files().items() if files.get(n) != data]
+        self.assertEqual(changed, [])
+        start = [sys.executable, client.path("bin", "memory_sync.py"), "install"]
+        done = subprocess.run(
+            [*start, "--uninstall"], env={**bare, "PATH": self.env["PATH"]},
+            capture_output=True, cwd="/",
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertNotIn("fedmem", self.table.read_text())
+        for name in (settings, Path(self.env["CODEX_HOME"], "config.toml")):
+            self.assertNotIn("fedmem", name.read_text() if name.exists() else "")
+
+    def test_hooks_are_our_own_whatever_the_folder_is_called(self) -> None:
+        """A second install puts none beside them, and uninstall takes them out."""
+        path = Path(self.env["CLAUDE_CONFIG_DIR"], "settings.json")
+        for name in ("a b", "it's", 'a"b', "50%", "$HOME", "a\\b", "ü", "#x", "(x)"):
+            client = self.home_client(f"{self.home}/{name}/.memory-sync")
+            plan = fedmem.plan_claude_hooks
+            fedmem.apply_change(plan(client, self.env, False))
+            again = plan(client, self.env, False)
+            self.assertEqual(again.after, again.before, name)
+            self.assertIsNone(plan(client, self.env, True).after, name)
+            path.unlink()
+
+    def test_variables_that_are_set_go_before_those_that_were_seen(self) -> None:
+        """And only those of other tools are kept; what is no text is nothing."""
+        places = {"CLAUDE_CONFIG_DIR": "/seen/claude", "CODEX_HOME": "/seen/codex"}
+        home = {"MEMORY_SYNC_HOME": self.client_home}
+        for kept, given, expected in (
+            (places, {}, places),
+            (places, {"CODEX_HOME": "/now"}, {**places, "CODEX_HOME": "/now"}),
+            (places, {"CODEX_HOME": ""}, places),
+            ({"PATH": "/evil", "CODEX_HOME": 5}, {}, {}),
+            ("text", {}, {}),
+            (None, {"CODEX_HOME": "/now"}, {"CODEX_HOME": "/now"}),
+        ):
+            self.save("config.json", {"environment": kept})
+            with mock.patch.dict(os.environ, {**home, **given}, clear=True):
+                self.assertEqual(fedmem.client_environment(), {**home, **expected})
+        args = fedmem.build_parser().parse_args(["install", "T", "--url", "http://h"])
+        with mock.patch.dict(os.environ, {"HOME": "/home/kim"}):
+            seen = {"CODEX_HOME": "~/codex", "CLAUDE_CONFIG_DIR": "rel"}
+            found = fedmem.plan_config("/nowhere", seen, args)["environment"]
+        cwd = os.path.join(os.getcwd(), "rel")
+        expected = {"CODEX_HOME": "/home/kim/codex", "CLAUDE_CONFIG_DIR": cwd}
+        self.assertEqual(found, expected)
+
+    def test_a_crontab_of_any_bytes_stays_byte_for_byte(self) -> None:
+        """But for our line; a line of ours that is old is replaced."""
+        client = self.home_client()
+        old = b"*/15 * * * * /gone/python x sync # fedmem sync\n"
+        for before in (
+            b"# g\xe4rtner\n0 3 * * * true\n",
+            b"\xff\xfe\x80\n\n\n",
+            "# gärtner\r\n0 3 * * * date +\\%F\n".encode(),
+            b"MAILTO=kim\n@daily true",
+            b"",
+        ):
+            self.table.write_bytes(before + b"\n" * (before[-1:] not in b"\n") + old)
+            with mock.patch.dict(os.environ, PATH=self.env["PATH"]):
+                fedmem._use_cron(client, remove=False)
+                found = self.table.read_bytes()
+                fedmem._use_cron(client, remove=True)
+            self.assertTrue(found.startswith(before), found)
+            self.assertEqual(found.count(fedmem.CRON_MARK.encode()), 1)
+            self.assertNotIn(b"/gone/", found)
+            self.assertEqual(
+                self.table.read_bytes().rstrip(b"\n"), before.rstrip(b"\n")
+            )
+
+    def test_words_of_a_unit_are_quoted_as_systemd_reads_them(self) -> None:
+        """Specifiers and variables too (systemd.service, "Command lines")."""
+        for word, expected in (
+            ("/usr/bin/python3", "/usr/bin/python3"),
+            ("/a b", '"/a b"'),
+            ("/50%", "/50%%"),
+            ("/$HOME/${x}", "/$$HOME/$${x}"),
+            ('/a"b', '"/a\\"b"'),
+            ("/it's", '"/it\'s"'),
+            ("/a\\b", '"/a\\\\b"'),
+            ("/a\tb % $", '"/a\tb %% $$"'),
+            ("/ü", "/ü"),
+        ):
+            self.assertEqual(fedmem._quote_unit(word), expected)
+
+    def test_a_schedule_whose_python_is_gone_is_told(self) -> None:
+        """An upgrade or a removed venv took it; `test` says what to do."""
+        client = self.home_client()
+        places = {"PATH": self.env["PATH"], "HOME": self.home}
+        patch = mock.patch.dict(os.environ, places)
+        patch.start()
+        self.addCleanup(patch.stop)
+        fedmem._use_cron(client, remove=False)
+        self.assertIn("crontab, every 15", fedmem.find_schedule())
+        table = self.table.read_text()
+        self.assertIn(sys.executable, table)
+        for python, gone in (
+            ("/gone/bin/python3", "/gone/bin/python3"),
+            ("'/gone 50\\%/it'\"'\"'s/python3'", "/gone 50%/it's/python3"),
+        ):
+            self.table.write_text(table.replace(sys.executable, python))
+            said = re.escape(f"its Python is gone ({gone}); run install again")
+            with self.assertRaisesRegex(fedmem.NotFound, said):
+                fedmem.find_schedule()
+        self.table.write_text("0 1 * * * mine\n")
+        with self.assertRaisesRegex(fedmem.NotFound, "no crontab line"):
+            fedmem.find_schedule()
+
     def test_a_dry_run_writes_nothing(self) -> None:
         """It says what it would do."""
         before = self.files()
@@ -7136,6 +8519,122 @@ class ReadingTest(ClientCase):
         done = self.main("read", "nobody")
         self.assertEqual(done.returncode, 1)
         self.assertIn(b"No workspace has a session", done.stderr)
+
+    def printed(
+        self, *arguments: str, encoding: str = "utf-8", isatty: bool = False
+    ) -> tuple[int, bytes]:
+        """Return the exit code of a command and the bytes it printed to a stream of
+        some encoding, a pipe or a terminal."""
+        made, make = io.BytesIO(), fedmem.Remote
+        made.isatty = lambda: isatty
+
+        def keep(*args: object, **more: object) -> fedmem.Remote:
+            """Return a door to the server that is closed in the end."""
+            remote = make(*args, **more)
+            self.addCleanup(remote.close_all)
+            return remote
+
+        streams = [io.TextIOWrapper(made, encoding) for _ in range(2)]
+        patches = dict(zip(("sys.stdout", "sys.stderr"), streams, strict=True))
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mock.patch.dict(os.environ, self.env))
+            stack.enter_context(mock.patch.object(fedmem, "Remote", keep))
+            stack.enter_context(mock.patch("fedmem.set_up_logging"))
+            for name, stream in patches.items():
+                stack.enter_context(mock.patch(name, stream))
+            code = fedmem.main(list(arguments))
+            for stream in streams:
+                stream.flush()
+        data = made.getvalue()
+        for stream in streams:
+            stream.detach()
+        return code, data
+
+    def test_output_is_utf_8_whatever_the_system_takes_a_pipe_for(self) -> None:
+        """Of a Western or Japanese Windows, of cron; a terminal gets what it knows."""
+        said = "→ ⟦日本⟧ naïve 👩‍💻 end"
+        self.send("s1", content=claude_line("user", f"login {said}").decode())
+        self.put("a.md", f"# pelican {said}\n")
+        bad = self.claude("bad 名", with_cwd(make_transcript(1)))
+        for encoding in ("cp1252", "cp932", "ascii", "utf-8"):
+            for command in (
+                ("sessions",),
+                ("read", "s1"),
+                ("read", "--json", "s1"),
+                ("search", "login"),
+                ("search", "--notes", "pelican"),
+            ):
+                code, data = self.printed(*command, encoding=encoding)
+                self.assertEqual(code, 0, data)
+                self.assertIn(said, data.decode("utf-8"), (encoding, command))
+                code, data = self.printed(*command, encoding=encoding, isatty=True)
+                self.assertEqual(code, 0, data)
+                self.assertIn(
+                    "login" if "--notes" not in command else "pelican",
+                    data.decode(encoding),
+                )
+            code, data = self.printed("sync", encoding=encoding)
+            self.assertEqual(code, 1)
+            self.assertIn(str(bad), data.decode("utf-8"))
+            event = {"hook_event_name": "SessionStart", "cwd": "/home/dev/shop"}
+            asked = mock.Mock(buffer=io.BytesIO(json.dumps(event).encode()))
+            with mock.patch("sys.stdin", asked):
+                code, data = self.printed("claude-hook", encoding=encoding)
+            brief = json.loads(data.decode("utf-8"))["hookSpecificOutput"]
+            self.assertIn(said, brief["additionalContext"])
+        bad.unlink()
+        self.env["PYTHONIOENCODING"] = "ascii"
+        self.assertIn(said, self.main("read", "s1").stdout.decode("utf-8"))
+
+    def test_nothing_but_text_reaches_a_terminal(self) -> None:
+        """Whatever a web page wrote into a transcript: no title of the window, no
+        hidden link, no bell; newlines and tabs stay."""
+        evil = (
+            "\x1b[31mlogin\x1b[0m \x1b]0;owned\x07title\x1b]8;;http://x\x1b\\\\link "
+            "\x9b2Jc1 \x9d0;x\x9cosc \x1bc \x07\x08\x7f\x85 a\tb\x00\x0b\x0c\x0e "
+            "end\r\nsecond\x1b"
+        )
+        lines = claude_line("user", evil) + claude_line("assistant", evil)
+        summary = {"type": "ai-title", "aiTitle": evil, "sessionId": "s1"}
+        self.send("s1", content=(lines + to_jsonl([summary])).decode())
+        self.put("a.md", f"# pelican {evil}\n")
+        bad = self.claude("bad\x1b[2J\x07\n\x9b", with_cwd(make_transcript(1)))
+        control = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+        for command in (
+            ("sessions",),
+            ("read", "s1"),
+            ("search", "login"),
+            ("search", "--notes", "pelican"),
+            ("sessions", "--json"),
+            ("read", "--json", "s1"),
+            ("search", "--json", "login"),
+            ("search", "--json", "--notes", "pelican"),
+            ("read", "\x1b[2Jnobody"),
+            ("read", "\x1b[2Jno/body"),
+            ("sync",),
+        ):
+            code, data = self.printed(*command)
+            text = data.decode("utf-8")
+            expected = 1 if command[-1] == "sync" or "no" in command[-1][4:] else 0
+            self.assertEqual(code, expected, text)
+            self.assertEqual(control.findall(text), [], command)
+            if "login" in command or "s1" in command:
+                self.assertIn("login", text)
+                self.assertIn("end", text)
+        self.assertIn(r"bad\x1b[2J", text)
+        bad.unlink()
+        out = Path(self.home, "out")
+        args = ("export", "--root", self.root, "--markdown", "--to", str(out))
+        code, data = self.printed(*args)
+        self.assertEqual((code, control.findall(data.decode())), (0, []), data)
+        pages = [p for p in out.rglob("*") if p.is_file()]
+        self.assertEqual(len(pages), 2)
+        for page in pages:
+            text = page.read_bytes().decode("utf-8")
+            self.assertEqual(control.findall(text), [], page)
+            self.assertIn("login", text)
+            self.assertIn("a\tb", text)
+            self.assertIsNone(control.search(str(page.relative_to(out))))
 
     def test_a_manifest_is_made_for_a_project(self) -> None:
         """Registered, with the memory folder of the tool in it."""
