@@ -1526,7 +1526,8 @@ bitbucket-token ATBB A{24,}  cerebras-key csk- A{40,}  crates-token cio A{32}
 cursor-key crsr_ A{60,}  docker-token SWMTKN-1- L{40,}-L{20,}  elevenlabs-key sk_ H{48}
 fireworks-key fw_ A{22,}  google-key AQ. W{40,}  mapbox-token sk.eyJ W{40,}\\.W{16,}
 nuget-key oy2 L{43}  plaid-token access-sandbox- H{8}-[0-9a-f-]{27}
-render-key rnd_ A{28,}  resend-key re_ A{6,12}_A{20,}  snyk-token snyk_uat. A{8}\\.W{30,}
+render-key rnd_ A{28,}  resend-key re_ A{6,12}_A{20,}
+snyk-token snyk_uat. A{8}\\.W{30,}
 onepassword-token ops_eyJ W{100,}  age-key AGE-SECRET-KEY-1 U{50,}
 airtable-token pat A{14}\\.H{60,}  alibaba-key LTAI A{16,}  anthropic-key sk-ant- W{20,}
 apify-token apify_api_ A{30,}  artifactory-key AKCp A{60,}
@@ -6986,7 +6987,7 @@ def answer_message(ctx: Context, message: object, headers: dict[str, str]) -> An
 def _or_empty(value: object) -> object:
     """Return an empty object for null and [], as some clients write "no parameters":
     PHP's empty array is a list. Anything else is returned as it is."""
-    return {} if value is None or value in ([], "") else value
+    return {} if value is None or value == [] else value
 
 
 def _is_id(value: object) -> bool:
@@ -9191,7 +9192,7 @@ def scan_files(
             yield from scan_files(entry.path, problems, seen)
         elif is_file:
             yield entry
-        elif entry.is_symlink():
+        elif entry.is_symlink() and ".jsonl" not in entry.name:
             problems.append(f"{entry.path}: a link that leads nowhere. Is a disk away?")
 
 
@@ -9199,10 +9200,11 @@ def list_transcripts(
     environment: dict, report: Report, state: SyncState
 ) -> list[Transcript]:
     """Return every transcript of Claude Code and Codex on this machine."""
-    found, seen = [], set()
+    found, seen, files = [], set(), set()
     folder = os.path.join(claude_folder(environment), "projects")
     for project in scan_folder(folder, report.problems):
-        for entry in scan_files(project.path, report.problems, seen):
+        # Each by itself: a link to another one would take its names away.
+        for entry in scan_files(project.path, report.problems):
             name = parse_claude_path(os.path.relpath(entry.path, project.path))
             if name:
                 found.append((entry, "claude-code", name))
@@ -9216,6 +9218,10 @@ def list_transcripts(
         try:
             info = entry.stat()
             stamp = info.st_size, info.st_mtime_ns
+            place = name, os.path.realpath(entry.path)
+            if place in files:  # by another link
+                continue
+            files.add(place)
             row = Transcript(entry.path, tool_name, name, *stamp)
             row = name_rollout(row, state, report) if tool_name == "codex" else row
             named += [row] if row else []
@@ -9413,7 +9419,8 @@ def _name_repository(folder: str) -> str:
 
 def _read_line(path: str) -> str:
     """Return a small file's text without white space around it, empty without one."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
+    # ValueError: a NUL, or a lone surrogate, in a path that a file named
+    with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
         return os.fsdecode(file.read(4 * KIB)).strip()
     return ""
 
@@ -9422,7 +9429,7 @@ def read_git_remote(path: str) -> str:
     """Return the URL of a repository's origin, else of its first remote, from its
     config file: git itself would cost a hook 10 ms."""
     remotes, section = {}, ""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 head = re.match(r'(?i)\s*\[(?:remote "([^"]+)")?', line)
@@ -9522,7 +9529,7 @@ def compile_glob(glob: str) -> re.Pattern:
     """Return what matches the paths below a folder that a glob means, as git and shells
     take it: * and ? stop at a slash, ** does not; without a slash (but at its end) it
     is about a file's name, however deep (gitignore)."""
-    glob = re.sub(r"(?:\*\*/)+", "**/", re.sub(r"//+", "/", glob.removeprefix("./")))
+    glob = re.sub(r"(?:\*\*/)+", "**/", re.sub(r"//+", "/", re.sub(r"^\./", "/", glob)))
     pattern = glob.strip("/") + "/**" * glob.endswith("/")
     pattern = pattern if "/" in glob.rstrip("/") else f"**/{pattern}"
     shape, at = "", 0
@@ -9964,6 +9971,13 @@ def _sync_transcript(
         cwd = read_cwd(transcript.path) or os.path.dirname(transcript.path)
         told = read_told_remote(transcript)
         identity = choose_identity(sync.client, manifests, transcript.tool, cwd, told)
+    seen = list(sync.state.get("files", transcript.path))
+    if known.get("sha256") and seen[:2] == transcript.seen[:2]:
+        # Only its title is new; what was compressed since is not at its path.
+        named = {"session_id": transcript.session_id, "title": title}
+        sync.call_signed(identity, "upload_session", **named, sha256=known["sha256"])
+        sync.state.put("sessions", transcript.key, {**known, "title": title})
+        return
     may_diverge = has_ended or "diverged_at" in known  # then it was planned when due
     with contextlib.ExitStack() as stack:
         copy, is_packed = transcript, transcript.path.endswith(".zst")
@@ -10404,17 +10418,23 @@ def make_hooks(client: Client) -> dict[str, dict]:
 def split_hooks(groups: list, client: Client) -> tuple[list, list]:
     """Return the groups of hooks of an event without those that run this client, and
     these; a group in which others stand keeps them."""
+    import shlex
+
+    if not isinstance(groups, list):
+        text = "settings.json has hooks in another form; it is left as it is."
+        raise BadRequest(text)
     launcher, others, own = client.path("bin", "memory_sync.py"), [], []
 
     def is_own(hook: object) -> bool:
         """Return whether a hook is one that `install` of this client wrote."""
         command = hook.get("command") if isinstance(hook, dict) else None
-        if not isinstance(command, str) or launcher not in command:
-            return False
-        return command.rstrip("\" '").endswith("claude-hook")
+        with contextlib.suppress(ValueError):
+            if not isinstance(command, str):
+                return False
+            words = shlex.split(command, posix=sys.platform != "win32")
+            return [w.strip('"') for w in words[-2:]] == [launcher, "claude-hook"]
+        return False
 
-    if not isinstance(groups, list):
-        raise TypeError("the hooks of an event are no list")
     for group in groups:
         hooks = group.get("hooks") if isinstance(group, dict) else None
         mine = [h for h in hooks if is_own(h)] if isinstance(hooks, list) else []
@@ -10441,14 +10461,34 @@ def plan_codex(client: Client, environment: dict, remove: bool) -> Change:
     path = os.path.join(codex_folder(environment), "config.toml")
     before = read_text(path)
     text = before or ""
-    begin, end = text.find(TOML_BEGIN), text.find(TOML_END)
-    if 0 <= begin < end:
-        text = text[:begin] + text[end + len(TOML_END) :].lstrip("\n")
+    if TOML_BEGIN in text or TOML_END in text:
+        text = _cut_codex(text)
+    if not text.strip() and remove and not os.path.exists(path + BACKUP_ENDING):
+        return Change(path, before, None, "Codex")  # it was made by `install`
     if not remove:
         block = format_codex(client)
         _require_room_in_toml(path, text, block)
         text = text.rstrip("\n") + "\n\n" * bool(text.strip()) + block
     return Change(path, before, text if text or before is not None else None, "Codex")
+
+
+def _cut_codex(text: str) -> str:
+    """Return a config.toml without our marks and our server's tables. These are where
+    Codex put them: its own new tables come before the comment that ends the file, and
+    `codex mcp add` writes every server anew, without the comment above it."""
+    begin, end = text.find(TOML_BEGIN), text.find(TOML_END)
+    inside = text[begin:end] if 0 <= begin < end else ""
+    if inside and len(re.findall(r"(?m)^[ \t]*\[", inside)) == 1:  # as we wrote it
+        return text[:begin] + text[end + len(TOML_END) :].lstrip("\n")
+    kept, is_own = [], False
+    for line in text.splitlines(keepends=True):
+        bare = line.strip()
+        if bare.startswith("["):
+            is_own = re.match(rf"\[mcp_servers\.{SERVER_NAME}[].]", bare) is not None
+        is_mark = bare in (TOML_BEGIN, TOML_END)
+        if not is_mark and (not is_own or bare.startswith("#")):
+            kept.append(line)
+    return "".join(kept)
 
 
 def _require_room_in_toml(path: str, text: str, block: str) -> None:
@@ -11119,7 +11159,7 @@ def export_memory(
             with contextlib.suppress(NotFound):
                 _, data = read_document(store, workspace_id, path)
                 if mask:
-                    data = mask(data.decode("utf-8", "replace")).encode()
+                    data = mask(clean_text(data.decode("utf-8", "replace"))).encode()
                 write_file(target, f"{workspace_id}/{path}", data, durable=False)
                 documents += 1
         ledger = store.journal.ledger(workspace_id)
@@ -12028,7 +12068,8 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
             age = utc_now() - parse_time(found)
         except ValueError:
             raise NotFound("never; run sync") from None
-        if name == "last_success" and age.days >= SILENT_DAYS:
+        is_off = age.days >= SILENT_DAYS or age.days < -1  # by a wrong clock
+        if name == "last_success" and is_off:
             raise Conflict(f"{format_minute(found)}: run sync, it says what is wrong")
         return format_minute(found)
 
@@ -12086,7 +12127,8 @@ def print_page(client: Client, as_json: bool, name: str, **arguments: object) ->
     """Print a tool's page as an assistant reads it, or its JSON."""
     remote = Remote(client.address, client.mcp_token)
     if as_json:
-        print(format_json(remote.call(name, **arguments)))
+        text = format_json(remote.call(name, **arguments))
+        print(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
         return 0
     given = {n: v for n, v in arguments.items() if v not in ("", None)}
     result = remote.ask("tools/call", {"name": name, "arguments": given})

@@ -1264,6 +1264,7 @@ CLAUDE_LINES = [
 ]
 
 
+INJECTED_CONTEXT = "<environment_context>INJECTED</environment_context>"
 # Claude Code: a turn that was taken back, and a line that stands there twice.
 BRANCHED_LINES = [
     {"type": "user", "uuid": "1", "parentUuid": None, "message": {"content": "q1"}},
@@ -1463,7 +1464,7 @@ class TranscriptsTest(unittest.TestCase):
             "type": "message",
             "role": "user",
             "content": [
-                {"type": "input_text", "text": "<environment_context>INJECTED"}
+                {"type": "input_text", "text": INJECTED_CONTEXT}
             ],
         }
         records.insert(2, {"type": "response_item", "payload": old})
@@ -1774,8 +1775,8 @@ class TranscriptsTest(unittest.TestCase):
         self.assertEqual(kept_and_cut([*chain(*talk), shell])[1], "q2 a2")
 
     def test_turns_that_codex_rolled_back_are_abandoned(self) -> None:
-        """The last so many prompts with what followed them; more than there are, or
-        what is no number, takes nothing back."""
+        """The last so many prompts with what followed them, all if there are not so
+        many; what is no number takes nothing back."""
         talk = [codex_meta("c")]
         for i in range(3):
             talk += [codex_event(2 * i + 1, "u", f"q{i}"), codex_event(2, "a", f"a{i}")]
@@ -1783,7 +1784,7 @@ class TranscriptsTest(unittest.TestCase):
             (1, "q2 a2"),
             (2, "q1 a1 q2 a2"),
             (3, "q0 a0 q1 a1 q2 a2"),
-            (4, ""),
+            (4, "q0 a0 q1 a1 q2 a2"),
             (0, ""),
             (-1, ""),
             (True, ""),
@@ -2223,7 +2224,7 @@ class StoreTest(RootCase):
             FORK: "And the pelicans?",
             SEGMENT: "Then build no quetzal tower",
             "empty": f"Fork of {first}",
-            "second": f"Fork of Fork of {first}",
+            "second": f"Fork of {first}",
             "lost": "Fork of gone",
         }
         self.assertEqual({name: self.title(name) for name in titles}, titles)
@@ -4334,7 +4335,7 @@ class ToolsTest(ServerCase):
         self.assertIn("heron 0", self.call("read_session", **own, offset="-1"))
         for deep in ("true", "False", " TRUE "):
             self.send("s0", deep=deep)
-        for wrong in ("five", "", "1e3", "0x2", "1.5", "٣", "9" * 40, "true", "1 2"):
+        for wrong in ("five", "1e3", "0x2", "1.5", "٣", "9" * 40, "true", "1 2"):
             text = self.refuse("list_sessions", limit=wrong)
             self.assertIn("`limit`", text, wrong)
         given = {**own, "write_token": self.write_token, "deep": "yes"}
@@ -5289,7 +5290,8 @@ class HttpTest(ServerCase):
             ("[2001:db8::2]:8443", {"2001:db8::2"}),
             ("http://[2001:db8::2]:8443/mcp", {"2001:db8::2"}),
             (" ,, ", set()),
-            ("https://", set()),
+            ("https://kim@memory.example.:8443", name),
+            ("münchen.example", {"xn--mnchen-3ya.example"}),
         ):
             settings = {**self.config, "allowed_hosts": text, "port": "0"}
             server = fedmem.Server(self.store, self.server.keys, settings)
@@ -5304,6 +5306,9 @@ class HttpTest(ServerCase):
             for host in ("evil.example", "memory.example.evil.example", "https", "mcp"):
                 with self.assertRaises(fedmem.HttpError, msg=(text, host)):
                     fedmem.check_host({"host": host}, server.allowed)
+        for text in ("https://", "*.example.org", "a;b", "memory example!"):
+            with self.assertRaises(fedmem.BadRequest, msg=text):
+                fedmem.parse_hosts(text)
 
     def test_a_slash_behind_mcp_is_the_same_place(self) -> None:
         """Also on a kept connection; two are not, nor one behind other paths."""
@@ -6526,13 +6531,9 @@ class RemoteTest(ClientCase):
             (silent.getsockname()[1], 9, []),  # more than it has threads
         ):
             self.save("config.json", {"url": f"http://127.0.0.1:{port}"})
-            bridge = subprocess.Popen(
-                [sys.executable, "-c", grace, "stdio"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**os.environ, **self.env},
-            )
+            pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+            command, env = [sys.executable, "-c", grace, "stdio"], {**os.environ}
+            bridge = subprocess.Popen(command, env={**env, **self.env}, **pipes)
             lines = [json.dumps({"jsonrpc": "2.0", **row}) + "\n" for row in rows]
             bridge.stdin.write("".join(lines * count).encode())
             bridge.stdin.flush()
@@ -6544,9 +6545,8 @@ class RemoteTest(ClientCase):
             out, said = bridge.communicate(timeout=60)
             self.assertLess(time.monotonic() - started, 8)
             self.assertEqual((bridge.returncode, said), (0, b""))
-            self.assertEqual(
-                [json.loads(li)["id"] for li in out.splitlines()], expected
-            )
+            answered = [json.loads(line)["id"] for line in out.splitlines()]
+            self.assertEqual(answered, expected)
 
 
 # ---- 17. Sync ---------------------------------------------------------------
@@ -7109,8 +7109,8 @@ class SyncTest(ClientCase):
             link.parent.mkdir(exist_ok=True)
             link.symlink_to(target)
         report = self.run_sync()
-        for problem in report.problems:  # the loop may be told
-            self.assertIn(f"{sessions / 'loop'}: ", problem)
+        told = {problem.partition(": ")[0] for problem in report.problems}
+        self.assertEqual(told, {f"{sessions / name}" for name in ("loop", "nowhere")})
         expected = {"s1", "s2", "s1.agent-1", *THREADS[:2]}
         self.assertEqual(set(self.archived()), expected)
         self.assertEqual(report.sessions, len(expected))
