@@ -1684,7 +1684,7 @@ _SHAPES = (
     (
         "password-option",
         " -",  # -u, -U, -sSu, --user
-        r"(?<![\w-])-(?:[a-zA-Z]{0,8}[uU]|-user|-proxy-user)[ =]?[\"']?"
+        r" -(?:[a-zA-Z]{0,8}[uU]|-user|-proxy-user)[ =]?[\"']?"
         r"[^\s:\"'/]{1,64}:(?P<guess>[^\s\"'@\\]{8,256})",
     ),
     *(

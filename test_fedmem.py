@@ -60,7 +60,7 @@ import time
 import unittest
 import urllib.parse
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -6588,6 +6588,15 @@ GIT_NAMES = {
 }
 
 
+GIT_PLACES = {  # by the repository that git says they are in
+    "shop": "shop shop/main shop/deep/refunds shop/.bare shop/.bare/refs/heads",
+    "till": "till.git till.git/objects hotfix",
+    "sep": "sep sep-other",
+    "plain": "plain plain/src/deep plain/gone/deep plain-feat plain-pruned",
+    "lib": "plain/lib",
+}
+
+
 class SyncPlanTest(unittest.TestCase):
     """What is there, and what is to be done: pure functions."""
 
@@ -6746,6 +6755,32 @@ class SyncPlanTest(unittest.TestCase):
             done = subprocess.run(command, env=env, check=True, capture_output=True)
             return done.stdout.decode().strip()
 
+        self.lay_out(root, git)
+        for repository, places in GIT_PLACES.items():
+            for place in places.split():
+                cwd = os.path.join(root, place)
+                expected = (repository, f"host.example/acme/{repository}")
+                self.assertEqual(fedmem.identify_project(cwd), expected, place)
+                if os.path.isdir(cwd) and place != "plain-pruned":
+                    said = git("config --get remote.origin.url", place)
+                    self.assertEqual(fedmem.normalise_remote(said), expected[1], place)
+        same = (
+            ("shop", "shop/main", "shop/deep/refunds", "shop/.bare"),
+            ("till.git", "till.git/objects", "hotfix"),
+            ("plain", "plain-feat", "plain-pruned"),
+        )
+        for places in same:
+            found = {fedmem.find_repository(f"{root}/{p}") for p in places}
+            self.assertEqual(len(found), 1, found)
+            [(folder, config)] = found
+            Path(config).write_text("[core]\n")  # no remote any more: its path tells
+            for place in places:
+                got = fedmem.identify_project(f"{root}/{place}")
+                self.assertEqual(got[1], folder, place)
+
+    def lay_out(self, root: str, git: Callable) -> None:
+        """Make a repository of each layout, and its worktrees."""
+
         def name(place: str, repository: str) -> None:
             """Give a repository a remote of its name."""
             git(f"remote set-url origin git@host.example:acme/{repository}.git", place)
@@ -6772,43 +6807,6 @@ class SyncPlanTest(unittest.TestCase):
         git(f"-c protocol.file.allow=always submodule add -q {root}/seed lib", "plain")
         name("plain/lib", "lib")
         os.makedirs(f"{root}/plain/src/deep")
-        for place, repository in (
-            ("shop", "shop"),
-            ("shop/main", "shop"),
-            ("shop/deep/refunds", "shop"),
-            ("shop/.bare", "shop"),
-            ("shop/.bare/refs/heads", "shop"),
-            ("till.git", "till"),
-            ("till.git/objects", "till"),
-            ("hotfix", "till"),
-            ("sep", "sep"),
-            ("sep-other", "sep"),
-            ("plain", "plain"),
-            ("plain/src/deep", "plain"),
-            ("plain/gone/deep", "plain"),
-            ("plain-feat", "plain"),
-            ("plain-pruned", "plain"),
-            ("plain/lib", "lib"),
-        ):
-            cwd = os.path.join(root, place)
-            expected = (repository, f"host.example/acme/{repository}")
-            self.assertEqual(fedmem.identify_project(cwd), expected, place)
-            if os.path.isdir(cwd) and place != "plain-pruned":
-                said = git("config --get remote.origin.url", place)
-                self.assertEqual(fedmem.normalise_remote(said), expected[1], place)
-        same = (
-            ("shop", "shop/main", "shop/deep/refunds", "shop/.bare"),
-            ("till.git", "till.git/objects", "hotfix"),
-            ("plain", "plain-feat", "plain-pruned"),
-        )
-        for places in same:
-            found = {fedmem.find_repository(f"{root}/{p}") for p in places}
-            self.assertEqual(len(found), 1, found)
-            [(folder, config)] = found
-            Path(config).write_text("[core]\n")  # no remote any more: its path tells
-            for place in places:
-                got = fedmem.identify_project(f"{root}/{place}")
-                self.assertEqual(got[1], folder, place)
 
     def test_a_git_file_that_leads_nowhere_harms_nothing(self) -> None:
         """Rubbish, a loop, a folder that is gone, none of which may be read."""
@@ -7057,21 +7055,10 @@ class SyncTest(ClientCase):
         self.assertEqual(code, 0)
         archived = self.archived()
         self.claude("s1", with_cwd(make_transcript(5)), "/a")
-        folders = (
-            projects.parent,
-            projects,
-            sub.parent,
-            sub.parent / "s2",
-            sub.parent / "s2/subagents",
-            sub.parent / "memory",
-            sessions.parent,
-            sessions,
-            sessions / "2026",
-            sessions / "2026/11/24",
-            sessions.parent / "archived_sessions",
-            notes,
-            notes / "deep",
-        )
+        folders = [projects.parent, projects, notes, notes / "deep", sub.parent]
+        folders += [sub.parent / name for name in ("s2", "s2/subagents", "memory")]
+        folders += [sessions.parent, sessions, sessions / "2026", sessions / "2026/11/24"]
+        folders.append(sessions.parent / "archived_sessions")
         # With 0600 names may be read, and no more.
         changes = list(itertools.product(folders, (0o000, 0o600)))
         for change, row in zip(changes, sync(*changes), strict=True):
