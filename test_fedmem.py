@@ -7057,8 +7057,8 @@ class SyncTest(ClientCase):
         self.claude("s1", with_cwd(make_transcript(5)), "/a")
         folders = [projects.parent, projects, notes, notes / "deep", sub.parent]
         folders += [sub.parent / name for name in ("s2", "s2/subagents", "memory")]
-        folders += [sessions.parent, sessions, sessions / "2026", sessions / "2026/11/24"]
-        folders.append(sessions.parent / "archived_sessions")
+        folders += [sessions.parent / name for name in ("", "archived_sessions")]
+        folders += [sessions / name for name in ("", "2026", "2026/11/24")]
         # With 0600 names may be read, and no more.
         changes = list(itertools.product(folders, (0o000, 0o600)))
         for change, row in zip(changes, sync(*changes), strict=True):
