@@ -778,12 +778,13 @@ def temp_prefix(name: str) -> str:
 
 @contextlib.contextmanager
 def replace_file(
-    root: str, relative: str, durable: bool = True
+    root: str, relative: str, durable: bool = True, is_named: bool = True
 ) -> Iterator[io.BufferedWriter]:
     """Give a temp file that takes the place of `relative` when the block ends well.
 
     Before returning, file and directory are synced (not with durable=False: for
-    caches only). When the block raises, the old file stays and the temp file goes.
+    caches only; with is_named=False the caller syncs the directory). When the block
+    raises, the old file stays and the temp file goes.
     """
     parent, name = split_path(relative)
     temp = temp_prefix(name) + secrets.token_hex(8)
@@ -801,13 +802,13 @@ def replace_file(
             with contextlib.suppress(OSError):
                 os.unlink(temp, dir_fd=handle)
             raise
-        if durable:
+        if durable and is_named:
             os.fsync(handle)
 
 
-def write_file(root: str, relative: str, data: bytes, durable: bool = True) -> None:
-    """Replace a file by `data`, durably unless told otherwise."""
-    with replace_file(root, relative, durable) as file:
+def write_file(root: str, relative: str, data: bytes, *how: bool) -> None:
+    """Replace a file by `data`, durably unless told otherwise, as replace_file."""
+    with replace_file(root, relative, *how) as file:
         file.write(data)
 
 
@@ -2645,9 +2646,11 @@ class Ledger:
 
 
 class Ticket:
-    """Hold one write that waits for its journal line, and what became of it."""
+    """Hold one write that waits for its folder to be synced and for its journal line,
+    and what became of it."""
 
-    def __init__(self, *about: object):
+    def __init__(self, folder: str, *about: object):
+        self.folder = folder
         self.about = about
         self.is_done = False
         self.error: FedmemError | None = None
@@ -2756,9 +2759,11 @@ class Journal:
         size: int,
         sha256: str,
         actor: str,
+        folder: str = "",
     ) -> None:
-        """Commit a write: return when its line is on the disk; raise StorageFailed."""
-        ticket = Ticket(workspace_id, action, path, size, sha256, actor)
+        """Commit a write: return when its line is on the disk, and before it the names
+        in `folder`; raise StorageFailed."""
+        ticket = Ticket(folder, workspace_id, action, path, size, sha256, actor)
         self._waiting.append(ticket)
         with self._commit_lock:  # who has it finds a whole queue, or was in another's
             if not ticket.is_done:
@@ -2782,6 +2787,9 @@ class Journal:
 
     def _write(self, fd: int, tickets: list[Ticket]) -> None:
         """Append the lines of some tickets behind all there are, durably."""
+        for folder in {ticket.folder for ticket in tickets} - {""}:
+            with directory(self._root, folder) as handle:
+                os.fsync(handle)
         with self._lock:
             self._read(fd)
             start, seq = self._offset, self.last_seq
@@ -3046,7 +3054,7 @@ class Store:
         if not session or (session.archive_size, session.archive_tail) != there:
             session = scan_archive(self.root, relative)
             with contextlib.suppress(FedmemError):  # a cache; the next reader tries too
-                write_file(self.root, record, format_session(session), durable=False)
+                write_file(self.root, record, format_session(session), False)
         kept = signature, session
         self._keep(self._sessions, relative, kept, SESSION_CACHE_ENTRIES)
         return session
@@ -3177,13 +3185,14 @@ def read_document(
         return _read_version(store, workspace_id, path, version)
     relative = f"workspaces/{workspace_id}/{document_path(path)}"
     try:
-        data = read_file(store.root, relative)
+        with keep_folders():
+            data = read_file(store.root, relative)
+            found = stat_file(store.root, relative)
     except NotFound:
         raise NotFound(
             f"There is no document {path!r} in workspace {workspace_id!r}. "
             "list_knowledge shows what it has; versions_of shows what it had."
         ) from None
-    found = stat_file(store.root, relative)
     modified = format_mtime(found.st_mtime if found else 0)
     return Document(path, len(data), hash_bytes(data), modified), data
 
@@ -3269,9 +3278,11 @@ def write_document(
             _require_digest(path, old, if_sha256)
             if old is not None:
                 _keep_version(store, workspace_id, path, relative, old)
-            write_file(store.root, relative, content)
+            # The folder is synced with the journal, once for all who wrote there.
+            write_file(store.root, relative, content, True, False)
         action = "created" if old is None else "updated"
-        store.journal.append(workspace_id, action, inner, size, sha256, actor)
+        args = inner, size, sha256, actor, split_path(relative)[0]
+        store.journal.append(workspace_id, action, *args)
         status = action if old != content else "unchanged"
         return Receipt(status, path, size, sha256)
 
@@ -3900,7 +3911,7 @@ def _write_archive(
     store.forget_session(target)
     record = format_session(session)
     with contextlib.suppress(FedmemError):  # a cache; the next reader writes it
-        write_file(store.root, record_path(target), record, durable=False)
+        write_file(store.root, record_path(target), record, False)
     return Archive(upload.workspace_id, path, session), scanner
 
 
@@ -11160,7 +11171,7 @@ def export_memory(
                 _, data = read_document(store, workspace_id, path)
                 if mask:
                     data = mask(clean_text(data.decode("utf-8", "replace"))).encode()
-                write_file(target, f"{workspace_id}/{path}", data, durable=False)
+                write_file(target, f"{workspace_id}/{path}", data, False)
                 documents += 1
         ledger = store.journal.ledger(workspace_id)
         for session_id, paths in list(ledger.sessions.items()):
