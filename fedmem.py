@@ -9140,7 +9140,7 @@ def list_transcripts(
 def name_rollout(
     transcript: Transcript, state: SyncState, report: Report
 ) -> Transcript | None:
-    """Return a Codex rollout under its session's name, a sub-agent's as <parent>.<name>;
+    """Return a Codex rollout under its session's name, a sub-agent's <parent>.<name>;
     None for a compressed one beside the plain one, or one that cannot be read here."""
     path, name = transcript.path, transcript.session_id
     if path.endswith(".zst"):
