@@ -77,6 +77,8 @@ import random
 import re
 import secrets
 import select
+import shlex
+import shutil
 import signal
 import socket
 import socketserver
@@ -475,8 +477,7 @@ def strip_escapes(text: str) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Return text that does nothing to a terminal but write: newlines and tabs are the
-    only control characters left."""
+    """Return text without control characters but newlines and tabs, for a terminal."""
     return _CONTROLS.sub("", strip_escapes(text).replace("\r\n", "\n"))
 
 
@@ -526,34 +527,13 @@ class LogFormatter(logging.Formatter):
         return "\n".join(f"| {escape_controls(line)}" for line in lines)
 
 
-class LineHandler(logging.StreamHandler):
-    """Write log lines to standard error; systemd's journal adds its own times."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stderr)
-        self._day = "" if "JOURNAL_STREAM" in os.environ else "%Y-%m-%dT%H:%M:%S "
-        form = "%(asctime)s%(message)s" if self._day else "%(message)s"
-        self.setFormatter(LogFormatter(form, self._day))
-
-    def write_line(self, text: str) -> None:
-        """Write a line as it is, without the record that takes twice its time."""
-        with self.lock, contextlib.suppress(OSError, ValueError):  # nobody listens
-            self.stream.write(f"{time.strftime(self._day)}{text}\n")
-            self.stream.flush()
-
-
-def log_line(text: str) -> None:
-    """Log a line that comes with every request as log.info does, and faster."""
-    handler = log.handlers[0] if log.handlers else None
-    if isinstance(handler, LineHandler):
-        handler.write_line(text)
-    else:
-        log.info("%s", text)
-
-
 def set_up_logging() -> None:
-    """Send the log to standard error."""
-    log.handlers[:] = [LineHandler()]
+    """Send the log to standard error; systemd's journal adds its own times."""
+    day = "" if "JOURNAL_STREAM" in os.environ else "%Y-%m-%dT%H:%M:%S "
+    form = "%(asctime)s%(message)s" if day else "%(message)s"
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter(form, day))
+    log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False
 
@@ -608,11 +588,8 @@ def disk_errors(relative: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def directory(root: str, relative: str, create: bool = False) -> Iterator[int]:
-    """Hold a descriptor of a directory below `root`; raise OSError.
-
-    Follow no symbolic link. With `create` make what is missing, each level synced
-    into its parent before it is used.
-    """
+    """Hold a descriptor of a directory below `root`, no link followed; raise OSError.
+    With `create` what is missing is made, each level synced into its parent first."""
     with keep_folders():
         yield _open_folder(_kept.folders, root, relative, create)
 
@@ -730,9 +707,8 @@ def sign_file(root: str, relative: str) -> tuple | None:
 
 
 def glance_file(root: str, relative: str) -> tuple | None:
-    """Return what changes whenever a file is replaced, None when there is none: in a
-    tenth of sign_file's time, for folders are not looked at for links. It may say that
-    a copy in memory is still right, and nothing else."""
+    """Return what changes whenever a file is replaced, None when there is none: ten
+    times as fast as sign_file, for folders are not looked at for links; for caches."""
     try:
         found = os.lstat(f"{root}/{relative}")
     except OSError:
@@ -748,8 +724,7 @@ def read_tail(root: str, relative: str) -> str:
 
 
 def list_directory(root: str, relative: str) -> list[tuple[str, os.stat_result]]:
-    """Return name and stat of what is in a directory, sorted; empty without one.
-    Symbolic links, sockets and the like are left out."""
+    """Return name and stat of the files and folders in a directory, sorted; or []."""
     try:
         with directory(root, relative) as handle, os.scandir(handle) as entries:
             found = [(e.name, e.stat(follow_symlinks=False)) for e in entries]
@@ -770,8 +745,7 @@ def walk_files(root: str, relative: str) -> Iterator[tuple[str, os.stat_result]]
 
 
 def temp_prefix(name: str) -> str:
-    """Return how the temp files of a name begin; those of one session's archives and
-    records begin alike, for they share a lock."""
+    """Return how temp files of a name begin, alike for what shares a session's lock."""
     stem = re.split(r"~|\.jsonl\.gz$|\.json$|\.title$", name)[0]
     return f"{TEMP_MARK}{hash_text(stem)[:12]}-"
 
@@ -780,12 +754,9 @@ def temp_prefix(name: str) -> str:
 def replace_file(
     root: str, relative: str, durable: bool = True, is_named: bool = True
 ) -> Iterator[io.BufferedWriter]:
-    """Give a temp file that takes the place of `relative` when the block ends well.
-
-    Before returning, file and directory are synced (not with durable=False: for
-    caches only; with is_named=False the caller syncs the directory). When the block
-    raises, the old file stays and the temp file goes.
-    """
+    """Give a temp file that takes the place of `relative` when the block ends well;
+    else the old file stays. Synced unless durable=False (for caches only), and its
+    directory with it unless is_named=False, where the caller does that."""
     parent, name = split_path(relative)
     temp = temp_prefix(name) + secrets.token_hex(8)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
@@ -838,15 +809,13 @@ def copy_file(
         while data := copy.read(MIB):
             copied.update(data)
     if copied.digest() != hasher.digest():
-        raise Damaged(
-            f"The copy of {relative!r} is not what was written. Check the disk."
-        )
+        text = f"The copy of {relative!r} is not what was written. Check the disk."
+        raise Damaged(text)
     return True
 
 
 def link_file(root: str, relative: str, to_root: str, target: str = "") -> bool:
-    """Give a file a second name, at the same place below another root or at `target`;
-    return False where the disk refuses hard links."""
+    """Link a file below another root, or at `target`; return False where refused."""
     (parent, name), (to, to_name) = split_path(relative), split_path(target or relative)
     with disk_errors(relative), directory(root, parent) as old:
         with directory(to_root, to, create=True) as new:
@@ -864,15 +833,12 @@ def link_file(root: str, relative: str, to_root: str, target: str = "") -> bool:
 
 def remove_tree(path: str) -> None:
     """Remove a folder by its plain path, with all that is in it."""
-    import shutil  # only who keeps backups needs it
-
     with disk_errors(path):
         shutil.rmtree(path)
 
 
 def sync_folders(root: str, relative: str) -> None:
-    """Sync every directory from a file's own up to `root`: what a killed writer had
-    renamed or made, and not yet synced. What is missing is passed over."""
+    """Sync every directory that is there, from a file's own up to `root`."""
     while relative:
         relative = split_path(relative)[0]
         with contextlib.suppress(NotFound), disk_errors(relative):
@@ -899,8 +865,7 @@ def remove_file(root: str, relative: str) -> None:
 
 
 def remove_temps(root: str, relative: str) -> None:
-    """Remove what a killed writer of `relative` left beside it. The caller holds the
-    lock of that path, so no living writer's temp file is among them."""
+    """Remove what a killed writer of `relative` left; the caller holds its lock."""
     parent, name = split_path(relative)
     for found, _ in list_directory(root, parent):
         if found.startswith(temp_prefix(name)):
@@ -908,8 +873,7 @@ def remove_temps(root: str, relative: str) -> None:
 
 
 def write_private(path: str, data: bytes) -> None:
-    """Replace a file by its plain path, whole or not at all, for its owner's eyes only:
-    the client's way to write, on every system. Raise StorageFailed."""
+    """Replace a client's file, whole, for its owner only; raise StorageFailed."""
     temp = f"{path}.{secrets.token_hex(4)}.tmp"
     with disk_errors(path):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -929,8 +893,7 @@ def write_private(path: str, data: bytes) -> None:
 
 @contextlib.contextmanager
 def exclusive_file(path: str) -> Iterator[bool]:
-    """Hold a file by its plain path for this process and tell whether that succeeded;
-    the system lets go of it when the process ends, however it ends."""
+    """Hold a file while this process lives, and tell whether that succeeded."""
     with disk_errors(path):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         file = open(path, "a+b")
@@ -952,12 +915,10 @@ def exclusive_file(path: str) -> Iterator[bool]:
 
 class FileLock:
     """One advisory lock file, for threads, processes and machines alike.
-
     POSIX locks belong to the process and fall with the first descriptor closed, so
     the file is opened once, and again only when its disk was away; a thread lock stands
     before it. The system is asked, again and again, and never waited for: CephFS keeps
-    a lock for ever whose holder was killed while it waited (ceph-fuse 16.2).
-    """
+    a lock for ever whose holder was killed while it waited (ceph-fuse 16.2)."""
 
     def __init__(self, root: str, relative: str):
         self._root = root
@@ -985,8 +946,7 @@ class FileLock:
 
     @contextlib.contextmanager
     def hold(self, wait: bool = True) -> Iterator[int | None]:
-        """Hold the lock and give its descriptor; None if it is held and not `wait`.
-        Raise Gone when it is not to be had in LOCK_WAIT_S."""
+        """Give the descriptor, None if held and not `wait`; raise Gone in the end."""
         import fcntl  # not on Windows, where no server runs
 
         end = time.monotonic() + (LOCK_WAIT_S if wait else 0)
@@ -1014,8 +974,7 @@ class FileLock:
             self._thread_lock.release()
 
     def _try(self) -> int | None:
-        """Return the lock file's descriptor when it is locked now, None when somebody
-        else holds it; one that its disk forgot is opened again."""
+        """Return the descriptor when it is locked now, None when others hold it."""
         import fcntl
 
         with disk_errors(self._relative):
@@ -1049,8 +1008,7 @@ class FileLock:
 
 
 def cut_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of `chunks` in blocks of at most BLOCK_BYTES, each cut after
-    the last line end within that many bytes; the same bytes give the same blocks."""
+    """Yield `chunks` in blocks of at most BLOCK_BYTES, cut alike after lines."""
     pending = bytearray()
     for chunk in chunks:
         pending += chunk
@@ -1069,8 +1027,7 @@ def compress_block(block: bytes) -> bytes:
 
 
 def compress_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each block and its gzip member. Threads work ahead of the reader: zlib lets
-    go of the interpreter's lock, and compressing is most of what an upload takes."""
+    """Yield each block and its gzip member; threads work ahead of the reader."""
     first = list(itertools.islice(blocks, 2)) or [b""]  # nothing is an empty member
     if len(first) < 2:
         yield from ((block, compress_block(block)) for block in first)
@@ -1087,8 +1044,7 @@ def compress_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def unpack_member(data: bytes, max_bytes: int) -> bytes:
-    """Return what exactly one gzip member holds; raise BadRequest when it is not one,
-    TooLarge when it holds more than `max_bytes` (a bomb is not unpacked further)."""
+    """Return what exactly one gzip member holds; raise BadRequest, TooLarge."""
     unpacker = zlib.decompressobj(31)
     try:
         raw = unpacker.decompress(data, max_bytes + 1)
@@ -1147,12 +1103,6 @@ class Workspace:
     created_at: str = ""
 
 
-def format_workspace(workspace: Workspace) -> bytes:
-    """Return the bytes of an identity.json."""
-    text = json.dumps(dataclasses.asdict(workspace), ensure_ascii=False, indent=1)
-    return text.encode("utf-8", "replace") + b"\n"
-
-
 def parse_workspace(value: object) -> Workspace | None:
     """Return the workspace in an identity.json's value, None when it is not one."""
     names = [field.name for field in dataclasses.fields(Workspace)]
@@ -1168,11 +1118,6 @@ def parse_workspace(value: object) -> Workspace | None:
 Entry = collections.namedtuple(
     "Entry", "seq time workspace action path size sha256 actor"
 )
-
-
-def format_entry(entry: Entry) -> bytes:
-    """Return a journal line."""
-    return encode_json(entry._asdict()) + b"\n"
 
 
 def parse_entry(line: bytes) -> Entry | None:
@@ -1192,24 +1137,11 @@ def parse_entry(line: bytes) -> Entry | None:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Document:
-    """Describe one stored text: an overview or a piece of knowledge."""
+# One stored text: an overview or a piece of knowledge.
+Document = collections.namedtuple("Document", "path size sha256 modified")
 
-    path: str
-    size: int
-    sha256: str
-    modified: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Receipt:
-    """Promise that a write is durable."""
-
-    status: str
-    path: str
-    size: int
-    sha256: str
+# The promise that a write is durable.
+Receipt = collections.namedtuple("Receipt", "status path size sha256")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1294,9 +1226,9 @@ class Option:
     """Describe one setting of the server."""
 
     variable: str
-    default: str
     help: str
     flag: str = ""
+    default: str = ""
 
     @property
     def name(self) -> str:
@@ -1305,40 +1237,32 @@ class Option:
 
 
 OPTIONS = (
-    Option(
-        "MCP_TOKEN", "", "bearer token of AI clients; made at first start when not set"
-    ),
-    Option(
-        "SYNC_TOKEN", "", "bearer token of sync clients; made at first start likewise"
-    ),
+    Option("MCP_TOKEN", "bearer token of AI clients; made at first start when not set"),
+    Option("SYNC_TOKEN", "bearer token of sync clients; made at first start likewise"),
     Option(
         "OLD_TOKENS",
-        "",
         "tokens that are still valid for a while, as `token rotate` writes them",
     ),
     Option(
         "MEMORY_ROOT",
-        "",
         f"root of all data; {DATA_ROOT} if it is there and writable, else {HOME_ROOT}",
         "--root",
     ),
-    Option("PORT", str(DEFAULT_PORT), "listen port; 0 takes any free one", "--port"),
-    Option("HOST", "127.0.0.1", "listen address", "--host"),
-    Option("WORKERS", "1", "processes that share the port", "--workers"),
+    Option("PORT", "listen port; 0 takes any free one", "--port", str(DEFAULT_PORT)),
+    Option("HOST", "listen address", "--host", "127.0.0.1"),
+    Option("WORKERS", "processes that share the port", "--workers", "1"),
     Option(
         "ALLOWED_HOSTS",
-        "",
         "names besides the loopback ones that requests may be addressed to, "
         "separated by commas; ports do not count",
         "--allowed-hosts",
     ),
     Option(
         "CACHE_DIR",
-        "",
         "folder of the search index, on this machine's own disk; MEMORY_ROOT/_cache",
         "--cache-dir",
     ),
-    Option("REDACT", "on", "mask secrets in what AI clients read: on or off"),
+    Option("REDACT", "mask secrets in what AI clients read: on or off", default="on"),
 )
 
 
@@ -1358,9 +1282,8 @@ def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, 
         raise BadRequest(f"REDACT must be on or off, not {settings['redact']!r}.")
     for name in ("mcp_token", "sync_token"):
         if not re.fullmatch(r"[!-~]{0,512}", settings[name]):
-            raise BadRequest(
-                f"{name.upper()} may hold printable ASCII only, no blanks."
-            )
+            text = f"{name.upper()} may hold printable ASCII only, no blanks."
+            raise BadRequest(text)
     if settings["mcp_token"] and settings["mcp_token"] == settings["sync_token"]:
         raise BadRequest("MCP_TOKEN and SYNC_TOKEN must differ: they open other doors.")
     has_data_root = os.path.isdir(DATA_ROOT) and os.access(DATA_ROOT, os.W_OK)
@@ -2368,9 +2291,7 @@ class TranscriptScanner:
         """Return how many things it remembers of the transcript."""
         return len(self._numbers) + len(self.repeats) + len(self._answered)
 
-    def feed(
-        self, block: bytes, archive_offset: int, known: int | None = None
-    ) -> None:
+    def feed(self, block: bytes, archive_offset: int, known: int | None = None) -> None:
         """Take the next block, whose gzip member begins at `archive_offset`; with
         `known` the last one, which has grown behind so many bytes."""
         if known is not None:
@@ -2604,8 +2525,7 @@ def session_of(path: str) -> str:
 
 
 def thread_of(session_id: str) -> str:
-    """Return the conversation that a session is a part of: Codex goes on in a second
-    file after a rewind, whose name has a later UUID behind the thread's."""
+    """Return a session's thread: a part behind a rewind has a later UUID after it."""
     return session_id[:36] if _PART.fullmatch(session_id) else session_id
 
 
@@ -2658,12 +2578,10 @@ class Ticket:
 
 class Journal:
     """Guard the append-only list of committed writes and what follows from it.
-
     Other processes and machines append too: refresh() reads on from where the last one
     ended. Network file systems promise that what one closed another sees when it opens
     the file, and no more: so it is opened under its lock, and synced and closed before
-    the lock is given back; one of those who wait does that for all of them.
-    """
+    the lock is given back; one of those who wait does that for all of them."""
 
     def __init__(self, root: str):
         self.ledgers: dict[str, Ledger] = {}
@@ -2701,8 +2619,7 @@ class Journal:
         self._file_lock.close()
 
     def refresh(self) -> int:
-        """Read the lines appended since the last look; return the last one's number.
-        Raise Gone when the journal is not there: then nothing is."""
+        """Read what was appended since; return the last line's number; raise Gone."""
         try:
             with disk_errors(JOURNAL_FILE):
                 # A size that is out of date is older: what it hides comes next time.
@@ -2798,7 +2715,7 @@ class Journal:
         now, entries = format_time(utc_now()), []
         for ticket in tickets:
             entries.append(Entry(seq + 1 + len(entries), now, *ticket.about))
-        lines = [format_entry(entry) for entry in entries]
+        lines = [encode_json(entry._asdict()) + b"\n" for entry in entries]
         data = b"".join(lines)
         try:
             if os.pwrite(fd, data, start) != len(data):
@@ -2823,8 +2740,7 @@ class Journal:
 
 
 class Registry:
-    """Guard the list of workspaces; the identity.json files are its truth, and a
-    journal line tells every process when it changed."""
+    """Guard the list of workspaces; the identity.json files are its truth."""
 
     def __init__(self, root: str, journal: Journal):
         self._root = root
@@ -2854,14 +2770,13 @@ class Registry:
             self._workspaces, self._seen, self._signature = found, seen, signature
 
     def refresh(self) -> None:
-        """Read the registry again when its file is another one. Who holds its lock asks
-        for that: what was mended after a kill is in no line of the journal."""
+        """Read the registry again when its file is another one, say after a kill."""
         if sign_file(self._root, REGISTRY_FILE) != self._signature:
             self.load()
 
     def save(self) -> None:
         """Write the registry's file, durably."""
-        rows = [dataclasses.asdict(w) for _, w in sorted(self._workspaces.items())]
+        rows = [vars(workspace) for _, workspace in sorted(self._workspaces.items())]
         text = json.dumps({"workspaces": rows}, ensure_ascii=False, indent=1)
         write_file(self._root, REGISTRY_FILE, text.encode("utf-8", "replace") + b"\n")
 
@@ -2912,7 +2827,8 @@ class Registry:
         identity = f"workspaces/{workspace.workspace_id}/identity.json"
         with self._lock:
             self.all()
-            write_file(self._root, identity, format_workspace(workspace))
+            row = json.dumps(vars(workspace), ensure_ascii=False, indent=1)
+            write_file(self._root, identity, row.encode("utf-8", "replace") + b"\n")
             self._workspaces = {**self._workspaces, workspace.workspace_id: workspace}
             self.save()
 
@@ -2943,10 +2859,7 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, workspace_id: str, path: str, action: str) -> Iterator[None]:
-        """Hold the lock of a path; first mend what a killed holder left undone.
-
-        The lock file names the path in flight until the block ends well.
-        """
+        """Hold the lock of a path, named in it; mend first what a kill left undone."""
         note = {"workspace": workspace_id, "path": path, "action": action}
         with keep_folders(), self.lock_of(workspace_id, path).hold() as fd:
             self._mend(fd)
@@ -3039,8 +2952,7 @@ class Store:
         return Document(path, found.st_size, sha256, format_mtime(found.st_mtime))
 
     def load_session(self, workspace_id: str, path: str) -> Session:
-        """Return what an archive holds, from memory, its record, or the archive
-        itself when the record is missing or of other bytes; raise NotFound, Damaged."""
+        """Return what an archive holds; raise NotFound, Damaged."""
         relative = f"workspaces/{workspace_id}/{path}"
         signature = sign_file(self.root, relative)
         if signature is None:
@@ -3060,8 +2972,7 @@ class Store:
         return session
 
     def recall_session(self, workspace_id: str, path: str) -> Session:
-        """Return what an archive holds, from memory without a look at the disk when
-        the journal has no newer entry of it: for lists, not for receipts."""
+        """Return what an archive held last: for lists, not for receipts."""
         relative = f"workspaces/{workspace_id}/{path}"
         cached = self._sessions.get(relative)
         last = self.journal.ledgers[workspace_id].entries[path]
@@ -3077,8 +2988,7 @@ class Store:
     def keep_scan(
         self, relative: str, hasher: object, scanner: TranscriptScanner
     ) -> None:
-        """Remember the running hash and the scan of exactly the archive that is there
-        now, unless nothing can go on behind it or it is a long one."""
+        """Remember hash and scan of the archive that is there, if more can follow."""
         if not scanner.is_closed:
             kept = sign_file(self.root, relative), hasher, scanner
             self._keep(self._scans, relative, kept, SCAN_CACHE_ENTRIES)
@@ -3091,10 +3001,8 @@ class Store:
     def take_scan(
         self, relative: str, session: Session
     ) -> tuple[object, TranscriptScanner | None]:
-        """Return a hash object and a scanner that were fed with an archive's whole
-        transcript, no scanner when its last line is cut; they are the caller's now.
-        The archive is read again unless both are in memory; raise Damaged when it is
-        not `session`."""
+        """Return hash object and scanner fed with an archive's whole transcript, the
+        caller's now; no scanner when its last line is cut. Raise Damaged for others."""
         with self._cache_lock:
             kept = self._scans.pop(relative, None)
         if kept and kept[0] == sign_file(self.root, relative):
@@ -3130,8 +3038,7 @@ class Store:
 
 
 def open_store(root: str, existing: bool = False) -> Store:
-    """Return the store of a root, its interrupted writes mended; make the root unless
-    `existing`, which raises NotFound for one that was never initialised."""
+    """Return a root's store, mended, and made unless `existing`; raise NotFound."""
     if existing and stat_file(root, JOURNAL_FILE) is None:
         raise NotFound(
             f"{root!r} is not a fedmem root (no {JOURNAL_FILE}). Is its disk mounted? "
@@ -3226,7 +3133,7 @@ def list_versions(
         if stat.S_ISREG(stats.st_mode) and name.endswith(".md"):
             document = store.describe(f"{folder}/{name}", path, stats)
             replaced = read_stamp(name) or document.modified
-            document = dataclasses.replace(document, modified=replaced)
+            document = document._replace(modified=replaced)
             found.append((name.removesuffix(".md"), document))
     return found
 
@@ -3255,11 +3162,9 @@ def write_document(
     if_sha256: str = "",
     keep_deleted: bool = False,
 ) -> Receipt:
-    """Store a document and return its receipt; the old text becomes a version.
-
-    With `keep_deleted` a text that was deleted last is not brought back by uploading
-    it again. Raise Conflict when `if_sha256` is not the digest of what is there.
-    """
+    """Store a document and return its receipt; the old text becomes a version. With
+    `keep_deleted` a text that was deleted last stays deleted. Raise Conflict when
+    `if_sha256` is not the digest of what is there."""
     inner = document_path(path)
     relative = f"workspaces/{workspace_id}/{inner}"
     sha256, size = hash_bytes(content), len(content)
@@ -3300,8 +3205,7 @@ def _require_digest(path: str, old: bytes | None, if_sha256: str) -> None:
 
 
 def _version_path(store: Store, workspace_id: str, path: str, text: bytes) -> str:
-    """Return the file for an old text replaced now; its name comes after all others,
-    also when the clock went back."""
+    """Return the file for an old text replaced now, named to come after all others."""
     folder, stamp = versions_folder(workspace_id, path), format_stamp(utc_now())
     names = [name for name, _ in list_directory(store.root, folder) if read_stamp(name)]
     last = names[-1].partition("Z")[0] + "Z" if names else ""
@@ -3447,8 +3351,7 @@ def iter_lines(
     is_raw: bool = False,
 ) -> Iterator[tuple[int, bytes, int]]:
     """Yield number, bytes and true size of each line of `count` blocks (or all) from
-    block `index` on, which must begin with a line; of a long one LineBuffer keeps less
-    than that."""
+    block `index` on, which must begin with a line."""
     number, is_begun = archive.session.blocks[index].lines, False
     line = LineBuffer(is_raw)
     for content in itertools.islice(read_blocks(store, archive, index), count):
@@ -3468,9 +3371,8 @@ def iter_messages(
     offset: int = 0,
     may_hold: Callable[[bytes, int], bool] = lambda block, number: True,
 ) -> Iterator[tuple[int, Message]]:
-    """Yield number and message from number `offset` on, reading no block that lies
-    wholly before it. Blocks of which `may_hold`, given the number of their first
-    message, says no are not parsed."""
+    """Yield number and message from number `offset` on; no block before it is parsed,
+    nor those of which `may_hold`, given their first message's number, says no."""
     session, blocks = archive.session, archive.session.blocks
     repeats, cut = frozenset(session.repeats), find_cut(store, archive)
     starts_back = [first for first, _ in session.abandoned]
@@ -3497,8 +3399,7 @@ def iter_messages(
 
 
 def find_cut(store: Store, archive: Archive) -> int | float:
-    """Return the number of the first line of a part of a Codex thread that was taken
-    back: a later part goes on from there. Infinite when none does."""
+    """Return from which line a later part took this part of a thread back, or inf."""
     ledger, name = store.journal.ledger(archive.workspace_id), session_of(archive.path)
     parts, cut = ledger.parts.get(thread_of(name), []), math.inf
     for part in parts[parts.index(name) + 1 :] if name in parts[:-1] else ():
@@ -3508,19 +3409,12 @@ def find_cut(store: Store, archive: Archive) -> int | float:
     return cut
 
 
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """Say what a session goes on from: a session and how many of its messages; -1 when
-    that session is not here."""
-
-    workspace_id: str
-    session_id: str
-    messages: int
+# Which session one goes on from, after how many messages; -1 when it is not here.
+Origin = collections.namedtuple("Origin", "workspace_id session_id messages")
 
 
 def find_origin(store: Store, archive: Archive) -> Origin | None:
-    """Return what a fork, or a part behind a rewind, goes on from, None for others. It
-    is the last of the thread's parts that began before the line it names."""
+    """Return what a fork, or a part behind a rewind, goes on from, None for others."""
     about, name = archive.session.about, session_of(archive.path)
     thread, at = about.get("continues") or about.get("copies"), about.get("at", 0)
     if not isinstance(thread, str) or not SESSION_ID.fullmatch(thread):
@@ -3551,8 +3445,7 @@ def count_before(store: Store, archive: Archive, ordinal: int) -> int:
 
 
 def title_of(store: Store, archive: Archive, depth: int = 0) -> str:
-    """Return a session's title: the one its tool gave it, or the thread it is a part
-    of; its own; that of what it goes on from, unless they go on from one another."""
+    """Return a session's title: its tool's, its thread's, its own, or its origin's."""
     name = session_of(archive.path)
     told = store.read_title(archive.workspace_id, name)
     told = told or store.read_title(archive.workspace_id, thread_of(name))
@@ -3646,8 +3539,7 @@ def partial_path(workspace_id: str, session_id: str, sha256: str, start: int) ->
 
 
 def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
-    """Write the next bytes of an unfinished upload within the quota; it need not be
-    durable, for its digest is verified when it is complete."""
+    """Write the next bytes of an unfinished upload, within the quota, not durably."""
     now, used = utc_now().timestamp(), 0
     for name, found in list_directory(store.root, PARTIAL_DIR):
         is_own = relative.endswith(f"/{name}")
@@ -3672,8 +3564,7 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
 def probe_session(
     store: Store, workspace_id: str, session_id: str, sha256: str, deep: bool
 ) -> dict:
-    """Return what is archived of a session and where an upload of `sha256` goes on;
-    with `deep` every archive is re-hashed, and a damaged one set aside."""
+    """Return what is archived of a session and how far an upload is; deep: re-hash."""
     with store.locked(workspace_id, f"sessions/{session_id}", "probed"):
         archives = list_archives(store, workspace_id, session_id)
         if deep:
@@ -3721,13 +3612,11 @@ def set_aside(store: Store, relative: str) -> None:
 def receive_piece(
     store: Store, workspace_id: str, session_id: str, piece: Piece, actor: str
 ) -> dict:
-    """Take one piece of a transcript; return `partial`, `restart`, or a receipt when
-    it was the last. Raise BadRequest, Conflict, StorageFailed."""
+    """Take a piece of a transcript; return `partial`, `restart`, or a receipt."""
     end = piece.offset + len(piece.raw)
     if end > piece.total_size:
-        raise BadRequest(
-            f"This piece ends at byte {end}, after `total_size` {piece.total_size}."
-        )
+        text = f"This piece ends at byte {end}, after `total_size` {piece.total_size}."
+        raise BadRequest(text)
     with store.locked(workspace_id, f"sessions/{session_id}", "stored"):
         archives = list_archives(store, workspace_id, session_id)
         for archive in archives:
@@ -3740,9 +3629,8 @@ def receive_piece(
         base = same[-1] if same else None
         start = base.session.size if base else 0
         if piece.offset < start:
-            raise BadRequest(
-                f"`offset` {piece.offset} lies before the end of the base ({start})."
-            )
+            text = f"`offset` {piece.offset} lies before the end of the base ({start})."
+            raise BadRequest(text)
         path = partial_path(workspace_id, session_id, piece.sha256, start)
         found = stat_file(store.root, path)
         reached = start + (found.st_size if found else 0)
@@ -3774,14 +3662,9 @@ def _make_restart(archives: list[Archive]) -> dict:
 
 def _make_receipt(status: str, archive: Archive) -> dict:
     """Return the receipt of a transcript that is durable."""
-    return {
-        "status": status,
-        "workspace_id": archive.workspace_id,
-        "session_id": archive.name,
-        "size": archive.session.size,
-        "sha256": archive.session.sha256,
-        "messages": archive.session.messages,
-    }
+    where = {"workspace_id": archive.workspace_id, "session_id": archive.name}
+    facts = {n: getattr(archive.session, n) for n in ("size", "sha256", "messages")}
+    return {"status": status, **where, **facts}
 
 
 def _commit(upload: Upload) -> dict:
@@ -3834,9 +3717,8 @@ def _find_lost(store: Store, workspace_id: str, session_id: str) -> str:
 def _match_upload(
     upload: Upload,
 ) -> tuple[Archive | None, object, TranscriptScanner | None]:
-    """Return the archive that an upload continues, None without one, the hash of the
-    whole transcript, and a scan of that archive; raise Damaged when the archive is not
-    what its record says."""
+    """Return the archive that an upload continues or None, the hash of the whole, and a
+    scan of that archive; raise Damaged when it is not what its record says."""
     store, base, archives = upload.store, upload.base, upload.archives
     if base:
         hasher, scanner = store.take_scan(base.relative, base.session)
@@ -3884,9 +3766,8 @@ def _write_archive(
     extended: Archive | None,
     scanner: TranscriptScanner | None,
 ) -> tuple[Archive, TranscriptScanner]:
-    """Write an upload as a new archive, or over the one it extends: whole members are
-    copied, the rest is cut and compressed anew; `scanner` has seen that archive, and
-    what is new is scanned behind it. Without one all is scanned."""
+    """Write an upload as a new archive, or behind whole members of the one it extends;
+    `scanner` has seen that one: only what is new is scanned."""
     store, target = upload.store, f"workspaces/{upload.workspace_id}/{path}"
     kept_bytes, known, rest = 0, None, upload.read(0)
     if extended:
@@ -4061,8 +3942,7 @@ def _reconcile_session(store: Store, workspace_id: str, relative: str) -> None:
 def _reconcile_document(
     store: Store, workspace_id: str, path: str, action: str = "", live: str = ""
 ) -> None:
-    """Journal a document whose present text, or whose deletion, is not journalled; as
-    `live`, when it is there and that is no update."""
+    """Journal a document's present text (as `live`), or its deletion, unless it is."""
     last = store.journal.ledger(workspace_id).entries.get(path)
     is_live = last is not None and last.action != "deleted"
     try:
@@ -4079,8 +3959,7 @@ def _reconcile_document(
 
 
 def reconcile_workspace(store: Store, workspace_id: str) -> None:
-    """Journal everything of a workspace that is on the disk and not journalled, and
-    deletions: documents that are gone and lie among their old versions."""
+    """Journal what is on the disk, or gone to the versions, and not journalled."""
     folder = f"workspaces/{workspace_id}"
     for relative, _ in list(walk_files(store.root, folder)):
         path = relative.removeprefix(folder + "/")
@@ -4181,8 +4060,7 @@ def _spell_day(day: str) -> str:
 
 
 def condense(message: Message) -> str:
-    """Return as much of a message as is indexed: all that was said, the beginning of a
-    tool's input, the ends of a tool's result."""
+    """Return as much of a message as is indexed: long inputs and results are cut."""
     text = message.text
     if message.role == "tool" and len(text) > INDEXED_RESULT_CHARS:
         end = INDEXED_RESULT_CHARS // 4
@@ -4274,8 +4152,7 @@ def index_key(path: str) -> str:
 
 
 def list_keys(store: Store, entry: Entry) -> list[str]:
-    """Return the keys that a journal line is about: a later part of a Codex thread
-    takes back what stands in the ones before it."""
+    """Return the keys of a journal line: a later part takes back from those before."""
     key = index_key(entry.path)
     if not key.startswith("sessions/"):
         return [key] if key else []
@@ -4287,8 +4164,7 @@ def list_keys(store: Store, entry: Entry) -> list[str]:
 def find_source(
     store: Store, workspace_id: str, key: str, mask: Callable
 ) -> Source | None:
-    """Return what a key stands for now, None when it is gone or cannot be read. A note
-    is masked before it is cut."""
+    """Return what a key stands for now, None when it is gone or cannot be read."""
     try:
         project = store.registry.require(workspace_id).project
         if key.startswith("sessions/"):
@@ -4337,8 +4213,7 @@ def _find_session(
 
 
 def count_same_messages(known: str, session: Session | None) -> int:
-    """Return how many messages a grown transcript surely shares with the indexed one
-    of those blocks: the ones before the last gzip member that both have."""
+    """Return how many messages a grown transcript surely shares with the indexed."""
     uses_items, offsets = parse_json(known) if known else (None, [])
     if session is None or uses_items != session.uses_items:
         return 0
@@ -4365,13 +4240,9 @@ def has_fts5() -> bool:
 def connect_index(folder: str, create: bool = False) -> sqlite3.Connection:
     """Return a connection to a folder's index; raise sqlite3.Error without one."""
     path = urllib.parse.quote(os.path.join(folder, INDEX_FILE))
-    database = sqlite3.connect(
-        f"file:{path}?mode={'rwc' if create else 'rw'}",
-        uri=True,
-        timeout=INDEX_WAIT_S,
-        isolation_level=None,
-        check_same_thread=False,
-    )
+    address = f"file:{path}?mode={'rwc' if create else 'rw'}"
+    how = {"timeout": INDEX_WAIT_S, "isolation_level": None, "check_same_thread": False}
+    database = sqlite3.connect(address, uri=True, **how)
     try:
         database.execute(f"PRAGMA cache_size = -{INDEX_CACHE_BYTES // KIB}")
     except sqlite3.Error:  # an open one would keep its handle until gc
@@ -4410,9 +4281,8 @@ class Index:
 
     @contextlib.contextmanager
     def read(self, budget_s: float, partly: bool = False) -> Iterator:
-        """Give a connection to one state of the index, for some seconds; raise NoIndex
-        when there is no index, when it is not complete (unless `partly` will do), when
-        the time is over, and for every error of SQLite; raise Busy."""
+        """Give a connection to one state of the index, for some seconds; raise Busy, or
+        NoIndex for all else. With `partly` an index that is being built will do."""
         if not self._room.acquire(timeout=budget_s):
             raise Busy("Too many searches are running. Try again in a moment.")
         end = time.monotonic() + budget_s
@@ -4548,8 +4418,7 @@ def _list_words(row: Indexed, chapter: list[Excerpt]) -> str:
 
 
 class Indexer:
-    """Keep an index true to the files: after the journal at once, after the files at
-    the start and every hour."""
+    """Keep an index true to the files: after the journal, and hourly by their stat."""
 
     def __init__(self, store: Store, folder: str, mask: Callable):
         self._store = store
@@ -4633,8 +4502,7 @@ class Indexer:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """Hold the index open for writing; make it anew when it is missing or not for
-        this program, this masking or this memory."""
+        """Hold the index open for writing; make it anew if it is not this memory's."""
         first, is_known = self._store.journal.identity, False
         self._changed.clear()
         try:
@@ -4664,8 +4532,7 @@ class Indexer:
             yield
 
     def catch_up(self, tell: Callable = lambda done, total: None) -> None:
-        """Index what was written since the last look, in transactions of half a
-        second; tell how many documents are done of how many."""
+        """Index what was written since, in short transactions; tell how many of all."""
         self._take_changed()
         database, done = self._writer.database, 0
         if not self._pending and self._reached == self._written:
@@ -4694,8 +4561,7 @@ class Indexer:
                 return
 
     def _update(self, workspace_id: str, key: str) -> None:
-        """Index one document; one that fails is left out until the next comparison of
-        the files, and keeps no other from being indexed."""
+        """Index one document; one that fails is left out and stops no other."""
         database = self._writer.database
         database.execute("SAVEPOINT document")
         try:
@@ -4726,8 +4592,7 @@ class Indexer:
                 self._pending[entry.workspace, key] = None
 
     def compare_files(self) -> None:
-        """Put every document whose file is not the indexed one among what is to be
-        done: changed by hand, restored, or missed."""
+        """Put every document whose file is not the indexed one on the list."""
         for place in iter_differences(self._writer.database, self._store):
             self._pending[place] = None
             if self._stop.is_set():
@@ -4766,8 +4631,7 @@ def iter_signatures(store: Store, workspace_id: str) -> Iterator[tuple[str, str]
 
 @dataclasses.dataclass(frozen=True)
 class Scope:
-    """Say which documents a search may find: their kind, workspace and time, what they
-    must hold and must not hold (FTS5 expressions)."""
+    """Say which documents may be found: kind, workspace, time, FTS5 expressions."""
 
     kind: str
     workspace_id: str = ""
@@ -4781,8 +4645,7 @@ class Scope:
 def rank_chapters(
     database: sqlite3.Connection, match: str, scope: Scope
 ) -> list[tuple[int, int, str, bool, float]]:
-    """Return chapter, document, its end, whether the chapter was abandoned, and score
-    of what fits an expression best."""
+    """Return chapter, document, its end, whether abandoned, score, the best first."""
     limits, values = _limit_documents(scope)
     ranked = (
         f"SELECT rowid AS chapter, -bm25({scope.kind}) AS score FROM {scope.kind} "
@@ -4952,13 +4815,8 @@ class Passage:
     pieces: bool = False  # it has only pieces of a name that was asked for
 
 
-@dataclasses.dataclass(frozen=True)
-class Hit:
-    """Hold one find: the passage with its snippet, how well it fits, how often."""
-
-    passage: Passage
-    score: float
-    matches: int
+# One find: the passage with its snippet, how well it fits, how often.
+Hit = collections.namedtuple("Hit", "passage score matches")
 
 
 class Scan:
@@ -5085,8 +4943,7 @@ def split_query(text: str) -> list[str]:
 
 
 def parse_terms(text: str) -> Terms:
-    """Return the terms of a query. Stop words count only when there is nothing else;
-    a name (a capital that does not begin the query) counts twice."""
+    """Return the terms of a query; a name counts twice, stop words only when alone."""
     words: dict[str, float] = {}
     pairs, compounds, phrases, before = [], [], {"": [], "-": []}, ""
     names: list[tuple[str, ...]] = []
@@ -5131,8 +4988,7 @@ def parse_terms(text: str) -> Terms:
 
 
 def list_pieces(name: tuple[str, ...]) -> list[str]:
-    """Return the pieces of a name that tell something where they stand together, none
-    when there are not two: a lone letter or number tells nothing."""
+    """Return the pieces of a name that tell something, none when there are not two."""
     pieces = [p for p in dict.fromkeys(name) if len(p) > 1 and not p.isdigit()]
     return pieces if len(pieces) > 1 else []
 
@@ -5186,8 +5042,7 @@ class Probe:
 
 
 def _find_word(text: str, low: str, root: str, is_short: bool) -> Iterator[tuple]:
-    """Yield start and end of a word's forms, found by its root in lower case: where a
-    word begins, or a part of one, up to its end; very short words whole."""
+    """Yield start and end of a word's forms, found by its root where a word begins."""
     at, found = low.find(root), 0
     while at >= 0 and found < MAX_MATCHES:
         end = at + len(root)
@@ -5207,8 +5062,7 @@ def _find_word(text: str, low: str, root: str, is_short: bool) -> Iterator[tuple
 def find_densest(
     found: list[tuple[int, int, int]], values: list[float], held: Iterable[int] = ()
 ) -> tuple[float, tuple[int, int]]:
-    """Return what the different terms are worth that stand together where that is most,
-    and the first of them. Those `held` count everywhere."""
+    """Return what terms are worth, `held` or close together, at most, and where."""
     counts = collections.Counter(held)
     worth = sum(values[term] for term in counts)
     best, place, first = worth, (0, 0), 0
@@ -5240,9 +5094,8 @@ class Ranked:
 def make_probe(
     database: sqlite3.Connection, kind: str, terms: Terms, literal: str = ""
 ) -> tuple[Probe, list[str], list[str]]:
-    """Return what looks for a query's terms in a text, each worth what it tells, the
-    FTS5 expressions of them, and those of the pieces of names. A number or an id that
-    nothing has, or the only word, stands for what it begins."""
+    """Return what looks for a query's terms in a text, FTS5 expressions of them, and
+    those of pieces of names. An unknown number, or the only word, is a prefix."""
     words, found, counts = {}, [], collections.Counter()
     for word, weight in terms.words.items():
         match = quote(word)
@@ -5284,11 +5137,9 @@ def rank_documents(
     database: sqlite3.Connection, probe: Probe, matches: list[str], scope: Scope
 ) -> list[Ranked]:
     """Return documents by what their best chapter holds of the query and by how much of
-    it stands together there, the best first; the newer one of equals.
-
-    On LoCoMo's first half chapters alone find .887 of the evidence among the first
-    five (MRR .805), with the place .908 (.861).
-    """
+    it stands together there, the best first; the newer one of equals. On LoCoMo's
+    first half chapters alone find .887 of the evidence among the first five (MRR
+    .805), with the place .908 (.861)."""
     rows = rank_chapters(database, " OR ".join(matches), scope) if matches else []
     looked: list[tuple[float, str, Ranked]] = []
     copies: dict[tuple, tuple[str, int]] = {}
@@ -5332,8 +5183,7 @@ def rank_documents(
 def rank_all(
     database: sqlite3.Connection, probe: Probe, matches: tuple, scope: Scope
 ) -> list[Ranked]:
-    """Return what rank_documents finds, and behind it documents that have only the
-    pieces of a name."""
+    """Return what rank_documents finds, then what has only the pieces of a name."""
     ranked = rank_documents(database, probe, matches[0], scope)
     known = {row.document for row in ranked}
     for row in rank_documents(database, probe, matches[1], scope):
@@ -5371,8 +5221,7 @@ def locate(chapter: list[Excerpt], place: tuple[int, int]) -> tuple[Excerpt, tup
 def search_index(
     database: sqlite3.Connection, store: Store, query: Query, scope: Scope
 ) -> tuple[list[Hit], int, str, bool]:
-    """Return a page of hits in words, how many there are in all, what to say of them,
-    and whether none holds the very text that mode auto is to find as well."""
+    """Return hits in words, how many there are, a note, if the literal is missed."""
     terms, literal = parse_terms(query.text), find_literal(query)
     required, banned = (tuple(map(quote, p)) for p in (terms.required, terms.banned))
     scope = dataclasses.replace(scope, required=required, banned=banned)
@@ -5415,8 +5264,7 @@ def make_hit(passage: Passage, span: tuple, matches: int, score: float = 0.0) ->
 
 
 def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hit]:
-    """Return the best passage of each document without the index, the best first: rare
-    words weigh more, and passages in which more of the words stand come first."""
+    """Return the best passage of each document without the index, the best first."""
     terms, literal = parse_terms(query.text), find_literal(query)
     pieces = [p for name in terms.names for p in name if p not in terms.words]
     words = {**dict.fromkeys(pieces, 0.0), **dict.fromkeys(terms.words, 1.0)}
@@ -5451,14 +5299,14 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
             if not any(group and group <= had for group in together):
                 continue
             passage = dataclasses.replace(hit.passage, pieces=True)
-            hit = dataclasses.replace(hit, passage=passage)
+            hit = hit._replace(passage=passage)
         if hit and phrases == set(range(len(required))):
             score = sum(
                 probe.values[i] * math.log(1 + len(groups) / counts[i]) for i in had
             )
             score += worth / (1 + len(probe.values))
             score *= ABANDONED_WEIGHT if hit.passage.abandoned else 1.0
-            hits.append(dataclasses.replace(hit, score=round(score, 4)))
+            hits.append(hit._replace(score=round(score, 4)))
     return sorted(
         hits,
         key=lambda h: (not h.passage.pieces, h.score, h.passage.date),
@@ -5547,8 +5395,7 @@ def find_literal(query: Query) -> str:
 def search(
     store: Store, index: Index | None, query: Query, kind: str, passages: Callable
 ) -> dict:
-    """Return a page of hits: words by the index where it can be used, everything else
-    by a scan of what `passages` yields."""
+    """Return a page of hits, by the index or by a scan of what `passages` yields."""
     chosen_workspaces(store, query.workspace_id)  # or NotFound
     scan = Scan(SEARCH_BUDGET_S, query.cursor, {"knowledge": 2, "sessions": 3}[kind])
     if query.mode == "words" and query.cursor:
@@ -5614,8 +5461,7 @@ def _search_words(
 
 
 def iter_places(store: Store, index: Index | None, scope: Scope) -> Iterator[tuple]:
-    """Yield what rank_head says of every session of a scope: by the index where it can
-    be used, for people do not wait until every session is looked at."""
+    """Yield rank_head of a scope's sessions, by the index where it can be used."""
     before = ("~", "", "")  # after every time
     try:
         while places := read_newest(store, index, scope, before):
@@ -5641,8 +5487,7 @@ def read_newest(
 
 @contextlib.contextmanager
 def open_listing(store: Store, index: Index | None, scope: Scope) -> Iterator[tuple]:
-    """Give the index, a scope without what was written since, and the places of that;
-    raise NoIndex when it cannot be used, or is far behind."""
+    """Give index, scope without what is new, and the places of that; raise NoIndex."""
     if index is None:
         raise NoIndex("This server has no index.")
     with index.read(INDEX_WAIT_S) as database:
@@ -5769,13 +5614,8 @@ def make_snippet(text: str, start: int, end: int) -> str:
 # data; render_json and render_markdown make text of it.
 
 
-@dataclasses.dataclass(frozen=True)
-class Caller:
-    """Say who calls: by which token, for which machine and tool."""
-
-    scope: str
-    machine: str = ""
-    tool: str = ""
+# Who calls: by which token, for which machine and tool.
+Caller = collections.namedtuple("Caller", "scope machine tool", defaults=["", ""])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -5802,11 +5642,6 @@ class Context:
     def is_masked(self) -> bool:
         """Return whether this caller reads masked text."""
         return self.redact and self.is_ai
-
-    @property
-    def search_mask(self) -> Callable:
-        """Return how text is shown to a search: two callers find the same."""
-        return mask_secrets if self.redact else str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -5846,9 +5681,7 @@ PARAMETERS = {
     "until": Parameter("inclusive", 40),
     "cursor": Parameter("from an unfinished search", 600),
     "content": Parameter("", MAX_BODY_BYTES),
-    "binding": Parameter(
-        "from register_workspace", source=_REGISTER.format("binding")
-    ),
+    "binding": Parameter("from register_workspace", source=_REGISTER.format("binding")),
     "if_sha256": Parameter("of the text you read: refuse if changed", is_digest=True),
     "write_token": Parameter(
         "from register_workspace", source=_REGISTER.format("write_token")
@@ -5901,8 +5734,7 @@ def tool(annotations: dict, scopes: tuple = SCOPES, hint: str = "") -> Callable:
         name = handler.__name__.removeprefix("tool_")
         text = one_line(inspect.getdoc(handler).split("\nExample:")[0])
         hints = {"annotations": annotations}
-        if hint:
-            hints["_meta"] = {"anthropic/searchHint": hint}
+        hints |= {"_meta": {"anthropic/searchHint": hint}} if hint else {}
         TOOLS[name] = Tool(name, handler, scopes, text, make_schema(handler), hints)
         return handler
 
@@ -5925,15 +5757,13 @@ def make_schema(handler: Callable) -> dict:
             row["default"] = argument.default
         properties[argument.name] = row
     schema = {"type": "object", "properties": properties}
-    if required:
-        schema["required"] = required
+    schema |= {"required": required} if required else {}
     return {**schema, "additionalProperties": False}
 
 
 def parse_arguments(tool_: Tool, given: dict) -> tuple[dict, str]:
-    """Return the handler's keyword arguments, and what to say of others that were
-    given to a tool that only reads (n8n sends four of its own with every call); raise
-    BadRequest naming a wrong one."""
+    """Return a handler's keyword arguments, and what to say of others that a tool got
+    which only reads (n8n sends four of its own); raise BadRequest for a wrong one."""
     properties, note = tool_.schema["properties"], ""
     unknown = [clip(str(name), 60) for name in given if name not in properties]
     if unknown:
@@ -6033,15 +5863,10 @@ def tool_get_overview(ctx: Context) -> dict:
     rows = [_workspace_row(ctx, workspace) for workspace in found[:OVERVIEW_WORKSPACES]]
     for row in rows:
         row["summary"] = _read_summary(ctx, row["workspace_id"])
-    return {
-        "_heading": "Overview of the shared memory",
-        "readme": _read_global(ctx, "README.md"),
-        "index": _read_global(ctx, "INDEX.md"),
-        "workspaces": rows,
-        "total": len(found),
-        "offset": 0,
-        "_call": "list_workspaces(offset=",
-    }
+    texts = {n: _read_global(ctx, f"{n.upper()}.md") for n in ("readme", "index")}
+    page = {**texts, "workspaces": rows}
+    heading = "Overview of the shared memory"
+    return _make_page(heading, page, len(found), 0, "list_workspaces(")
 
 
 @tool(READS)
@@ -6060,13 +5885,15 @@ def tool_list_workspaces(
         if all(word in text for word in words):
             rows.append(workspace)
     page = [_workspace_row(ctx, w) for w in rows[offset : offset + limit]]
-    return {
-        "_heading": "Workspaces" + (f" matching {query!r}" if query else ""),
-        "workspaces": page,
-        "total": len(rows),
-        "offset": offset,
-        "_call": f"list_workspaces({_given(query=query)}offset=",
-    }
+    heading = "Workspaces" + (f" matching {query!r}" if query else "")
+    call = f"list_workspaces({_given(query=query)}"
+    return _make_page(heading, {"workspaces": page}, len(rows), offset, call)
+
+
+def _make_page(heading: str, page: dict, total: int, offset: int, call: str) -> dict:
+    """Return a page of a list, with the call that gets the next one."""
+    where = {"total": total, "offset": offset, "_call": f"{call}offset="}
+    return {"_heading": heading, **page, **where}
 
 
 def _given(**arguments: object) -> str:
@@ -6076,13 +5903,10 @@ def _given(**arguments: object) -> str:
 
 def _by_activity(store: Store) -> list[Workspace]:
     """Return the workspaces, the most recently active first."""
-    found = sorted(store.registry.all().values(), key=lambda w: w.workspace_id)
-    ledgers, empty = store.journal.ledgers, Ledger()
-    return sorted(
-        found,
-        key=lambda w: ledgers.get(w.workspace_id, empty).last_time or w.created_at,
-        reverse=True,
-    )
+    found = [workspace for _, workspace in sorted(store.registry.all().items())]
+    times = {name: ledger.last_time for name, ledger in store.journal.ledgers.items()}
+    found.sort(key=lambda w: times.get(w.workspace_id) or w.created_at, reverse=True)
+    return found
 
 
 def _workspace_row(ctx: Context, workspace: Workspace) -> dict:
@@ -6135,21 +5959,15 @@ def tool_list_knowledge(
     call = f"list_knowledge({_given(workspace_id=workspace_id, prefix=prefix)}"
     if versions_of:
         found = list_versions(ctx.store, workspace_id, versions_of)
-        rows = [{"version": n, **dataclasses.asdict(d)} for n, d in found]
+        rows = [{"version": n, **d._asdict()} for n, d in found]
         heading = f"Old versions of {versions_of!r} in workspace `{workspace_id}`"
         call += _given(versions_of=versions_of)
     else:
         documents = list_documents(ctx.store, workspace_id, prefix)
-        rows = [dataclasses.asdict(document) for document in documents]
+        rows = [document._asdict() for document in documents]
         heading = f"Knowledge of workspace `{workspace_id}`"
-    return {
-        "_heading": heading,
-        "workspace_id": workspace_id,
-        "documents": rows[offset : offset + limit],
-        "total": len(rows),
-        "offset": offset,
-        "_call": call + "offset=",
-    }
+    page = {"workspace_id": workspace_id, "documents": rows[offset : offset + limit]}
+    return _make_page(heading, page, len(rows), offset, call)
 
 
 @tool(READS)
@@ -6169,7 +5987,7 @@ def tool_read_knowledge(
     return {
         "_heading": f"`{path}` of workspace `{workspace_id}` · {note}",
         "workspace_id": workspace_id,
-        **dataclasses.asdict(document),
+        **document._asdict(),
         "content": text,
         "part": part,
         "_call": f"read_knowledge({again}part=",
@@ -6207,7 +6025,8 @@ def _search(ctx: Context, find: Callable, wanted: Query) -> dict:
     """Return the page that `find` gives, its hits as rows; raise BadRequest."""
     if not wanted.text:
         raise BadRequest("`query` is empty. Give the words to search for.")
-    page = find(ctx.store, ctx.index, wanted, ctx.search_mask)
+    mask = mask_secrets if ctx.redact else str  # two callers find the same
+    page = find(ctx.store, ctx.index, wanted, mask)
     page["offset"] = wanted.offset
     for i, hit in enumerate(page["hits"]):
         row = {n: v for n, v in vars(hit.passage).items() if n != "text"}
@@ -6237,16 +6056,14 @@ def tool_list_sessions(
     scope = Scope("sessions", workspace_id, *period)
     places = itertools.islice(iter_places(ctx.store, ctx.index, scope), offset, None)
     heads = (open_head(ctx.store, place[2], place[1]) for place in places)
-    page = list(itertools.islice(filter(None, heads), limit))
-    again = _given(workspace_id=workspace_id, since=since, until=until)
-    return {
-        "_heading": "Sessions"
-        + (f" of workspace `{workspace_id}`" * bool(workspace_id)),
-        "sessions": [_session_row(ctx, archive) for archive in page],
-        "total": count_sessions(ctx.store, ctx.index, scope),
-        "offset": offset,
-        "_call": f"list_sessions({again}offset=",
-    }
+    page = itertools.islice(filter(None, heads), limit)
+    rows = [_session_row(ctx, archive) for archive in page]
+    total = count_sessions(ctx.store, ctx.index, scope)
+    heading = "Sessions" + (f" of workspace `{workspace_id}`" if workspace_id else "")
+    call = (
+        f"list_sessions({_given(workspace_id=workspace_id, since=since, until=until)}"
+    )
+    return _make_page(heading, {"sessions": rows}, total, offset, call)
 
 
 def _session_row(ctx: Context, archive: Archive) -> dict:
@@ -6271,8 +6088,7 @@ def _session_row(ctx: Context, archive: Archive) -> dict:
 
 
 def _describe_origin(ctx: Context, archive: Archive) -> dict:
-    """Return what lists say of what a session goes on from, with the call that reads
-    on there backwards; empty for most."""
+    """Return what a session goes on from, if anything, and the call to read it."""
     origin, about = find_origin(ctx.store, archive), archive.session.about
     told = {n: ctx.mask(about[n]) for n in ("parent",) if n in about}
     if origin is None:
@@ -6299,8 +6115,7 @@ def format_origin(row: dict) -> str:
 
 
 def _name_revision(ledger: Ledger, path: str) -> str:
-    """Return the name by which an archive is read that is not the head: also the first
-    one's, whose plain session_id stands for the head."""
+    """Return the name by which an archive that is not the head is read."""
     name = archive_name(path)
     return name if "~" in name else f"{name}~{ledger.entries[path].sha256[:12]}"
 
@@ -6325,11 +6140,9 @@ def tool_read_session(
     archive = require_archive(ctx.store, workspace_id, session_id)
     session = archive.session
     if part and limit != 1:
-        raise BadRequest(
-            "`part` goes with limit=1: the parts are those of one message."
-        )
-    totals = {"text": session.messages, "raw": session.lines, "data": session.size}
-    total = totals[view]
+        text = "`part` goes with limit=1: the parts are those of one message."
+        raise BadRequest(text)
+    total = {"text": session.messages, "raw": session.lines, "data": session.size}[view]
     first = max(0, total + offset) if offset < 0 else offset
     if view == "data":
         return _read_data(ctx, archive, first)
@@ -6342,21 +6155,14 @@ def tool_read_session(
     again = _given(workspace_id=workspace_id, session_id=session_id)
     again += "view=raw, " * (view == "raw")
     about = _session_row(ctx, archive)
-    return {
-        "_heading": (
-            f"Session `{archive.name}` of workspace `{workspace_id}` · "
-            f"{about['title'] or session_id!r} · {format_minute(session.start)} to "
-            f"{format_minute(session.end)}{format_origin(about)}"
-        ),
-        **about,
-        "session_id": archive.name,
-        "messages": rows,
-        "total": total,
-        "offset": first,
-        "limit": limit,
-        "part": part,
-        "_call": f"read_session({again}offset=",
-    }
+    heading = (
+        f"Session `{archive.name}` of workspace `{workspace_id}` · "
+        f"{about['title'] or session_id!r} · {format_minute(session.start)} to "
+        f"{format_minute(session.end)}{format_origin(about)}"
+    )
+    page = {**about, "session_id": archive.name, "messages": rows}
+    where = {"limit": limit, "part": part}
+    return _make_page(heading, page, total, first, f"read_session({again}") | where
 
 
 def _read_messages(ctx: Context, archive: Archive, offset: int) -> Iterator[dict]:
@@ -6461,13 +6267,8 @@ def tool_register_workspace(
         names[name] = one_line(value)
         if not names[name]:
             raise BadRequest(f"`{name}` is missing. Give the name of {what}.")
-    wanted = Workspace(
-        "",
-        **names,
-        cwd=cwd.strip(),
-        git_remote=normalise_remote(git_remote),
-        description=one_line(description),
-    )
+    names |= {"cwd": cwd.strip(), "git_remote": normalise_remote(git_remote)}
+    wanted = Workspace("", **names, description=one_line(description))
     workspace = register_workspace(ctx.store, wanted, ctx.caller.scope)
     workspace_id = workspace.workspace_id
     if not ctx.is_ai:
@@ -6516,7 +6317,7 @@ def _receipt_row(workspace_id: str, receipt: Receipt) -> dict:
     return {
         "_heading": f"{shown} · {receipt.size:,} bytes · sha256 {receipt.sha256}",
         "workspace_id": workspace_id,
-        **dataclasses.asdict(receipt),
+        **receipt._asdict(),
     }
 
 
@@ -6864,11 +6665,8 @@ LEGACY_NOT_FOUND = -32002  # forbidden in 2026-07-28, which has -32602
 HEADER_MISMATCH, UNSUPPORTED_VERSION = -32020, -32022
 RPC_STATUS = {METHOD_NOT_FOUND: 404, INTERNAL_ERROR: 200}  # modern; others 400
 LIST_TTL_MS = 60_000  # lists change with uploads: a minute old is fine
-INFO = {
-    "name": "fedmem",
-    "title": "fedmem: shared memory of your AI assistants",
-    "version": VERSION,
-}
+TITLE = "fedmem: shared memory of your AI assistants"
+INFO = {"name": "fedmem", "title": TITLE, "version": VERSION}
 CAPABILITIES = {"tools": {}, "resources": {}, "prompts": {}}
 INSTRUCTIONS = """\
 This is the memory that all of the user's AI assistants share, on every machine. Read \
@@ -6897,12 +6695,8 @@ class RpcError(FedmemError):
         self.rpc_code = code
 
 
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """Hold an HTTP status and the JSON body, None for none."""
-
-    status: int
-    body: object | None = None
+# An HTTP status and the JSON body, None for none.
+Answer = collections.namedtuple("Answer", "status body", defaults=[None])
 
 
 def answer_body(ctx: Context, body: object, headers: dict[str, str]) -> Answer:
@@ -6996,8 +6790,7 @@ def answer_message(ctx: Context, message: object, headers: dict[str, str]) -> An
 
 
 def _or_empty(value: object) -> object:
-    """Return an empty object for null and [], as some clients write "no parameters":
-    PHP's empty array is a list. Anything else is returned as it is."""
+    """Return an empty object for null and [], PHP's empty one; else the value."""
     return {} if value is None or value == [] else value
 
 
@@ -7007,8 +6800,7 @@ def _is_id(value: object) -> bool:
 
 
 def is_modern(params: object, headers: dict[str, str]) -> bool:
-    """Return whether a request is of 2026-07-28 or later: it says so in _meta, or its
-    version header is none of the legacy ones (basic/versioning)."""
+    """Return whether a request is of 2026-07-28 or later, by _meta or its header."""
     meta = params.get("_meta") if isinstance(params, dict) else None
     if isinstance(meta, dict) and META + "protocolVersion" in meta:
         return True
@@ -7017,8 +6809,7 @@ def is_modern(params: object, headers: dict[str, str]) -> bool:
 
 
 def check_modern(method: str, params: dict, headers: dict[str, str]) -> None:
-    """Raise FedmemError by 2026-07-28's ladder: metadata, then headers, then version
-    (basic/index, basic/transports/streamable-http)."""
+    """Raise FedmemError by the ladder of 2026-07-28 (basic/index, streamable-http)."""
     meta = params.get("_meta")
     version = meta.get(META + "protocolVersion") if isinstance(meta, dict) else None
     if not isinstance(version, str):
@@ -7066,8 +6857,7 @@ def encode_body(body: object) -> bytes:
 
 
 def make_modern(method: str, result: dict) -> dict:
-    """Return a result with what 2026-07-28 asks of every result, and of those that may
-    be cached (server/utilities/caching)."""
+    """Return a result with what 2026-07-28 asks of it (server/utilities/caching)."""
     if isinstance(result, Kept):
         return Kept({**MODERN, **result}, MODERN_JSON + result.encoded[1:])
     if method in CACHEABLE:
@@ -7107,21 +6897,15 @@ def _require_text(params: dict, name: str) -> str:
 def rpc_initialize(ctx: Context, params: dict) -> dict:
     """Return the handshake of the legacy eras; nothing of it is remembered."""
     wanted = params.get("protocolVersion")
-    return {
-        "protocolVersion": wanted if wanted in LEGACY_VERSIONS else LEGACY_VERSIONS[0],
-        "capabilities": CAPABILITIES,
-        "serverInfo": INFO,
-        "instructions": INSTRUCTIONS,
-    }
+    version = wanted if wanted in LEGACY_VERSIONS else LEGACY_VERSIONS[0]
+    about = {"capabilities": CAPABILITIES, "serverInfo": INFO}
+    return {"protocolVersion": version, **about, "instructions": INSTRUCTIONS}
 
 
 def rpc_discover(ctx: Context, params: dict) -> dict:
     """Return what the server can do (2026-07-28, server/discover)."""
-    return {
-        "supportedVersions": list(SUPPORTED_VERSIONS),
-        "capabilities": CAPABILITIES,
-        "instructions": INSTRUCTIONS,
-    }
+    about = {"capabilities": CAPABILITIES, "instructions": INSTRUCTIONS}
+    return {"supportedVersions": list(SUPPORTED_VERSIONS), **about}
 
 
 def rpc_tools_list(ctx: Context, params: dict) -> dict:
@@ -7132,8 +6916,7 @@ def rpc_tools_list(ctx: Context, params: dict) -> dict:
 
 def rpc_tools_call(ctx: Context, params: dict) -> dict:
     """Return a tool's result; raise BadRequest for an unknown tool."""
-    name, arguments = _require_text(params, "name"), params.get("arguments")
-    arguments = _or_empty(arguments)
+    name, arguments = _require_text(params, "name"), _or_empty(params.get("arguments"))
     if name not in TOOLS:
         known = ", ".join(n for n, t in TOOLS.items() if ctx.caller.scope in t.scopes)
         raise BadRequest(f"There is no tool {clip(name, 80)!r}; there are: {known}.")
@@ -7164,9 +6947,8 @@ def rpc_resource_templates(ctx: Context, params: dict) -> dict:
 def rpc_resources_list(ctx: Context, params: dict) -> dict:
     """Return a page of resources, workspace by workspace."""
     workspace_id, skip = _parse_cursor(params.get("cursor"))
-    rows = []
-    if not workspace_id:
-        rows += [_resource(f"memory:///{name}", name) for name in GLOBAL_TEXTS]
+    names = () if workspace_id else GLOBAL_TEXTS
+    rows = [_resource(f"memory:///{name}", name) for name in names]
     for name in sorted(ctx.store.registry.all()):
         if name < workspace_id:
             continue
@@ -7225,9 +7007,8 @@ def read_resource(ctx: Context, uri: str) -> str:
     """Return the page of a memory:// URI; raise BadRequest, NotFound."""
     match = re.fullmatch(r"memory://([^/]*)/(.*)", uri, re.DOTALL)
     if not match:
-        raise NotFound(
-            "a URI is memory://WORKSPACE_ID/..., as resources/list gives it."
-        )
+        text = "a URI is memory://WORKSPACE_ID/..., as resources/list gives it."
+        raise NotFound(text)
     workspace_id, path = match[1], urllib.parse.unquote(match[2])
     if not workspace_id and path in GLOBAL_TEXTS:
         text = split_parts(_read_global(ctx, path), LARGE_PAGE_BYTES)[0]
@@ -7315,14 +7096,9 @@ METHODS: dict[str, Callable[[Context, dict], dict]] = {
 }
 LEGACY_ONLY = ("initialize", "ping")
 MODERN_ONLY = ("server/discover",)
-CACHEABLE = {
-    "server/discover": LIST_TTL_MS,
-    "tools/list": LIST_TTL_MS,
-    "prompts/list": LIST_TTL_MS,
-    "resources/list": 0,
-    "resources/templates/list": LIST_TTL_MS,
-    "resources/read": 0,
-}
+_FIXED = ("server/discover", "tools/list", "prompts/list", "resources/templates/list")
+CACHEABLE = {"resources/list": 0, "resources/read": 0}  # milliseconds
+CACHEABLE |= dict.fromkeys(_FIXED, LIST_TTL_MS)
 
 
 # ---- 14. HTTP server: the only listening door -------------------------------
@@ -7372,8 +7148,7 @@ def make_json_reply(status: int, value: object, headers: dict | None = None) -> 
 
 
 def parse_headers(lines: Iterable[bytes]) -> dict[str, str]:
-    """Return headers by lower-case name; raise HttpError for folded lines, bad names,
-    control characters, and doubles of what must be single."""
+    """Return headers by lower-case name; raise HttpError for malformed or doubled."""
     headers: dict[str, str] = {}
     for line in lines:
         match = _HEADER_LINE.fullmatch(line)
@@ -7391,8 +7166,7 @@ def parse_headers(lines: Iterable[bytes]) -> dict[str, str]:
 
 
 def read_chunks(file: io.BufferedIOBase) -> bytes:
-    """Return a chunked body up to its trailers, as long as any other may be (RFC 9112,
-    7.1); raise HttpError, or ConnectionError when it stays short."""
+    """Return a chunked body (RFC 9112, 7.1); raise HttpError, or ConnectionError."""
     body = bytearray()
     while True:
         line = file.readline(MAX_CHUNK_LINE_BYTES)
@@ -7418,8 +7192,7 @@ def split_host(host: str) -> str:
 
 
 def parse_hosts(text: str) -> set[str]:
-    """Return the names in ALLOWED_HOSTS; a scheme, a port or a path that stands with
-    one, as in a URL, is passed over. Raise BadRequest for what no Host can be."""
+    """Return the names of hosts in ALLOWED_HOSTS, also in URLs; raise BadRequest."""
     found = set()
     for given in filter(None, re.split(r"[,\s]+", text.lower())):
         place = re.sub(r"^[a-z+]+://(?:[^/@]*@)?", "", given).partition("/")[0]
@@ -7433,8 +7206,7 @@ def parse_hosts(text: str) -> set[str]:
 
 
 def check_host(headers: dict[str, str], allowed: frozenset[str]) -> None:
-    """Raise HttpError unless Host is known and Origin, if any, is of this server: what
-    keeps a web page from reaching it by DNS rebinding."""
+    """Raise HttpError unless Host and Origin are known, against DNS rebinding."""
     host = headers.get("host", "")
     if not host:
         raise HttpError(400, "The request has no Host header.")
@@ -7502,11 +7274,9 @@ class Metrics:
 
 
 def use_cores(cores: set[int]) -> None:
-    """Let the calling thread run on these cores only, where the system can do that.
-
-    The interpreter runs one thread at a time; handing its lock from core to core costs
-    more than a small request itself. On one core it is 1.7 times as fast, measured.
-    """
+    """Let the calling thread run on these cores only, where the system can do that. The
+    interpreter runs one thread at a time; handing its lock from core to core costs
+    more than a small request itself. On one core it is 1.7 times as fast, measured."""
     with contextlib.suppress(AttributeError, OSError):
         os.sched_setaffinity(0, cores)
 
@@ -7910,8 +7680,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.rfile.read(self._left)
 
     def _linger(self) -> None:
-        """Read on for a moment, so that the reset which unread bytes cause does not
-        overtake the answer."""
+        """Read on for a moment, or a reset would overtake the answer."""
         self.server.set_deadline(self.connection, DISCARD_S)
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
@@ -7923,12 +7692,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Log one line per request; foreign text last and escaped."""
         took_ms = (time.monotonic() - self._started) * 1000
         self.server.metrics.count(f'fedmem_requests_total{{status="{reply.status}"}}')
-        log_line(
+        log.info(
+            "%s",
             f"access addr={escape_controls(clip(self._address, 60))} "
             f"scope={self._scope} status={reply.status} ms={took_ms:.1f} "
             f"bytes={len(reply.body)} method={self._method} "
             f"path={escape_controls(clip(self._path, 100))} "
-            f"rpc={escape_controls(self._doing)}"
+            f"rpc={escape_controls(self._doing)}",
         )
 
 
@@ -8689,8 +8459,7 @@ class Refused(FedmemError):
 
 
 def parse_url(url: str) -> urllib.parse.SplitResult:
-    """Return the parts of a server's URL, with or without /mcp, also below a prefix of
-    a proxy (http://HOST/memory/mcp); raise BadRequest."""
+    """Return a server's URL in parts, also below a proxy's prefix; raise BadRequest."""
     with contextlib.suppress(ValueError):
         parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
@@ -8756,8 +8525,7 @@ def open_connection(address: Address, timeout_s: float) -> http.client.HTTPConne
 
 
 def fetch_path(address: Address, path: str, timeout_s: float) -> bytes:
-    """Return what a server answers at a path that takes no token; raise Unreachable,
-    Refused."""
+    """Return what a server answers at an open path; raise Unreachable, Refused."""
     connection = open_connection(address, timeout_s)
     try:
         connection.request("GET", parse_url(address.url).path[: -len("/mcp")] + path)
@@ -8798,8 +8566,7 @@ class Remote:
             self._headers[name] = value.encode("utf-8").decode("latin-1")
 
     def post(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, str]:
-        """Return status, body and Retry-After of one POST; a kept connection that was
-        closed meanwhile is opened again. Raise Unreachable."""
+        """Return status, body and Retry-After of a POST; raise Unreachable."""
         thread = threading.get_ident()
         is_kept = thread in self._kept
         try:
@@ -8832,8 +8599,7 @@ class Remote:
             self._kept.popitem()[1].close()
 
     def ask(self, method: str, params: dict) -> dict:
-        """Return the result of a request, tried again while the server is away or
-        busy; raise Unreachable, Unauthorized, Refused."""
+        """Return a result, tried for; raise Unreachable, Unauthorized, Refused."""
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         body = encode_json(message)
         headers = {"MCP-Protocol-Version": LEGACY_VERSIONS[0]}
@@ -8898,8 +8664,7 @@ class Remote:
 def run_bridge(
     remote: Remote, cwd: str, lines: Iterable[bytes], out: io.BufferedIOBase
 ):
-    """Pass MCP messages between stdio and a server until the input ends: one JSON
-    message per line (basic/transports/stdio); nothing else is written."""
+    """Pass MCP between stdio and a server, a message a line (transports/stdio)."""
     lock, waiting = threading.Lock(), queue.SimpleQueue()
 
     def pass_on() -> None:
@@ -8926,8 +8691,7 @@ def run_bridge(
 
 
 def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
-    """Return the server's answer to one message, empty for a notification; an
-    unreachable server becomes a JSON-RPC error, so that the client can go on."""
+    """Return the answer to a message, a JSON-RPC error at the worst, or nothing."""
     try:
         message = parse_json(line)
         method, params = message["method"], message.get("params") or {}
@@ -9012,10 +8776,8 @@ class Client:
         return Remote(self.address, self.sync_token, **more)
 
 
-class Identity(collections.namedtuple("Identity", "machine tool project git_remote")):
-    """Name a workspace by what the server registers it under."""
-
-    __slots__ = ()
+# What the server registers a workspace under.
+Identity = collections.namedtuple("Identity", "machine tool project git_remote")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -9040,8 +8802,7 @@ class Transcript:
 
     @property
     def seen(self) -> list:
-        """Return what changes when the file does, and the session's name, for which
-        some files have to be opened."""
+        """Return what changes with the file, and the name that its text may give."""
         return [self.size, self.mtime_ns, self.session_id]
 
     def due_s(self, known: dict, now_s: float) -> float:
@@ -9101,8 +8862,7 @@ def client_home(environment: dict) -> str:
 
 
 def client_environment() -> dict[str, str]:
-    """Return this process' variables, and for those of CLIENT_VARIABLES that are not
-    set, as in cron's environment, what the installation saw."""
+    """Return the variables, unset CLIENT_VARIABLES as the installation saw them."""
     config = {}
     with contextlib.suppress(BadRequest):  # told by load_client
         config = read_client_json(os.path.join(client_home(os.environ), "config.json"))
@@ -9113,8 +8873,7 @@ def client_environment() -> dict[str, str]:
 
 
 def load_client(environment: dict) -> Client:
-    """Return this machine's set-up: config.json and tokens.json, each value replaced by
-    its environment variable. Raise BadRequest naming the file and the key."""
+    """Return this machine's set-up, from variables and files; raise BadRequest."""
     home = client_home(environment)
     config = read_client_json(os.path.join(home, "config.json"))
     tokens = read_client_json(os.path.join(home, "tokens.json"))
@@ -9139,8 +8898,7 @@ def load_client(environment: dict) -> Client:
 
 
 def read_client_json(path: str) -> dict:
-    """Return the object in a JSON file of the client, empty without the file; raise
-    BadRequest with the line that is wrong."""
+    """Return the object in a client's JSON file, {} without one; raise BadRequest."""
     try:
         with open(path, "rb") as file:
             value = json.loads(file.read().decode("utf-8"))
@@ -9169,8 +8927,7 @@ def codex_folder(environment: dict) -> str:
 
 
 def scan_folder(folder: str, problems: list[str] | None = None) -> list[os.DirEntry]:
-    """Return what is in a folder, sorted; empty without one. That one cannot be read is
-    put among the problems."""
+    """Return what is in a folder, sorted; say so when it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -9185,8 +8942,7 @@ def scan_folder(folder: str, problems: list[str] | None = None) -> list[os.DirEn
 def scan_files(
     folder: str, problems: list[str], seen: set | None = None
 ) -> Iterator[os.DirEntry]:
-    """Yield every file below a folder of a tool; symbolic links are followed, for they
-    lead to the tool's other disk, and no folder is looked into twice."""
+    """Yield every file below a tool's folder; links are followed, no folder twice."""
     seen = set() if seen is None else seen
     with contextlib.suppress(OSError):  # scan_folder says why
         found = os.stat(folder)
@@ -9247,9 +9003,8 @@ def list_transcripts(
 def name_rollout(
     transcript: Transcript, state: SyncState, report: Report
 ) -> Transcript | None:
-    """Return a Codex rollout under its session's name, None when it is a compressed one
-    beside the plain one, or one that cannot be read here. A sub-agent's is
-    <parent>.<its own>, as Claude Code's are; its first line tells."""
+    """Return a Codex rollout under its session's name, a sub-agent's <parent>.<name>;
+    None for a compressed one beside the plain one, or one that cannot be read here."""
     path, name = transcript.path, transcript.session_id
     if path.endswith(".zst"):
         plain = path.removesuffix(".zst")
@@ -9274,14 +9029,11 @@ def name_rollout(
 
 @functools.cache
 def find_unpacker() -> Callable | None:
-    """Return what opens a zstd file for reading, None when nothing here can: Python's
-    own module from 3.14 on, else the program zstd."""
+    """Return what opens a zstd file, Python's module (3.14) or the program, or None."""
     with contextlib.suppress(ImportError):
         from compression import zstd
 
         return functools.partial(_open_zstd, zstd)
-    import shutil  # only who has compressed rollouts needs it
-
     program = shutil.which("zstd")
     return program and functools.partial(_open_by_program, program)
 
@@ -9312,8 +9064,7 @@ def _open_by_program(program: str, path: str) -> Iterator[io.BufferedReader]:
 
 @contextlib.contextmanager
 def open_transcript(path: str) -> Iterator[io.BufferedReader]:
-    """Give a transcript's bytes, those that a compressed one holds; raise OSError,
-    BadRequest."""
+    """Give a transcript's bytes, unpacked; raise OSError, BadRequest."""
     opener = find_unpacker() if path.endswith(".zst") else None
     with opener(path) if opener else open(path, "rb") as file:
         yield file
@@ -9341,8 +9092,7 @@ def read_told_remote(transcript: Transcript) -> str:
 
 
 def read_codex_titles(environment: dict) -> dict[str, str]:
-    """Return the titles that Codex and its user gave to threads, by thread: of
-    session_index.jsonl the last line counts (0.171.0)."""
+    """Return the titles of Codex' threads; of several in its index the last counts."""
     titles = {}
     path = os.path.join(codex_folder(environment), "session_index.jsonl")
     with contextlib.suppress(OSError), open(path, "rb") as file:
@@ -9355,8 +9105,7 @@ def read_codex_titles(environment: dict) -> dict[str, str]:
 
 
 def parse_claude_path(relative: str) -> str:
-    """Return the session_id of a transcript by its path below a project's folder, empty
-    for other files: the stem, or <parent>.<stem> of a sub-agent's."""
+    """Return a transcript's session_id (a sub-agent's: <parent>.<stem>), else ""."""
     parts = relative.replace(os.sep, "/").split("/")
     stem, dot, kind = parts[-1].rpartition(".")
     if kind != "jsonl" or not stem:
@@ -9390,8 +9139,7 @@ def identify_project(cwd: str, told: str = "") -> tuple[str, str]:
 
 
 def find_repository(cwd: str) -> tuple[str, str]:
-    """Return the folder by which the repository is known that a directory is in, the
-    main one for all its worktrees, and its config file; empty when it is in none."""
+    """Return the folder that names a directory's repository, and its config file."""
     here = cwd
     while True:
         mark = os.path.join(here, ".git")
@@ -9422,8 +9170,7 @@ def _follow_gitdir(here: str, target: str) -> tuple[str, str]:
 
 
 def _name_repository(folder: str) -> str:
-    """Return the folder that names a repository: that of shop/.git and shop/.bare is
-    shop, a bare one is its own."""
+    """Return the folder that names a repository: shop for shop/.git and shop/.bare."""
     parent, name = os.path.split(folder)
     return parent if name.startswith(".") else folder
 
@@ -9437,8 +9184,7 @@ def _read_line(path: str) -> str:
 
 
 def read_git_remote(path: str) -> str:
-    """Return the URL of a repository's origin, else of its first remote, from its
-    config file: git itself would cost a hook 10 ms."""
+    """Return a repository's origin, else its first remote; git itself takes 10 ms."""
     remotes, section = {}, ""
     with contextlib.suppress(OSError, ValueError):
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -9482,8 +9228,7 @@ def identify_manifest(manifest: dict) -> Identity:
 
 
 def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
-    """Yield the documents that a manifest tracks; one that is missing is no problem,
-    it may come back."""
+    """Yield the documents that a manifest tracks; a missing one is no problem."""
     workspace = identify_manifest(manifest)
     uploads = [
         (os.path.expanduser(row["local"]), row["upload"])
@@ -9511,10 +9256,9 @@ def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
         except OSError as e:
             report.problems.append(f"{path}: {e.strerror}; it is not uploaded.")
             continue
-        size, mtime_ns = found.st_size, found.st_mtime_ns
         if stat.S_ISREG(found.st_mode):
             upload = unicodedata.normalize("NFC", upload)  # macOS' may not be
-            yield Note(path, workspace, upload, size, mtime_ns)
+            yield Note(path, workspace, upload, found.st_size, found.st_mtime_ns)
         else:
             report.problems.append(f"{path}: is not a file; it is not uploaded.")
 
@@ -9558,8 +9302,7 @@ def compile_glob(glob: str) -> re.Pattern:
 
 
 def make_claude_slug(cwd: str) -> str:
-    """Return the name of the folder that Claude Code keeps for a directory: every
-    character but letters and digits a dash; over 200 a hash of the UTF-16 text."""
+    """Return Claude Code's name for a directory; over 200 letters, with a hash."""
     slug = re.sub(r"[^A-Za-z0-9]", "-", cwd)
     if len(slug) <= 200:
         return slug
@@ -9579,8 +9322,7 @@ def make_claude_slug(cwd: str) -> str:
 
 
 class SyncState:
-    """Guard the file that remembers what the server acknowledged. It is saved now and
-    then and may be lost: then files are hashed again, and the server knows them."""
+    """Guard what the server acknowledged: a cache, files can be hashed again."""
 
     KINDS = ("files", "sessions", "notes", "workspaces")
 
@@ -9627,15 +9369,9 @@ class SyncState:
 
 
 def plan_transcripts(
-    found: list[Transcript],
-    state: SyncState,
-    ended: set[str],
-    titles: dict[str, str],
-    now_s: float,
+    found: list[Transcript], state: SyncState, ended: set, titles: dict, now_s: float
 ) -> tuple[list[Transcript], list[Transcript]]:
-    """Return the transcripts that are new, changed or have another title, the oldest
-    first, and those that changed in their middle and wait: until their session ended,
-    or so long as their tool's sessions do."""
+    """Return the transcripts to send, the oldest first, and those that have to wait."""
     todo, waiting = [], []
     for transcript in found:
         known = state.get("sessions", transcript.key)
@@ -9651,14 +9387,8 @@ def plan_transcripts(
     return sorted(todo, key=lambda t: t.mtime_ns), waiting
 
 
-def plan_notes(found: Iterable[Note], state: SyncState) -> list[Note]:
-    """Return the notes whose size or time differs from what was acknowledged."""
-    return [n for n in found if state.get("notes", n.key).get("stat") != n.seen]
-
-
 def hash_file(path: str, size: int, marks: Iterable[int]) -> tuple[int, dict[int, str]]:
-    """Return how many of the first `size` bytes a file has, and the SHA-256 of its
-    beginning up to each mark and up to that end."""
+    """Return how far a file reaches, up to `size`, and its SHA-256 there and before."""
     hasher, here, digests = hashlib.sha256(), 0, {}
     stops = sorted({mark for mark in marks if mark < size} | {size})
     with open(path, "rb") as file:
@@ -9720,8 +9450,7 @@ class Sync:
         return known
 
     def call_signed(self, identity: Identity, name: str, **arguments: object) -> dict:
-        """Return the answer to an upload call; register anew when the write_token is
-        refused, for the server's key may have been rotated."""
+        """Return an upload's answer; register anew when the write_token is refused."""
         own = self.register(identity)
         try:
             return self.remote.call(name, **{**own, **arguments})
@@ -9762,14 +9491,9 @@ def mask_transcript(transcript: Transcript, folder: str, report: Report) -> Tran
 
 
 def upload_transcript(
-    sync: Sync,
-    transcript: Transcript,
-    identity: Identity,
-    title: str,
-    may_diverge: bool,
+    sync: Sync, transcript: Transcript, identity: Identity, title: str, may_differ: bool
 ) -> bool:
-    """Bring a transcript's bytes, and the title its tool gave it, to the server; return
-    False when they diverged and may not now. Raise FedmemError, OSError."""
+    """Bring a transcript and its title to the server; return False when it waits."""
     state, key = sync.state, transcript.key
     known = state.get("sessions", key)
     base = known.get("size", -1)
@@ -9782,7 +9506,7 @@ def upload_transcript(
         state.put("sessions", key, {**known, "title": title or known.get("title", "")})
         return True
     is_grown = 0 <= base < size and digests.get(base) == known.get("sha256")
-    if base >= 0 and not is_grown and not may_diverge:
+    if base >= 0 and not is_grown and not may_differ:
         state.put("sessions", key, {**known, "diverged_at": utc_now().timestamp()})
         return False
     if is_grown:
@@ -9793,12 +9517,7 @@ def upload_transcript(
         if probe["workspace_id"] != own:  # it stays where it was archived first
             identity = sync.find_identity(probe["workspace_id"])
         start, base_sha256 = choose_start(transcript.path, size, probe)
-    whole = {
-        **named,
-        "total_size": size,
-        "sha256": digest,
-        "base_sha256": base_sha256,
-    }
+    whole = {**named, "total_size": size, "sha256": digest, "base_sha256": base_sha256}
     send_pieces(sync, transcript.path, identity, start, whole)
     receipt = {"size": size, "sha256": digest, "identity": list(identity)}
     state.put("sessions", key, {**receipt, "title": title} if title else receipt)
@@ -9808,8 +9527,7 @@ def upload_transcript(
 
 
 def choose_start(path: str, size: int, probe: dict) -> tuple[int, str]:
-    """Return from which byte an upload goes on and the digest of the archived beginning
-    it continues: an unfinished upload's, else that of the longest archive it has."""
+    """Return where an upload goes on, and the digest of what it continues."""
     sizes = {row["size"]: row["sha256"] for row in probe["have"] if row["size"] < size}
     _, digests = hash_file(path, size, sizes) if sizes else (0, {})
     same = [at for at, sha256 in sizes.items() if digests.get(at) == sha256]
@@ -9820,8 +9538,7 @@ def choose_start(path: str, size: int, probe: dict) -> tuple[int, str]:
 def send_pieces(
     sync: Sync, path: str, identity: Identity, at: int, whole: dict
 ) -> None:
-    """Send a transcript's bytes piece by piece, as the server says; `whole` goes with
-    each. Raise Refused, or BadRequest when the file changed meanwhile."""
+    """Send a transcript by pieces, `whole` with each; raise Refused, BadRequest."""
     size, restarts = whole["total_size"], 0
     with open(path, "rb") as file:
         while True:
@@ -9863,8 +9580,7 @@ def upload_note(sync: Sync, note: Note) -> None:
 def choose_identity(
     client: Client, manifests: list[dict], tool_name: str, cwd: str, told: str = ""
 ) -> Identity:
-    """Return the workspace of a working directory: that of a manifest that names it or
-    a folder above it, else what its repository says, or the remote that was `told`."""
+    """Return a directory's workspace by manifest, repository, or as it was `told`."""
     for manifest in manifests:
         folder = os.path.expanduser(str(manifest.get("cwd", ""))).rstrip("/\\")
         is_below = cwd == folder or cwd.startswith((folder + "/", folder + "\\"))
@@ -9876,8 +9592,7 @@ def choose_identity(
 def list_memory_notes(
     sync: Sync, environment: dict, manifests: list[dict]
 ) -> Iterator[Note]:
-    """Yield the notes that Claude Code keeps by itself, in the memory folder of each
-    git root; its project is known by a transcript that ran there."""
+    """Yield the notes that Claude Code keeps by itself, a folder for each git root."""
     known = sync.state.about.setdefault("folders", {})
     problems = sync.report.problems
     for project in scan_folder(os.path.join(claude_folder(environment), "projects")):
@@ -9914,8 +9629,7 @@ def find_memory_cwd(project: os.DirEntry) -> str:
 
 
 def find_folder(slug: str, base: str = os.sep) -> str:
-    """Return the directory of this machine that Claude Code names by a slug, empty
-    when there is none."""
+    """Return the directory that Claude Code names by a slug, empty without one."""
     for entry in scan_folder(base):
         with contextlib.suppress(OSError):
             if entry.is_dir(follow_symlinks=False):
@@ -9931,8 +9645,7 @@ def find_folder(slug: str, base: str = os.sep) -> str:
 def run_sync(
     sync: Sync, environment: dict, ended: set[str], show: Callable[[int, int], None]
 ) -> Report:
-    """Bring everything that is new or changed to the server and return what was done;
-    what fails is in the report, and the rest goes on."""
+    """Bring what is new or changed to the server; return what was done and failed."""
     state, report = sync.state, sync.report
     manifests = load_manifests(sync.client.home)
     found = list_transcripts(environment, report, state)
@@ -9949,7 +9662,8 @@ def run_sync(
     if sync.client.options.get("auto_memory", True):
         notes += list_memory_notes(sync, environment, manifests)
     report.unchanged = len(found) - len(todo) - len(waiting)
-    tasks: list[tuple] = [(upload_note, note) for note in plan_notes(notes, state)]
+    changed = [n for n in notes if state.get("notes", n.key).get("stat") != n.seen]
+    tasks: list[tuple] = [(upload_note, note) for note in changed]
     for transcript in todo:
         more = titles.get(transcript.thread, ""), transcript.session_id in ended
         tasks.append((_sync_transcript, transcript, manifests, *more))
@@ -9967,14 +9681,9 @@ def run_sync(
 
 
 def _sync_transcript(
-    sync: Sync,
-    transcript: Transcript,
-    manifests: list[dict],
-    title: str,
-    has_ended: bool,
+    sync: Sync, transcript: Transcript, manifests: list, title: str, has_ended: bool
 ) -> None:
-    """Upload one transcript, or a plain or masked copy, to the workspace of its
-    directory."""
+    """Upload a transcript, or a plain or masked copy, to its directory's workspace."""
     known = sync.state.get("sessions", transcript.key)
     if len(known.get("identity", ())) == len(Identity._fields):
         identity = Identity(*known["identity"])
@@ -9989,7 +9698,7 @@ def _sync_transcript(
         sync.call_signed(identity, "upload_session", **named, sha256=known["sha256"])
         sync.state.put("sessions", transcript.key, {**known, "title": title})
         return
-    may_diverge = has_ended or "diverged_at" in known  # then it was planned when due
+    may_differ = has_ended or "diverged_at" in known  # then it was planned when due
     with contextlib.ExitStack() as stack:
         copy, is_packed = transcript, transcript.path.endswith(".zst")
         if is_packed or sync.client.options.get("redact"):
@@ -9998,7 +9707,7 @@ def _sync_transcript(
             copy = unpack_transcript(copy, folder)
         if sync.client.options.get("redact"):
             copy = mask_transcript(copy, folder, sync.report)
-        if upload_transcript(sync, copy, identity, title, may_diverge):
+        if upload_transcript(sync, copy, identity, title, may_differ):
             sync.state.put("files", transcript.path, transcript.seen)
         else:
             sync.wait_for(transcript)
@@ -10026,8 +9735,7 @@ def _run_task(
 
 
 def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
-    """Ask the server for everything that was acknowledged; return how much was asked
-    for, and what the server had lost. The next sync brings what is lost."""
+    """Ask for all that was acknowledged; return how much that is, and what was lost."""
 
     def is_there(key: str, known: dict) -> bool:
         """Return whether the server has a session's bytes."""
@@ -10111,8 +9819,7 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None]) 
 
 
 def wait_for_brief(client: Client, cwd: str) -> str:
-    """Return the brief, empty when it is not there in time: nobody waits for it longer.
-    Raise what making it raised."""
+    """Return the brief, empty when it is late; raise what making it raised."""
     results: list[str | FedmemError] = []
 
     def work() -> None:
@@ -10140,8 +9847,7 @@ def write_spool(client: Client, event: dict) -> None:
 
 
 def read_spool(client: Client) -> dict[str, str]:
-    """Return the spool's files and the session each is about; what cannot be read is
-    about none."""
+    """Return the spool's files and the session of each, empty where unreadable."""
     found = {}
     for entry in scan_folder(client.path("spool")):
         if entry.name.endswith(".json"):
@@ -10153,8 +9859,7 @@ def read_spool(client: Client) -> dict[str, str]:
 
 
 def seconds_since_sync(client: Client) -> float:
-    """Return the age of the state file, which every sync writes; inf without one, or
-    when a wrong clock dated it after now."""
+    """Return the state file's age, inf without one or with one of a time to come."""
     try:
         age_s = time.time() - os.stat(client.path("state.json")).st_mtime
     except OSError:
@@ -10172,20 +9877,14 @@ def spawn_sync(environment: dict) -> None:
         # DETACHED_PROCESS | CREATE_NO_WINDOW: no console flashes up.
         more = {"creationflags": 0x00000008 | 0x08000000}
     with open(os.path.join(home, "log"), "ab") as out:
-        subprocess.Popen(
-            [sys.executable, program, "sync", "--quiet"],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            env={**environment},
-            **more,
-        )
+        more |= {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out}
+        command = [sys.executable, program, "sync", "--quiet"]
+        subprocess.Popen(command, env={**environment}, **more)
 
 
 def make_brief(client: Client, cwd: str) -> str:
-    """Return what an assistant should know at the start of a session: this project's
-    overviews, recent sessions, how to search, how to register. Masked by the server,
-    for it is asked with the AI token. Raise Unreachable, Unauthorized."""
+    """Return what an assistant should know at the start of a session, masked, for it is
+    asked with the AI token; raise Unreachable, Unauthorized."""
     manifests = load_manifests(client.home)
     identity = choose_identity(client, manifests, "claude-code", cwd)
     _, _, project, git_remote = identity
@@ -10294,14 +9993,8 @@ sys.exit(fedmem.main())
 '''
 
 
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """Hold one file's text before and after; None for no file."""
-
-    path: str
-    before: str | None
-    after: str | None
-    about: str
+# One file's text before and after, None for no file, and what it is about.
+Change = collections.namedtuple("Change", "path before after about")
 
 
 def read_text(path: str) -> str | None:
@@ -10328,8 +10021,7 @@ def apply_change(change: Change) -> None:
 
 
 def edit_json(path: str, about: str, edit: Callable[[dict], None]) -> Change:
-    """Return the change that `edit` makes to the object in a JSON file; raise
-    BadRequest when the file holds anything else, comments for example."""
+    """Return the change `edit` makes to a JSON file; raise BadRequest for others."""
     before = read_text(path)
     text = before if before and before.strip() else "{}"
     try:
@@ -10348,8 +10040,7 @@ def edit_json(path: str, about: str, edit: Callable[[dict], None]) -> Change:
 
 
 def plan_entry(path: str, about: str, key: str, entry: dict, remove: bool) -> Change:
-    """Return the change that puts our entry below a key of a JSON file, or takes it
-    out; raise BadRequest."""
+    """Return the change that puts our entry into a JSON file, or takes it out."""
 
     def edit(value: dict) -> None:
         """Put the server in, or take it out."""
@@ -10364,8 +10055,7 @@ def plan_entry(path: str, about: str, key: str, entry: dict, remove: bool) -> Ch
 
 
 def plan_claude_server(client: Client, environment: dict, remove: bool) -> Change:
-    """Return the change to Claude Code's user configuration: the MCP server, with the
-    headers that name machine and tool."""
+    """Return the change to Claude Code's user configuration: the MCP server."""
     folder = environment.get("CLAUDE_CONFIG_DIR")
     path = os.path.expanduser(os.path.join(folder or "~", ".claude.json"))
     entry = describe_server(client, "claude-code")
@@ -10379,8 +10069,7 @@ def describe_bridge(client: Client, tool_name: str) -> dict:
 
 
 def describe_server(client: Client, tool_name: str) -> dict:
-    """Return how a client of MCP reaches the memory: by URL, or by the bridge where
-    the certificate is one that only our own client takes."""
+    """Return how a client reaches the memory: by URL, or with a pin by the bridge."""
     if client.address.pin or client.address.ca:
         return {"type": "stdio", **describe_bridge(client, tool_name)}
     url = urllib.parse.urlunsplit(parse_url(client.address.url))
@@ -10390,11 +10079,8 @@ def describe_server(client: Client, tool_name: str) -> dict:
 
 def make_client_headers(client: Client, tool_name: str) -> dict[str, str]:
     """Return the headers that a client sends with every request."""
-    return {
-        "Authorization": f"Bearer {client.mcp_token}",
-        "X-Fedmem-Machine": client.machine,
-        "X-Fedmem-Tool": tool_name,
-    }
+    names = {"X-Fedmem-Machine": client.machine, "X-Fedmem-Tool": tool_name}
+    return {"Authorization": f"Bearer {client.mcp_token}", **names}
 
 
 def plan_claude_hooks(client: Client, environment: dict, remove: bool) -> Change:
@@ -10427,10 +10113,7 @@ def make_hooks(client: Client) -> dict[str, dict]:
 
 
 def split_hooks(groups: list, client: Client) -> tuple[list, list]:
-    """Return the groups of hooks of an event without those that run this client, and
-    these; a group in which others stand keeps them."""
-    import shlex
-
+    """Return an event's groups without this client's hooks, and those hooks."""
     if not isinstance(groups, list):
         text = "settings.json has hooks in another form; it is left as it is."
         raise BadRequest(text)
@@ -10458,17 +10141,14 @@ def split_hooks(groups: list, client: Client) -> tuple[list, list]:
 
 def _quote(*words: str) -> str:
     """Return words as the shell of this system takes them."""
-    import shlex
-
     if sys.platform == "win32":
         return " ".join(f'"{word}"' for word in words)
     return shlex.join(words)
 
 
 def plan_codex(client: Client, environment: dict, remove: bool) -> Change:
-    """Return the change to Codex' config.toml: a marked block with the MCP server; the
-    rest of the file is not touched. Raise BadRequest when that would not be a file that
-    Codex reads, or would change what it reads of others."""
+    """Return the change to Codex' config.toml: a marked block, the rest is not touched;
+    raise BadRequest unless Codex will read all of it as before."""
     path = os.path.join(codex_folder(environment), "config.toml")
     before = read_text(path)
     text = before or ""
@@ -10503,9 +10183,8 @@ def _cut_codex(text: str) -> str:
 
 
 def _require_room_in_toml(path: str, text: str, block: str) -> None:
-    """Raise BadRequest unless a file with our block behind it is TOML that says the
-    same of everything else. Python 3.10 cannot read TOML: there only a file will do
-    that writes other servers as plain tables."""
+    """Raise BadRequest unless our block behind a TOML file leaves the rest as it is.
+    Python 3.10 cannot read TOML: other servers have to be plain tables there."""
     left = "it is left as it is."
     try:
         import tomllib
@@ -10521,9 +10200,8 @@ def _require_room_in_toml(path: str, text: str, block: str) -> None:
         raise BadRequest(f"{path} is not TOML that can be read ({e}); {left}") from e
     servers = known.get("mcp_servers", {})
     if not isinstance(servers, dict) or SERVER_NAME in servers:
-        raise BadRequest(
-            f"{path} has a server named {SERVER_NAME} that is not ours; {left}"
-        )
+        text = f"{path} has a server named {SERVER_NAME} that is not ours; {left}"
+        raise BadRequest(text)
     wanted = {**servers, **tomllib.loads(block)["mcp_servers"]}
     try:
         found = tomllib.loads(f"{text}\n{block}")
@@ -10562,23 +10240,17 @@ class App:
     more: dict = dataclasses.field(default_factory=dict)
 
 
-OPENCODE = {"type": "remote", "enabled": True, "oauth": False}
+HOSTED = {"type": "remote", "enabled": True, "oauth": False}
+WINDSURF = "~/.codeium/windsurf/mcp_config.json"
 CLINE = {"type": "streamableHttp", "disabled": False, "autoApprove": []}
 EDITED = (
     App("Cursor", "cursor", "~/.cursor/mcp.json"),
     App("Gemini CLI", "gemini-cli", "~/.gemini/settings.json", url_key="httpUrl"),
-    App(
-        "opencode", "opencode", "~/.config/opencode/opencode.json", "mcp", more=OPENCODE
-    ),
+    App("opencode", "opencode", "~/.config/opencode/opencode.json", "mcp", more=HOSTED),
 )
 BY_HAND = (
     App("VS Code", "vscode", ".vscode/mcp.json", "servers", more={"type": "http"}),
-    App(
-        "Windsurf",
-        "windsurf",
-        "~/.codeium/windsurf/mcp_config.json",
-        url_key="serverUrl",
-    ),
+    App("Windsurf", "windsurf", WINDSURF, url_key="serverUrl"),
     App("Zed", "zed", "settings.json", "context_servers"),
     App("Cline", "cline", "MCP Servers > Configure", more=CLINE),
 )
@@ -10629,21 +10301,17 @@ def plan_app(client: Client, app: App, remove: bool) -> Change | None:
 def plan_install(
     client: Client, environment: dict, remove: bool
 ) -> tuple[list[Change], list[str]]:
-    """Return every change that sets up this machine's clients, or with `remove` takes
-    that back, and a sentence for each file that is left alone."""
-    about = client, environment, remove
-    plans: list[tuple[Callable, Callable[[], Change | None]]] = [
-        (format_snippet, functools.partial(plan_claude_server, *about)),
-        (format_hooks, functools.partial(plan_claude_hooks, *about)),
-        (format_codex, functools.partial(plan_codex, *about)),
+    """Return the changes that set this machine up, or undo it, and what is left."""
+    plans: list[tuple[Callable, Callable, object]] = [
+        (format_snippet, plan_claude_server, environment),
+        (format_hooks, plan_claude_hooks, environment),
+        (format_codex, plan_codex, environment),
+        *((format_snippet, plan_app, app) for app in EDITED),
     ]
-    for app in EDITED:
-        plan = functools.partial(plan_app, client, app, remove)
-        plans.append((format_snippet, plan))
     changes, left = [], []
-    for show, plan in plans:
+    for show, plan, about in plans:
         try:
-            change = plan()
+            change = plan(client, about, remove)
         except (BadRequest, AttributeError, TypeError) as e:
             left.append(f"{e} The entry for it:\n{show(client)}")
         else:
@@ -10693,8 +10361,7 @@ def plan_cron(table: str, client: Client, remove: bool) -> str:
 
 
 def read_crontab() -> str:
-    """Return the user's crontab, empty without one, bytes that are no UTF-8 as lone
-    surrogates; raise NotFound without cron."""
+    """Return the user's crontab, empty without one; raise NotFound without cron."""
     try:
         listed = subprocess.run(["crontab", "-l"], capture_output=True, check=False)
     except OSError as e:
@@ -10730,18 +10397,13 @@ def format_launchd(client: Client) -> bytes:
     """Return the property list of macOS' launchd that syncs."""
     import plistlib
 
-    value = {
-        "Label": "fedmem.sync",
-        "ProgramArguments": client.command(*SCHEDULED),
-        "StartInterval": SYNC_EVERY_MINUTES * 60,
-        "RunAtLoad": True,
-    }
-    return plistlib.dumps(value)
+    job = {"Label": "fedmem.sync", "ProgramArguments": client.command(*SCHEDULED)}
+    job |= {"StartInterval": SYNC_EVERY_MINUTES * 60, "RunAtLoad": True}
+    return plistlib.dumps(job)
 
 
 def format_schtasks(client: Client, remove: bool) -> list[str]:
-    """Return the command that makes, or removes, the task of Windows; pythonw shows no
-    window."""
+    """Return Windows' command for our task; pythonw shows no window."""
     if remove:
         return ["schtasks", "/Delete", "/F", "/TN", "fedmem sync"]
     python, *rest = client.command(*SCHEDULED)
@@ -10781,8 +10443,7 @@ def _use_cron(client: Client, remove: bool) -> str:
 
 
 def _use_systemd(client: Client, remove: bool) -> str:
-    """Start a timer of the user's systemd, or end it; raise what systemctl raises, and
-    leave no unit behind then."""
+    """Start or end a timer of the user's systemd; leave no unit after a failure."""
 
     def control(*words: str, check: bool = True) -> None:
         """Run systemctl for the user."""
@@ -10828,8 +10489,7 @@ def _use_schtasks(client: Client, remove: bool) -> str:
 
 
 def require_free_name(client: Client, adopt: bool) -> None:
-    """Raise Conflict when another installation uses this machine's name: two machines
-    under one name would write into each other's workspaces."""
+    """Raise Conflict when another installation has this machine's name already."""
     found = client.remote(attempts=1).call("list_workspaces", limit=MAX_LIMIT)
     name = client.machine.casefold()
     taken = [row for row in found["workspaces"] if row["machine"].casefold() == name]
@@ -10848,10 +10508,9 @@ def require_free_name(client: Client, adopt: bool) -> None:
 def check_store(
     store: Store, deep: bool = True, repair: bool = False
 ) -> Iterator[tuple[str, str]]:
-    """Yield every file of a root and what is wrong with it, empty when nothing is: each
-    is compared with its record and the journal, archives only `deep` by reading them. A
-    server may be running: what looks wrong is looked at again when all writes have
-    ended. With `repair` what can be mended without a choice is mended first."""
+    """Yield every file of a root and what is wrong with it, empty for nothing; archives
+    are read only `deep`. What looks wrong is looked at again when all writes have
+    ended, and with `repair` mended first where that needs no choice."""
     if store.journal.bad_lines:
         yield JOURNAL_FILE, f"{store.journal.bad_lines} bad lines"
     for name, _ in list_directory(store.root, "workspaces"):
@@ -10885,8 +10544,7 @@ def _lock_name(path: str) -> str:
 
 
 def _repair_file(store: Store, workspace_id: str, relative: str) -> None:
-    """Mend what needs no choice: remove what a killed writer left and a record that
-    does not fit, and journal a file that is in no line of the journal."""
+    """Remove what a kill left and a record that does not fit; journal what is not."""
     path = relative.removeprefix(f"workspaces/{workspace_id}/")
     if split_path(path)[1].startswith(TEMP_MARK):
         remove_file(store.root, relative)
@@ -10947,9 +10605,8 @@ def _compare_digest(entry: Entry | None, digest: str) -> str:
 
 
 def check_index(store: Store, index: Index) -> tuple[str, str]:
-    """Return what is wrong with a search index, and what is to be said of one that is
-    behind the files, which is not wrong: a server brings it up. It is waited for as
-    long as it grows less; both are empty when there is none."""
+    """Return what is wrong with a search index, and a note on one that is behind, which
+    a server brings up: it is waited for as long as it grows less."""
     if sqlite3 is None:
         return "", ""
     wrong, before = 0, sys.maxsize
@@ -10987,8 +10644,7 @@ def list_snapshots(target: str) -> list[str]:
 
 
 def name_snapshot(names: list[str]) -> str:
-    """Return the name of a snapshot made now: it comes after all others, also when the
-    clock went back, or the oldest to be removed would be the new one."""
+    """Return the name of a snapshot made now, after all others by any clock."""
     stamp = utc_now().strftime("%Y-%m-%dT%H%M%SZ")
     last = _SNAPSHOT.fullmatch(names[-1]) if names else None
     if last and last[1] >= stamp:
@@ -10997,8 +10653,7 @@ def name_snapshot(names: list[str]) -> str:
 
 
 def iter_stored(root: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield path and stat of every file of a root that a backup holds, except the
-    journal."""
+    """Yield path and stat of every file that a backup holds, except the journal."""
     for relative, found in walk_files(root, ""):
         is_temp = split_path(relative)[1].startswith(TEMP_MARK)
         if not relative.startswith(_LEFT_OUT) and not is_temp:
@@ -11018,9 +10673,8 @@ def require_room(folder: str, size: int) -> None:
 
 
 def back_up(root: str, target: str, keep: int) -> tuple[str, int, int]:
-    """Return the name of a new snapshot of a root, how many files it copied and how
-    many it links; remove all but the newest `keep`. A server may be running. Raise
-    StorageFailed, Busy, or Damaged for a copy that does not read back."""
+    """Return a new snapshot's name, how many files it copied and how many it links; all
+    but the newest `keep` are removed. Raise StorageFailed, Busy, Damaged."""
     make_folder(target)
     with exclusive_file(os.path.join(target, ".lock")) as is_mine:
         if not is_mine:
@@ -11041,11 +10695,9 @@ def back_up(root: str, target: str, keep: int) -> tuple[str, int, int]:
 
 def _fill_snapshot(root: str, last: str, draft: str) -> tuple[int, int]:
     """Make a snapshot in a new folder; return how many files were copied and linked.
-
     What is written meanwhile is copied once more, and the journal up to before that: a
     file may be newer than its last line there, which `restore` mends, never older. A
-    document goes before its old versions: what is overwritten now is among them then.
-    """
+    document goes before its old versions: what is overwritten now is among these."""
     reached = measure_journal(root)
     files = [(path, _is_as_in(last, path, found)) for path, found in iter_stored(root)]
     sizes = (stat_file(root, path) for path, is_same in files if not is_same)
@@ -11095,8 +10747,7 @@ def measure_journal(root: str) -> int:
 
 
 def iter_written(root: str, begin: int, end: int) -> Iterator[str]:
-    """Yield the files that the journal's lines between two bytes are about, with
-    records; the old versions of a document only after it was dealt with."""
+    """Yield the files that some of the journal is about, old versions last."""
     with open_file(root, JOURNAL_FILE) as file:
         file.seek(begin)
         lines = file.read(end - begin).splitlines()
@@ -11121,8 +10772,7 @@ def require_empty_folder(path: str) -> None:
 
 
 def restore(snapshot: str, root: str) -> list[str]:
-    """Make a root of a snapshot's files and return what is wrong with it; raise
-    Conflict when the root holds something, NotFound when that is no snapshot."""
+    """Make a root of a snapshot; return what is wrong; raise Conflict, NotFound."""
     if stat_file(snapshot, JOURNAL_FILE) is None:
         raise NotFound(f"{snapshot!r} is no snapshot: it has no {JOURNAL_FILE}.")
     require_empty_folder(root)
@@ -11158,9 +10808,8 @@ def export_memory(
     name: str = "",
     mask: Callable | None = None,
 ) -> tuple[int, int, list[str]]:
-    """Write documents and transcripts below a folder, with `name` that session only: as
-    they were uploaded, or with a mask as pages that people read. Return how many of
-    each, and what could not be read; raise Conflict when the folder is not empty."""
+    """Write documents and sessions (or the named one) below a folder, with a mask as
+    pages for people; return how many of each, and what could not be read."""
     require_empty_folder(target)
     write = functools.partial(_write_page, mask=mask) if mask else _write_transcript
     documents, sessions, problems = 0, 0, []
@@ -11207,8 +10856,7 @@ def _write_page(store: Store, archive: Archive, target: str, mask: Callable) -> 
 
 
 def iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[str]:
-    """Yield the Markdown of a session: who said what, and in fences what tools were
-    given and answered."""
+    """Yield a session's Markdown: who said what, and in fences what tools had."""
     session = archive.session
     title = mask(title_of(store, archive)) or archive.name
     yield (
@@ -11249,8 +10897,7 @@ SHARED_DISKS = {
 
 
 def find_mount(path: str) -> tuple[str, str, str]:
-    """Return mount point, file system and options of the mount that a path lies on
-    (proc(5), mountinfo); empty where the system does not tell."""
+    """Return a path's mount point, file system and options (proc(5)), or empty."""
     best = "", "", ""
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as file:
         for line in file:
@@ -11265,29 +10912,22 @@ def find_mount(path: str) -> tuple[str, str, str]:
 
 
 def judge_mount(path: str) -> tuple[str, bool]:
-    """Return the name of the network disk that a path lies on, empty for another, and
-    whether its mount is known to be right for servers on several machines."""
+    """Return a path's network disk, if any, and whether servers may share it."""
     point, kind, options = find_mount(path)
     name, needed = SHARED_DISKS.get(kind, ("", None))
     if kind == "fuse.juicefs":  # it tells how it was mounted in a file (1.4.2)
-        with contextlib.suppress(OSError):
-            told = _read_text(os.path.join(point, ".config"))
+        path = os.path.join(point, ".config")
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            told = file.read(MIB).decode("utf-8", "replace")
             times = re.findall(r'"(?:Attr|Entry|DirEntry)Timeout": ?(\d+)', told)
             return name, len(times) == 3 and not any(map(int, times))
     return name, needed is not None and re.match(needed, options) is not None
 
 
-def _read_text(path: str) -> str:
-    """Return the text of a file that a system makes up."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read(MIB)
-
-
 @contextlib.contextmanager
 def claim_root(root: str, is_forced: bool) -> Iterator[str]:
-    """Give what is to be said of a root's disk, empty for a local one. Raise Conflict
-    when a server of another machine or mount has the root already, and the disk is not
-    known to keep what both write."""
+    """Give what is to be said of a root's disk; raise Conflict when another machine has
+    the root, and the disk is not known to keep what both write."""
     name, is_right = judge_mount(root)
     if not name:
         yield ""
@@ -11311,9 +10951,7 @@ def claim_root(root: str, is_forced: bool) -> Iterator[str]:
 
 
 class SharedProbe:
-    """Try together with another process, on another machine or mount, what servers
-    rely on in a folder that both have. Both go from step to step together, and each
-    tells the other what it saw."""
+    """Try with a process elsewhere what servers rely on; both go from step to step."""
 
     def __init__(self, folder: str):
         self.folder, self.step = os.path.join(folder, PROBE_FOLDER), 0
@@ -11325,21 +10963,17 @@ class SharedProbe:
             os.unlink(os.path.join(self.folder, "b0"))
         self.role, self.other = free[0], "ba"["ab".index(free[0])]
 
-    def create(self, name: str, data: bytes = b"") -> bool:
+    def create(self, name: str) -> bool:
         """Make a file and return whether it was not there."""
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            fd = os.open(os.path.join(self.folder, name), flags, 0o600)
+            with open(os.path.join(self.folder, name), "xb") as file:
+                os.fsync(file.fileno())
         except FileExistsError:
             return False
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            os.fsync(file.fileno())
         return True
 
     def meet(self, seen: object = None) -> object:
-        """Wait until the other side has come as far, and return what it saw; raise
-        Conflict when it does not come."""
+        """Wait for the other side; return what it saw, or raise Conflict."""
         self.step += 1
         write_file(self.folder, f"{self.role}{self.step}", encode_json(seen))
         end = time.monotonic() + PROBE_WAIT_S
@@ -11404,8 +11038,7 @@ class SharedProbe:
             child.kill()
 
     def _replace(self) -> list[int]:
-        """Return how often a file that was replaced here showed old size or text
-        there."""
+        """Return how often a file replaced here showed old size or text there."""
         stale = [0, 0]
         for size in range(1, PROBE_LINES // 4):
             if self.role == "a":
@@ -11561,8 +11194,7 @@ def run_server(server: Server, settings: dict[str, str], signals: set) -> None:
 
 
 def supervise(run: Callable[[set], None], count: int, signals: set) -> None:
-    """Run `count` processes until a signal comes, and a new one for each that ends
-    before. They end when this one does, however it ends."""
+    """Run `count` processes until a signal comes, and a new one for each that ends."""
     kept_open, held = os.pipe()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     children: dict[int, float] = {}
@@ -11600,8 +11232,7 @@ def _end_with(kept_open: int) -> None:
 
 
 def raise_file_limit() -> None:
-    """Let this process open as many files as the system allows it: each connection is
-    one, and a write needs some more."""
+    """Let this process open as many files, so connections, as the system allows."""
     import resource  # not on Windows, where no server runs
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -11635,8 +11266,7 @@ def make_server(store: Store, keys: Keys, settings: dict[str, str]) -> Server:
 
 
 def format_welcome(server: Server, made: list[str]) -> str:
-    """Return what a server prints at its start: where it is, the tokens that were made
-    now, how to connect."""
+    """Return what a server prints at its start: where it is, tokens, how to connect."""
     keys, root = server.keys, server.store.root
     if "JOURNAL_STREAM" in os.environ:  # a service: nobody reads this with a terminal
         return f"fedmem {VERSION} serves {root} at {server.url}"
@@ -11845,8 +11475,7 @@ def cmd_token(args: argparse.Namespace) -> int:
 
 
 def rotate_in_environment(path: str, name: str, scope: str, overlap: float) -> str:
-    """Replace a token in a file of variables and return the new one; raise NotFound
-    when that file has none."""
+    """Replace a token in a file of variables and return it; raise NotFound."""
     with disk_errors(path), open(path, encoding="utf-8") as file:
         lines = file.read().splitlines()
     pairs = (line.partition("=") for line in lines if "=" in line)
@@ -11934,13 +11563,9 @@ def _show_progress(report: Report, started: float, done: int, total: int) -> Non
     took_s = max(0.001, time.monotonic() - started)
     rate = format_size(int(report.raw_bytes / took_s))
     left_s = took_s / done * (total - done)
-    print(
-        f"\r{done:,} of {total:,} files, {format_size(report.raw_bytes)}, {rate}/s, "
-        f"{left_s:.0f} s left \x1b[K",
-        end="\n" if done == total else "",
-        file=sys.stderr,
-        flush=True,
-    )
+    text = f"\r{done:,} of {total:,} files, {format_size(report.raw_bytes)}, {rate}/s, "
+    text += f"{left_s:.0f} s left \x1b[K" + "\n" * (done == total)
+    print(text, end="", file=sys.stderr, flush=True)
 
 
 def _print_cleanup(environment: dict, state: SyncState) -> None:
@@ -11972,8 +11597,7 @@ def format_report(report: Report, took_s: float) -> str:
 
 
 def cmd_claude_hook(args: argparse.Namespace) -> int:
-    """Do what the hook event on standard input asks; always return 0: a memory must
-    not stand in an assistant's way."""
+    """Do what a hook event asks; return 0, not to stand in an assistant's way."""
     environment = client_environment()
     try:
         data = sys.stdin.buffer.read(HOOK_INPUT_BYTES)
@@ -11990,8 +11614,7 @@ def cmd_claude_hook(args: argparse.Namespace) -> int:
 
 
 def cmd_verify(args: argparse.Namespace) -> int:
-    """Ask the server for all that was acknowledged, upload what it lost; return 0 when
-    nothing was lost."""
+    """Ask for all that was acknowledged, upload what was lost; return 0 for nothing."""
     client = load_client(dict(os.environ))
     sync = Sync(client, client.remote(), SyncState(client.path("state.json")))
     count, lost = verify_all(sync, args.deep)
@@ -12040,8 +11663,6 @@ def find_schedule() -> str:
     own = [line for line in read_crontab().splitlines() if CRON_MARK in line]
     if not own:
         raise NotFound("no crontab line; run install again")
-    import shlex
-
     words = shlex.split(own[0].replace(r"\%", "%"), comments=True)[5:]
     program = next((word for word in words if os.path.isabs(word)), "")
     if not os.path.exists(program):
@@ -12119,13 +11740,9 @@ def cmd_init_manifest(args: argparse.Namespace) -> int:
     folder = claude_folder(client_environment())
     memory = os.path.join(folder, "projects", slug, "memory")
     row = {"local": memory, "upload_prefix": "auto/", "glob": "*.md"}
-    manifest = {
-        "workspace_id": own["workspace_id"],
-        **identity._asdict(),
-        "cwd": cwd,
-        "tracked": [],
-        "tracked_dirs": [row] if args.tool == "claude-code" else [],
-    }
+    folders = [row] if args.tool == "claude-code" else []
+    about = {"cwd": cwd, "tracked": [], "tracked_dirs": folders}
+    manifest = {"workspace_id": own["workspace_id"], **identity._asdict(), **about}
     path = client.path("manifests", f"{own['workspace_id']}.json")
     text = json.dumps(manifest, indent=1, ensure_ascii=False)
     write_private(path, text.encode() + b"\n")
@@ -12183,8 +11800,7 @@ def cmd_read(args: argparse.Namespace) -> int:
 
 
 def cmd_install(args: argparse.Namespace) -> int:
-    """Set this machine up, or with --uninstall take that back; return 0 when all of it
-    was done."""
+    """Set this machine up, or with --uninstall undo that; return 0 when all is done."""
     environment = client_environment() if args.uninstall else dict(os.environ)
     home = os.path.abspath(client_home(environment))
     if args.snippets:
@@ -12226,8 +11842,7 @@ def cmd_install(args: argparse.Namespace) -> int:
 
 
 def plan_config(home: str, environment: dict, args: argparse.Namespace) -> dict:
-    """Return what config.json is to hold: what it held, what was given now, and the
-    variables of other tools that cron, say, does not have."""
+    """Return what config.json is to hold: what it held, what was given, variables."""
     known = read_client_json(os.path.join(home, "config.json"))
     if args.url and args.url != known.get("url"):
         for name in ("pin", "ca"):  # of another server
@@ -12243,8 +11858,7 @@ def plan_config(home: str, environment: dict, args: argparse.Namespace) -> dict:
 
 
 def read_program(client: Client) -> bytes:
-    """Return the bytes of this program; the server has them when this one came in by a
-    pipe and is in no file."""
+    """Return this program, from the server when it came in by a pipe."""
     path = os.path.realpath(__file__)
     if os.path.isfile(path):
         with open(path, "rb") as file:
@@ -12262,11 +11876,8 @@ def warn_of_plain_http(url: str) -> None:
     with contextlib.suppress(ValueError):  # a name
         if ipaddress.ip_address(parts.hostname).is_private:
             return
-    print(
-        f"Warning: {url} is not encrypted; tokens and transcripts can be read on the "
-        "way. Use https.",
-        file=sys.stderr,
-    )
+    text = f"{url} is not encrypted; tokens and transcripts can be read on the way."
+    print(f"Warning: {text} Use https.", file=sys.stderr)
 
 
 def _write_client(client: Client, config: dict) -> None:
