@@ -2368,9 +2368,7 @@ class TranscriptScanner:
         """Return how many things it remembers of the transcript."""
         return len(self._numbers) + len(self.repeats) + len(self._answered)
 
-    def feed(
-        self, block: bytes, archive_offset: int, known: int | None = None
-    ) -> None:
+    def feed(self, block: bytes, archive_offset: int, known: int | None = None) -> None:
         """Take the next block, whose gzip member begins at `archive_offset`; with
         `known` the last one, which has grown behind so many bytes."""
         if known is not None:
@@ -5846,9 +5844,7 @@ PARAMETERS = {
     "until": Parameter("inclusive", 40),
     "cursor": Parameter("from an unfinished search", 600),
     "content": Parameter("", MAX_BODY_BYTES),
-    "binding": Parameter(
-        "from register_workspace", source=_REGISTER.format("binding")
-    ),
+    "binding": Parameter("from register_workspace", source=_REGISTER.format("binding")),
     "if_sha256": Parameter("of the text you read: refuse if changed", is_digest=True),
     "write_token": Parameter(
         "from register_workspace", source=_REGISTER.format("write_token")
@@ -9793,12 +9789,7 @@ def upload_transcript(
         if probe["workspace_id"] != own:  # it stays where it was archived first
             identity = sync.find_identity(probe["workspace_id"])
         start, base_sha256 = choose_start(transcript.path, size, probe)
-    whole = {
-        **named,
-        "total_size": size,
-        "sha256": digest,
-        "base_sha256": base_sha256,
-    }
+    whole = {**named, "total_size": size, "sha256": digest, "base_sha256": base_sha256}
     send_pieces(sync, transcript.path, identity, start, whole)
     receipt = {"size": size, "sha256": digest, "identity": list(identity)}
     state.put("sessions", key, {**receipt, "title": title} if title else receipt)
