@@ -475,8 +475,7 @@ def strip_escapes(text: str) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Return text that does nothing to a terminal but write: newlines and tabs are the
-    only control characters left."""
+    """Return text without control characters but newlines and tabs, for a terminal."""
     return _CONTROLS.sub("", strip_escapes(text).replace("\r\n", "\n"))
 
 
@@ -608,11 +607,8 @@ def disk_errors(relative: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def directory(root: str, relative: str, create: bool = False) -> Iterator[int]:
-    """Hold a descriptor of a directory below `root`; raise OSError.
-
-    Follow no symbolic link. With `create` make what is missing, each level synced
-    into its parent before it is used.
-    """
+    """Hold a descriptor of a directory below `root`, no link followed; raise OSError.
+    With `create` what is missing is made, each level synced into its parent first."""
     with keep_folders():
         yield _open_folder(_kept.folders, root, relative, create)
 
@@ -730,9 +726,8 @@ def sign_file(root: str, relative: str) -> tuple | None:
 
 
 def glance_file(root: str, relative: str) -> tuple | None:
-    """Return what changes whenever a file is replaced, None when there is none: in a
-    tenth of sign_file's time, for folders are not looked at for links. It may say that
-    a copy in memory is still right, and nothing else."""
+    """Return what changes whenever a file is replaced, None when there is none: ten
+    times as fast as sign_file, for folders are not looked at for links; for caches."""
     try:
         found = os.lstat(f"{root}/{relative}")
     except OSError:
@@ -748,8 +743,7 @@ def read_tail(root: str, relative: str) -> str:
 
 
 def list_directory(root: str, relative: str) -> list[tuple[str, os.stat_result]]:
-    """Return name and stat of what is in a directory, sorted; empty without one.
-    Symbolic links, sockets and the like are left out."""
+    """Return name and stat of the files and folders in a directory, sorted; or []."""
     try:
         with directory(root, relative) as handle, os.scandir(handle) as entries:
             found = [(e.name, e.stat(follow_symlinks=False)) for e in entries]
@@ -770,8 +764,7 @@ def walk_files(root: str, relative: str) -> Iterator[tuple[str, os.stat_result]]
 
 
 def temp_prefix(name: str) -> str:
-    """Return how the temp files of a name begin; those of one session's archives and
-    records begin alike, for they share a lock."""
+    """Return how temp files of a name begin, alike for what shares a session's lock."""
     stem = re.split(r"~|\.jsonl\.gz$|\.json$|\.title$", name)[0]
     return f"{TEMP_MARK}{hash_text(stem)[:12]}-"
 
@@ -845,8 +838,7 @@ def copy_file(
 
 
 def link_file(root: str, relative: str, to_root: str, target: str = "") -> bool:
-    """Give a file a second name, at the same place below another root or at `target`;
-    return False where the disk refuses hard links."""
+    """Link a file below another root, or at `target`; return False where refused."""
     (parent, name), (to, to_name) = split_path(relative), split_path(target or relative)
     with disk_errors(relative), directory(root, parent) as old:
         with directory(to_root, to, create=True) as new:
@@ -871,8 +863,7 @@ def remove_tree(path: str) -> None:
 
 
 def sync_folders(root: str, relative: str) -> None:
-    """Sync every directory from a file's own up to `root`: what a killed writer had
-    renamed or made, and not yet synced. What is missing is passed over."""
+    """Sync every directory that is there, from a file's own up to `root`."""
     while relative:
         relative = split_path(relative)[0]
         with contextlib.suppress(NotFound), disk_errors(relative):
@@ -899,8 +890,7 @@ def remove_file(root: str, relative: str) -> None:
 
 
 def remove_temps(root: str, relative: str) -> None:
-    """Remove what a killed writer of `relative` left beside it. The caller holds the
-    lock of that path, so no living writer's temp file is among them."""
+    """Remove what a killed writer of `relative` left; the caller holds its lock."""
     parent, name = split_path(relative)
     for found, _ in list_directory(root, parent):
         if found.startswith(temp_prefix(name)):
@@ -908,8 +898,7 @@ def remove_temps(root: str, relative: str) -> None:
 
 
 def write_private(path: str, data: bytes) -> None:
-    """Replace a file by its plain path, whole or not at all, for its owner's eyes only:
-    the client's way to write, on every system. Raise StorageFailed."""
+    """Replace a client's file, whole, for its owner only; raise StorageFailed."""
     temp = f"{path}.{secrets.token_hex(4)}.tmp"
     with disk_errors(path):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -929,8 +918,7 @@ def write_private(path: str, data: bytes) -> None:
 
 @contextlib.contextmanager
 def exclusive_file(path: str) -> Iterator[bool]:
-    """Hold a file by its plain path for this process and tell whether that succeeded;
-    the system lets go of it when the process ends, however it ends."""
+    """Hold a file while this process lives, and tell whether that succeeded."""
     with disk_errors(path):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         file = open(path, "a+b")
@@ -985,8 +973,7 @@ class FileLock:
 
     @contextlib.contextmanager
     def hold(self, wait: bool = True) -> Iterator[int | None]:
-        """Hold the lock and give its descriptor; None if it is held and not `wait`.
-        Raise Gone when it is not to be had in LOCK_WAIT_S."""
+        """Give the descriptor, None if held and not `wait`; raise Gone in the end."""
         import fcntl  # not on Windows, where no server runs
 
         end = time.monotonic() + (LOCK_WAIT_S if wait else 0)
@@ -1014,8 +1001,7 @@ class FileLock:
             self._thread_lock.release()
 
     def _try(self) -> int | None:
-        """Return the lock file's descriptor when it is locked now, None when somebody
-        else holds it; one that its disk forgot is opened again."""
+        """Return the descriptor when it is locked now, None when others hold it."""
         import fcntl
 
         with disk_errors(self._relative):
@@ -1049,8 +1035,7 @@ class FileLock:
 
 
 def cut_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of `chunks` in blocks of at most BLOCK_BYTES, each cut after
-    the last line end within that many bytes; the same bytes give the same blocks."""
+    """Yield `chunks` in blocks of at most BLOCK_BYTES, cut alike after lines."""
     pending = bytearray()
     for chunk in chunks:
         pending += chunk
@@ -1069,8 +1054,7 @@ def compress_block(block: bytes) -> bytes:
 
 
 def compress_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each block and its gzip member. Threads work ahead of the reader: zlib lets
-    go of the interpreter's lock, and compressing is most of what an upload takes."""
+    """Yield each block and its gzip member; threads work ahead of the reader."""
     first = list(itertools.islice(blocks, 2)) or [b""]  # nothing is an empty member
     if len(first) < 2:
         yield from ((block, compress_block(block)) for block in first)
@@ -1087,8 +1071,7 @@ def compress_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def unpack_member(data: bytes, max_bytes: int) -> bytes:
-    """Return what exactly one gzip member holds; raise BadRequest when it is not one,
-    TooLarge when it holds more than `max_bytes` (a bomb is not unpacked further)."""
+    """Return what exactly one gzip member holds; raise BadRequest, TooLarge."""
     unpacker = zlib.decompressobj(31)
     try:
         raw = unpacker.decompress(data, max_bytes + 1)
