@@ -2682,8 +2682,7 @@ class Journal:
         self._file_lock.close()
 
     def refresh(self) -> int:
-        """Read the lines appended since the last look; return the last one's number.
-        Raise Gone when the journal is not there: then nothing is."""
+        """Read what was appended since; return the last line's number; raise Gone."""
         try:
             with disk_errors(JOURNAL_FILE):
                 # A size that is out of date is older: what it hides comes next time.
@@ -2804,8 +2803,7 @@ class Journal:
 
 
 class Registry:
-    """Guard the list of workspaces; the identity.json files are its truth, and a
-    journal line tells every process when it changed."""
+    """Guard the list of workspaces; the identity.json files are its truth."""
 
     def __init__(self, root: str, journal: Journal):
         self._root = root
@@ -2835,8 +2833,7 @@ class Registry:
             self._workspaces, self._seen, self._signature = found, seen, signature
 
     def refresh(self) -> None:
-        """Read the registry again when its file is another one. Who holds its lock asks
-        for that: what was mended after a kill is in no line of the journal."""
+        """Read the registry again when its file is another one, say after a kill."""
         if sign_file(self._root, REGISTRY_FILE) != self._signature:
             self.load()
 
@@ -2924,10 +2921,7 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, workspace_id: str, path: str, action: str) -> Iterator[None]:
-        """Hold the lock of a path; first mend what a killed holder left undone.
-
-        The lock file names the path in flight until the block ends well.
-        """
+        """Hold the lock of a path, named in it; mend first what a kill left undone."""
         note = {"workspace": workspace_id, "path": path, "action": action}
         with keep_folders(), self.lock_of(workspace_id, path).hold() as fd:
             self._mend(fd)
@@ -3020,8 +3014,7 @@ class Store:
         return Document(path, found.st_size, sha256, format_mtime(found.st_mtime))
 
     def load_session(self, workspace_id: str, path: str) -> Session:
-        """Return what an archive holds, from memory, its record, or the archive
-        itself when the record is missing or of other bytes; raise NotFound, Damaged."""
+        """Return what an archive holds; raise NotFound, Damaged."""
         relative = f"workspaces/{workspace_id}/{path}"
         signature = sign_file(self.root, relative)
         if signature is None:
@@ -3041,8 +3034,7 @@ class Store:
         return session
 
     def recall_session(self, workspace_id: str, path: str) -> Session:
-        """Return what an archive holds, from memory without a look at the disk when
-        the journal has no newer entry of it: for lists, not for receipts."""
+        """Return what an archive held last: for lists, not for receipts."""
         relative = f"workspaces/{workspace_id}/{path}"
         cached = self._sessions.get(relative)
         last = self.journal.ledgers[workspace_id].entries[path]
@@ -3072,10 +3064,8 @@ class Store:
     def take_scan(
         self, relative: str, session: Session
     ) -> tuple[object, TranscriptScanner | None]:
-        """Return a hash object and a scanner that were fed with an archive's whole
-        transcript, no scanner when its last line is cut; they are the caller's now.
-        The archive is read again unless both are in memory; raise Damaged when it is
-        not `session`."""
+        """Return hash object and scanner fed with an archive's whole transcript, the
+        caller's now; no scanner when its last line is cut. Raise Damaged for others."""
         with self._cache_lock:
             kept = self._scans.pop(relative, None)
         if kept and kept[0] == sign_file(self.root, relative):
@@ -3111,8 +3101,7 @@ class Store:
 
 
 def open_store(root: str, existing: bool = False) -> Store:
-    """Return the store of a root, its interrupted writes mended; make the root unless
-    `existing`, which raises NotFound for one that was never initialised."""
+    """Return a root's store, mended, and made unless `existing`; raise NotFound."""
     if existing and stat_file(root, JOURNAL_FILE) is None:
         raise NotFound(
             f"{root!r} is not a fedmem root (no {JOURNAL_FILE}). Is its disk mounted? "
@@ -3236,11 +3225,9 @@ def write_document(
     if_sha256: str = "",
     keep_deleted: bool = False,
 ) -> Receipt:
-    """Store a document and return its receipt; the old text becomes a version.
-
-    With `keep_deleted` a text that was deleted last is not brought back by uploading
-    it again. Raise Conflict when `if_sha256` is not the digest of what is there.
-    """
+    """Store a document and return its receipt; the old text becomes a version. With
+    `keep_deleted` a text that was deleted last stays deleted. Raise Conflict when
+    `if_sha256` is not the digest of what is there."""
     inner = document_path(path)
     relative = f"workspaces/{workspace_id}/{inner}"
     sha256, size = hash_bytes(content), len(content)
@@ -3281,8 +3268,7 @@ def _require_digest(path: str, old: bytes | None, if_sha256: str) -> None:
 
 
 def _version_path(store: Store, workspace_id: str, path: str, text: bytes) -> str:
-    """Return the file for an old text replaced now; its name comes after all others,
-    also when the clock went back."""
+    """Return the file for an old text replaced now, named to come after all others."""
     folder, stamp = versions_folder(workspace_id, path), format_stamp(utc_now())
     names = [name for name, _ in list_directory(store.root, folder) if read_stamp(name)]
     last = names[-1].partition("Z")[0] + "Z" if names else ""
@@ -3428,8 +3414,7 @@ def iter_lines(
     is_raw: bool = False,
 ) -> Iterator[tuple[int, bytes, int]]:
     """Yield number, bytes and true size of each line of `count` blocks (or all) from
-    block `index` on, which must begin with a line; of a long one LineBuffer keeps less
-    than that."""
+    block `index` on, which must begin with a line."""
     number, is_begun = archive.session.blocks[index].lines, False
     line = LineBuffer(is_raw)
     for content in itertools.islice(read_blocks(store, archive, index), count):
@@ -3449,9 +3434,8 @@ def iter_messages(
     offset: int = 0,
     may_hold: Callable[[bytes, int], bool] = lambda block, number: True,
 ) -> Iterator[tuple[int, Message]]:
-    """Yield number and message from number `offset` on, reading no block that lies
-    wholly before it. Blocks of which `may_hold`, given the number of their first
-    message, says no are not parsed."""
+    """Yield number and message from number `offset` on; no block before it is parsed,
+    nor those of which `may_hold`, given their first message's number, says no."""
     session, blocks = archive.session, archive.session.blocks
     repeats, cut = frozenset(session.repeats), find_cut(store, archive)
     starts_back = [first for first, _ in session.abandoned]
@@ -3478,8 +3462,7 @@ def iter_messages(
 
 
 def find_cut(store: Store, archive: Archive) -> int | float:
-    """Return the number of the first line of a part of a Codex thread that was taken
-    back: a later part goes on from there. Infinite when none does."""
+    """Return from which line a later part took this part of a thread back, or inf."""
     ledger, name = store.journal.ledger(archive.workspace_id), session_of(archive.path)
     parts, cut = ledger.parts.get(thread_of(name), []), math.inf
     for part in parts[parts.index(name) + 1 :] if name in parts[:-1] else ():
@@ -3491,8 +3474,7 @@ def find_cut(store: Store, archive: Archive) -> int | float:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Say what a session goes on from: a session and how many of its messages; -1 when
-    that session is not here."""
+    """Say which session one goes on from, after how many messages (-1: not here)."""
 
     workspace_id: str
     session_id: str
@@ -3500,8 +3482,7 @@ class Origin:
 
 
 def find_origin(store: Store, archive: Archive) -> Origin | None:
-    """Return what a fork, or a part behind a rewind, goes on from, None for others. It
-    is the last of the thread's parts that began before the line it names."""
+    """Return what a fork, or a part behind a rewind, goes on from, None for others."""
     about, name = archive.session.about, session_of(archive.path)
     thread, at = about.get("continues") or about.get("copies"), about.get("at", 0)
     if not isinstance(thread, str) or not SESSION_ID.fullmatch(thread):
@@ -3627,8 +3608,7 @@ def partial_path(workspace_id: str, session_id: str, sha256: str, start: int) ->
 
 
 def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
-    """Write the next bytes of an unfinished upload within the quota; it need not be
-    durable, for its digest is verified when it is complete."""
+    """Write the next bytes of an unfinished upload, within the quota, not durably."""
     now, used = utc_now().timestamp(), 0
     for name, found in list_directory(store.root, PARTIAL_DIR):
         is_own = relative.endswith(f"/{name}")
@@ -3653,8 +3633,7 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
 def probe_session(
     store: Store, workspace_id: str, session_id: str, sha256: str, deep: bool
 ) -> dict:
-    """Return what is archived of a session and where an upload of `sha256` goes on;
-    with `deep` every archive is re-hashed, and a damaged one set aside."""
+    """Return what is archived of a session and how far an upload is; deep: re-hash."""
     with store.locked(workspace_id, f"sessions/{session_id}", "probed"):
         archives = list_archives(store, workspace_id, session_id)
         if deep:
@@ -3702,8 +3681,7 @@ def set_aside(store: Store, relative: str) -> None:
 def receive_piece(
     store: Store, workspace_id: str, session_id: str, piece: Piece, actor: str
 ) -> dict:
-    """Take one piece of a transcript; return `partial`, `restart`, or a receipt when
-    it was the last. Raise BadRequest, Conflict, StorageFailed."""
+    """Take a piece of a transcript; return `partial`, `restart`, or a receipt."""
     end = piece.offset + len(piece.raw)
     if end > piece.total_size:
         raise BadRequest(
@@ -3815,9 +3793,8 @@ def _find_lost(store: Store, workspace_id: str, session_id: str) -> str:
 def _match_upload(
     upload: Upload,
 ) -> tuple[Archive | None, object, TranscriptScanner | None]:
-    """Return the archive that an upload continues, None without one, the hash of the
-    whole transcript, and a scan of that archive; raise Damaged when the archive is not
-    what its record says."""
+    """Return the archive that an upload continues or None, the hash of the whole, and a
+    scan of that archive; raise Damaged when it is not what its record says."""
     store, base, archives = upload.store, upload.base, upload.archives
     if base:
         hasher, scanner = store.take_scan(base.relative, base.session)
@@ -3865,9 +3842,8 @@ def _write_archive(
     extended: Archive | None,
     scanner: TranscriptScanner | None,
 ) -> tuple[Archive, TranscriptScanner]:
-    """Write an upload as a new archive, or over the one it extends: whole members are
-    copied, the rest is cut and compressed anew; `scanner` has seen that archive, and
-    what is new is scanned behind it. Without one all is scanned."""
+    """Write an upload as a new archive, or behind whole members of the one it extends;
+    `scanner` has seen that one: only what is new is scanned."""
     store, target = upload.store, f"workspaces/{upload.workspace_id}/{path}"
     kept_bytes, known, rest = 0, None, upload.read(0)
     if extended:
@@ -4042,8 +4018,7 @@ def _reconcile_session(store: Store, workspace_id: str, relative: str) -> None:
 def _reconcile_document(
     store: Store, workspace_id: str, path: str, action: str = "", live: str = ""
 ) -> None:
-    """Journal a document whose present text, or whose deletion, is not journalled; as
-    `live`, when it is there and that is no update."""
+    """Journal a document's present text (as `live`), or its deletion, unless it is."""
     last = store.journal.ledger(workspace_id).entries.get(path)
     is_live = last is not None and last.action != "deleted"
     try:
@@ -4060,8 +4035,7 @@ def _reconcile_document(
 
 
 def reconcile_workspace(store: Store, workspace_id: str) -> None:
-    """Journal everything of a workspace that is on the disk and not journalled, and
-    deletions: documents that are gone and lie among their old versions."""
+    """Journal what is on the disk, or gone to the versions, and not journalled."""
     folder = f"workspaces/{workspace_id}"
     for relative, _ in list(walk_files(store.root, folder)):
         path = relative.removeprefix(folder + "/")
@@ -4162,8 +4136,7 @@ def _spell_day(day: str) -> str:
 
 
 def condense(message: Message) -> str:
-    """Return as much of a message as is indexed: all that was said, the beginning of a
-    tool's input, the ends of a tool's result."""
+    """Return as much of a message as is indexed: long inputs and results are cut."""
     text = message.text
     if message.role == "tool" and len(text) > INDEXED_RESULT_CHARS:
         end = INDEXED_RESULT_CHARS // 4
@@ -4255,8 +4228,7 @@ def index_key(path: str) -> str:
 
 
 def list_keys(store: Store, entry: Entry) -> list[str]:
-    """Return the keys that a journal line is about: a later part of a Codex thread
-    takes back what stands in the ones before it."""
+    """Return the keys of a journal line: a later part takes back from those before."""
     key = index_key(entry.path)
     if not key.startswith("sessions/"):
         return [key] if key else []
@@ -4268,8 +4240,7 @@ def list_keys(store: Store, entry: Entry) -> list[str]:
 def find_source(
     store: Store, workspace_id: str, key: str, mask: Callable
 ) -> Source | None:
-    """Return what a key stands for now, None when it is gone or cannot be read. A note
-    is masked before it is cut."""
+    """Return what a key stands for now, None when it is gone or cannot be read."""
     try:
         project = store.registry.require(workspace_id).project
         if key.startswith("sessions/"):
@@ -4318,8 +4289,7 @@ def _find_session(
 
 
 def count_same_messages(known: str, session: Session | None) -> int:
-    """Return how many messages a grown transcript surely shares with the indexed one
-    of those blocks: the ones before the last gzip member that both have."""
+    """Return how many messages a grown transcript surely shares with the indexed."""
     uses_items, offsets = parse_json(known) if known else (None, [])
     if session is None or uses_items != session.uses_items:
         return 0
@@ -4391,9 +4361,8 @@ class Index:
 
     @contextlib.contextmanager
     def read(self, budget_s: float, partly: bool = False) -> Iterator:
-        """Give a connection to one state of the index, for some seconds; raise NoIndex
-        when there is no index, when it is not complete (unless `partly` will do), when
-        the time is over, and for every error of SQLite; raise Busy."""
+        """Give a connection to one state of the index, for some seconds; raise Busy, or
+        NoIndex for all else. With `partly` an index that is being built will do."""
         if not self._room.acquire(timeout=budget_s):
             raise Busy("Too many searches are running. Try again in a moment.")
         end = time.monotonic() + budget_s
@@ -4529,8 +4498,7 @@ def _list_words(row: Indexed, chapter: list[Excerpt]) -> str:
 
 
 class Indexer:
-    """Keep an index true to the files: after the journal at once, after the files at
-    the start and every hour."""
+    """Keep an index true to the files: after the journal, and hourly by their stat."""
 
     def __init__(self, store: Store, folder: str, mask: Callable):
         self._store = store
@@ -4614,8 +4582,7 @@ class Indexer:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """Hold the index open for writing; make it anew when it is missing or not for
-        this program, this masking or this memory."""
+        """Hold the index open for writing; make it anew if it is not this memory's."""
         first, is_known = self._store.journal.identity, False
         self._changed.clear()
         try:
@@ -4645,8 +4612,7 @@ class Indexer:
             yield
 
     def catch_up(self, tell: Callable = lambda done, total: None) -> None:
-        """Index what was written since the last look, in transactions of half a
-        second; tell how many documents are done of how many."""
+        """Index what was written since, in short transactions; tell how many of all."""
         self._take_changed()
         database, done = self._writer.database, 0
         if not self._pending and self._reached == self._written:
@@ -4675,8 +4641,7 @@ class Indexer:
                 return
 
     def _update(self, workspace_id: str, key: str) -> None:
-        """Index one document; one that fails is left out until the next comparison of
-        the files, and keeps no other from being indexed."""
+        """Index one document; one that fails is left out and stops no other."""
         database = self._writer.database
         database.execute("SAVEPOINT document")
         try:
@@ -4707,8 +4672,7 @@ class Indexer:
                 self._pending[entry.workspace, key] = None
 
     def compare_files(self) -> None:
-        """Put every document whose file is not the indexed one among what is to be
-        done: changed by hand, restored, or missed."""
+        """Put every document whose file is not the indexed one on the list."""
         for place in iter_differences(self._writer.database, self._store):
             self._pending[place] = None
             if self._stop.is_set():
@@ -4747,8 +4711,7 @@ def iter_signatures(store: Store, workspace_id: str) -> Iterator[tuple[str, str]
 
 @dataclasses.dataclass(frozen=True)
 class Scope:
-    """Say which documents a search may find: their kind, workspace and time, what they
-    must hold and must not hold (FTS5 expressions)."""
+    """Say which documents may be found: kind, workspace, time, FTS5 expressions."""
 
     kind: str
     workspace_id: str = ""
@@ -4762,8 +4725,7 @@ class Scope:
 def rank_chapters(
     database: sqlite3.Connection, match: str, scope: Scope
 ) -> list[tuple[int, int, str, bool, float]]:
-    """Return chapter, document, its end, whether the chapter was abandoned, and score
-    of what fits an expression best."""
+    """Return chapter, document, its end, whether abandoned, score, the best first."""
     limits, values = _limit_documents(scope)
     ranked = (
         f"SELECT rowid AS chapter, -bm25({scope.kind}) AS score FROM {scope.kind} "
@@ -5066,8 +5028,7 @@ def split_query(text: str) -> list[str]:
 
 
 def parse_terms(text: str) -> Terms:
-    """Return the terms of a query. Stop words count only when there is nothing else;
-    a name (a capital that does not begin the query) counts twice."""
+    """Return the terms of a query; a name counts twice, stop words only when alone."""
     words: dict[str, float] = {}
     pairs, compounds, phrases, before = [], [], {"": [], "-": []}, ""
     names: list[tuple[str, ...]] = []
@@ -5112,8 +5073,7 @@ def parse_terms(text: str) -> Terms:
 
 
 def list_pieces(name: tuple[str, ...]) -> list[str]:
-    """Return the pieces of a name that tell something where they stand together, none
-    when there are not two: a lone letter or number tells nothing."""
+    """Return the pieces of a name that tell something, none when there are not two."""
     pieces = [p for p in dict.fromkeys(name) if len(p) > 1 and not p.isdigit()]
     return pieces if len(pieces) > 1 else []
 
@@ -5167,8 +5127,7 @@ class Probe:
 
 
 def _find_word(text: str, low: str, root: str, is_short: bool) -> Iterator[tuple]:
-    """Yield start and end of a word's forms, found by its root in lower case: where a
-    word begins, or a part of one, up to its end; very short words whole."""
+    """Yield start and end of a word's forms, found by its root where a word begins."""
     at, found = low.find(root), 0
     while at >= 0 and found < MAX_MATCHES:
         end = at + len(root)
@@ -5188,8 +5147,7 @@ def _find_word(text: str, low: str, root: str, is_short: bool) -> Iterator[tuple
 def find_densest(
     found: list[tuple[int, int, int]], values: list[float], held: Iterable[int] = ()
 ) -> tuple[float, tuple[int, int]]:
-    """Return what the different terms are worth that stand together where that is most,
-    and the first of them. Those `held` count everywhere."""
+    """Return what terms are worth, `held` or close together, at most, and where."""
     counts = collections.Counter(held)
     worth = sum(values[term] for term in counts)
     best, place, first = worth, (0, 0), 0
@@ -5221,9 +5179,8 @@ class Ranked:
 def make_probe(
     database: sqlite3.Connection, kind: str, terms: Terms, literal: str = ""
 ) -> tuple[Probe, list[str], list[str]]:
-    """Return what looks for a query's terms in a text, each worth what it tells, the
-    FTS5 expressions of them, and those of the pieces of names. A number or an id that
-    nothing has, or the only word, stands for what it begins."""
+    """Return what looks for a query's terms in a text, FTS5 expressions of them, and
+    those of pieces of names. An unknown number, or the only word, is a prefix."""
     words, found, counts = {}, [], collections.Counter()
     for word, weight in terms.words.items():
         match = quote(word)
@@ -5313,8 +5270,7 @@ def rank_documents(
 def rank_all(
     database: sqlite3.Connection, probe: Probe, matches: tuple, scope: Scope
 ) -> list[Ranked]:
-    """Return what rank_documents finds, and behind it documents that have only the
-    pieces of a name."""
+    """Return what rank_documents finds, then what has only the pieces of a name."""
     ranked = rank_documents(database, probe, matches[0], scope)
     known = {row.document for row in ranked}
     for row in rank_documents(database, probe, matches[1], scope):
@@ -5352,8 +5308,7 @@ def locate(chapter: list[Excerpt], place: tuple[int, int]) -> tuple[Excerpt, tup
 def search_index(
     database: sqlite3.Connection, store: Store, query: Query, scope: Scope
 ) -> tuple[list[Hit], int, str, bool]:
-    """Return a page of hits in words, how many there are in all, what to say of them,
-    and whether none holds the very text that mode auto is to find as well."""
+    """Return hits in words, how many there are, a note, if the literal is missed."""
     terms, literal = parse_terms(query.text), find_literal(query)
     required, banned = (tuple(map(quote, p)) for p in (terms.required, terms.banned))
     scope = dataclasses.replace(scope, required=required, banned=banned)
@@ -5396,8 +5351,7 @@ def make_hit(passage: Passage, span: tuple, matches: int, score: float = 0.0) ->
 
 
 def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hit]:
-    """Return the best passage of each document without the index, the best first: rare
-    words weigh more, and passages in which more of the words stand come first."""
+    """Return the best passage of each document without the index, the best first."""
     terms, literal = parse_terms(query.text), find_literal(query)
     pieces = [p for name in terms.names for p in name if p not in terms.words]
     words = {**dict.fromkeys(pieces, 0.0), **dict.fromkeys(terms.words, 1.0)}
@@ -5528,8 +5482,7 @@ def find_literal(query: Query) -> str:
 def search(
     store: Store, index: Index | None, query: Query, kind: str, passages: Callable
 ) -> dict:
-    """Return a page of hits: words by the index where it can be used, everything else
-    by a scan of what `passages` yields."""
+    """Return a page of hits, by the index or by a scan of what `passages` yields."""
     chosen_workspaces(store, query.workspace_id)  # or NotFound
     scan = Scan(SEARCH_BUDGET_S, query.cursor, {"knowledge": 2, "sessions": 3}[kind])
     if query.mode == "words" and query.cursor:
@@ -5595,8 +5548,7 @@ def _search_words(
 
 
 def iter_places(store: Store, index: Index | None, scope: Scope) -> Iterator[tuple]:
-    """Yield what rank_head says of every session of a scope: by the index where it can
-    be used, for people do not wait until every session is looked at."""
+    """Yield rank_head of a scope's sessions, by the index where it can be used."""
     before = ("~", "", "")  # after every time
     try:
         while places := read_newest(store, index, scope, before):
@@ -5622,8 +5574,7 @@ def read_newest(
 
 @contextlib.contextmanager
 def open_listing(store: Store, index: Index | None, scope: Scope) -> Iterator[tuple]:
-    """Give the index, a scope without what was written since, and the places of that;
-    raise NoIndex when it cannot be used, or is far behind."""
+    """Give index, scope without what is new, and the places of that; raise NoIndex."""
     if index is None:
         raise NoIndex("This server has no index.")
     with index.read(INDEX_WAIT_S) as database:
