@@ -5861,9 +5861,8 @@ def make_schema(handler: Callable) -> dict:
 
 
 def parse_arguments(tool_: Tool, given: dict) -> tuple[dict, str]:
-    """Return the handler's keyword arguments, and what to say of others that were
-    given to a tool that only reads (n8n sends four of its own with every call); raise
-    BadRequest naming a wrong one."""
+    """Return a handler's keyword arguments, and what to say of others that a tool got
+    which only reads (n8n sends four of its own); raise BadRequest for a wrong one."""
     properties, note = tool_.schema["properties"], ""
     unknown = [clip(str(name), 60) for name in given if name not in properties]
     if unknown:
@@ -6201,8 +6200,7 @@ def _session_row(ctx: Context, archive: Archive) -> dict:
 
 
 def _describe_origin(ctx: Context, archive: Archive) -> dict:
-    """Return what lists say of what a session goes on from, with the call that reads
-    on there backwards; empty for most."""
+    """Return what a session goes on from, if anything, and the call to read it."""
     origin, about = find_origin(ctx.store, archive), archive.session.about
     told = {n: ctx.mask(about[n]) for n in ("parent",) if n in about}
     if origin is None:
@@ -6229,8 +6227,7 @@ def format_origin(row: dict) -> str:
 
 
 def _name_revision(ledger: Ledger, path: str) -> str:
-    """Return the name by which an archive is read that is not the head: also the first
-    one's, whose plain session_id stands for the head."""
+    """Return the name by which an archive that is not the head is read."""
     name = archive_name(path)
     return name if "~" in name else f"{name}~{ledger.entries[path].sha256[:12]}"
 
@@ -6937,8 +6934,7 @@ def _is_id(value: object) -> bool:
 
 
 def is_modern(params: object, headers: dict[str, str]) -> bool:
-    """Return whether a request is of 2026-07-28 or later: it says so in _meta, or its
-    version header is none of the legacy ones (basic/versioning)."""
+    """Return whether a request is of 2026-07-28 or later, by _meta or its header."""
     meta = params.get("_meta") if isinstance(params, dict) else None
     if isinstance(meta, dict) and META + "protocolVersion" in meta:
         return True
@@ -6996,8 +6992,7 @@ def encode_body(body: object) -> bytes:
 
 
 def make_modern(method: str, result: dict) -> dict:
-    """Return a result with what 2026-07-28 asks of every result, and of those that may
-    be cached (server/utilities/caching)."""
+    """Return a result with what 2026-07-28 asks of it (server/utilities/caching)."""
     if isinstance(result, Kept):
         return Kept({**MODERN, **result}, MODERN_JSON + result.encoded[1:])
     if method in CACHEABLE:
@@ -7302,8 +7297,7 @@ def make_json_reply(status: int, value: object, headers: dict | None = None) -> 
 
 
 def parse_headers(lines: Iterable[bytes]) -> dict[str, str]:
-    """Return headers by lower-case name; raise HttpError for folded lines, bad names,
-    control characters, and doubles of what must be single."""
+    """Return headers by lower-case name; raise HttpError for malformed or doubled."""
     headers: dict[str, str] = {}
     for line in lines:
         match = _HEADER_LINE.fullmatch(line)
@@ -7321,8 +7315,7 @@ def parse_headers(lines: Iterable[bytes]) -> dict[str, str]:
 
 
 def read_chunks(file: io.BufferedIOBase) -> bytes:
-    """Return a chunked body up to its trailers, as long as any other may be (RFC 9112,
-    7.1); raise HttpError, or ConnectionError when it stays short."""
+    """Return a chunked body (RFC 9112, 7.1); raise HttpError, or ConnectionError."""
     body = bytearray()
     while True:
         line = file.readline(MAX_CHUNK_LINE_BYTES)
@@ -7363,8 +7356,7 @@ def parse_hosts(text: str) -> set[str]:
 
 
 def check_host(headers: dict[str, str], allowed: frozenset[str]) -> None:
-    """Raise HttpError unless Host is known and Origin, if any, is of this server: what
-    keeps a web page from reaching it by DNS rebinding."""
+    """Raise HttpError unless Host and Origin are known, against DNS rebinding."""
     host = headers.get("host", "")
     if not host:
         raise HttpError(400, "The request has no Host header.")
@@ -7432,11 +7424,9 @@ class Metrics:
 
 
 def use_cores(cores: set[int]) -> None:
-    """Let the calling thread run on these cores only, where the system can do that.
-
-    The interpreter runs one thread at a time; handing its lock from core to core costs
-    more than a small request itself. On one core it is 1.7 times as fast, measured.
-    """
+    """Let the calling thread run on these cores only, where the system can do that. The
+    interpreter runs one thread at a time; handing its lock from core to core costs
+    more than a small request itself. On one core it is 1.7 times as fast, measured."""
     with contextlib.suppress(AttributeError, OSError):
         os.sched_setaffinity(0, cores)
 
@@ -7840,8 +7830,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.rfile.read(self._left)
 
     def _linger(self) -> None:
-        """Read on for a moment, so that the reset which unread bytes cause does not
-        overtake the answer."""
+        """Read on for a moment, or a reset would overtake the answer."""
         self.server.set_deadline(self.connection, DISCARD_S)
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
@@ -8619,8 +8608,7 @@ class Refused(FedmemError):
 
 
 def parse_url(url: str) -> urllib.parse.SplitResult:
-    """Return the parts of a server's URL, with or without /mcp, also below a prefix of
-    a proxy (http://HOST/memory/mcp); raise BadRequest."""
+    """Return a server's URL in parts, also below a proxy's prefix; raise BadRequest."""
     with contextlib.suppress(ValueError):
         parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
@@ -8686,8 +8674,7 @@ def open_connection(address: Address, timeout_s: float) -> http.client.HTTPConne
 
 
 def fetch_path(address: Address, path: str, timeout_s: float) -> bytes:
-    """Return what a server answers at a path that takes no token; raise Unreachable,
-    Refused."""
+    """Return what a server answers at an open path; raise Unreachable, Refused."""
     connection = open_connection(address, timeout_s)
     try:
         connection.request("GET", parse_url(address.url).path[: -len("/mcp")] + path)
@@ -8728,8 +8715,7 @@ class Remote:
             self._headers[name] = value.encode("utf-8").decode("latin-1")
 
     def post(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, str]:
-        """Return status, body and Retry-After of one POST; a kept connection that was
-        closed meanwhile is opened again. Raise Unreachable."""
+        """Return status, body and Retry-After of a POST; raise Unreachable."""
         thread = threading.get_ident()
         is_kept = thread in self._kept
         try:
@@ -8762,8 +8748,7 @@ class Remote:
             self._kept.popitem()[1].close()
 
     def ask(self, method: str, params: dict) -> dict:
-        """Return the result of a request, tried again while the server is away or
-        busy; raise Unreachable, Unauthorized, Refused."""
+        """Return a result, tried for; raise Unreachable, Unauthorized, Refused."""
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         body = encode_json(message)
         headers = {"MCP-Protocol-Version": LEGACY_VERSIONS[0]}
@@ -8828,8 +8813,7 @@ class Remote:
 def run_bridge(
     remote: Remote, cwd: str, lines: Iterable[bytes], out: io.BufferedIOBase
 ):
-    """Pass MCP messages between stdio and a server until the input ends: one JSON
-    message per line (basic/transports/stdio); nothing else is written."""
+    """Pass MCP between stdio and a server, a message a line (transports/stdio)."""
     lock, waiting = threading.Lock(), queue.SimpleQueue()
 
     def pass_on() -> None:
@@ -8856,8 +8840,7 @@ def run_bridge(
 
 
 def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
-    """Return the server's answer to one message, empty for a notification; an
-    unreachable server becomes a JSON-RPC error, so that the client can go on."""
+    """Return the answer to a message, a JSON-RPC error at the worst, or nothing."""
     try:
         message = parse_json(line)
         method, params = message["method"], message.get("params") or {}
@@ -8970,8 +8953,7 @@ class Transcript:
 
     @property
     def seen(self) -> list:
-        """Return what changes when the file does, and the session's name, for which
-        some files have to be opened."""
+        """Return what changes with the file, and the name that its text may give."""
         return [self.size, self.mtime_ns, self.session_id]
 
     def due_s(self, known: dict, now_s: float) -> float:
@@ -9031,8 +9013,7 @@ def client_home(environment: dict) -> str:
 
 
 def client_environment() -> dict[str, str]:
-    """Return this process' variables, and for those of CLIENT_VARIABLES that are not
-    set, as in cron's environment, what the installation saw."""
+    """Return the variables, unset CLIENT_VARIABLES as the installation saw them."""
     config = {}
     with contextlib.suppress(BadRequest):  # told by load_client
         config = read_client_json(os.path.join(client_home(os.environ), "config.json"))
@@ -9043,8 +9024,7 @@ def client_environment() -> dict[str, str]:
 
 
 def load_client(environment: dict) -> Client:
-    """Return this machine's set-up: config.json and tokens.json, each value replaced by
-    its environment variable. Raise BadRequest naming the file and the key."""
+    """Return this machine's set-up, from variables and files; raise BadRequest."""
     home = client_home(environment)
     config = read_client_json(os.path.join(home, "config.json"))
     tokens = read_client_json(os.path.join(home, "tokens.json"))
@@ -9069,8 +9049,7 @@ def load_client(environment: dict) -> Client:
 
 
 def read_client_json(path: str) -> dict:
-    """Return the object in a JSON file of the client, empty without the file; raise
-    BadRequest with the line that is wrong."""
+    """Return the object in a client's JSON file, {} without one; raise BadRequest."""
     try:
         with open(path, "rb") as file:
             value = json.loads(file.read().decode("utf-8"))
@@ -9099,8 +9078,7 @@ def codex_folder(environment: dict) -> str:
 
 
 def scan_folder(folder: str, problems: list[str] | None = None) -> list[os.DirEntry]:
-    """Return what is in a folder, sorted; empty without one. That one cannot be read is
-    put among the problems."""
+    """Return what is in a folder, sorted; say so when it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -9115,8 +9093,7 @@ def scan_folder(folder: str, problems: list[str] | None = None) -> list[os.DirEn
 def scan_files(
     folder: str, problems: list[str], seen: set | None = None
 ) -> Iterator[os.DirEntry]:
-    """Yield every file below a folder of a tool; symbolic links are followed, for they
-    lead to the tool's other disk, and no folder is looked into twice."""
+    """Yield every file below a tool's folder; links are followed, no folder twice."""
     seen = set() if seen is None else seen
     with contextlib.suppress(OSError):  # scan_folder says why
         found = os.stat(folder)
@@ -9177,9 +9154,8 @@ def list_transcripts(
 def name_rollout(
     transcript: Transcript, state: SyncState, report: Report
 ) -> Transcript | None:
-    """Return a Codex rollout under its session's name, None when it is a compressed one
-    beside the plain one, or one that cannot be read here. A sub-agent's is
-    <parent>.<its own>, as Claude Code's are; its first line tells."""
+    """Return a Codex rollout under its session's name, a sub-agent's <parent>.<name>;
+    None for a compressed one beside the plain one, or one that cannot be read here."""
     path, name = transcript.path, transcript.session_id
     if path.endswith(".zst"):
         plain = path.removesuffix(".zst")
@@ -9204,8 +9180,7 @@ def name_rollout(
 
 @functools.cache
 def find_unpacker() -> Callable | None:
-    """Return what opens a zstd file for reading, None when nothing here can: Python's
-    own module from 3.14 on, else the program zstd."""
+    """Return what opens a zstd file, Python's module (3.14) or the program, or None."""
     with contextlib.suppress(ImportError):
         from compression import zstd
 
@@ -9242,8 +9217,7 @@ def _open_by_program(program: str, path: str) -> Iterator[io.BufferedReader]:
 
 @contextlib.contextmanager
 def open_transcript(path: str) -> Iterator[io.BufferedReader]:
-    """Give a transcript's bytes, those that a compressed one holds; raise OSError,
-    BadRequest."""
+    """Give a transcript's bytes, unpacked; raise OSError, BadRequest."""
     opener = find_unpacker() if path.endswith(".zst") else None
     with opener(path) if opener else open(path, "rb") as file:
         yield file
@@ -9271,8 +9245,7 @@ def read_told_remote(transcript: Transcript) -> str:
 
 
 def read_codex_titles(environment: dict) -> dict[str, str]:
-    """Return the titles that Codex and its user gave to threads, by thread: of
-    session_index.jsonl the last line counts (0.171.0)."""
+    """Return the titles of Codex' threads; of several in its index the last counts."""
     titles = {}
     path = os.path.join(codex_folder(environment), "session_index.jsonl")
     with contextlib.suppress(OSError), open(path, "rb") as file:
@@ -9285,8 +9258,7 @@ def read_codex_titles(environment: dict) -> dict[str, str]:
 
 
 def parse_claude_path(relative: str) -> str:
-    """Return the session_id of a transcript by its path below a project's folder, empty
-    for other files: the stem, or <parent>.<stem> of a sub-agent's."""
+    """Return a transcript's session_id (a sub-agent's: <parent>.<stem>), else ""."""
     parts = relative.replace(os.sep, "/").split("/")
     stem, dot, kind = parts[-1].rpartition(".")
     if kind != "jsonl" or not stem:
@@ -9320,8 +9292,7 @@ def identify_project(cwd: str, told: str = "") -> tuple[str, str]:
 
 
 def find_repository(cwd: str) -> tuple[str, str]:
-    """Return the folder by which the repository is known that a directory is in, the
-    main one for all its worktrees, and its config file; empty when it is in none."""
+    """Return the folder that names a directory's repository, and its config file."""
     here = cwd
     while True:
         mark = os.path.join(here, ".git")
@@ -9352,8 +9323,7 @@ def _follow_gitdir(here: str, target: str) -> tuple[str, str]:
 
 
 def _name_repository(folder: str) -> str:
-    """Return the folder that names a repository: that of shop/.git and shop/.bare is
-    shop, a bare one is its own."""
+    """Return the folder that names a repository: shop for shop/.git and shop/.bare."""
     parent, name = os.path.split(folder)
     return parent if name.startswith(".") else folder
 
@@ -9367,8 +9337,7 @@ def _read_line(path: str) -> str:
 
 
 def read_git_remote(path: str) -> str:
-    """Return the URL of a repository's origin, else of its first remote, from its
-    config file: git itself would cost a hook 10 ms."""
+    """Return a repository's origin, else its first remote; git itself takes 10 ms."""
     remotes, section = {}, ""
     with contextlib.suppress(OSError, ValueError):
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -9412,8 +9381,7 @@ def identify_manifest(manifest: dict) -> Identity:
 
 
 def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
-    """Yield the documents that a manifest tracks; one that is missing is no problem,
-    it may come back."""
+    """Yield the documents that a manifest tracks; a missing one is no problem."""
     workspace = identify_manifest(manifest)
     uploads = [
         (os.path.expanduser(row["local"]), row["upload"])
@@ -9509,8 +9477,7 @@ def make_claude_slug(cwd: str) -> str:
 
 
 class SyncState:
-    """Guard the file that remembers what the server acknowledged. It is saved now and
-    then and may be lost: then files are hashed again, and the server knows them."""
+    """Guard what the server acknowledged: a cache, files can be hashed again."""
 
     KINDS = ("files", "sessions", "notes", "workspaces")
 
@@ -9563,9 +9530,8 @@ def plan_transcripts(
     titles: dict[str, str],
     now_s: float,
 ) -> tuple[list[Transcript], list[Transcript]]:
-    """Return the transcripts that are new, changed or have another title, the oldest
-    first, and those that changed in their middle and wait: until their session ended,
-    or so long as their tool's sessions do."""
+    """Return the transcripts to send, the oldest first, and those that changed in their
+    middle and wait for their session's end, or for some time."""
     todo, waiting = [], []
     for transcript in found:
         known = state.get("sessions", transcript.key)
@@ -9587,8 +9553,7 @@ def plan_notes(found: Iterable[Note], state: SyncState) -> list[Note]:
 
 
 def hash_file(path: str, size: int, marks: Iterable[int]) -> tuple[int, dict[int, str]]:
-    """Return how many of the first `size` bytes a file has, and the SHA-256 of its
-    beginning up to each mark and up to that end."""
+    """Return how far a file reaches, up to `size`, and its SHA-256 there and before."""
     hasher, here, digests = hashlib.sha256(), 0, {}
     stops = sorted({mark for mark in marks if mark < size} | {size})
     with open(path, "rb") as file:
@@ -9650,8 +9615,7 @@ class Sync:
         return known
 
     def call_signed(self, identity: Identity, name: str, **arguments: object) -> dict:
-        """Return the answer to an upload call; register anew when the write_token is
-        refused, for the server's key may have been rotated."""
+        """Return an upload's answer; register anew when the write_token is refused."""
         own = self.register(identity)
         try:
             return self.remote.call(name, **{**own, **arguments})
@@ -9698,8 +9662,7 @@ def upload_transcript(
     title: str,
     may_diverge: bool,
 ) -> bool:
-    """Bring a transcript's bytes, and the title its tool gave it, to the server; return
-    False when they diverged and may not now. Raise FedmemError, OSError."""
+    """Bring a transcript and its title to the server; return False when it waits."""
     state, key = sync.state, transcript.key
     known = state.get("sessions", key)
     base = known.get("size", -1)
@@ -9733,8 +9696,7 @@ def upload_transcript(
 
 
 def choose_start(path: str, size: int, probe: dict) -> tuple[int, str]:
-    """Return from which byte an upload goes on and the digest of the archived beginning
-    it continues: an unfinished upload's, else that of the longest archive it has."""
+    """Return where an upload goes on, and the digest of what it continues."""
     sizes = {row["size"]: row["sha256"] for row in probe["have"] if row["size"] < size}
     _, digests = hash_file(path, size, sizes) if sizes else (0, {})
     same = [at for at, sha256 in sizes.items() if digests.get(at) == sha256]
@@ -9745,8 +9707,7 @@ def choose_start(path: str, size: int, probe: dict) -> tuple[int, str]:
 def send_pieces(
     sync: Sync, path: str, identity: Identity, at: int, whole: dict
 ) -> None:
-    """Send a transcript's bytes piece by piece, as the server says; `whole` goes with
-    each. Raise Refused, or BadRequest when the file changed meanwhile."""
+    """Send a transcript by pieces, `whole` with each; raise Refused, BadRequest."""
     size, restarts = whole["total_size"], 0
     with open(path, "rb") as file:
         while True:
@@ -9788,8 +9749,7 @@ def upload_note(sync: Sync, note: Note) -> None:
 def choose_identity(
     client: Client, manifests: list[dict], tool_name: str, cwd: str, told: str = ""
 ) -> Identity:
-    """Return the workspace of a working directory: that of a manifest that names it or
-    a folder above it, else what its repository says, or the remote that was `told`."""
+    """Return a directory's workspace by manifest, repository, or as it was `told`."""
     for manifest in manifests:
         folder = os.path.expanduser(str(manifest.get("cwd", ""))).rstrip("/\\")
         is_below = cwd == folder or cwd.startswith((folder + "/", folder + "\\"))
@@ -9801,8 +9761,7 @@ def choose_identity(
 def list_memory_notes(
     sync: Sync, environment: dict, manifests: list[dict]
 ) -> Iterator[Note]:
-    """Yield the notes that Claude Code keeps by itself, in the memory folder of each
-    git root; its project is known by a transcript that ran there."""
+    """Yield the notes that Claude Code keeps by itself, a folder for each git root."""
     known = sync.state.about.setdefault("folders", {})
     problems = sync.report.problems
     for project in scan_folder(os.path.join(claude_folder(environment), "projects")):
@@ -9839,8 +9798,7 @@ def find_memory_cwd(project: os.DirEntry) -> str:
 
 
 def find_folder(slug: str, base: str = os.sep) -> str:
-    """Return the directory of this machine that Claude Code names by a slug, empty
-    when there is none."""
+    """Return the directory that Claude Code names by a slug, empty without one."""
     for entry in scan_folder(base):
         with contextlib.suppress(OSError):
             if entry.is_dir(follow_symlinks=False):
@@ -9856,8 +9814,7 @@ def find_folder(slug: str, base: str = os.sep) -> str:
 def run_sync(
     sync: Sync, environment: dict, ended: set[str], show: Callable[[int, int], None]
 ) -> Report:
-    """Bring everything that is new or changed to the server and return what was done;
-    what fails is in the report, and the rest goes on."""
+    """Bring what is new or changed to the server; return what was done and failed."""
     state, report = sync.state, sync.report
     manifests = load_manifests(sync.client.home)
     found = list_transcripts(environment, report, state)
@@ -9898,8 +9855,7 @@ def _sync_transcript(
     title: str,
     has_ended: bool,
 ) -> None:
-    """Upload one transcript, or a plain or masked copy, to the workspace of its
-    directory."""
+    """Upload a transcript, or a plain or masked copy, to its directory's workspace."""
     known = sync.state.get("sessions", transcript.key)
     if len(known.get("identity", ())) == len(Identity._fields):
         identity = Identity(*known["identity"])
@@ -9951,8 +9907,7 @@ def _run_task(
 
 
 def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
-    """Ask the server for everything that was acknowledged; return how much was asked
-    for, and what the server had lost. The next sync brings what is lost."""
+    """Ask for all that was acknowledged; return how much that is, and what was lost."""
 
     def is_there(key: str, known: dict) -> bool:
         """Return whether the server has a session's bytes."""
@@ -10036,8 +9991,7 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None]) 
 
 
 def wait_for_brief(client: Client, cwd: str) -> str:
-    """Return the brief, empty when it is not there in time: nobody waits for it longer.
-    Raise what making it raised."""
+    """Return the brief, empty when it is late; raise what making it raised."""
     results: list[str | FedmemError] = []
 
     def work() -> None:
@@ -10065,8 +10019,7 @@ def write_spool(client: Client, event: dict) -> None:
 
 
 def read_spool(client: Client) -> dict[str, str]:
-    """Return the spool's files and the session each is about; what cannot be read is
-    about none."""
+    """Return the spool's files and the session of each, empty where unreadable."""
     found = {}
     for entry in scan_folder(client.path("spool")):
         if entry.name.endswith(".json"):
@@ -10078,8 +10031,7 @@ def read_spool(client: Client) -> dict[str, str]:
 
 
 def seconds_since_sync(client: Client) -> float:
-    """Return the age of the state file, which every sync writes; inf without one, or
-    when a wrong clock dated it after now."""
+    """Return the state file's age, inf without one or with one of a time to come."""
     try:
         age_s = time.time() - os.stat(client.path("state.json")).st_mtime
     except OSError:
@@ -10253,8 +10205,7 @@ def apply_change(change: Change) -> None:
 
 
 def edit_json(path: str, about: str, edit: Callable[[dict], None]) -> Change:
-    """Return the change that `edit` makes to the object in a JSON file; raise
-    BadRequest when the file holds anything else, comments for example."""
+    """Return the change `edit` makes to a JSON file; raise BadRequest for others."""
     before = read_text(path)
     text = before if before and before.strip() else "{}"
     try:
@@ -10273,8 +10224,7 @@ def edit_json(path: str, about: str, edit: Callable[[dict], None]) -> Change:
 
 
 def plan_entry(path: str, about: str, key: str, entry: dict, remove: bool) -> Change:
-    """Return the change that puts our entry below a key of a JSON file, or takes it
-    out; raise BadRequest."""
+    """Return the change that puts our entry into a JSON file, or takes it out."""
 
     def edit(value: dict) -> None:
         """Put the server in, or take it out."""
@@ -10289,8 +10239,7 @@ def plan_entry(path: str, about: str, key: str, entry: dict, remove: bool) -> Ch
 
 
 def plan_claude_server(client: Client, environment: dict, remove: bool) -> Change:
-    """Return the change to Claude Code's user configuration: the MCP server, with the
-    headers that name machine and tool."""
+    """Return the change to Claude Code's user configuration: the MCP server."""
     folder = environment.get("CLAUDE_CONFIG_DIR")
     path = os.path.expanduser(os.path.join(folder or "~", ".claude.json"))
     entry = describe_server(client, "claude-code")
@@ -10304,8 +10253,7 @@ def describe_bridge(client: Client, tool_name: str) -> dict:
 
 
 def describe_server(client: Client, tool_name: str) -> dict:
-    """Return how a client of MCP reaches the memory: by URL, or by the bridge where
-    the certificate is one that only our own client takes."""
+    """Return how a client reaches the memory: by URL, or with a pin by the bridge."""
     if client.address.pin or client.address.ca:
         return {"type": "stdio", **describe_bridge(client, tool_name)}
     url = urllib.parse.urlunsplit(parse_url(client.address.url))
@@ -10391,9 +10339,8 @@ def _quote(*words: str) -> str:
 
 
 def plan_codex(client: Client, environment: dict, remove: bool) -> Change:
-    """Return the change to Codex' config.toml: a marked block with the MCP server; the
-    rest of the file is not touched. Raise BadRequest when that would not be a file that
-    Codex reads, or would change what it reads of others."""
+    """Return the change to Codex' config.toml: a marked block, the rest is not touched;
+    raise BadRequest unless Codex will read all of it as before."""
     path = os.path.join(codex_folder(environment), "config.toml")
     before = read_text(path)
     text = before or ""
@@ -10428,9 +10375,8 @@ def _cut_codex(text: str) -> str:
 
 
 def _require_room_in_toml(path: str, text: str, block: str) -> None:
-    """Raise BadRequest unless a file with our block behind it is TOML that says the
-    same of everything else. Python 3.10 cannot read TOML: there only a file will do
-    that writes other servers as plain tables."""
+    """Raise BadRequest unless our block behind a TOML file leaves the rest as it is.
+    Python 3.10 cannot read TOML: other servers have to be plain tables there."""
     left = "it is left as it is."
     try:
         import tomllib
@@ -10554,8 +10500,7 @@ def plan_app(client: Client, app: App, remove: bool) -> Change | None:
 def plan_install(
     client: Client, environment: dict, remove: bool
 ) -> tuple[list[Change], list[str]]:
-    """Return every change that sets up this machine's clients, or with `remove` takes
-    that back, and a sentence for each file that is left alone."""
+    """Return the changes that set this machine up, or undo it, and what is left."""
     about = client, environment, remove
     plans: list[tuple[Callable, Callable[[], Change | None]]] = [
         (format_snippet, functools.partial(plan_claude_server, *about)),
@@ -10618,8 +10563,7 @@ def plan_cron(table: str, client: Client, remove: bool) -> str:
 
 
 def read_crontab() -> str:
-    """Return the user's crontab, empty without one, bytes that are no UTF-8 as lone
-    surrogates; raise NotFound without cron."""
+    """Return the user's crontab, empty without one; raise NotFound without cron."""
     try:
         listed = subprocess.run(["crontab", "-l"], capture_output=True, check=False)
     except OSError as e:
@@ -10665,8 +10609,7 @@ def format_launchd(client: Client) -> bytes:
 
 
 def format_schtasks(client: Client, remove: bool) -> list[str]:
-    """Return the command that makes, or removes, the task of Windows; pythonw shows no
-    window."""
+    """Return Windows' command for our task; pythonw shows no window."""
     if remove:
         return ["schtasks", "/Delete", "/F", "/TN", "fedmem sync"]
     python, *rest = client.command(*SCHEDULED)
@@ -10706,8 +10649,7 @@ def _use_cron(client: Client, remove: bool) -> str:
 
 
 def _use_systemd(client: Client, remove: bool) -> str:
-    """Start a timer of the user's systemd, or end it; raise what systemctl raises, and
-    leave no unit behind then."""
+    """Start or end a timer of the user's systemd; leave no unit after a failure."""
 
     def control(*words: str, check: bool = True) -> None:
         """Run systemctl for the user."""
@@ -10753,8 +10695,7 @@ def _use_schtasks(client: Client, remove: bool) -> str:
 
 
 def require_free_name(client: Client, adopt: bool) -> None:
-    """Raise Conflict when another installation uses this machine's name: two machines
-    under one name would write into each other's workspaces."""
+    """Raise Conflict when another installation has this machine's name already."""
     found = client.remote(attempts=1).call("list_workspaces", limit=MAX_LIMIT)
     name = client.machine.casefold()
     taken = [row for row in found["workspaces"] if row["machine"].casefold() == name]
@@ -10773,10 +10714,9 @@ def require_free_name(client: Client, adopt: bool) -> None:
 def check_store(
     store: Store, deep: bool = True, repair: bool = False
 ) -> Iterator[tuple[str, str]]:
-    """Yield every file of a root and what is wrong with it, empty when nothing is: each
-    is compared with its record and the journal, archives only `deep` by reading them. A
-    server may be running: what looks wrong is looked at again when all writes have
-    ended. With `repair` what can be mended without a choice is mended first."""
+    """Yield every file of a root and what is wrong with it, empty for nothing; archives
+    are read only `deep`. What looks wrong is looked at again when all writes have
+    ended, and with `repair` mended first where that needs no choice."""
     if store.journal.bad_lines:
         yield JOURNAL_FILE, f"{store.journal.bad_lines} bad lines"
     for name, _ in list_directory(store.root, "workspaces"):
@@ -10810,8 +10750,7 @@ def _lock_name(path: str) -> str:
 
 
 def _repair_file(store: Store, workspace_id: str, relative: str) -> None:
-    """Mend what needs no choice: remove what a killed writer left and a record that
-    does not fit, and journal a file that is in no line of the journal."""
+    """Remove what a kill left and a record that does not fit; journal what is not."""
     path = relative.removeprefix(f"workspaces/{workspace_id}/")
     if split_path(path)[1].startswith(TEMP_MARK):
         remove_file(store.root, relative)
@@ -10872,9 +10811,8 @@ def _compare_digest(entry: Entry | None, digest: str) -> str:
 
 
 def check_index(store: Store, index: Index) -> tuple[str, str]:
-    """Return what is wrong with a search index, and what is to be said of one that is
-    behind the files, which is not wrong: a server brings it up. It is waited for as
-    long as it grows less; both are empty when there is none."""
+    """Return what is wrong with a search index, and a note on one that is behind, which
+    a server brings up: it is waited for as long as it grows less."""
     if sqlite3 is None:
         return "", ""
     wrong, before = 0, sys.maxsize
@@ -10922,8 +10860,7 @@ def name_snapshot(names: list[str]) -> str:
 
 
 def iter_stored(root: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield path and stat of every file of a root that a backup holds, except the
-    journal."""
+    """Yield path and stat of every file that a backup holds, except the journal."""
     for relative, found in walk_files(root, ""):
         is_temp = split_path(relative)[1].startswith(TEMP_MARK)
         if not relative.startswith(_LEFT_OUT) and not is_temp:
@@ -10943,9 +10880,8 @@ def require_room(folder: str, size: int) -> None:
 
 
 def back_up(root: str, target: str, keep: int) -> tuple[str, int, int]:
-    """Return the name of a new snapshot of a root, how many files it copied and how
-    many it links; remove all but the newest `keep`. A server may be running. Raise
-    StorageFailed, Busy, or Damaged for a copy that does not read back."""
+    """Return a new snapshot's name, how many files it copied and how many it links; all
+    but the newest `keep` are removed. Raise StorageFailed, Busy, Damaged."""
     make_folder(target)
     with exclusive_file(os.path.join(target, ".lock")) as is_mine:
         if not is_mine:
@@ -11020,8 +10956,7 @@ def measure_journal(root: str) -> int:
 
 
 def iter_written(root: str, begin: int, end: int) -> Iterator[str]:
-    """Yield the files that the journal's lines between two bytes are about, with
-    records; the old versions of a document only after it was dealt with."""
+    """Yield the files that some of the journal is about, old versions last."""
     with open_file(root, JOURNAL_FILE) as file:
         file.seek(begin)
         lines = file.read(end - begin).splitlines()
@@ -11046,8 +10981,7 @@ def require_empty_folder(path: str) -> None:
 
 
 def restore(snapshot: str, root: str) -> list[str]:
-    """Make a root of a snapshot's files and return what is wrong with it; raise
-    Conflict when the root holds something, NotFound when that is no snapshot."""
+    """Make a root of a snapshot; return what is wrong; raise Conflict, NotFound."""
     if stat_file(snapshot, JOURNAL_FILE) is None:
         raise NotFound(f"{snapshot!r} is no snapshot: it has no {JOURNAL_FILE}.")
     require_empty_folder(root)
@@ -11083,9 +11017,8 @@ def export_memory(
     name: str = "",
     mask: Callable | None = None,
 ) -> tuple[int, int, list[str]]:
-    """Write documents and transcripts below a folder, with `name` that session only: as
-    they were uploaded, or with a mask as pages that people read. Return how many of
-    each, and what could not be read; raise Conflict when the folder is not empty."""
+    """Write documents and sessions (or the named one) below a folder, with a mask as
+    pages for people; return how many of each, and what could not be read."""
     require_empty_folder(target)
     write = functools.partial(_write_page, mask=mask) if mask else _write_transcript
     documents, sessions, problems = 0, 0, []
@@ -11132,8 +11065,7 @@ def _write_page(store: Store, archive: Archive, target: str, mask: Callable) -> 
 
 
 def iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[str]:
-    """Yield the Markdown of a session: who said what, and in fences what tools were
-    given and answered."""
+    """Yield a session's Markdown: who said what, and in fences what tools had."""
     session = archive.session
     title = mask(title_of(store, archive)) or archive.name
     yield (
@@ -11174,8 +11106,7 @@ SHARED_DISKS = {
 
 
 def find_mount(path: str) -> tuple[str, str, str]:
-    """Return mount point, file system and options of the mount that a path lies on
-    (proc(5), mountinfo); empty where the system does not tell."""
+    """Return a path's mount point, file system and options (proc(5)), or empty."""
     best = "", "", ""
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as file:
         for line in file:
@@ -11190,8 +11121,7 @@ def find_mount(path: str) -> tuple[str, str, str]:
 
 
 def judge_mount(path: str) -> tuple[str, bool]:
-    """Return the name of the network disk that a path lies on, empty for another, and
-    whether its mount is known to be right for servers on several machines."""
+    """Return a path's network disk, if any, and whether servers may share it."""
     point, kind, options = find_mount(path)
     name, needed = SHARED_DISKS.get(kind, ("", None))
     if kind == "fuse.juicefs":  # it tells how it was mounted in a file (1.4.2)
@@ -11210,9 +11140,8 @@ def _read_text(path: str) -> str:
 
 @contextlib.contextmanager
 def claim_root(root: str, is_forced: bool) -> Iterator[str]:
-    """Give what is to be said of a root's disk, empty for a local one. Raise Conflict
-    when a server of another machine or mount has the root already, and the disk is not
-    known to keep what both write."""
+    """Give what is to be said of a root's disk; raise Conflict when another machine has
+    the root, and the disk is not known to keep what both write."""
     name, is_right = judge_mount(root)
     if not name:
         yield ""
@@ -11236,9 +11165,8 @@ def claim_root(root: str, is_forced: bool) -> Iterator[str]:
 
 
 class SharedProbe:
-    """Try together with another process, on another machine or mount, what servers
-    rely on in a folder that both have. Both go from step to step together, and each
-    tells the other what it saw."""
+    """Try with a process on another machine or mount what servers rely on; both go from
+    step to step together, and each tells the other what it saw."""
 
     def __init__(self, folder: str):
         self.folder, self.step = os.path.join(folder, PROBE_FOLDER), 0
@@ -11263,8 +11191,7 @@ class SharedProbe:
         return True
 
     def meet(self, seen: object = None) -> object:
-        """Wait until the other side has come as far, and return what it saw; raise
-        Conflict when it does not come."""
+        """Wait for the other side; return what it saw, or raise Conflict."""
         self.step += 1
         write_file(self.folder, f"{self.role}{self.step}", encode_json(seen))
         end = time.monotonic() + PROBE_WAIT_S
@@ -11329,8 +11256,7 @@ class SharedProbe:
             child.kill()
 
     def _replace(self) -> list[int]:
-        """Return how often a file that was replaced here showed old size or text
-        there."""
+        """Return how often a file replaced here showed old size or text there."""
         stale = [0, 0]
         for size in range(1, PROBE_LINES // 4):
             if self.role == "a":
@@ -11486,8 +11412,7 @@ def run_server(server: Server, settings: dict[str, str], signals: set) -> None:
 
 
 def supervise(run: Callable[[set], None], count: int, signals: set) -> None:
-    """Run `count` processes until a signal comes, and a new one for each that ends
-    before. They end when this one does, however it ends."""
+    """Run `count` processes until a signal comes, and a new one for each that ends."""
     kept_open, held = os.pipe()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     children: dict[int, float] = {}
@@ -11525,8 +11450,7 @@ def _end_with(kept_open: int) -> None:
 
 
 def raise_file_limit() -> None:
-    """Let this process open as many files as the system allows it: each connection is
-    one, and a write needs some more."""
+    """Let this process open as many files, so connections, as the system allows."""
     import resource  # not on Windows, where no server runs
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -11560,8 +11484,7 @@ def make_server(store: Store, keys: Keys, settings: dict[str, str]) -> Server:
 
 
 def format_welcome(server: Server, made: list[str]) -> str:
-    """Return what a server prints at its start: where it is, the tokens that were made
-    now, how to connect."""
+    """Return what a server prints at its start: where it is, tokens, how to connect."""
     keys, root = server.keys, server.store.root
     if "JOURNAL_STREAM" in os.environ:  # a service: nobody reads this with a terminal
         return f"fedmem {VERSION} serves {root} at {server.url}"
@@ -11770,8 +11693,7 @@ def cmd_token(args: argparse.Namespace) -> int:
 
 
 def rotate_in_environment(path: str, name: str, scope: str, overlap: float) -> str:
-    """Replace a token in a file of variables and return the new one; raise NotFound
-    when that file has none."""
+    """Replace a token in a file of variables and return it; raise NotFound."""
     with disk_errors(path), open(path, encoding="utf-8") as file:
         lines = file.read().splitlines()
     pairs = (line.partition("=") for line in lines if "=" in line)
@@ -11897,8 +11819,7 @@ def format_report(report: Report, took_s: float) -> str:
 
 
 def cmd_claude_hook(args: argparse.Namespace) -> int:
-    """Do what the hook event on standard input asks; always return 0: a memory must
-    not stand in an assistant's way."""
+    """Do what a hook event asks; return 0, not to stand in an assistant's way."""
     environment = client_environment()
     try:
         data = sys.stdin.buffer.read(HOOK_INPUT_BYTES)
@@ -11915,8 +11836,7 @@ def cmd_claude_hook(args: argparse.Namespace) -> int:
 
 
 def cmd_verify(args: argparse.Namespace) -> int:
-    """Ask the server for all that was acknowledged, upload what it lost; return 0 when
-    nothing was lost."""
+    """Ask for all that was acknowledged, upload what was lost; return 0 for nothing."""
     client = load_client(dict(os.environ))
     sync = Sync(client, client.remote(), SyncState(client.path("state.json")))
     count, lost = verify_all(sync, args.deep)
@@ -12151,8 +12071,7 @@ def cmd_install(args: argparse.Namespace) -> int:
 
 
 def plan_config(home: str, environment: dict, args: argparse.Namespace) -> dict:
-    """Return what config.json is to hold: what it held, what was given now, and the
-    variables of other tools that cron, say, does not have."""
+    """Return what config.json is to hold: what it held, what was given, variables."""
     known = read_client_json(os.path.join(home, "config.json"))
     if args.url and args.url != known.get("url"):
         for name in ("pin", "ca"):  # of another server
@@ -12168,8 +12087,7 @@ def plan_config(home: str, environment: dict, args: argparse.Namespace) -> dict:
 
 
 def read_program(client: Client) -> bytes:
-    """Return the bytes of this program; the server has them when this one came in by a
-    pipe and is in no file."""
+    """Return this program, from the server when it came in by a pipe."""
     path = os.path.realpath(__file__)
     if os.path.isfile(path):
         with open(path, "rb") as file:
