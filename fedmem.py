@@ -5735,11 +5735,6 @@ class Context:
         """Return whether this caller reads masked text."""
         return self.redact and self.is_ai
 
-    @property
-    def search_mask(self) -> Callable:
-        """Return how text is shown to a search: two callers find the same."""
-        return mask_secrets if self.redact else str
-
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
@@ -5962,15 +5957,10 @@ def tool_get_overview(ctx: Context) -> dict:
     rows = [_workspace_row(ctx, workspace) for workspace in found[:OVERVIEW_WORKSPACES]]
     for row in rows:
         row["summary"] = _read_summary(ctx, row["workspace_id"])
-    return {
-        "_heading": "Overview of the shared memory",
-        "readme": _read_global(ctx, "README.md"),
-        "index": _read_global(ctx, "INDEX.md"),
-        "workspaces": rows,
-        "total": len(found),
-        "offset": 0,
-        "_call": "list_workspaces(offset=",
-    }
+    texts = {n: _read_global(ctx, f"{n.upper()}.md") for n in ("readme", "index")}
+    page = {**texts, "workspaces": rows}
+    heading = "Overview of the shared memory"
+    return _make_page(heading, page, len(found), 0, "list_workspaces(")
 
 
 @tool(READS)
@@ -5989,13 +5979,15 @@ def tool_list_workspaces(
         if all(word in text for word in words):
             rows.append(workspace)
     page = [_workspace_row(ctx, w) for w in rows[offset : offset + limit]]
-    return {
-        "_heading": "Workspaces" + (f" matching {query!r}" if query else ""),
-        "workspaces": page,
-        "total": len(rows),
-        "offset": offset,
-        "_call": f"list_workspaces({_given(query=query)}offset=",
-    }
+    heading = "Workspaces" + (f" matching {query!r}" if query else "")
+    call = f"list_workspaces({_given(query=query)}"
+    return _make_page(heading, {"workspaces": page}, len(rows), offset, call)
+
+
+def _make_page(heading: str, page: dict, total: int, offset: int, call: str) -> dict:
+    """Return a page of a list, with the call that gets the next one."""
+    where = {"total": total, "offset": offset, "_call": f"{call}offset="}
+    return {"_heading": heading, **page, **where}
 
 
 def _given(**arguments: object) -> str:
@@ -6005,13 +5997,10 @@ def _given(**arguments: object) -> str:
 
 def _by_activity(store: Store) -> list[Workspace]:
     """Return the workspaces, the most recently active first."""
-    found = sorted(store.registry.all().values(), key=lambda w: w.workspace_id)
-    ledgers, empty = store.journal.ledgers, Ledger()
-    return sorted(
-        found,
-        key=lambda w: ledgers.get(w.workspace_id, empty).last_time or w.created_at,
-        reverse=True,
-    )
+    found = [workspace for _, workspace in sorted(store.registry.all().items())]
+    times = {name: ledger.last_time for name, ledger in store.journal.ledgers.items()}
+    found.sort(key=lambda w: times.get(w.workspace_id) or w.created_at, reverse=True)
+    return found
 
 
 def _workspace_row(ctx: Context, workspace: Workspace) -> dict:
@@ -6071,14 +6060,8 @@ def tool_list_knowledge(
         documents = list_documents(ctx.store, workspace_id, prefix)
         rows = [dataclasses.asdict(document) for document in documents]
         heading = f"Knowledge of workspace `{workspace_id}`"
-    return {
-        "_heading": heading,
-        "workspace_id": workspace_id,
-        "documents": rows[offset : offset + limit],
-        "total": len(rows),
-        "offset": offset,
-        "_call": call + "offset=",
-    }
+    page = {"workspace_id": workspace_id, "documents": rows[offset : offset + limit]}
+    return _make_page(heading, page, len(rows), offset, call)
 
 
 @tool(READS)
@@ -6136,7 +6119,8 @@ def _search(ctx: Context, find: Callable, wanted: Query) -> dict:
     """Return the page that `find` gives, its hits as rows; raise BadRequest."""
     if not wanted.text:
         raise BadRequest("`query` is empty. Give the words to search for.")
-    page = find(ctx.store, ctx.index, wanted, ctx.search_mask)
+    mask = mask_secrets if ctx.redact else str  # two callers find the same
+    page = find(ctx.store, ctx.index, wanted, mask)
     page["offset"] = wanted.offset
     for i, hit in enumerate(page["hits"]):
         row = {n: v for n, v in vars(hit.passage).items() if n != "text"}
@@ -6166,16 +6150,14 @@ def tool_list_sessions(
     scope = Scope("sessions", workspace_id, *period)
     places = itertools.islice(iter_places(ctx.store, ctx.index, scope), offset, None)
     heads = (open_head(ctx.store, place[2], place[1]) for place in places)
-    page = list(itertools.islice(filter(None, heads), limit))
-    again = _given(workspace_id=workspace_id, since=since, until=until)
-    return {
-        "_heading": "Sessions"
-        + (f" of workspace `{workspace_id}`" * bool(workspace_id)),
-        "sessions": [_session_row(ctx, archive) for archive in page],
-        "total": count_sessions(ctx.store, ctx.index, scope),
-        "offset": offset,
-        "_call": f"list_sessions({again}offset=",
-    }
+    page = itertools.islice(filter(None, heads), limit)
+    rows = [_session_row(ctx, archive) for archive in page]
+    total = count_sessions(ctx.store, ctx.index, scope)
+    heading = "Sessions" + (f" of workspace `{workspace_id}`" if workspace_id else "")
+    call = (
+        f"list_sessions({_given(workspace_id=workspace_id, since=since, until=until)}"
+    )
+    return _make_page(heading, {"sessions": rows}, total, offset, call)
 
 
 def _session_row(ctx: Context, archive: Archive) -> dict:
@@ -6255,8 +6237,7 @@ def tool_read_session(
         raise BadRequest(
             "`part` goes with limit=1: the parts are those of one message."
         )
-    totals = {"text": session.messages, "raw": session.lines, "data": session.size}
-    total = totals[view]
+    total = {"text": session.messages, "raw": session.lines, "data": session.size}[view]
     first = max(0, total + offset) if offset < 0 else offset
     if view == "data":
         return _read_data(ctx, archive, first)
@@ -7057,8 +7038,7 @@ def rpc_tools_list(ctx: Context, params: dict) -> dict:
 
 def rpc_tools_call(ctx: Context, params: dict) -> dict:
     """Return a tool's result; raise BadRequest for an unknown tool."""
-    name, arguments = _require_text(params, "name"), params.get("arguments")
-    arguments = _or_empty(arguments)
+    name, arguments = _require_text(params, "name"), _or_empty(params.get("arguments"))
     if name not in TOOLS:
         known = ", ".join(n for n, t in TOOLS.items() if ctx.caller.scope in t.scopes)
         raise BadRequest(f"There is no tool {clip(name, 80)!r}; there are: {known}.")
@@ -7089,9 +7069,8 @@ def rpc_resource_templates(ctx: Context, params: dict) -> dict:
 def rpc_resources_list(ctx: Context, params: dict) -> dict:
     """Return a page of resources, workspace by workspace."""
     workspace_id, skip = _parse_cursor(params.get("cursor"))
-    rows = []
-    if not workspace_id:
-        rows += [_resource(f"memory:///{name}", name) for name in GLOBAL_TEXTS]
+    names = () if workspace_id else GLOBAL_TEXTS
+    rows = [_resource(f"memory:///{name}", name) for name in names]
     for name in sorted(ctx.store.registry.all()):
         if name < workspace_id:
             continue
@@ -7240,14 +7219,9 @@ METHODS: dict[str, Callable[[Context, dict], dict]] = {
 }
 LEGACY_ONLY = ("initialize", "ping")
 MODERN_ONLY = ("server/discover",)
-CACHEABLE = {
-    "server/discover": LIST_TTL_MS,
-    "tools/list": LIST_TTL_MS,
-    "prompts/list": LIST_TTL_MS,
-    "resources/list": 0,
-    "resources/templates/list": LIST_TTL_MS,
-    "resources/read": 0,
-}
+_FIXED = ("server/discover", "tools/list", "prompts/list", "resources/templates/list")
+CACHEABLE = {"resources/list": 0, "resources/read": 0}  # milliseconds
+CACHEABLE |= dict.fromkeys(_FIXED, LIST_TTL_MS)
 
 
 # ---- 14. HTTP server: the only listening door -------------------------------
