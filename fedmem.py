@@ -1130,12 +1130,6 @@ class Workspace:
     created_at: str = ""
 
 
-def format_workspace(workspace: Workspace) -> bytes:
-    """Return the bytes of an identity.json."""
-    text = json.dumps(dataclasses.asdict(workspace), ensure_ascii=False, indent=1)
-    return text.encode("utf-8", "replace") + b"\n"
-
-
 def parse_workspace(value: object) -> Workspace | None:
     """Return the workspace in an identity.json's value, None when it is not one."""
     names = [field.name for field in dataclasses.fields(Workspace)]
@@ -1151,11 +1145,6 @@ def parse_workspace(value: object) -> Workspace | None:
 Entry = collections.namedtuple(
     "Entry", "seq time workspace action path size sha256 actor"
 )
-
-
-def format_entry(entry: Entry) -> bytes:
-    """Return a journal line."""
-    return encode_json(entry._asdict()) + b"\n"
 
 
 def parse_entry(line: bytes) -> Entry | None:
@@ -1175,24 +1164,11 @@ def parse_entry(line: bytes) -> Entry | None:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Document:
-    """Describe one stored text: an overview or a piece of knowledge."""
+# One stored text: an overview or a piece of knowledge.
+Document = collections.namedtuple("Document", "path size sha256 modified")
 
-    path: str
-    size: int
-    sha256: str
-    modified: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Receipt:
-    """Promise that a write is durable."""
-
-    status: str
-    path: str
-    size: int
-    sha256: str
+# The promise that a write is durable.
+Receipt = collections.namedtuple("Receipt", "status path size sha256")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1277,9 +1253,9 @@ class Option:
     """Describe one setting of the server."""
 
     variable: str
-    default: str
     help: str
     flag: str = ""
+    default: str = ""
 
     @property
     def name(self) -> str:
@@ -1288,40 +1264,32 @@ class Option:
 
 
 OPTIONS = (
-    Option(
-        "MCP_TOKEN", "", "bearer token of AI clients; made at first start when not set"
-    ),
-    Option(
-        "SYNC_TOKEN", "", "bearer token of sync clients; made at first start likewise"
-    ),
+    Option("MCP_TOKEN", "bearer token of AI clients; made at first start when not set"),
+    Option("SYNC_TOKEN", "bearer token of sync clients; made at first start likewise"),
     Option(
         "OLD_TOKENS",
-        "",
         "tokens that are still valid for a while, as `token rotate` writes them",
     ),
     Option(
         "MEMORY_ROOT",
-        "",
         f"root of all data; {DATA_ROOT} if it is there and writable, else {HOME_ROOT}",
         "--root",
     ),
-    Option("PORT", str(DEFAULT_PORT), "listen port; 0 takes any free one", "--port"),
-    Option("HOST", "127.0.0.1", "listen address", "--host"),
-    Option("WORKERS", "1", "processes that share the port", "--workers"),
+    Option("PORT", "listen port; 0 takes any free one", "--port", str(DEFAULT_PORT)),
+    Option("HOST", "listen address", "--host", "127.0.0.1"),
+    Option("WORKERS", "processes that share the port", "--workers", "1"),
     Option(
         "ALLOWED_HOSTS",
-        "",
         "names besides the loopback ones that requests may be addressed to, "
         "separated by commas; ports do not count",
         "--allowed-hosts",
     ),
     Option(
         "CACHE_DIR",
-        "",
         "folder of the search index, on this machine's own disk; MEMORY_ROOT/_cache",
         "--cache-dir",
     ),
-    Option("REDACT", "on", "mask secrets in what AI clients read: on or off"),
+    Option("REDACT", "mask secrets in what AI clients read: on or off", default="on"),
 )
 
 
@@ -2585,8 +2553,7 @@ def session_of(path: str) -> str:
 
 
 def thread_of(session_id: str) -> str:
-    """Return the conversation that a session is a part of: Codex goes on in a second
-    file after a rewind, whose name has a later UUID behind the thread's."""
+    """Return a session's thread: a part behind a rewind has a later UUID after it."""
     return session_id[:36] if _PART.fullmatch(session_id) else session_id
 
 
@@ -2778,7 +2745,7 @@ class Journal:
         now, entries = format_time(utc_now()), []
         for ticket in tickets:
             entries.append(Entry(seq + 1 + len(entries), now, *ticket.about))
-        lines = [format_entry(entry) for entry in entries]
+        lines = [encode_json(entry._asdict()) + b"\n" for entry in entries]
         data = b"".join(lines)
         try:
             if os.pwrite(fd, data, start) != len(data):
@@ -2839,7 +2806,7 @@ class Registry:
 
     def save(self) -> None:
         """Write the registry's file, durably."""
-        rows = [dataclasses.asdict(w) for _, w in sorted(self._workspaces.items())]
+        rows = [vars(workspace) for _, workspace in sorted(self._workspaces.items())]
         text = json.dumps({"workspaces": rows}, ensure_ascii=False, indent=1)
         write_file(self._root, REGISTRY_FILE, text.encode("utf-8", "replace") + b"\n")
 
@@ -2890,7 +2857,8 @@ class Registry:
         identity = f"workspaces/{workspace.workspace_id}/identity.json"
         with self._lock:
             self.all()
-            write_file(self._root, identity, format_workspace(workspace))
+            row = json.dumps(vars(workspace), ensure_ascii=False, indent=1)
+            write_file(self._root, identity, row.encode("utf-8", "replace") + b"\n")
             self._workspaces = {**self._workspaces, workspace.workspace_id: workspace}
             self.save()
 
@@ -3050,8 +3018,7 @@ class Store:
     def keep_scan(
         self, relative: str, hasher: object, scanner: TranscriptScanner
     ) -> None:
-        """Remember the running hash and the scan of exactly the archive that is there
-        now, unless nothing can go on behind it or it is a long one."""
+        """Remember hash and scan of the archive that is there, if more can follow."""
         if not scanner.is_closed:
             kept = sign_file(self.root, relative), hasher, scanner
             self._keep(self._scans, relative, kept, SCAN_CACHE_ENTRIES)
@@ -3196,7 +3163,7 @@ def list_versions(
         if stat.S_ISREG(stats.st_mode) and name.endswith(".md"):
             document = store.describe(f"{folder}/{name}", path, stats)
             replaced = read_stamp(name) or document.modified
-            document = dataclasses.replace(document, modified=replaced)
+            document = document._replace(modified=replaced)
             found.append((name.removesuffix(".md"), document))
     return found
 
@@ -3472,13 +3439,8 @@ def find_cut(store: Store, archive: Archive) -> int | float:
     return cut
 
 
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """Say which session one goes on from, after how many messages (-1: not here)."""
-
-    workspace_id: str
-    session_id: str
-    messages: int
+# Which session one goes on from, after how many messages; -1 when it is not here.
+Origin = collections.namedtuple("Origin", "workspace_id session_id messages")
 
 
 def find_origin(store: Store, archive: Archive) -> Origin | None:
@@ -3513,8 +3475,7 @@ def count_before(store: Store, archive: Archive, ordinal: int) -> int:
 
 
 def title_of(store: Store, archive: Archive, depth: int = 0) -> str:
-    """Return a session's title: the one its tool gave it, or the thread it is a part
-    of; its own; that of what it goes on from, unless they go on from one another."""
+    """Return a session's title: its tool's, its thread's, its own, or its origin's."""
     name = session_of(archive.path)
     told = store.read_title(archive.workspace_id, name)
     told = told or store.read_title(archive.workspace_id, thread_of(name))
@@ -3733,14 +3694,9 @@ def _make_restart(archives: list[Archive]) -> dict:
 
 def _make_receipt(status: str, archive: Archive) -> dict:
     """Return the receipt of a transcript that is durable."""
-    return {
-        "status": status,
-        "workspace_id": archive.workspace_id,
-        "session_id": archive.name,
-        "size": archive.session.size,
-        "sha256": archive.session.sha256,
-        "messages": archive.session.messages,
-    }
+    where = {"workspace_id": archive.workspace_id, "session_id": archive.name}
+    facts = {n: getattr(archive.session, n) for n in ("size", "sha256", "messages")}
+    return {"status": status, **where, **facts}
 
 
 def _commit(upload: Upload) -> dict:
@@ -4895,13 +4851,8 @@ class Passage:
     pieces: bool = False  # it has only pieces of a name that was asked for
 
 
-@dataclasses.dataclass(frozen=True)
-class Hit:
-    """Hold one find: the passage with its snippet, how well it fits, how often."""
-
-    passage: Passage
-    score: float
-    matches: int
+# One find: the passage with its snippet, how well it fits, how often.
+Hit = collections.namedtuple("Hit", "passage score matches")
 
 
 class Scan:
@@ -5386,14 +5337,14 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
             if not any(group and group <= had for group in together):
                 continue
             passage = dataclasses.replace(hit.passage, pieces=True)
-            hit = dataclasses.replace(hit, passage=passage)
+            hit = hit._replace(passage=passage)
         if hit and phrases == set(range(len(required))):
             score = sum(
                 probe.values[i] * math.log(1 + len(groups) / counts[i]) for i in had
             )
             score += worth / (1 + len(probe.values))
             score *= ABANDONED_WEIGHT if hit.passage.abandoned else 1.0
-            hits.append(dataclasses.replace(hit, score=round(score, 4)))
+            hits.append(hit._replace(score=round(score, 4)))
     return sorted(
         hits,
         key=lambda h: (not h.passage.pieces, h.score, h.passage.date),
@@ -6053,12 +6004,12 @@ def tool_list_knowledge(
     call = f"list_knowledge({_given(workspace_id=workspace_id, prefix=prefix)}"
     if versions_of:
         found = list_versions(ctx.store, workspace_id, versions_of)
-        rows = [{"version": n, **dataclasses.asdict(d)} for n, d in found]
+        rows = [{"version": n, **d._asdict()} for n, d in found]
         heading = f"Old versions of {versions_of!r} in workspace `{workspace_id}`"
         call += _given(versions_of=versions_of)
     else:
         documents = list_documents(ctx.store, workspace_id, prefix)
-        rows = [dataclasses.asdict(document) for document in documents]
+        rows = [document._asdict() for document in documents]
         heading = f"Knowledge of workspace `{workspace_id}`"
     page = {"workspace_id": workspace_id, "documents": rows[offset : offset + limit]}
     return _make_page(heading, page, len(rows), offset, call)
@@ -6081,7 +6032,7 @@ def tool_read_knowledge(
     return {
         "_heading": f"`{path}` of workspace `{workspace_id}` · {note}",
         "workspace_id": workspace_id,
-        **dataclasses.asdict(document),
+        **document._asdict(),
         "content": text,
         "part": part,
         "_call": f"read_knowledge({again}part=",
@@ -6424,7 +6375,7 @@ def _receipt_row(workspace_id: str, receipt: Receipt) -> dict:
     return {
         "_heading": f"{shown} · {receipt.size:,} bytes · sha256 {receipt.sha256}",
         "workspace_id": workspace_id,
-        **dataclasses.asdict(receipt),
+        **receipt._asdict(),
     }
 
 
@@ -7315,8 +7266,7 @@ def split_host(host: str) -> str:
 
 
 def parse_hosts(text: str) -> set[str]:
-    """Return the names in ALLOWED_HOSTS; a scheme, a port or a path that stands with
-    one, as in a URL, is passed over. Raise BadRequest for what no Host can be."""
+    """Return the names of hosts in ALLOWED_HOSTS, also in URLs; raise BadRequest."""
     found = set()
     for given in filter(None, re.split(r"[,\s]+", text.lower())):
         place = re.sub(r"^[a-z+]+://(?:[^/@]*@)?", "", given).partition("/")[0]
@@ -8899,10 +8849,8 @@ class Client:
         return Remote(self.address, self.sync_token, **more)
 
 
-class Identity(collections.namedtuple("Identity", "machine tool project git_remote")):
-    """Name a workspace by what the server registers it under."""
-
-    __slots__ = ()
+# What the server registers a workspace under.
+Identity = collections.namedtuple("Identity", "machine tool project git_remote")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -9521,11 +9469,6 @@ def plan_transcripts(
     return sorted(todo, key=lambda t: t.mtime_ns), waiting
 
 
-def plan_notes(found: Iterable[Note], state: SyncState) -> list[Note]:
-    """Return the notes whose size or time differs from what was acknowledged."""
-    return [n for n in found if state.get("notes", n.key).get("stat") != n.seen]
-
-
 def hash_file(path: str, size: int, marks: Iterable[int]) -> tuple[int, dict[int, str]]:
     """Return how far a file reaches, up to `size`, and its SHA-256 there and before."""
     hasher, here, digests = hashlib.sha256(), 0, {}
@@ -9805,7 +9748,8 @@ def run_sync(
     if sync.client.options.get("auto_memory", True):
         notes += list_memory_notes(sync, environment, manifests)
     report.unchanged = len(found) - len(todo) - len(waiting)
-    tasks: list[tuple] = [(upload_note, note) for note in plan_notes(notes, state)]
+    changed = [n for n in notes if state.get("notes", n.key).get("stat") != n.seen]
+    tasks: list[tuple] = [(upload_note, note) for note in changed]
     for transcript in todo:
         more = titles.get(transcript.thread, ""), transcript.session_id in ended
         tasks.append((_sync_transcript, transcript, manifests, *more))
@@ -10145,14 +10089,8 @@ sys.exit(fedmem.main())
 '''
 
 
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """Hold one file's text before and after; None for no file."""
-
-    path: str
-    before: str | None
-    after: str | None
-    about: str
+# One file's text before and after, None for no file, and what it is about.
+Change = collections.namedtuple("Change", "path before after about")
 
 
 def read_text(path: str) -> str | None:
@@ -10407,23 +10345,17 @@ class App:
     more: dict = dataclasses.field(default_factory=dict)
 
 
-OPENCODE = {"type": "remote", "enabled": True, "oauth": False}
+HOSTED = {"type": "remote", "enabled": True, "oauth": False}
+WINDSURF = "~/.codeium/windsurf/mcp_config.json"
 CLINE = {"type": "streamableHttp", "disabled": False, "autoApprove": []}
 EDITED = (
     App("Cursor", "cursor", "~/.cursor/mcp.json"),
     App("Gemini CLI", "gemini-cli", "~/.gemini/settings.json", url_key="httpUrl"),
-    App(
-        "opencode", "opencode", "~/.config/opencode/opencode.json", "mcp", more=OPENCODE
-    ),
+    App("opencode", "opencode", "~/.config/opencode/opencode.json", "mcp", more=HOSTED),
 )
 BY_HAND = (
     App("VS Code", "vscode", ".vscode/mcp.json", "servers", more={"type": "http"}),
-    App(
-        "Windsurf",
-        "windsurf",
-        "~/.codeium/windsurf/mcp_config.json",
-        url_key="serverUrl",
-    ),
+    App("Windsurf", "windsurf", WINDSURF, url_key="serverUrl"),
     App("Zed", "zed", "settings.json", "context_servers"),
     App("Cline", "cline", "MCP Servers > Configure", more=CLINE),
 )
@@ -10475,19 +10407,16 @@ def plan_install(
     client: Client, environment: dict, remove: bool
 ) -> tuple[list[Change], list[str]]:
     """Return the changes that set this machine up, or undo it, and what is left."""
-    about = client, environment, remove
-    plans: list[tuple[Callable, Callable[[], Change | None]]] = [
-        (format_snippet, functools.partial(plan_claude_server, *about)),
-        (format_hooks, functools.partial(plan_claude_hooks, *about)),
-        (format_codex, functools.partial(plan_codex, *about)),
+    plans: list[tuple[Callable, Callable, object]] = [
+        (format_snippet, plan_claude_server, environment),
+        (format_hooks, plan_claude_hooks, environment),
+        (format_codex, plan_codex, environment),
+        *((format_snippet, plan_app, app) for app in EDITED),
     ]
-    for app in EDITED:
-        plan = functools.partial(plan_app, client, app, remove)
-        plans.append((format_snippet, plan))
     changes, left = [], []
-    for show, plan in plans:
+    for show, plan, about in plans:
         try:
-            change = plan()
+            change = plan(client, about, remove)
         except (BadRequest, AttributeError, TypeError) as e:
             left.append(f"{e} The entry for it:\n{show(client)}")
         else:
@@ -11099,17 +11028,12 @@ def judge_mount(path: str) -> tuple[str, bool]:
     point, kind, options = find_mount(path)
     name, needed = SHARED_DISKS.get(kind, ("", None))
     if kind == "fuse.juicefs":  # it tells how it was mounted in a file (1.4.2)
-        with contextlib.suppress(OSError):
-            told = _read_text(os.path.join(point, ".config"))
+        path = os.path.join(point, ".config")
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            told = file.read(MIB).decode("utf-8", "replace")
             times = re.findall(r'"(?:Attr|Entry|DirEntry)Timeout": ?(\d+)', told)
             return name, len(times) == 3 and not any(map(int, times))
     return name, needed is not None and re.match(needed, options) is not None
-
-
-def _read_text(path: str) -> str:
-    """Return the text of a file that a system makes up."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read(MIB)
 
 
 @contextlib.contextmanager
@@ -12002,8 +11926,7 @@ def cmd_read(args: argparse.Namespace) -> int:
 
 
 def cmd_install(args: argparse.Namespace) -> int:
-    """Set this machine up, or with --uninstall take that back; return 0 when all of it
-    was done."""
+    """Set this machine up, or with --uninstall undo that; return 0 when all is done."""
     environment = client_environment() if args.uninstall else dict(os.environ)
     home = os.path.abspath(client_home(environment))
     if args.snippets:
