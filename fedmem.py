@@ -940,12 +940,10 @@ def exclusive_file(path: str) -> Iterator[bool]:
 
 class FileLock:
     """One advisory lock file, for threads, processes and machines alike.
-
     POSIX locks belong to the process and fall with the first descriptor closed, so
     the file is opened once, and again only when its disk was away; a thread lock stands
     before it. The system is asked, again and again, and never waited for: CephFS keeps
-    a lock for ever whose holder was killed while it waited (ceph-fuse 16.2).
-    """
+    a lock for ever whose holder was killed while it waited (ceph-fuse 16.2)."""
 
     def __init__(self, root: str, relative: str):
         self._root = root
@@ -2606,12 +2604,10 @@ class Ticket:
 
 class Journal:
     """Guard the append-only list of committed writes and what follows from it.
-
     Other processes and machines append too: refresh() reads on from where the last one
     ended. Network file systems promise that what one closed another sees when it opens
     the file, and no more: so it is opened under its lock, and synced and closed before
-    the lock is given back; one of those who wait does that for all of them.
-    """
+    the lock is given back; one of those who wait does that for all of them."""
 
     def __init__(self, root: str):
         self.ledgers: dict[str, Ledger] = {}
@@ -4272,13 +4268,9 @@ def has_fts5() -> bool:
 def connect_index(folder: str, create: bool = False) -> sqlite3.Connection:
     """Return a connection to a folder's index; raise sqlite3.Error without one."""
     path = urllib.parse.quote(os.path.join(folder, INDEX_FILE))
-    database = sqlite3.connect(
-        f"file:{path}?mode={'rwc' if create else 'rw'}",
-        uri=True,
-        timeout=INDEX_WAIT_S,
-        isolation_level=None,
-        check_same_thread=False,
-    )
+    address = f"file:{path}?mode={'rwc' if create else 'rw'}"
+    how = {"timeout": INDEX_WAIT_S, "isolation_level": None, "check_same_thread": False}
+    database = sqlite3.connect(address, uri=True, **how)
     try:
         database.execute(f"PRAGMA cache_size = -{INDEX_CACHE_BYTES // KIB}")
     except sqlite3.Error:  # an open one would keep its handle until gc
@@ -5173,11 +5165,9 @@ def rank_documents(
     database: sqlite3.Connection, probe: Probe, matches: list[str], scope: Scope
 ) -> list[Ranked]:
     """Return documents by what their best chapter holds of the query and by how much of
-    it stands together there, the best first; the newer one of equals.
-
-    On LoCoMo's first half chapters alone find .887 of the evidence among the first
-    five (MRR .805), with the place .908 (.861).
-    """
+    it stands together there, the best first; the newer one of equals. On LoCoMo's
+    first half chapters alone find .887 of the evidence among the first five (MRR
+    .805), with the place .908 (.861)."""
     rows = rank_chapters(database, " OR ".join(matches), scope) if matches else []
     looked: list[tuple[float, str, Ranked]] = []
     copies: dict[tuple, tuple[str, int]] = {}
@@ -6201,21 +6191,14 @@ def tool_read_session(
     again = _given(workspace_id=workspace_id, session_id=session_id)
     again += "view=raw, " * (view == "raw")
     about = _session_row(ctx, archive)
-    return {
-        "_heading": (
-            f"Session `{archive.name}` of workspace `{workspace_id}` · "
-            f"{about['title'] or session_id!r} · {format_minute(session.start)} to "
-            f"{format_minute(session.end)}{format_origin(about)}"
-        ),
-        **about,
-        "session_id": archive.name,
-        "messages": rows,
-        "total": total,
-        "offset": first,
-        "limit": limit,
-        "part": part,
-        "_call": f"read_session({again}offset=",
-    }
+    heading = (
+        f"Session `{archive.name}` of workspace `{workspace_id}` · "
+        f"{about['title'] or session_id!r} · {format_minute(session.start)} to "
+        f"{format_minute(session.end)}{format_origin(about)}"
+    )
+    page = {**about, "session_id": archive.name, "messages": rows}
+    where = {"limit": limit, "part": part}
+    return _make_page(heading, page, total, first, f"read_session({again}") | where
 
 
 def _read_messages(ctx: Context, archive: Archive, offset: int) -> Iterator[dict]:
@@ -6320,13 +6303,8 @@ def tool_register_workspace(
         names[name] = one_line(value)
         if not names[name]:
             raise BadRequest(f"`{name}` is missing. Give the name of {what}.")
-    wanted = Workspace(
-        "",
-        **names,
-        cwd=cwd.strip(),
-        git_remote=normalise_remote(git_remote),
-        description=one_line(description),
-    )
+    names |= {"cwd": cwd.strip(), "git_remote": normalise_remote(git_remote)}
+    wanted = Workspace("", **names, description=one_line(description))
     workspace = register_workspace(ctx.store, wanted, ctx.caller.scope)
     workspace_id = workspace.workspace_id
     if not ctx.is_ai:
@@ -6723,11 +6701,8 @@ LEGACY_NOT_FOUND = -32002  # forbidden in 2026-07-28, which has -32602
 HEADER_MISMATCH, UNSUPPORTED_VERSION = -32020, -32022
 RPC_STATUS = {METHOD_NOT_FOUND: 404, INTERNAL_ERROR: 200}  # modern; others 400
 LIST_TTL_MS = 60_000  # lists change with uploads: a minute old is fine
-INFO = {
-    "name": "fedmem",
-    "title": "fedmem: shared memory of your AI assistants",
-    "version": VERSION,
-}
+TITLE = "fedmem: shared memory of your AI assistants"
+INFO = {"name": "fedmem", "title": TITLE, "version": VERSION}
 CAPABILITIES = {"tools": {}, "resources": {}, "prompts": {}}
 INSTRUCTIONS = """\
 This is the memory that all of the user's AI assistants share, on every machine. Read \
@@ -6855,8 +6830,7 @@ def answer_message(ctx: Context, message: object, headers: dict[str, str]) -> An
 
 
 def _or_empty(value: object) -> object:
-    """Return an empty object for null and [], as some clients write "no parameters":
-    PHP's empty array is a list. Anything else is returned as it is."""
+    """Return an empty object for null and [], PHP's empty one; else the value."""
     return {} if value is None or value == [] else value
 
 
@@ -6875,8 +6849,7 @@ def is_modern(params: object, headers: dict[str, str]) -> bool:
 
 
 def check_modern(method: str, params: dict, headers: dict[str, str]) -> None:
-    """Raise FedmemError by 2026-07-28's ladder: metadata, then headers, then version
-    (basic/index, basic/transports/streamable-http)."""
+    """Raise FedmemError by the ladder of 2026-07-28 (basic/index, streamable-http)."""
     meta = params.get("_meta")
     version = meta.get(META + "protocolVersion") if isinstance(meta, dict) else None
     if not isinstance(version, str):
@@ -6964,21 +6937,15 @@ def _require_text(params: dict, name: str) -> str:
 def rpc_initialize(ctx: Context, params: dict) -> dict:
     """Return the handshake of the legacy eras; nothing of it is remembered."""
     wanted = params.get("protocolVersion")
-    return {
-        "protocolVersion": wanted if wanted in LEGACY_VERSIONS else LEGACY_VERSIONS[0],
-        "capabilities": CAPABILITIES,
-        "serverInfo": INFO,
-        "instructions": INSTRUCTIONS,
-    }
+    version = wanted if wanted in LEGACY_VERSIONS else LEGACY_VERSIONS[0]
+    about = {"capabilities": CAPABILITIES, "serverInfo": INFO}
+    return {"protocolVersion": version, **about, "instructions": INSTRUCTIONS}
 
 
 def rpc_discover(ctx: Context, params: dict) -> dict:
     """Return what the server can do (2026-07-28, server/discover)."""
-    return {
-        "supportedVersions": list(SUPPORTED_VERSIONS),
-        "capabilities": CAPABILITIES,
-        "instructions": INSTRUCTIONS,
-    }
+    about = {"capabilities": CAPABILITIES, "instructions": INSTRUCTIONS}
+    return {"supportedVersions": list(SUPPORTED_VERSIONS), **about}
 
 
 def rpc_tools_list(ctx: Context, params: dict) -> dict:
@@ -9331,10 +9298,9 @@ def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
         except OSError as e:
             report.problems.append(f"{path}: {e.strerror}; it is not uploaded.")
             continue
-        size, mtime_ns = found.st_size, found.st_mtime_ns
         if stat.S_ISREG(found.st_mode):
             upload = unicodedata.normalize("NFC", upload)  # macOS' may not be
-            yield Note(path, workspace, upload, size, mtime_ns)
+            yield Note(path, workspace, upload, found.st_size, found.st_mtime_ns)
         else:
             report.problems.append(f"{path}: is not a file; it is not uploaded.")
 
@@ -9378,8 +9344,7 @@ def compile_glob(glob: str) -> re.Pattern:
 
 
 def make_claude_slug(cwd: str) -> str:
-    """Return the name of the folder that Claude Code keeps for a directory: every
-    character but letters and digits a dash; over 200 a hash of the UTF-16 text."""
+    """Return Claude Code's name for a directory; over 200 letters, with a hash."""
     slug = re.sub(r"[^A-Za-z0-9]", "-", cwd)
     if len(slug) <= 200:
         return slug
@@ -9446,14 +9411,9 @@ class SyncState:
 
 
 def plan_transcripts(
-    found: list[Transcript],
-    state: SyncState,
-    ended: set[str],
-    titles: dict[str, str],
-    now_s: float,
+    found: list[Transcript], state: SyncState, ended: set, titles: dict, now_s: float
 ) -> tuple[list[Transcript], list[Transcript]]:
-    """Return the transcripts to send, the oldest first, and those that changed in their
-    middle and wait for their session's end, or for some time."""
+    """Return the transcripts to send, the oldest first, and those that have to wait."""
     todo, waiting = [], []
     for transcript in found:
         known = state.get("sessions", transcript.key)
@@ -9573,11 +9533,7 @@ def mask_transcript(transcript: Transcript, folder: str, report: Report) -> Tran
 
 
 def upload_transcript(
-    sync: Sync,
-    transcript: Transcript,
-    identity: Identity,
-    title: str,
-    may_diverge: bool,
+    sync: Sync, transcript: Transcript, identity: Identity, title: str, may_differ: bool
 ) -> bool:
     """Bring a transcript and its title to the server; return False when it waits."""
     state, key = sync.state, transcript.key
@@ -9592,7 +9548,7 @@ def upload_transcript(
         state.put("sessions", key, {**known, "title": title or known.get("title", "")})
         return True
     is_grown = 0 <= base < size and digests.get(base) == known.get("sha256")
-    if base >= 0 and not is_grown and not may_diverge:
+    if base >= 0 and not is_grown and not may_differ:
         state.put("sessions", key, {**known, "diverged_at": utc_now().timestamp()})
         return False
     if is_grown:
@@ -9767,11 +9723,7 @@ def run_sync(
 
 
 def _sync_transcript(
-    sync: Sync,
-    transcript: Transcript,
-    manifests: list[dict],
-    title: str,
-    has_ended: bool,
+    sync: Sync, transcript: Transcript, manifests: list, title: str, has_ended: bool
 ) -> None:
     """Upload a transcript, or a plain or masked copy, to its directory's workspace."""
     known = sync.state.get("sessions", transcript.key)
@@ -9788,7 +9740,7 @@ def _sync_transcript(
         sync.call_signed(identity, "upload_session", **named, sha256=known["sha256"])
         sync.state.put("sessions", transcript.key, {**known, "title": title})
         return
-    may_diverge = has_ended or "diverged_at" in known  # then it was planned when due
+    may_differ = has_ended or "diverged_at" in known  # then it was planned when due
     with contextlib.ExitStack() as stack:
         copy, is_packed = transcript, transcript.path.endswith(".zst")
         if is_packed or sync.client.options.get("redact"):
@@ -9797,7 +9749,7 @@ def _sync_transcript(
             copy = unpack_transcript(copy, folder)
         if sync.client.options.get("redact"):
             copy = mask_transcript(copy, folder, sync.report)
-        if upload_transcript(sync, copy, identity, title, may_diverge):
+        if upload_transcript(sync, copy, identity, title, may_differ):
             sync.state.put("files", transcript.path, transcript.seen)
         else:
             sync.wait_for(transcript)
@@ -9967,20 +9919,14 @@ def spawn_sync(environment: dict) -> None:
         # DETACHED_PROCESS | CREATE_NO_WINDOW: no console flashes up.
         more = {"creationflags": 0x00000008 | 0x08000000}
     with open(os.path.join(home, "log"), "ab") as out:
-        subprocess.Popen(
-            [sys.executable, program, "sync", "--quiet"],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            env={**environment},
-            **more,
-        )
+        more |= {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out}
+        command = [sys.executable, program, "sync", "--quiet"]
+        subprocess.Popen(command, env={**environment}, **more)
 
 
 def make_brief(client: Client, cwd: str) -> str:
-    """Return what an assistant should know at the start of a session: this project's
-    overviews, recent sessions, how to search, how to register. Masked by the server,
-    for it is asked with the AI token. Raise Unreachable, Unauthorized."""
+    """Return what an assistant should know at the start of a session, masked, for it is
+    asked with the AI token; raise Unreachable, Unauthorized."""
     manifests = load_manifests(client.home)
     identity = choose_identity(client, manifests, "claude-code", cwd)
     _, _, project, git_remote = identity
@@ -10175,11 +10121,8 @@ def describe_server(client: Client, tool_name: str) -> dict:
 
 def make_client_headers(client: Client, tool_name: str) -> dict[str, str]:
     """Return the headers that a client sends with every request."""
-    return {
-        "Authorization": f"Bearer {client.mcp_token}",
-        "X-Fedmem-Machine": client.machine,
-        "X-Fedmem-Tool": tool_name,
-    }
+    names = {"X-Fedmem-Machine": client.machine, "X-Fedmem-Tool": tool_name}
+    return {"Authorization": f"Bearer {client.mcp_token}", **names}
 
 
 def plan_claude_hooks(client: Client, environment: dict, remove: bool) -> Change:
@@ -10212,8 +10155,7 @@ def make_hooks(client: Client) -> dict[str, dict]:
 
 
 def split_hooks(groups: list, client: Client) -> tuple[list, list]:
-    """Return the groups of hooks of an event without those that run this client, and
-    these; a group in which others stand keeps them."""
+    """Return an event's groups without this client's hooks, and those hooks."""
     import shlex
 
     if not isinstance(groups, list):
@@ -10502,13 +10444,9 @@ def format_launchd(client: Client) -> bytes:
     """Return the property list of macOS' launchd that syncs."""
     import plistlib
 
-    value = {
-        "Label": "fedmem.sync",
-        "ProgramArguments": client.command(*SCHEDULED),
-        "StartInterval": SYNC_EVERY_MINUTES * 60,
-        "RunAtLoad": True,
-    }
-    return plistlib.dumps(value)
+    job = {"Label": "fedmem.sync", "ProgramArguments": client.command(*SCHEDULED)}
+    job |= {"StartInterval": SYNC_EVERY_MINUTES * 60, "RunAtLoad": True}
+    return plistlib.dumps(job)
 
 
 def format_schtasks(client: Client, remove: bool) -> list[str]:
@@ -10753,8 +10691,7 @@ def list_snapshots(target: str) -> list[str]:
 
 
 def name_snapshot(names: list[str]) -> str:
-    """Return the name of a snapshot made now: it comes after all others, also when the
-    clock went back, or the oldest to be removed would be the new one."""
+    """Return the name of a snapshot made now, after all others by any clock."""
     stamp = utc_now().strftime("%Y-%m-%dT%H%M%SZ")
     last = _SNAPSHOT.fullmatch(names[-1]) if names else None
     if last and last[1] >= stamp:
@@ -10805,11 +10742,9 @@ def back_up(root: str, target: str, keep: int) -> tuple[str, int, int]:
 
 def _fill_snapshot(root: str, last: str, draft: str) -> tuple[int, int]:
     """Make a snapshot in a new folder; return how many files were copied and linked.
-
     What is written meanwhile is copied once more, and the journal up to before that: a
     file may be newer than its last line there, which `restore` mends, never older. A
-    document goes before its old versions: what is overwritten now is among them then.
-    """
+    document goes before its old versions: what is overwritten now is among these."""
     reached = measure_journal(root)
     files = [(path, _is_as_in(last, path, found)) for path, found in iter_stored(root)]
     sizes = (stat_file(root, path) for path, is_same in files if not is_same)
@@ -11063,8 +10998,7 @@ def claim_root(root: str, is_forced: bool) -> Iterator[str]:
 
 
 class SharedProbe:
-    """Try with a process on another machine or mount what servers rely on; both go from
-    step to step together, and each tells the other what it saw."""
+    """Try with a process elsewhere what servers rely on; both go from step to step."""
 
     def __init__(self, folder: str):
         self.folder, self.step = os.path.join(folder, PROBE_FOLDER), 0
@@ -11679,13 +11613,9 @@ def _show_progress(report: Report, started: float, done: int, total: int) -> Non
     took_s = max(0.001, time.monotonic() - started)
     rate = format_size(int(report.raw_bytes / took_s))
     left_s = took_s / done * (total - done)
-    print(
-        f"\r{done:,} of {total:,} files, {format_size(report.raw_bytes)}, {rate}/s, "
-        f"{left_s:.0f} s left \x1b[K",
-        end="\n" if done == total else "",
-        file=sys.stderr,
-        flush=True,
-    )
+    text = f"\r{done:,} of {total:,} files, {format_size(report.raw_bytes)}, {rate}/s, "
+    text += f"{left_s:.0f} s left \x1b[K" + "\n" * (done == total)
+    print(text, end="", file=sys.stderr, flush=True)
 
 
 def _print_cleanup(environment: dict, state: SyncState) -> None:
@@ -11862,13 +11792,9 @@ def cmd_init_manifest(args: argparse.Namespace) -> int:
     folder = claude_folder(client_environment())
     memory = os.path.join(folder, "projects", slug, "memory")
     row = {"local": memory, "upload_prefix": "auto/", "glob": "*.md"}
-    manifest = {
-        "workspace_id": own["workspace_id"],
-        **identity._asdict(),
-        "cwd": cwd,
-        "tracked": [],
-        "tracked_dirs": [row] if args.tool == "claude-code" else [],
-    }
+    folders = [row] if args.tool == "claude-code" else []
+    about = {"cwd": cwd, "tracked": [], "tracked_dirs": folders}
+    manifest = {"workspace_id": own["workspace_id"], **identity._asdict(), **about}
     path = client.path("manifests", f"{own['workspace_id']}.json")
     text = json.dumps(manifest, indent=1, ensure_ascii=False)
     write_private(path, text.encode() + b"\n")
@@ -12002,11 +11928,8 @@ def warn_of_plain_http(url: str) -> None:
     with contextlib.suppress(ValueError):  # a name
         if ipaddress.ip_address(parts.hostname).is_private:
             return
-    print(
-        f"Warning: {url} is not encrypted; tokens and transcripts can be read on the "
-        "way. Use https.",
-        file=sys.stderr,
-    )
+    text = f"{url} is not encrypted; tokens and transcripts can be read on the way."
+    print(f"Warning: {text} Use https.", file=sys.stderr)
 
 
 def _write_client(client: Client, config: dict) -> None:
