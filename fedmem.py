@@ -77,6 +77,8 @@ import random
 import re
 import secrets
 import select
+import shlex
+import shutil
 import signal
 import socket
 import socketserver
@@ -831,9 +833,8 @@ def copy_file(
         while data := copy.read(MIB):
             copied.update(data)
     if copied.digest() != hasher.digest():
-        raise Damaged(
-            f"The copy of {relative!r} is not what was written. Check the disk."
-        )
+        text = f"The copy of {relative!r} is not what was written. Check the disk."
+        raise Damaged(text)
     return True
 
 
@@ -856,8 +857,6 @@ def link_file(root: str, relative: str, to_root: str, target: str = "") -> bool:
 
 def remove_tree(path: str) -> None:
     """Remove a folder by its plain path, with all that is in it."""
-    import shutil  # only who keeps backups needs it
-
     with disk_errors(path):
         shutil.rmtree(path)
 
@@ -1307,9 +1306,8 @@ def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, 
         raise BadRequest(f"REDACT must be on or off, not {settings['redact']!r}.")
     for name in ("mcp_token", "sync_token"):
         if not re.fullmatch(r"[!-~]{0,512}", settings[name]):
-            raise BadRequest(
-                f"{name.upper()} may hold printable ASCII only, no blanks."
-            )
+            text = f"{name.upper()} may hold printable ASCII only, no blanks."
+            raise BadRequest(text)
     if settings["mcp_token"] and settings["mcp_token"] == settings["sync_token"]:
         raise BadRequest("MCP_TOKEN and SYNC_TOKEN must differ: they open other doors.")
     has_data_root = os.path.isdir(DATA_ROOT) and os.access(DATA_ROOT, os.W_OK)
@@ -3641,9 +3639,8 @@ def receive_piece(
     """Take a piece of a transcript; return `partial`, `restart`, or a receipt."""
     end = piece.offset + len(piece.raw)
     if end > piece.total_size:
-        raise BadRequest(
-            f"This piece ends at byte {end}, after `total_size` {piece.total_size}."
-        )
+        text = f"This piece ends at byte {end}, after `total_size` {piece.total_size}."
+        raise BadRequest(text)
     with store.locked(workspace_id, f"sessions/{session_id}", "stored"):
         archives = list_archives(store, workspace_id, session_id)
         for archive in archives:
@@ -3656,9 +3653,8 @@ def receive_piece(
         base = same[-1] if same else None
         start = base.session.size if base else 0
         if piece.offset < start:
-            raise BadRequest(
-                f"`offset` {piece.offset} lies before the end of the base ({start})."
-            )
+            text = f"`offset` {piece.offset} lies before the end of the base ({start})."
+            raise BadRequest(text)
         path = partial_path(workspace_id, session_id, piece.sha256, start)
         found = stat_file(store.root, path)
         reached = start + (found.st_size if found else 0)
@@ -5642,13 +5638,8 @@ def make_snippet(text: str, start: int, end: int) -> str:
 # data; render_json and render_markdown make text of it.
 
 
-@dataclasses.dataclass(frozen=True)
-class Caller:
-    """Say who calls: by which token, for which machine and tool."""
-
-    scope: str
-    machine: str = ""
-    tool: str = ""
+# Who calls: by which token, for which machine and tool.
+Caller = collections.namedtuple("Caller", "scope machine tool", defaults=["", ""])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -5767,8 +5758,7 @@ def tool(annotations: dict, scopes: tuple = SCOPES, hint: str = "") -> Callable:
         name = handler.__name__.removeprefix("tool_")
         text = one_line(inspect.getdoc(handler).split("\nExample:")[0])
         hints = {"annotations": annotations}
-        if hint:
-            hints["_meta"] = {"anthropic/searchHint": hint}
+        hints |= {"_meta": {"anthropic/searchHint": hint}} if hint else {}
         TOOLS[name] = Tool(name, handler, scopes, text, make_schema(handler), hints)
         return handler
 
@@ -5791,8 +5781,7 @@ def make_schema(handler: Callable) -> dict:
             row["default"] = argument.default
         properties[argument.name] = row
     schema = {"type": "object", "properties": properties}
-    if required:
-        schema["required"] = required
+    schema |= {"required": required} if required else {}
     return {**schema, "additionalProperties": False}
 
 
@@ -6175,9 +6164,8 @@ def tool_read_session(
     archive = require_archive(ctx.store, workspace_id, session_id)
     session = archive.session
     if part and limit != 1:
-        raise BadRequest(
-            "`part` goes with limit=1: the parts are those of one message."
-        )
+        text = "`part` goes with limit=1: the parts are those of one message."
+        raise BadRequest(text)
     total = {"text": session.messages, "raw": session.lines, "data": session.size}[view]
     first = max(0, total + offset) if offset < 0 else offset
     if view == "data":
@@ -6731,12 +6719,8 @@ class RpcError(FedmemError):
         self.rpc_code = code
 
 
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """Hold an HTTP status and the JSON body, None for none."""
-
-    status: int
-    body: object | None = None
+# An HTTP status and the JSON body, None for none.
+Answer = collections.namedtuple("Answer", "status body", defaults=[None])
 
 
 def answer_body(ctx: Context, body: object, headers: dict[str, str]) -> Answer:
@@ -7047,9 +7031,8 @@ def read_resource(ctx: Context, uri: str) -> str:
     """Return the page of a memory:// URI; raise BadRequest, NotFound."""
     match = re.fullmatch(r"memory://([^/]*)/(.*)", uri, re.DOTALL)
     if not match:
-        raise NotFound(
-            "a URI is memory://WORKSPACE_ID/..., as resources/list gives it."
-        )
+        text = "a URI is memory://WORKSPACE_ID/..., as resources/list gives it."
+        raise NotFound(text)
     workspace_id, path = match[1], urllib.parse.unquote(match[2])
     if not workspace_id and path in GLOBAL_TEXTS:
         text = split_parts(_read_global(ctx, path), LARGE_PAGE_BYTES)[0]
@@ -9074,8 +9057,6 @@ def find_unpacker() -> Callable | None:
         from compression import zstd
 
         return functools.partial(_open_zstd, zstd)
-    import shutil  # only who has compressed rollouts needs it
-
     program = shutil.which("zstd")
     return program and functools.partial(_open_by_program, program)
 
@@ -10156,8 +10137,6 @@ def make_hooks(client: Client) -> dict[str, dict]:
 
 def split_hooks(groups: list, client: Client) -> tuple[list, list]:
     """Return an event's groups without this client's hooks, and those hooks."""
-    import shlex
-
     if not isinstance(groups, list):
         text = "settings.json has hooks in another form; it is left as it is."
         raise BadRequest(text)
@@ -10185,8 +10164,6 @@ def split_hooks(groups: list, client: Client) -> tuple[list, list]:
 
 def _quote(*words: str) -> str:
     """Return words as the shell of this system takes them."""
-    import shlex
-
     if sys.platform == "win32":
         return " ".join(f'"{word}"' for word in words)
     return shlex.join(words)
@@ -10246,9 +10223,8 @@ def _require_room_in_toml(path: str, text: str, block: str) -> None:
         raise BadRequest(f"{path} is not TOML that can be read ({e}); {left}") from e
     servers = known.get("mcp_servers", {})
     if not isinstance(servers, dict) or SERVER_NAME in servers:
-        raise BadRequest(
-            f"{path} has a server named {SERVER_NAME} that is not ours; {left}"
-        )
+        text = f"{path} has a server named {SERVER_NAME} that is not ours; {left}"
+        raise BadRequest(text)
     wanted = {**servers, **tomllib.loads(block)["mcp_servers"]}
     try:
         found = tomllib.loads(f"{text}\n{block}")
@@ -11010,16 +10986,13 @@ class SharedProbe:
             os.unlink(os.path.join(self.folder, "b0"))
         self.role, self.other = free[0], "ba"["ab".index(free[0])]
 
-    def create(self, name: str, data: bytes = b"") -> bool:
+    def create(self, name: str) -> bool:
         """Make a file and return whether it was not there."""
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            fd = os.open(os.path.join(self.folder, name), flags, 0o600)
+            with open(os.path.join(self.folder, name), "xb") as file:
+                os.fsync(file.fileno())
         except FileExistsError:
             return False
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            os.fsync(file.fileno())
         return True
 
     def meet(self, seen: object = None) -> object:
@@ -11713,8 +11686,6 @@ def find_schedule() -> str:
     own = [line for line in read_crontab().splitlines() if CRON_MARK in line]
     if not own:
         raise NotFound("no crontab line; run install again")
-    import shlex
-
     words = shlex.split(own[0].replace(r"\%", "%"), comments=True)[5:]
     program = next((word for word in words if os.path.isabs(word)), "")
     if not os.path.exists(program):
