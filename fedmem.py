@@ -3092,12 +3092,10 @@ def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace
             name, now = store.registry.choose_id(wanted), format_time(utc_now())
             updated = dataclasses.replace(wanted, workspace_id=name, created_at=now)
         else:
-            updated = dataclasses.replace(
-                found,
-                cwd=wanted.cwd or found.cwd,
-                git_remote=found.git_remote or wanted.git_remote,
-                description=wanted.description or found.description,
-            )
+            about = wanted.description or found.description
+            remote, cwd = found.git_remote or wanted.git_remote, wanted.cwd or found.cwd
+            more = {"cwd": cwd, "git_remote": remote, "description": about}
+            updated = dataclasses.replace(found, **more)
         if updated != found:
             store.registry.put(updated)
             name = updated.workspace_id
@@ -3338,11 +3336,11 @@ def require_archive(store: Store, workspace_id: str, name: str) -> Archive:
 def find_session(store: Store, workspace: Workspace, session_id: str) -> str:
     """Return where this machine's and tool's session was archived first, else here."""
     found = []
-    for other in store.registry.all().values():
+    for name, other in store.registry.all().items():
         if identify(other)[:2] == identify(workspace)[:2]:
-            ledger = store.journal.ledger(other.workspace_id)
-            for path in ledger.sessions.get(session_id, ()):
-                found.append((ledger.entries[path].seq, other.workspace_id))
+            ledger = store.journal.ledger(name)
+            paths = ledger.sessions.get(session_id, ())
+            found += [(ledger.entries[path].seq, name) for path in paths]
     return min(found)[1] if found else workspace.workspace_id
 
 
@@ -4305,8 +4303,7 @@ class Index:
 
     @contextlib.contextmanager
     def read(self, budget_s: float, partly: bool = False) -> Iterator:
-        """Give a connection to one state of the index, for some seconds; raise Busy, or
-        NoIndex for all else. With `partly` an index that is being built will do."""
+        """Give a connection to one state of the index; raise Busy, or NoIndex."""
         if not self._room.acquire(timeout=budget_s):
             raise Busy("Too many searches are running. Try again in a moment.")
         end = time.monotonic() + budget_s
@@ -4695,15 +4692,9 @@ def rank_chapters(
 
 def _limit_documents(scope: Scope) -> tuple[str, list[str]]:
     """Return the SQL condition of a scope and its values, none when all fit."""
-    conditions, values = ["TRUE"], []
-    for condition, value in (
-        ("workspace = ?", scope.workspace_id),
-        ("end >= ?", scope.since),
-        ("start <= ?", scope.until),
-    ):
-        if value:
-            conditions.append(condition)
-            values.append(value)
+    limits = {"workspace = ?": scope.workspace_id, "end >= ?": scope.since}
+    limits = {n: v for n, v in {**limits, "start <= ?": scope.until}.items() if v}
+    conditions, values = ["TRUE", *limits], list(limits.values())
     for word, matches in (("IN", scope.required), ("NOT IN", scope.banned)):
         for match in matches:
             conditions.append(
@@ -7298,9 +7289,8 @@ class Metrics:
 
 
 def use_cores(cores: set[int]) -> None:
-    """Let the calling thread run on these cores only, where the system can do that. The
-    interpreter runs one thread at a time; handing its lock from core to core costs
-    more than a small request itself. On one core it is 1.7 times as fast, measured."""
+    """Let the calling thread run on these cores only, where that can be: handing the
+    interpreter's lock from core to core makes a small request 1.7 times as slow."""
     with contextlib.suppress(AttributeError, OSError):
         os.sched_setaffinity(0, cores)
 
@@ -7342,8 +7332,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.server_name, self.server_port = self.server_address[:2]
 
     def get_request(self) -> tuple:
-        """Return a new connection. Without a handle for it the loop would ask again at
-        once, for ever, and leave no time to those who could free some."""
+        """Return a connection; without a handle for it wait, not to ask at once."""
         try:
             return super().get_request()
         except OSError as e:
@@ -8580,11 +8569,9 @@ class Remote:
         self._timeout_s = timeout_s
         self._attempts = attempts
         self._kept: dict[int, http.client.HTTPConnection] = {}  # by thread
-        self._headers = {
-            "Authorization": f"Bearer {token}",
-            "Content-Type": "application/json",
-            "Accept": "application/json, text/event-stream",
-        }
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._headers["Content-Type"] = "application/json"
+        self._headers["Accept"] = "application/json, text/event-stream"
         for name, value in (headers or {}).items():  # UTF-8, as the server reads names
             self._headers[name] = value.encode("utf-8").decode("latin-1")
 
@@ -8829,8 +8816,7 @@ class Transcript:
         return [self.size, self.mtime_ns, self.session_id]
 
     def due_s(self, known: dict, now_s: float) -> float:
-        """Return when the transcript may go up that is not what was acknowledged, 0 for
-        now. A time after now was written by a clock that was wrong: it is long ago."""
+        """Return when a changed transcript may go up, 0 for now or a wrong clock."""
         diverged_at = known.get("diverged_at", 0)
         if not isinstance(diverged_at, (int, float)):
             return 0
@@ -9149,10 +9135,9 @@ def read_cwd(path: str) -> str:
 
 
 def identify_project(cwd: str, told: str = "") -> tuple[str, str]:
-    """Return project name and git_remote of a working directory: those of its git root,
-    which all worktrees of a repository share; without a remote the root's path tells
-    two repositories of one name apart. When the directory is gone, or in no repository,
-    the remote counts that was `told`."""
+    """Return project name and git_remote of a directory: those of its git root, which
+    all its worktrees share (its path, without a remote); when it is gone or in none,
+    those that `told` says."""
     is_there = not told or os.path.isdir(cwd)
     root, config = find_repository(cwd) if is_there else ("", "")
     remote = normalise_remote(read_git_remote(config) if root else told)
@@ -9231,10 +9216,8 @@ def load_manifests(home: str) -> list[dict]:
         for name in ("machine", "tool", "project"):
             if not isinstance(manifest.get(name), str) or not manifest[name]:
                 raise BadRequest(f"{entry.path}: `{name}` must be a text.")
-        for name, keys in (
-            ("tracked", ("local", "upload")),
-            ("tracked_dirs", ("local", "upload_prefix")),
-        ):
+        for name, second in (("tracked", "upload"), ("tracked_dirs", "upload_prefix")):
+            keys = "local", second
             rows = manifest.get(name, [])
             for row in rows if isinstance(rows, list) else [None]:
                 texts = [isinstance(row, dict) and row.get(key) for key in keys]
@@ -9287,9 +9270,8 @@ def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
 
 
 def scan_notes(folder: str, report: Report) -> Iterator[str]:
-    """Yield the path of every file below a folder that a manifest names. Hidden ones
-    are editors' own. A link is named and not followed: whoever can write there would
-    choose which files of this machine go up."""
+    """Yield every file below a folder that a manifest names, but hidden ones (editors')
+    and links, which are named: who can write there would choose what goes up."""
     for entry in scan_folder(folder, report.problems):
         if entry.name.startswith("."):
             continue
@@ -9635,8 +9617,7 @@ def list_memory_notes(
 
 
 def find_memory_cwd(project: os.DirEntry) -> str:
-    """Return the directory whose memory lies in a project folder of Claude Code, empty
-    when no transcript tells: transcripts are kept by cwd, memories by git root."""
+    """Return the directory whose memory lies in a project folder, by a transcript."""
     parent = os.path.dirname(project.path)
     for folder in scan_folder(parent):
         if not (folder.name + "-").startswith(project.name + "-"):
@@ -9921,7 +9902,10 @@ def make_brief(client: Client, cwd: str) -> str:
     ]
     notes = []
     for where in [row["workspace_id"] for row in own[:3]]:
-        text = _read_overview(remote, where)
+        text = ""
+        with contextlib.suppress(Refused):  # without one
+            page = remote.call("read_knowledge", workspace_id=where, path=OVERVIEW)
+            text = page["content"].strip()
         if text:
             parts.append(f"## Overview of {where}\n{clip(text, 1_500)}")
         found = remote.call("list_knowledge", workspace_id=where)
@@ -9949,15 +9933,6 @@ def make_brief(client: Client, cwd: str) -> str:
     )
     parts += _silence_note(client)
     return clip("\n\n".join(parts), BRIEF_CHARS)
-
-
-def _read_overview(remote: Remote, workspace_id: str) -> str:
-    """Return a workspace's overview, empty without one."""
-    try:
-        page = remote.call("read_knowledge", workspace_id=workspace_id, path=OVERVIEW)
-    except Refused:
-        return ""
-    return page["content"].strip()
 
 
 def format_note_line(row: dict) -> str:
@@ -10170,8 +10145,7 @@ def _quote(*words: str) -> str:
 
 
 def plan_codex(client: Client, environment: dict, remove: bool) -> Change:
-    """Return the change to Codex' config.toml: a marked block, the rest is not touched;
-    raise BadRequest unless Codex will read all of it as before."""
+    """Return the change to Codex' config.toml: a marked block; raise BadRequest."""
     path = os.path.join(codex_folder(environment), "config.toml")
     before = read_text(path)
     text = before or ""
@@ -10396,15 +10370,10 @@ def read_crontab() -> str:
 def format_units(client: Client) -> dict[str, str]:
     """Return the systemd user units that sync, by file name."""
     command = " ".join(map(_quote_unit, client.command(*SCHEDULED)))
-    service = (
-        "[Unit]\nDescription=fedmem sync\n\n[Service]\nType=oneshot\n"
-        f"ExecStart={command}\n"
-    )
-    timer = (
-        "[Unit]\nDescription=fedmem sync, now and then\n\n[Timer]\nOnBootSec=2min\n"
-        f"OnUnitActiveSec={SYNC_EVERY_MINUTES}min\n\n"
-        "[Install]\nWantedBy=timers.target\n"
-    )
+    unit = "[Unit]\nDescription=fedmem sync"
+    service = f"{unit}\n\n[Service]\nType=oneshot\nExecStart={command}\n"
+    timer = f"{unit}, now and then\n\n[Timer]\nOnBootSec=2min\nOnUnitActiveSec="
+    timer += f"{SYNC_EVERY_MINUTES}min\n\n[Install]\nWantedBy=timers.target\n"
     return {"fedmem-sync.service": service, "fedmem-sync.timer": timer}
 
 
@@ -10628,8 +10597,7 @@ def _compare_digest(entry: Entry | None, digest: str) -> str:
 
 
 def check_index(store: Store, index: Index) -> tuple[str, str]:
-    """Return what is wrong with a search index, and a note on one that is behind, which
-    a server brings up: it is waited for as long as it grows less."""
+    """Return what is wrong with a search index, and a note on one that is behind."""
     if sqlite3 is None:
         return "", ""
     wrong, before = 0, sys.maxsize
@@ -10949,8 +10917,7 @@ def judge_mount(path: str) -> tuple[str, bool]:
 
 @contextlib.contextmanager
 def claim_root(root: str, is_forced: bool) -> Iterator[str]:
-    """Give what is to be said of a root's disk; raise Conflict when another machine has
-    the root, and the disk is not known to keep what both write."""
+    """Give what is to be said of a root's disk; raise Conflict when it is another's."""
     name, is_right = judge_mount(root)
     if not name:
         yield ""
@@ -12033,11 +12000,9 @@ def add_client(parsers: dict[str, argparse.ArgumentParser]) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
-        prog="fedmem.py",
-        description="\n\n".join(__doc__.split("\n\n")[:3]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "\n\n".join(__doc__.split("\n\n")[:3])
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("fedmem.py", None, about, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"fedmem {VERSION}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     parsers = {}
