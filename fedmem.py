@@ -776,11 +776,8 @@ def replace_file(
     root: str, relative: str, durable: bool = True, is_named: bool = True
 ) -> Iterator[io.BufferedWriter]:
     """Give a temp file that takes the place of `relative` when the block ends well.
-
-    Before returning, file and directory are synced (not with durable=False: for
-    caches only; with is_named=False the caller syncs the directory). When the block
-    raises, the old file stays and the temp file goes.
-    """
+    File and directory are synced; with durable=False (for caches) none is, with
+    is_named=False the file only."""
     parent, name = split_path(relative)
     temp = temp_prefix(name) + secrets.token_hex(8)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
@@ -3788,8 +3785,7 @@ def _write_archive(
     extended: Archive | None,
     scanner: TranscriptScanner | None,
 ) -> tuple[Archive, TranscriptScanner]:
-    """Write an upload as a new archive, or behind whole members of the one it extends;
-    `scanner` has seen that one: only what is new is scanned."""
+    """Write an upload as a new archive, or behind what it extends, by whole members."""
     store, target = upload.store, f"workspaces/{upload.workspace_id}/{path}"
     kept_bytes, known, rest = 0, None, upload.read(0)
     if extended:
@@ -5678,9 +5674,9 @@ PARAMETERS = {
     "project": Parameter("repository or folder name", MAX_NAME_CHARS),
     "machine": Parameter("leave out if your client is set up with it", MAX_NAME_CHARS),
     "tool": Parameter("e.g. claude-code; leave out likewise", MAX_NAME_CHARS),
-    "cwd": Parameter("", MAX_NOTE_CHARS),
-    "git_remote": Parameter("", MAX_NOTE_CHARS),
-    "description": Parameter("", MAX_NOTE_CHARS),
+    **dict.fromkeys(
+        ("cwd", "git_remote", "description"), Parameter("", MAX_NOTE_CHARS)
+    ),
     "query": Parameter("", MAX_QUERY_CHARS),
     "mode": Parameter("auto: words, and exact for code or quotes", choices=MODES),
     "limit": Parameter("over the default: longer pages", low=1, high=MAX_LIMIT),
@@ -5928,13 +5924,10 @@ def _workspace_row(ctx: Context, workspace: Workspace) -> dict:
     """Return what lists say of a workspace."""
     ledger = ctx.store.journal.ledgers.get(workspace.workspace_id) or Ledger()
     names = ("machine", "tool", "project", "description", "git_remote")
-    return {
-        "workspace_id": workspace.workspace_id,
-        **{name: ctx.mask(getattr(workspace, name)) for name in names},
-        "knowledge": ledger.documents,
-        "sessions": len(ledger.sessions),
-        "last_activity": ledger.last_time or workspace.created_at,
-    }
+    about = {name: ctx.mask(getattr(workspace, name)) for name in names}
+    about |= {"knowledge": ledger.documents, "sessions": len(ledger.sessions)}
+    last = ledger.last_time or workspace.created_at
+    return {"workspace_id": workspace.workspace_id, **about, "last_activity": last}
 
 
 def _read_summary(ctx: Context, workspace_id: str) -> str:
@@ -5999,14 +5992,10 @@ def tool_read_knowledge(
     text = ctx.mask(data.decode("utf-8", "replace"))
     note = f"{format_minute(document.modified)} · sha256 {document.sha256}"
     again = _given(workspace_id=workspace_id, path=path, version=version)
-    return {
-        "_heading": f"`{path}` of workspace `{workspace_id}` · {note}",
-        "workspace_id": workspace_id,
-        **document._asdict(),
-        "content": text,
-        "part": part,
-        "_call": f"read_knowledge({again}part=",
-    }
+    heading = f"`{path}` of workspace `{workspace_id}` · {note}"
+    row = {"workspace_id": workspace_id, **document._asdict(), "content": text}
+    call = f"read_knowledge({again}part="
+    return {"_heading": heading, **row, "part": part, "_call": call}
 
 
 @tool(READS, hint="search notes, decisions, knowledge, documentation in memory")
@@ -6087,15 +6076,14 @@ def _session_row(ctx: Context, archive: Archive) -> dict:
     ledger = ctx.store.journal.ledgers[archive.workspace_id]
     session_id = session_of(archive.path)
     paths = ledger.sessions.get(session_id, [])
+    facts = {n: getattr(session, n) for n in ("start", "end", "messages", "size")}
+    facts["end"] = rank_head(ctx.store, archive)[0]  # without times: when it came
     return {
         "session_id": session_id,
         "workspace_id": archive.workspace_id,
         "tool": ctx.store.registry.require(archive.workspace_id).tool,
         "title": ctx.mask(title_of(ctx.store, archive)),
-        "start": session.start,
-        "end": rank_head(ctx.store, archive)[0],
-        "messages": session.messages,
-        "size": session.size,
+        **facts,
         "sha256": session.sha256,
         "revisions": [_name_revision(ledger, p) for p in paths if p != archive.path],
         **_describe_origin(ctx, archive),
@@ -6212,15 +6200,10 @@ def _read_data(ctx: Context, archive: Archive, first: int) -> dict:
     if first > size:
         raise BadRequest(f"`offset` {first} lies after the end ({size} bytes).")
     raw = read_bytes(ctx.store, archive, first, min(MAX_PIECE_BYTES, size - first))
-    return {
-        "workspace_id": archive.workspace_id,
-        "session_id": archive.name,
-        "offset": first,
-        "next_offset": first + len(raw),
-        "size": size,
-        "sha256": archive.session.sha256,
-        "data": base64.b64encode(compress_block(raw)).decode(),
-    }
+    data = base64.b64encode(compress_block(raw)).decode()
+    where = {"workspace_id": archive.workspace_id, "session_id": archive.name}
+    span = {"offset": first, "next_offset": first + len(raw), "size": size}
+    return {**where, **span, "sha256": archive.session.sha256, "data": data}
 
 
 @tool(READS, hint="search past conversations, sessions, transcripts, history")
@@ -6290,13 +6273,13 @@ def tool_register_workspace(
         token = ctx.keys.make_write_token(workspace_id)
         return {"workspace_id": workspace_id, "write_token": token}
     binding = ctx.keys.make_binding(workspace_id)
-    return {
-        "_heading": f"Registered as workspace `{workspace_id}`",
-        "workspace_id": workspace_id,
-        "binding": binding,
-        "_text": f"binding: `{binding}`\n\nPass it to write_overview and "
-        "delete_knowledge; it is good for this workspace only.",
-    }
+    text = (
+        f"binding: `{binding}`\n\nPass it to write_overview and delete_knowledge; it "
+    )
+    text += "is good for this workspace only."
+    heading = f"Registered as workspace `{workspace_id}`"
+    row = {"workspace_id": workspace_id, "binding": binding}
+    return {"_heading": heading, **row, "_text": text}
 
 
 @tool(WRITES, scopes=("ai",))
@@ -6329,11 +6312,8 @@ def _write(ctx: Context, workspace_id: str, path: str, content: str, *rules) -> 
 def _receipt_row(workspace_id: str, receipt: Receipt) -> dict:
     """Return what a writer is told."""
     shown = f"`{receipt.path}` of workspace `{workspace_id}`: {receipt.status}"
-    return {
-        "_heading": f"{shown} · {receipt.size:,} bytes · sha256 {receipt.sha256}",
-        "workspace_id": workspace_id,
-        **receipt._asdict(),
-    }
+    heading = f"{shown} · {receipt.size:,} bytes · sha256 {receipt.sha256}"
+    return {"_heading": heading, "workspace_id": workspace_id, **receipt._asdict()}
 
 
 @tool(DELETES, scopes=("ai",))
@@ -10197,8 +10177,8 @@ def _require_room_in_toml(path: str, text: str, block: str) -> None:
         raise BadRequest(f"{path} is not TOML that can be read ({e}); {left}") from e
     servers = known.get("mcp_servers", {})
     if not isinstance(servers, dict) or SERVER_NAME in servers:
-        text = f"{path} has a server named {SERVER_NAME} that is not ours; {left}"
-        raise BadRequest(text)
+        message = f"{path} has a server named {SERVER_NAME} that is not ours; {left}"
+        raise BadRequest(message)
     wanted = {**servers, **tomllib.loads(block)["mcp_servers"]}
     try:
         found = tomllib.loads(f"{text}\n{block}")
@@ -10255,24 +10235,18 @@ STDIO_ONLY = (
     App("Claude Desktop", "claude-desktop", "claude_desktop_config.json"),
     App("Junie", "junie", "~/.junie/mcp/mcp.json"),
 )
+CONTINUE = (
+    "mcpServers:\n  - name: fedmem\n    type: streamable-http\n    url: %s\n"
+    "    requestOptions:\n      headers:"
+)
+GOOSE = (
+    "extensions:\n  fedmem:\n    enabled: true\n    type: streamable_http\n"
+    "    name: fedmem\n    uri: %s\n    headers:"
+)
 # Name, tool, file, the entry's YAML up to its headers, how far these are indented.
 YAML_CLIENTS = (
-    (
-        "Continue",
-        "continue",
-        "~/.continue/config.yaml",
-        "mcpServers:\n  - name: fedmem\n    type: streamable-http\n    url: %s\n"
-        "    requestOptions:\n      headers:",
-        8,
-    ),
-    (
-        "Goose",
-        "goose",
-        "~/.config/goose/config.yaml",
-        "extensions:\n  fedmem:\n    enabled: true\n    type: streamable_http\n"
-        "    name: fedmem\n    uri: %s\n    headers:",
-        6,
-    ),
+    ("Continue", "continue", "~/.continue/config.yaml", CONTINUE, 8),
+    ("Goose", "goose", "~/.config/goose/config.yaml", GOOSE, 6),
 )
 
 
@@ -10664,8 +10638,7 @@ def require_room(folder: str, size: int) -> None:
 
 
 def back_up(root: str, target: str, keep: int) -> tuple[str, int, int]:
-    """Return a new snapshot's name, how many files it copied and how many it links; all
-    but the newest `keep` are removed. Raise StorageFailed, Busy, Damaged."""
+    """Return a new snapshot's name, how many files it copied and how many it links."""
     make_folder(target)
     with exclusive_file(os.path.join(target, ".lock")) as is_mine:
         if not is_mine:
