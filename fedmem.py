@@ -728,8 +728,7 @@ def sign_file(root: str, relative: str) -> tuple | None:
 
 
 def glance_file(root: str, relative: str) -> tuple | None:
-    """Return what changes whenever a file is replaced, None when there is none: ten
-    times as fast as sign_file, for folders are not looked at for links; for caches."""
+    """Return what changes when a file is replaced, None without one; for caches."""
     try:
         found = os.lstat(f"{root}/{relative}")
     except OSError:
@@ -2811,8 +2810,7 @@ class Registry:
     def require(self, workspace_id: str) -> Workspace:
         """Return a registered workspace; raise BadRequest or NotFound."""
         require_workspace_id(workspace_id)
-        found = self._workspaces.get(workspace_id) or self.all().get(workspace_id)
-        if found:
+        if found := self._workspaces.get(workspace_id) or self.all().get(workspace_id):
             return found
         raise NotFound(
             f"There is no workspace {workspace_id!r}. list_workspaces shows those "
@@ -4638,8 +4636,7 @@ def iter_signatures(store: Store, workspace_id: str) -> Iterator[tuple[str, str]
             paths.append(path)
     sessions = list(store.journal.ledger(workspace_id).sessions.values())
     for path in (*paths, *(archives[-1] for archives in sessions)):
-        signature = sign_file(store.root, f"{folder}/{path}")
-        if signature:
+        if signature := sign_file(store.root, f"{folder}/{path}"):
             yield index_key(path), f"{signature}"
 
 
@@ -8579,8 +8576,7 @@ class Remote:
 
     def close(self) -> None:
         """Close this thread's connection."""
-        connection = self._kept.pop(threading.get_ident(), None)
-        if connection:
+        if connection := self._kept.pop(threading.get_ident(), None):
             connection.close()
 
     def close_all(self) -> None:
@@ -8660,8 +8656,7 @@ def run_bridge(
     def pass_on() -> None:
         """Send messages and write their answers, those that have one."""
         while line := waiting.get():
-            answer = bridge_message(remote, cwd, line)
-            if answer:
+            if answer := bridge_message(remote, cwd, line):
                 with lock, contextlib.suppress(OSError, ValueError):  # nobody listens
                     out.write(answer + b"\n")
                     out.flush()
@@ -8961,8 +8956,7 @@ def list_transcripts(
     for project in scan_folder(folder, report.problems):
         # Each by itself: a link to another one would take its names away.
         for entry in scan_files(project.path, report.problems):
-            name = parse_claude_path(os.path.relpath(entry.path, project.path))
-            if name:
+            if name := parse_claude_path(os.path.relpath(entry.path, project.path)):
                 found.append((entry, "claude-code", name))
     for folder in ("sessions", "archived_sessions"):
         folder = os.path.join(codex_folder(environment), folder)
@@ -9177,8 +9171,7 @@ def read_git_remote(path: str) -> str:
     with contextlib.suppress(OSError, ValueError):
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                head = re.match(r'(?i)\s*\[(?:remote "([^"]+)")?', line)
-                if head:
+                if head := re.match(r'(?i)\s*\[(?:remote "([^"]+)")?', line):
                     section = head[1] or ""
                 url = re.match(r'(?i)\s*url\s*=\s*"?([^"\s]+)', line)
                 if section and url:
@@ -9867,8 +9860,7 @@ def spawn_sync(environment: dict) -> None:
 
 
 def make_brief(client: Client, cwd: str) -> str:
-    """Return what an assistant should know at the start of a session, masked, for it is
-    asked with the AI token; raise Unreachable, Unauthorized."""
+    """Return what an assistant should know at the start of a session, masked."""
     manifests = load_manifests(client.home)
     identity = choose_identity(client, manifests, "claude-code", cwd)
     _, _, project, git_remote = identity
@@ -10490,8 +10482,7 @@ def check_store(
         files = [f"{folder}/{path}" for path in list(entries)]
         files += [relative for relative, _ in walk_files(store.root, folder)]
         for relative in dict.fromkeys(files):
-            problem = _check_file(store, workspace_id, relative, deep)
-            if problem:
+            if problem := _check_file(store, workspace_id, relative, deep):
                 store.settle()
                 if repair:
                     _repair_file(store, workspace_id, relative)
@@ -10703,8 +10694,7 @@ def measure_journal(root: str) -> int:
         while size:
             start = max(0, size - 64 * KIB)
             file.seek(start)
-            end = file.read(size - start).rfind(b"\n") + 1
-            if end:
+            if end := file.read(size - start).rfind(b"\n") + 1:
                 return start + end
             size = start
     return 0
@@ -11122,8 +11112,7 @@ def cmd_serve(args: argparse.Namespace) -> int:
         os.umask(0o077)
         raise_file_limit()
         store = open_store(settings["memory_root"], args.existing)
-        told = stack.enter_context(claim_root(store.root, args.force_shared))
-        if told:
+        if told := stack.enter_context(claim_root(store.root, args.force_shared)):
             log.info("%s", told)
         keys, made = load_keys(store.root, settings)
         write_default_texts(store.root)
@@ -11535,8 +11524,7 @@ def _print_cleanup(environment: dict, state: SyncState) -> None:
     """Say how many transcripts Claude Code's clean-up would soon have deleted."""
     soon = time.time_ns() - (CLEANUP_DAYS - 7) * 86_400 * 10**9
     found = list_transcripts(environment, Report(), state)
-    old = [t for t in found if t.tool == "claude-code" and t.mtime_ns < soon]
-    if old:
+    if old := [t for t in found if t.tool == "claude-code" and t.mtime_ns < soon]:
         print(
             f"{plural(len(old), 'session')} would soon have been deleted by Claude "
             f"Code's clean-up after {CLEANUP_DAYS} days. To keep them here longer too, "
@@ -11564,8 +11552,7 @@ def cmd_claude_hook(args: argparse.Namespace) -> int:
     environment = client_environment()
     try:
         data = sys.stdin.buffer.read(HOOK_INPUT_BYTES)
-        printed = handle_hook(environment, data, lambda: spawn_sync(environment))
-        if printed:
+        if printed := handle_hook(environment, data, lambda: spawn_sync(environment)):
             print(printed)
     except Exception as e:
         with contextlib.suppress(OSError):
