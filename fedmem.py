@@ -707,8 +707,7 @@ def sign_file(root: str, relative: str) -> tuple | None:
 
 
 def glance_file(root: str, relative: str) -> tuple | None:
-    """Return what changes whenever a file is replaced, None when there is none: ten
-    times as fast as sign_file, for folders are not looked at for links; for caches."""
+    """Return what changes when a file is replaced, None without one; for caches."""
     try:
         found = os.lstat(f"{root}/{relative}")
     except OSError:
@@ -754,9 +753,9 @@ def temp_prefix(name: str) -> str:
 def replace_file(
     root: str, relative: str, durable: bool = True, is_named: bool = True
 ) -> Iterator[io.BufferedWriter]:
-    """Give a temp file that takes the place of `relative` when the block ends well;
-    else the old file stays. Synced unless durable=False (for caches only), and its
-    directory with it unless is_named=False, where the caller does that."""
+    """Give a temp file that takes the place of `relative` when the block ends well.
+    File and directory are synced; with durable=False (for caches) none is, with
+    is_named=False the file only."""
     parent, name = split_path(relative)
     temp = temp_prefix(name) + secrets.token_hex(8)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
@@ -2790,8 +2789,7 @@ class Registry:
     def require(self, workspace_id: str) -> Workspace:
         """Return a registered workspace; raise BadRequest or NotFound."""
         require_workspace_id(workspace_id)
-        found = self._workspaces.get(workspace_id) or self.all().get(workspace_id)
-        if found:
+        if found := self._workspaces.get(workspace_id) or self.all().get(workspace_id):
             return found
         raise NotFound(
             f"There is no workspace {workspace_id!r}. list_workspaces shows those "
@@ -3068,12 +3066,10 @@ def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace
             name, now = store.registry.choose_id(wanted), format_time(utc_now())
             updated = dataclasses.replace(wanted, workspace_id=name, created_at=now)
         else:
-            updated = dataclasses.replace(
-                found,
-                cwd=wanted.cwd or found.cwd,
-                git_remote=found.git_remote or wanted.git_remote,
-                description=wanted.description or found.description,
-            )
+            about = wanted.description or found.description
+            remote, cwd = found.git_remote or wanted.git_remote, wanted.cwd or found.cwd
+            more = {"cwd": cwd, "git_remote": remote, "description": about}
+            updated = dataclasses.replace(found, **more)
         if updated != found:
             store.registry.put(updated)
             name = updated.workspace_id
@@ -3314,11 +3310,11 @@ def require_archive(store: Store, workspace_id: str, name: str) -> Archive:
 def find_session(store: Store, workspace: Workspace, session_id: str) -> str:
     """Return where this machine's and tool's session was archived first, else here."""
     found = []
-    for other in store.registry.all().values():
+    for name, other in store.registry.all().items():
         if identify(other)[:2] == identify(workspace)[:2]:
-            ledger = store.journal.ledger(other.workspace_id)
-            for path in ledger.sessions.get(session_id, ()):
-                found.append((ledger.entries[path].seq, other.workspace_id))
+            ledger = store.journal.ledger(name)
+            paths = ledger.sessions.get(session_id, ())
+            found += [(ledger.entries[path].seq, name) for path in paths]
     return min(found)[1] if found else workspace.workspace_id
 
 
@@ -3766,8 +3762,7 @@ def _write_archive(
     extended: Archive | None,
     scanner: TranscriptScanner | None,
 ) -> tuple[Archive, TranscriptScanner]:
-    """Write an upload as a new archive, or behind whole members of the one it extends;
-    `scanner` has seen that one: only what is new is scanned."""
+    """Write an upload as a new archive, or behind what it extends, by whole members."""
     store, target = upload.store, f"workspaces/{upload.workspace_id}/{path}"
     kept_bytes, known, rest = 0, None, upload.read(0)
     if extended:
@@ -4281,8 +4276,7 @@ class Index:
 
     @contextlib.contextmanager
     def read(self, budget_s: float, partly: bool = False) -> Iterator:
-        """Give a connection to one state of the index, for some seconds; raise Busy, or
-        NoIndex for all else. With `partly` an index that is being built will do."""
+        """Give a connection to one state of the index; raise Busy, or NoIndex."""
         if not self._room.acquire(timeout=budget_s):
             raise Busy("Too many searches are running. Try again in a moment.")
         end = time.monotonic() + budget_s
@@ -4621,8 +4615,7 @@ def iter_signatures(store: Store, workspace_id: str) -> Iterator[tuple[str, str]
             paths.append(path)
     sessions = list(store.journal.ledger(workspace_id).sessions.values())
     for path in (*paths, *(archives[-1] for archives in sessions)):
-        signature = sign_file(store.root, f"{folder}/{path}")
-        if signature:
+        if signature := sign_file(store.root, f"{folder}/{path}"):
             yield index_key(path), f"{signature}"
 
 
@@ -4671,15 +4664,9 @@ def rank_chapters(
 
 def _limit_documents(scope: Scope) -> tuple[str, list[str]]:
     """Return the SQL condition of a scope and its values, none when all fit."""
-    conditions, values = ["TRUE"], []
-    for condition, value in (
-        ("workspace = ?", scope.workspace_id),
-        ("end >= ?", scope.since),
-        ("start <= ?", scope.until),
-    ):
-        if value:
-            conditions.append(condition)
-            values.append(value)
+    limits = {"workspace = ?": scope.workspace_id, "end >= ?": scope.since}
+    limits = {n: v for n, v in {**limits, "start <= ?": scope.until}.items() if v}
+    conditions, values = ["TRUE", *limits], list(limits.values())
     for word, matches in (("IN", scope.required), ("NOT IN", scope.banned)):
         for match in matches:
             conditions.append(
@@ -5663,9 +5650,9 @@ PARAMETERS = {
     "project": Parameter("repository or folder name", MAX_NAME_CHARS),
     "machine": Parameter("leave out if your client is set up with it", MAX_NAME_CHARS),
     "tool": Parameter("e.g. claude-code; leave out likewise", MAX_NAME_CHARS),
-    "cwd": Parameter("", MAX_NOTE_CHARS),
-    "git_remote": Parameter("", MAX_NOTE_CHARS),
-    "description": Parameter("", MAX_NOTE_CHARS),
+    **dict.fromkeys(
+        ("cwd", "git_remote", "description"), Parameter("", MAX_NOTE_CHARS)
+    ),
     "query": Parameter("", MAX_QUERY_CHARS),
     "mode": Parameter("auto: words, and exact for code or quotes", choices=MODES),
     "limit": Parameter("over the default: longer pages", low=1, high=MAX_LIMIT),
@@ -5913,13 +5900,10 @@ def _workspace_row(ctx: Context, workspace: Workspace) -> dict:
     """Return what lists say of a workspace."""
     ledger = ctx.store.journal.ledgers.get(workspace.workspace_id) or Ledger()
     names = ("machine", "tool", "project", "description", "git_remote")
-    return {
-        "workspace_id": workspace.workspace_id,
-        **{name: ctx.mask(getattr(workspace, name)) for name in names},
-        "knowledge": ledger.documents,
-        "sessions": len(ledger.sessions),
-        "last_activity": ledger.last_time or workspace.created_at,
-    }
+    about = {name: ctx.mask(getattr(workspace, name)) for name in names}
+    about |= {"knowledge": ledger.documents, "sessions": len(ledger.sessions)}
+    last = ledger.last_time or workspace.created_at
+    return {"workspace_id": workspace.workspace_id, **about, "last_activity": last}
 
 
 def _read_summary(ctx: Context, workspace_id: str) -> str:
@@ -5984,14 +5968,10 @@ def tool_read_knowledge(
     text = ctx.mask(data.decode("utf-8", "replace"))
     note = f"{format_minute(document.modified)} · sha256 {document.sha256}"
     again = _given(workspace_id=workspace_id, path=path, version=version)
-    return {
-        "_heading": f"`{path}` of workspace `{workspace_id}` · {note}",
-        "workspace_id": workspace_id,
-        **document._asdict(),
-        "content": text,
-        "part": part,
-        "_call": f"read_knowledge({again}part=",
-    }
+    heading = f"`{path}` of workspace `{workspace_id}` · {note}"
+    row = {"workspace_id": workspace_id, **document._asdict(), "content": text}
+    call = f"read_knowledge({again}part="
+    return {"_heading": heading, **row, "part": part, "_call": call}
 
 
 @tool(READS, hint="search notes, decisions, knowledge, documentation in memory")
@@ -6072,15 +6052,14 @@ def _session_row(ctx: Context, archive: Archive) -> dict:
     ledger = ctx.store.journal.ledgers[archive.workspace_id]
     session_id = session_of(archive.path)
     paths = ledger.sessions.get(session_id, [])
+    facts = {n: getattr(session, n) for n in ("start", "end", "messages", "size")}
+    facts["end"] = rank_head(ctx.store, archive)[0]  # without times: when it came
     return {
         "session_id": session_id,
         "workspace_id": archive.workspace_id,
         "tool": ctx.store.registry.require(archive.workspace_id).tool,
         "title": ctx.mask(title_of(ctx.store, archive)),
-        "start": session.start,
-        "end": rank_head(ctx.store, archive)[0],
-        "messages": session.messages,
-        "size": session.size,
+        **facts,
         "sha256": session.sha256,
         "revisions": [_name_revision(ledger, p) for p in paths if p != archive.path],
         **_describe_origin(ctx, archive),
@@ -6197,15 +6176,10 @@ def _read_data(ctx: Context, archive: Archive, first: int) -> dict:
     if first > size:
         raise BadRequest(f"`offset` {first} lies after the end ({size} bytes).")
     raw = read_bytes(ctx.store, archive, first, min(MAX_PIECE_BYTES, size - first))
-    return {
-        "workspace_id": archive.workspace_id,
-        "session_id": archive.name,
-        "offset": first,
-        "next_offset": first + len(raw),
-        "size": size,
-        "sha256": archive.session.sha256,
-        "data": base64.b64encode(compress_block(raw)).decode(),
-    }
+    data = base64.b64encode(compress_block(raw)).decode()
+    where = {"workspace_id": archive.workspace_id, "session_id": archive.name}
+    span = {"offset": first, "next_offset": first + len(raw), "size": size}
+    return {**where, **span, "sha256": archive.session.sha256, "data": data}
 
 
 @tool(READS, hint="search past conversations, sessions, transcripts, history")
@@ -6275,13 +6249,13 @@ def tool_register_workspace(
         token = ctx.keys.make_write_token(workspace_id)
         return {"workspace_id": workspace_id, "write_token": token}
     binding = ctx.keys.make_binding(workspace_id)
-    return {
-        "_heading": f"Registered as workspace `{workspace_id}`",
-        "workspace_id": workspace_id,
-        "binding": binding,
-        "_text": f"binding: `{binding}`\n\nPass it to write_overview and "
-        "delete_knowledge; it is good for this workspace only.",
-    }
+    text = (
+        f"binding: `{binding}`\n\nPass it to write_overview and delete_knowledge; it "
+    )
+    text += "is good for this workspace only."
+    heading = f"Registered as workspace `{workspace_id}`"
+    row = {"workspace_id": workspace_id, "binding": binding}
+    return {"_heading": heading, **row, "_text": text}
 
 
 @tool(WRITES, scopes=("ai",))
@@ -6314,11 +6288,8 @@ def _write(ctx: Context, workspace_id: str, path: str, content: str, *rules) -> 
 def _receipt_row(workspace_id: str, receipt: Receipt) -> dict:
     """Return what a writer is told."""
     shown = f"`{receipt.path}` of workspace `{workspace_id}`: {receipt.status}"
-    return {
-        "_heading": f"{shown} · {receipt.size:,} bytes · sha256 {receipt.sha256}",
-        "workspace_id": workspace_id,
-        **receipt._asdict(),
-    }
+    heading = f"{shown} · {receipt.size:,} bytes · sha256 {receipt.sha256}"
+    return {"_heading": heading, "workspace_id": workspace_id, **receipt._asdict()}
 
 
 @tool(DELETES, scopes=("ai",))
@@ -7274,9 +7245,8 @@ class Metrics:
 
 
 def use_cores(cores: set[int]) -> None:
-    """Let the calling thread run on these cores only, where the system can do that. The
-    interpreter runs one thread at a time; handing its lock from core to core costs
-    more than a small request itself. On one core it is 1.7 times as fast, measured."""
+    """Let the calling thread run on these cores only, where that can be: handing the
+    interpreter's lock from core to core makes a small request 1.7 times as slow."""
     with contextlib.suppress(AttributeError, OSError):
         os.sched_setaffinity(0, cores)
 
@@ -7318,8 +7288,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.server_name, self.server_port = self.server_address[:2]
 
     def get_request(self) -> tuple:
-        """Return a new connection. Without a handle for it the loop would ask again at
-        once, for ever, and leave no time to those who could free some."""
+        """Return a connection; without a handle for it wait, not to ask at once."""
         try:
             return super().get_request()
         except OSError as e:
@@ -8557,11 +8526,9 @@ class Remote:
         self._timeout_s = timeout_s
         self._attempts = attempts
         self._kept: dict[int, http.client.HTTPConnection] = {}  # by thread
-        self._headers = {
-            "Authorization": f"Bearer {token}",
-            "Content-Type": "application/json",
-            "Accept": "application/json, text/event-stream",
-        }
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._headers["Content-Type"] = "application/json"
+        self._headers["Accept"] = "application/json, text/event-stream"
         for name, value in (headers or {}).items():  # UTF-8, as the server reads names
             self._headers[name] = value.encode("utf-8").decode("latin-1")
 
@@ -8589,8 +8556,7 @@ class Remote:
 
     def close(self) -> None:
         """Close this thread's connection."""
-        connection = self._kept.pop(threading.get_ident(), None)
-        if connection:
+        if connection := self._kept.pop(threading.get_ident(), None):
             connection.close()
 
     def close_all(self) -> None:
@@ -8670,8 +8636,7 @@ def run_bridge(
     def pass_on() -> None:
         """Send messages and write their answers, those that have one."""
         while line := waiting.get():
-            answer = bridge_message(remote, cwd, line)
-            if answer:
+            if answer := bridge_message(remote, cwd, line):
                 with lock, contextlib.suppress(OSError, ValueError):  # nobody listens
                     out.write(answer + b"\n")
                     out.flush()
@@ -8806,8 +8771,7 @@ class Transcript:
         return [self.size, self.mtime_ns, self.session_id]
 
     def due_s(self, known: dict, now_s: float) -> float:
-        """Return when the transcript may go up that is not what was acknowledged, 0 for
-        now. A time after now was written by a clock that was wrong: it is long ago."""
+        """Return when a changed transcript may go up, 0 for now or a wrong clock."""
         diverged_at = known.get("diverged_at", 0)
         if not isinstance(diverged_at, (int, float)):
             return 0
@@ -8972,8 +8936,7 @@ def list_transcripts(
     for project in scan_folder(folder, report.problems):
         # Each by itself: a link to another one would take its names away.
         for entry in scan_files(project.path, report.problems):
-            name = parse_claude_path(os.path.relpath(entry.path, project.path))
-            if name:
+            if name := parse_claude_path(os.path.relpath(entry.path, project.path)):
                 found.append((entry, "claude-code", name))
     for folder in ("sessions", "archived_sessions"):
         folder = os.path.join(codex_folder(environment), folder)
@@ -9126,10 +9089,9 @@ def read_cwd(path: str) -> str:
 
 
 def identify_project(cwd: str, told: str = "") -> tuple[str, str]:
-    """Return project name and git_remote of a working directory: those of its git root,
-    which all worktrees of a repository share; without a remote the root's path tells
-    two repositories of one name apart. When the directory is gone, or in no repository,
-    the remote counts that was `told`."""
+    """Return project name and git_remote of a directory: those of its git root, which
+    all its worktrees share (its path, without a remote); when it is gone or in none,
+    those that `told` says."""
     is_there = not told or os.path.isdir(cwd)
     root, config = find_repository(cwd) if is_there else ("", "")
     remote = normalise_remote(read_git_remote(config) if root else told)
@@ -9189,8 +9151,7 @@ def read_git_remote(path: str) -> str:
     with contextlib.suppress(OSError, ValueError):
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                head = re.match(r'(?i)\s*\[(?:remote "([^"]+)")?', line)
-                if head:
+                if head := re.match(r'(?i)\s*\[(?:remote "([^"]+)")?', line):
                     section = head[1] or ""
                 url = re.match(r'(?i)\s*url\s*=\s*"?([^"\s]+)', line)
                 if section and url:
@@ -9208,10 +9169,8 @@ def load_manifests(home: str) -> list[dict]:
         for name in ("machine", "tool", "project"):
             if not isinstance(manifest.get(name), str) or not manifest[name]:
                 raise BadRequest(f"{entry.path}: `{name}` must be a text.")
-        for name, keys in (
-            ("tracked", ("local", "upload")),
-            ("tracked_dirs", ("local", "upload_prefix")),
-        ):
+        for name, second in (("tracked", "upload"), ("tracked_dirs", "upload_prefix")):
+            keys = "local", second
             rows = manifest.get(name, [])
             for row in rows if isinstance(rows, list) else [None]:
                 texts = [isinstance(row, dict) and row.get(key) for key in keys]
@@ -9264,9 +9223,8 @@ def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
 
 
 def scan_notes(folder: str, report: Report) -> Iterator[str]:
-    """Yield the path of every file below a folder that a manifest names. Hidden ones
-    are editors' own. A link is named and not followed: whoever can write there would
-    choose which files of this machine go up."""
+    """Yield every file below a folder that a manifest names, but hidden ones (editors')
+    and links, which are named: who can write there would choose what goes up."""
     for entry in scan_folder(folder, report.problems):
         if entry.name.startswith("."):
             continue
@@ -9612,8 +9570,7 @@ def list_memory_notes(
 
 
 def find_memory_cwd(project: os.DirEntry) -> str:
-    """Return the directory whose memory lies in a project folder of Claude Code, empty
-    when no transcript tells: transcripts are kept by cwd, memories by git root."""
+    """Return the directory whose memory lies in a project folder, by a transcript."""
     parent = os.path.dirname(project.path)
     for folder in scan_folder(parent):
         if not (folder.name + "-").startswith(project.name + "-"):
@@ -9883,8 +9840,7 @@ def spawn_sync(environment: dict) -> None:
 
 
 def make_brief(client: Client, cwd: str) -> str:
-    """Return what an assistant should know at the start of a session, masked, for it is
-    asked with the AI token; raise Unreachable, Unauthorized."""
+    """Return what an assistant should know at the start of a session, masked."""
     manifests = load_manifests(client.home)
     identity = choose_identity(client, manifests, "claude-code", cwd)
     _, _, project, git_remote = identity
@@ -9898,7 +9854,10 @@ def make_brief(client: Client, cwd: str) -> str:
     ]
     notes = []
     for where in [row["workspace_id"] for row in own[:3]]:
-        text = _read_overview(remote, where)
+        text = ""
+        with contextlib.suppress(Refused):  # without one
+            page = remote.call("read_knowledge", workspace_id=where, path=OVERVIEW)
+            text = page["content"].strip()
         if text:
             parts.append(f"## Overview of {where}\n{clip(text, 1_500)}")
         found = remote.call("list_knowledge", workspace_id=where)
@@ -9926,15 +9885,6 @@ def make_brief(client: Client, cwd: str) -> str:
     )
     parts += _silence_note(client)
     return clip("\n\n".join(parts), BRIEF_CHARS)
-
-
-def _read_overview(remote: Remote, workspace_id: str) -> str:
-    """Return a workspace's overview, empty without one."""
-    try:
-        page = remote.call("read_knowledge", workspace_id=workspace_id, path=OVERVIEW)
-    except Refused:
-        return ""
-    return page["content"].strip()
 
 
 def format_note_line(row: dict) -> str:
@@ -10147,8 +10097,7 @@ def _quote(*words: str) -> str:
 
 
 def plan_codex(client: Client, environment: dict, remove: bool) -> Change:
-    """Return the change to Codex' config.toml: a marked block, the rest is not touched;
-    raise BadRequest unless Codex will read all of it as before."""
+    """Return the change to Codex' config.toml: a marked block; raise BadRequest."""
     path = os.path.join(codex_folder(environment), "config.toml")
     before = read_text(path)
     text = before or ""
@@ -10200,8 +10149,8 @@ def _require_room_in_toml(path: str, text: str, block: str) -> None:
         raise BadRequest(f"{path} is not TOML that can be read ({e}); {left}") from e
     servers = known.get("mcp_servers", {})
     if not isinstance(servers, dict) or SERVER_NAME in servers:
-        text = f"{path} has a server named {SERVER_NAME} that is not ours; {left}"
-        raise BadRequest(text)
+        message = f"{path} has a server named {SERVER_NAME} that is not ours; {left}"
+        raise BadRequest(message)
     wanted = {**servers, **tomllib.loads(block)["mcp_servers"]}
     try:
         found = tomllib.loads(f"{text}\n{block}")
@@ -10258,24 +10207,18 @@ STDIO_ONLY = (
     App("Claude Desktop", "claude-desktop", "claude_desktop_config.json"),
     App("Junie", "junie", "~/.junie/mcp/mcp.json"),
 )
+CONTINUE = (
+    "mcpServers:\n  - name: fedmem\n    type: streamable-http\n    url: %s\n"
+    "    requestOptions:\n      headers:"
+)
+GOOSE = (
+    "extensions:\n  fedmem:\n    enabled: true\n    type: streamable_http\n"
+    "    name: fedmem\n    uri: %s\n    headers:"
+)
 # Name, tool, file, the entry's YAML up to its headers, how far these are indented.
 YAML_CLIENTS = (
-    (
-        "Continue",
-        "continue",
-        "~/.continue/config.yaml",
-        "mcpServers:\n  - name: fedmem\n    type: streamable-http\n    url: %s\n"
-        "    requestOptions:\n      headers:",
-        8,
-    ),
-    (
-        "Goose",
-        "goose",
-        "~/.config/goose/config.yaml",
-        "extensions:\n  fedmem:\n    enabled: true\n    type: streamable_http\n"
-        "    name: fedmem\n    uri: %s\n    headers:",
-        6,
-    ),
+    ("Continue", "continue", "~/.continue/config.yaml", CONTINUE, 8),
+    ("Goose", "goose", "~/.config/goose/config.yaml", GOOSE, 6),
 )
 
 
@@ -10373,15 +10316,10 @@ def read_crontab() -> str:
 def format_units(client: Client) -> dict[str, str]:
     """Return the systemd user units that sync, by file name."""
     command = " ".join(map(_quote_unit, client.command(*SCHEDULED)))
-    service = (
-        "[Unit]\nDescription=fedmem sync\n\n[Service]\nType=oneshot\n"
-        f"ExecStart={command}\n"
-    )
-    timer = (
-        "[Unit]\nDescription=fedmem sync, now and then\n\n[Timer]\nOnBootSec=2min\n"
-        f"OnUnitActiveSec={SYNC_EVERY_MINUTES}min\n\n"
-        "[Install]\nWantedBy=timers.target\n"
-    )
+    unit = "[Unit]\nDescription=fedmem sync"
+    service = f"{unit}\n\n[Service]\nType=oneshot\nExecStart={command}\n"
+    timer = f"{unit}, now and then\n\n[Timer]\nOnBootSec=2min\nOnUnitActiveSec="
+    timer += f"{SYNC_EVERY_MINUTES}min\n\n[Install]\nWantedBy=timers.target\n"
     return {"fedmem-sync.service": service, "fedmem-sync.timer": timer}
 
 
@@ -10524,8 +10462,7 @@ def check_store(
         files = [f"{folder}/{path}" for path in list(entries)]
         files += [relative for relative, _ in walk_files(store.root, folder)]
         for relative in dict.fromkeys(files):
-            problem = _check_file(store, workspace_id, relative, deep)
-            if problem:
+            if problem := _check_file(store, workspace_id, relative, deep):
                 store.settle()
                 if repair:
                     _repair_file(store, workspace_id, relative)
@@ -10605,8 +10542,7 @@ def _compare_digest(entry: Entry | None, digest: str) -> str:
 
 
 def check_index(store: Store, index: Index) -> tuple[str, str]:
-    """Return what is wrong with a search index, and a note on one that is behind, which
-    a server brings up: it is waited for as long as it grows less."""
+    """Return what is wrong with a search index, and a note on one that is behind."""
     if sqlite3 is None:
         return "", ""
     wrong, before = 0, sys.maxsize
@@ -10673,8 +10609,7 @@ def require_room(folder: str, size: int) -> None:
 
 
 def back_up(root: str, target: str, keep: int) -> tuple[str, int, int]:
-    """Return a new snapshot's name, how many files it copied and how many it links; all
-    but the newest `keep` are removed. Raise StorageFailed, Busy, Damaged."""
+    """Return a new snapshot's name, how many files it copied and how many it links."""
     make_folder(target)
     with exclusive_file(os.path.join(target, ".lock")) as is_mine:
         if not is_mine:
@@ -10739,8 +10674,7 @@ def measure_journal(root: str) -> int:
         while size:
             start = max(0, size - 64 * KIB)
             file.seek(start)
-            end = file.read(size - start).rfind(b"\n") + 1
-            if end:
+            if end := file.read(size - start).rfind(b"\n") + 1:
                 return start + end
             size = start
     return 0
@@ -10926,8 +10860,7 @@ def judge_mount(path: str) -> tuple[str, bool]:
 
 @contextlib.contextmanager
 def claim_root(root: str, is_forced: bool) -> Iterator[str]:
-    """Give what is to be said of a root's disk; raise Conflict when another machine has
-    the root, and the disk is not known to keep what both write."""
+    """Give what is to be said of a root's disk; raise Conflict when it is another's."""
     name, is_right = judge_mount(root)
     if not name:
         yield ""
@@ -11159,8 +11092,7 @@ def cmd_serve(args: argparse.Namespace) -> int:
         os.umask(0o077)
         raise_file_limit()
         store = open_store(settings["memory_root"], args.existing)
-        told = stack.enter_context(claim_root(store.root, args.force_shared))
-        if told:
+        if told := stack.enter_context(claim_root(store.root, args.force_shared)):
             log.info("%s", told)
         keys, made = load_keys(store.root, settings)
         write_default_texts(store.root)
@@ -11572,8 +11504,7 @@ def _print_cleanup(environment: dict, state: SyncState) -> None:
     """Say how many transcripts Claude Code's clean-up would soon have deleted."""
     soon = time.time_ns() - (CLEANUP_DAYS - 7) * 86_400 * 10**9
     found = list_transcripts(environment, Report(), state)
-    old = [t for t in found if t.tool == "claude-code" and t.mtime_ns < soon]
-    if old:
+    if old := [t for t in found if t.tool == "claude-code" and t.mtime_ns < soon]:
         print(
             f"{plural(len(old), 'session')} would soon have been deleted by Claude "
             f"Code's clean-up after {CLEANUP_DAYS} days. To keep them here longer too, "
@@ -11601,8 +11532,7 @@ def cmd_claude_hook(args: argparse.Namespace) -> int:
     environment = client_environment()
     try:
         data = sys.stdin.buffer.read(HOOK_INPUT_BYTES)
-        printed = handle_hook(environment, data, lambda: spawn_sync(environment))
-        if printed:
+        if printed := handle_hook(environment, data, lambda: spawn_sync(environment)):
             print(printed)
     except Exception as e:
         with contextlib.suppress(OSError):
@@ -12010,11 +11940,9 @@ def add_client(parsers: dict[str, argparse.ArgumentParser]) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
-        prog="fedmem.py",
-        description="\n\n".join(__doc__.split("\n\n")[:3]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "\n\n".join(__doc__.split("\n\n")[:3])
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("fedmem.py", None, about, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"fedmem {VERSION}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     parsers = {}
