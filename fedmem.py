@@ -703,7 +703,12 @@ def stat_file(root: str, relative: str) -> os.stat_result | None:
 def sign_file(root: str, relative: str) -> tuple | None:
     """Return what changes whenever a file is replaced, None when there is none."""
     found = stat_file(root, relative)
-    return found and (found.st_ino, found.st_size, found.st_mtime_ns)
+    return found and sign_stats(found)
+
+
+def sign_stats(found: os.stat_result) -> tuple[int, int, int]:
+    """Return the part of a file's stat that sign_file is."""
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def glance_file(root: str, relative: str) -> tuple | None:
@@ -4326,6 +4331,13 @@ class Index:
         self._take(())
 
 
+def open_index(index: Index | None, wait_s: float = INDEX_WAIT_S) -> Iterator:
+    """Return index.read(), to be entered; raise NoIndex where there is none."""
+    if index is None:
+        raise NoIndex("This server has no index.")
+    return index.read(wait_s)
+
+
 def read_meta(database: sqlite3.Connection, name: str) -> object:
     """Return a remark on the index, None without one."""
     row = database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
@@ -4605,17 +4617,23 @@ def iter_differences(database: sqlite3.Connection, store: Store) -> Iterator[tup
                 yield workspace_id, key
 
 
+def sign_documents(store: Store, workspace_id: str) -> list[tuple[str, str]]:
+    """Return key and file signature of a workspace's overview and notes."""
+    folder = f"workspaces/{workspace_id}/"
+    signed = [(OVERVIEW, sign_file(store.root, folder + OVERVIEW))]
+    for relative, stats in walk_files(store.root, f"{folder}knowledge"):
+        path = relative.removeprefix(folder)
+        if path.endswith(".md") and "/." not in path:
+            signed.append((path, sign_stats(stats)))
+    return sorted((key, f"{signature}") for key, signature in signed if signature)
+
+
 def iter_signatures(store: Store, workspace_id: str) -> Iterator[tuple[str, str]]:
     """Yield key and file signature of everything in a workspace that is indexed."""
-    folder = f"workspaces/{workspace_id}"
-    paths = [OVERVIEW]
-    for relative, _ in walk_files(store.root, f"{folder}/knowledge"):
-        path = relative.removeprefix(f"{folder}/")
-        if path.endswith(".md") and "/." not in path:
-            paths.append(path)
-    sessions = list(store.journal.ledger(workspace_id).sessions.values())
-    for path in (*paths, *(archives[-1] for archives in sessions)):
-        if signature := sign_file(store.root, f"{folder}/{path}"):
+    yield from sign_documents(store, workspace_id)
+    for archives in list(store.journal.ledger(workspace_id).sessions.values()):
+        path = archives[-1]
+        if signature := sign_file(store.root, f"workspaces/{workspace_id}/{path}"):
             yield index_key(path), f"{signature}"
 
 
@@ -4723,6 +4741,21 @@ def read_indexed(database: sqlite3.Connection, document: int) -> tuple:
     """Return workspace, key, name, title and end of an indexed document."""
     sql = "SELECT workspace, key, name, title, end FROM documents WHERE id = ?"
     return database.execute(sql, (document,)).fetchone()
+
+
+def recall_text(
+    index: Index | None, workspace_id: str, key: str, signature: str
+) -> tuple[str, str]:
+    """Return when a document was written and its text as it is searched, without its
+    file; both empty when the index has another state of it, or none."""
+    columns = "end, excerpts FROM documents JOIN chapters ON document = documents.id"
+    sql = f"SELECT {columns} WHERE workspace = ? AND key = ? AND signature = ?"
+    about = workspace_id, key, signature
+    with contextlib.suppress(NoIndex, Busy), open_index(index) as database:
+        rows = database.execute(f"{sql} ORDER BY chapters.id", about).fetchall()
+        text = "".join(e.text for _, packed in rows for e in unpack_chapter(packed))
+        return (rows[0][0], text) if rows else ("", "")
+    return "", ""
 
 
 # ---- 11. Search: words, literal, regex over what an AI may read -------------
@@ -5426,9 +5459,7 @@ def _search_words(
     """Return a page of hits in words, and whether the index missed the literal text."""
     scope = Scope(kind, query.workspace_id, query.since, query.until)
     try:
-        if index is None:
-            raise NoIndex("This server has no index.")
-        with index.read(scan.left_s() / 2) as database:
+        with open_index(index, scan.left_s() / 2) as database:
             *page, is_missed = search_index(database, store, query, scope)
             behind = store.journal.last_seq - read_meta(database, "seq")
         is_late = time.monotonic() - store.journal.read_at_s > INDEX_WAIT_S
@@ -5475,9 +5506,7 @@ def read_newest(
 @contextlib.contextmanager
 def open_listing(store: Store, index: Index | None, scope: Scope) -> Iterator[tuple]:
     """Give index, scope without what is new, and the places of that; raise NoIndex."""
-    if index is None:
-        raise NoIndex("This server has no index.")
-    with index.read(INDEX_WAIT_S) as database:
+    with open_index(index) as database:
         entries = store.journal.list_since(read_meta(database, "seq"))
         if entries is None:
             raise NoIndex("The index is far behind.")
@@ -5519,16 +5548,17 @@ def search_documents(
         for workspace_id in chosen_workspaces(store, query.workspace_id):
             if (workspace_id,) < scan.place[:1]:
                 continue
-            paths = [d.path for d in list_documents(store, workspace_id)]
-            for path in sorted([OVERVIEW, *paths]):
-                place = workspace_id, path
+            for key, signature in sign_documents(store, workspace_id):
+                place, path = (workspace_id, key), key.removeprefix("knowledge/")
                 if place < scan.place or (place == scan.place and scan.number):
                     continue
                 scan.reach(place, 0)
                 with contextlib.suppress(NotFound, NotAllowed, TooLarge):
-                    document, data = read_document(store, workspace_id, path)
-                    text = show_document(data, mask)
-                    yield Passage(workspace_id, document.modified, path, path, 0, text)
+                    when, text = recall_text(index, workspace_id, key, signature)
+                    if not text:
+                        document, data = read_document(store, workspace_id, path)
+                        when, text = document.modified, show_document(data, mask)
+                    yield Passage(workspace_id, when, path, path, 0, text)
 
     return search(store, index, query, "knowledge", passages)
 

@@ -3826,6 +3826,49 @@ class SearchTest(IndexCase):
                 self.assertEqual(hits, expected, text)
                 self.assertEqual((found["total"], found["note"]), (len(expected), ""))
 
+    def test_a_note_that_the_index_has_is_searched_without_opening_its_file(
+        self,
+    ) -> None:
+        """As its file would be, whatever is in it; what changed since is read."""
+        texts = {
+            "long.md": "# One\n\n" + "words\n" * 4_000 + "NEEDLE at the end\r\n",
+            "hard.md": "## a\n## b\n\tca\u0301fe\x1b[1m sk-ant-" + "x1Y" * 30 + "\n\n",
+            "bare.md": "no heading",
+            "empty.md": "",
+        }
+        for path, text in texts.items():
+            self.write(path, text)
+        self.write("overview.md", "# Overview\n")
+        self.catch_up()
+        scanned = fedmem.Query(r"(?s)\A.*\Z", "regex")
+        seen: list[tuple] = []
+        for index in (self.index, None):
+            rows = []
+
+            def keep(passages: object, find: object, scan: object, rows=rows) -> list:
+                """Note every passage instead of looking for one."""
+                rows += passages
+                return []
+
+            with mock.patch.object(fedmem, "find_spans", keep):
+                with mock.patch.object(
+                    fedmem, "read_file", side_effect=fedmem.read_file
+                ) as read:
+                    ask = self.store, index, scanned, fedmem.mask_secrets
+                    fedmem.search_documents(*ask)
+            opened = [call.args[1] for call in read.call_args_list]
+            wanted = 5 if index is None else 1  # an empty one has no chapter
+            self.assertEqual(len(opened), wanted, opened)
+            seen.append(rows)
+        self.assertEqual(seen[0], seen[1])
+        self.assertEqual(len(seen[0]), 5)
+        where = self.path("knowledge/long.md")
+        with open(where, "a", encoding="utf-8") as file:
+            file.write("added by hand")
+        ask = self.store, self.index, fedmem.Query("added by hand", "literal")
+        found = fedmem.search_documents(*ask, fedmem.mask_secrets)
+        self.assertEqual([h.passage.name for h in found["hits"]], ["long.md"])
+
     def test_a_search_out_of_time_says_where_to_go_on_and_misses_nothing(self) -> None:
         """However small its steps; a text that takes all the time is passed over."""
         for name in ("one", "two"):
@@ -4078,6 +4121,7 @@ class ScanTest(SearchTest):
     # These do not ask the index, or ask for what only the index does.
     test_days_are_found_as_people_write_them = None
     test_literal_and_regex_find_what_a_plain_scan_finds = None
+    test_a_note_that_the_index_has_is_searched_without_opening_its_file = None
     test_a_search_out_of_time_says_where_to_go_on_and_misses_nothing = None
     test_a_hostile_regex_is_killed_and_the_server_goes_on = None
     test_a_cursor_goes_on_in_the_next_workspace = None
