@@ -5874,8 +5874,7 @@ def tool_get_overview(ctx: Context) -> dict:
     """Call first, at the start of a task: the memory's guide and index, then every
     workspace (machine + tool + project) with its summary, most recently active first.
 
-    Example: {}
-    """
+    Example: {}"""
     found = _by_activity(ctx.store)
     rows = [_workspace_row(ctx, workspace) for workspace in found[:OVERVIEW_WORKSPACES]]
     for row in rows:
@@ -5893,8 +5892,7 @@ def tool_list_workspaces(
     """List workspaces, most recently active first; query filters by any part of id,
     machine, tool, project or description.
 
-    Example: {"query": "laptop"}
-    """
+    Example: {"query": "laptop"}"""
     words = query.casefold().split()
     rows = []
     for workspace in _by_activity(ctx.store):
@@ -5967,8 +5965,7 @@ def tool_list_knowledge(
     """List a workspace's knowledge documents, or with versions_of the old versions of
     one path.
 
-    Example: {"workspace_id": "laptop-claude-code-shop", "prefix": "deploy/"}
-    """
+    Example: {"workspace_id": "laptop-claude-code-shop", "prefix": "deploy/"}"""
     ctx.store.registry.require(workspace_id)
     call = f"list_knowledge({_given(workspace_id=workspace_id, prefix=prefix)}"
     if versions_of:
@@ -5991,8 +5988,7 @@ def tool_read_knowledge(
     """Read a knowledge document, an old version of it, or with path "overview.md" a
     workspace's overview.
 
-    Example: {"workspace_id": "laptop-claude-code-shop", "path": "overview.md"}
-    """
+    Example: {"workspace_id": "laptop-claude-code-shop", "path": "overview.md"}"""
     ctx.store.registry.require(workspace_id)
     document, data = read_document(ctx.store, workspace_id, path, version)
     text = ctx.mask(data.decode("utf-8", "replace"))
@@ -6018,8 +6014,7 @@ def tool_search_knowledge(
     every word must match; "quoted phrase", -excluded. mode literal: exact substring;
     regex: Python's re.
 
-    Example: {"query": "deploy checklist"}
-    """
+    Example: {"query": "deploy checklist"}"""
     wanted = Query(query.strip(), mode, workspace_id, "", "", limit, offset, cursor)
     page = _search(ctx, search_documents, wanted)
     for row in page["hits"]:
@@ -6059,8 +6054,7 @@ def tool_list_sessions(
 ) -> dict:
     """List archived sessions (conversations of any machine and tool), newest first.
 
-    Example: {"since": "2026-11-01", "limit": 5}
-    """
+    Example: {"since": "2026-11-01", "limit": 5}"""
     period = parse_period(since, until)
     chosen_workspaces(ctx.store, workspace_id)  # or NotFound
     scope = Scope("sessions", workspace_id, *period)
@@ -6143,8 +6137,7 @@ def tool_read_session(
     the last twenty). limit=1 shows one long message whole, in parts. view=raw gives the
     transcript's verbatim lines.
 
-    Example: {"workspace_id": "laptop-claude-code-shop", "session_id": "3f2a"}
-    """
+    Example: {"workspace_id": "laptop-claude-code-shop", "session_id": "3f2a"}"""
     ctx.store.registry.require(workspace_id)
     archive = require_archive(ctx.store, workspace_id, session_id)
     session = archive.session
@@ -6227,8 +6220,7 @@ def tool_search_sessions(
     """Search past conversations of every machine and tool: what was tried, said,
     decided, which command or error. Same query language as search_knowledge.
 
-    Example: {"query": "flaky login test", "since": "2026-10-01"}
-    """
+    Example: {"query": "flaky login test", "since": "2026-10-01"}"""
     period = parse_period(since, until)
     wanted = Query(query.strip(), mode, workspace_id, *period, limit, offset, cursor)
     page = _search(ctx, search_sessions, wanted)
@@ -6259,8 +6251,7 @@ def tool_register_workspace(
     """Say which project you work on. Answers your workspace_id and the `binding` that
     write_overview and delete_knowledge need; registering again is harmless.
 
-    Example: {"project": "shop", "machine": "laptop", "tool": "claude-code"}
-    """
+    Example: {"project": "shop", "machine": "laptop", "tool": "claude-code"}"""
     assistant = "the assistant you are, such as claude-code or codex"
     names = {}
     for name, value, what in (
@@ -6296,8 +6287,7 @@ def tool_write_overview(
     others see; keep state, decisions and open ends on one page. Read it before you
     write; the old text is kept as a version.
 
-    Example: {"content": "Shop backend.", "binding": "laptop-claude-code-shop.0"}
-    """
+    Example: {"content": "Shop backend.", "binding": "laptop-claude-code-shop.0"}"""
     workspace_id = ctx.keys.require_binding(binding)
     ctx.store.registry.require(workspace_id)
     return _write(ctx, workspace_id, OVERVIEW, content, if_sha256)
@@ -6328,8 +6318,7 @@ def tool_delete_knowledge(ctx: Context, path: str, binding: str) -> dict:
     stays readable as a version. A note that comes from a local file returns when that
     file changes: correct the file instead.
 
-    Example: {"path": "old-notes.md", "binding": "laptop-claude-code-shop.0"}
-    """
+    Example: {"path": "old-notes.md", "binding": "laptop-claude-code-shop.0"}"""
     workspace_id = ctx.keys.require_binding(binding)
     ctx.store.registry.require(workspace_id)
     require_knowledge_path(path)
@@ -6376,8 +6365,7 @@ def tool_upload_session(
     one). With neither: say what is archived and where an upload goes on. title: what
     its tool calls the session.
 
-    Example: {"workspace_id": "w", "write_token": "w1.0", "session_id": "3f2a"}
-    """
+    Example: {"workspace_id": "w", "write_token": "w1.0", "session_id": "3f2a"}"""
     workspace = ctx.store.registry.require(workspace_id)
     ctx.keys.require_write_token(workspace_id, write_token)
     require_session_id(session_id)
