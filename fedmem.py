@@ -536,6 +536,9 @@ def set_up_logging() -> None:
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False
+    # What no line shows is not looked up: half the time (Logging HOWTO).
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 # ---- 4. Files: the only door to the disk ------------------------------------
