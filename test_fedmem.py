@@ -9,7 +9,11 @@ python3 test_fedmem.py --interop DIR   official SDKs and the conformance suite,
                                        installed into DIR when they are not there
 python3 test_fedmem.py --program       without the installer, nginx and the page
 python3 test_fedmem.py --crash N       N rounds of killed and starved processes; with
-                                       --seed S those of another run
+                                       --seed S those of another run, [--in DIR]
+python3 test_fedmem.py --shared A B    two servers on two mounts of one disk, one of
+                                       them killed in each of [--rounds N] but the
+                                       first of [--fresh K] on a new root; [--force]d,
+                                       [--brief yes], [--program FILE], [--seed S]
 python3 test_fedmem.py --fuzz N        N cases of hostile input, [--seed S] [--case K]
 python3 test_fedmem.py --tables        the README's generated tables
 python3 test_fedmem.py --picture FILE  the README's picture of the page
@@ -83,6 +87,7 @@ sys.exit(fedmem.main())
 """
 START = [sys.executable, "-c", IMPORTED]
 INTEROP_DIR: str | None = None
+patience = 1.0  # how much longer than on a local disk a wait may take
 AI, SYNC = "ai-token-for-tests", "sync-token-for-tests"
 NAMES = {"project": "shop", "machine": "laptop", "tool": "claude-code"}
 
@@ -9362,7 +9367,9 @@ def find_port() -> int:
 
 
 def await_true(is_true, what: str, seconds: float = 20) -> None:
-    """Return when something has become true; raise AssertionError when it does not."""
+    """Return when something has become true; raise AssertionError when it does not in
+    a time that is longer on a slow disk."""
+    seconds *= patience
     end = time.monotonic() + seconds
     while not is_true():
         if time.monotonic() > end:
@@ -10184,9 +10191,9 @@ for pid in living:  # the test ended, or was killed itself
 class Launcher:
     """Guard a process that has the program loaded and forks servers and clients."""
 
-    def __init__(self, namespace: Iterable[str] = ()) -> None:
+    def __init__(self, namespace: Iterable[str] = (), program: Path = PROGRAM) -> None:
         """Start it, by a command that gives it disks of its own if any."""
-        command = [*namespace, sys.executable, "-c", LAUNCHER, str(HERE)]
+        command = [*namespace, sys.executable, "-c", LAUNCHER, str(program.parent)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process = subprocess.Popen(command, text=True, bufsize=1, **pipes)
         self._lock = threading.Lock()
@@ -10229,7 +10236,7 @@ class Wire:
         try:
             if self._connection is None:
                 connection = http.client.HTTPConnection("127.0.0.1", self.port)
-                connection.timeout = 30
+                connection.timeout = 30 * patience
                 self._connection = connection
             self._connection.request("POST", "/mcp", json.dumps(body), headers)
             response = self._connection.getresponse()
@@ -10266,8 +10273,10 @@ class Served:
         root: str = "",
         cache: str = "",
         workers: int = 1,
+        more: Iterable[str] = (),
     ):
         self.folder = folder
+        self.more = more
         self.root = root or f"{folder}/root"
         self.cache = cache or f"{folder}/cache"
         self.log = f"{folder}/log"
@@ -10289,7 +10298,7 @@ class Served:
         """Start the server; return False when it was killed before it listened."""
         env = {"HOME": self.folder, "MCP_TOKEN": AI, "SYNC_TOKEN": SYNC}
         argv = ["serve", "--root", self.root, "--port", str(self.port)]
-        argv += ["--cache-dir", self.cache, "--workers", str(self._workers)]
+        argv += ["--cache-dir", self.cache, "--workers", str(self._workers), *self.more]
         Path(self.log).touch()
         size = os.path.getsize(self.log)
         self.pid = self._launcher.start(argv, env, self.log, self._plan)
@@ -10625,6 +10634,9 @@ class RawWriter(threading.Thread):
     """Guard a thread that calls the tools as fast as they answer, and believes only
     receipts that fit what it sent."""
 
+    ACTS = ("write", "write", "share", "overview", "delete", "look", "grow", "grow")
+    ACTS += ("send_pieces", "register", "conflict")
+
     def __init__(self, name: str, ports: Iterable[int], acked: Acked, seed: int):
         super().__init__(name=name, daemon=True)
         self.ports = collections.deque(ports)
@@ -10641,13 +10653,10 @@ class RawWriter(threading.Thread):
 
     def run(self) -> None:
         """Write until told to stop; a lost connection is only waited for."""
-        acts = (self.write, self.write, self.share, self.overview, self.delete)
-        acts += (self.look,)
-        acts += (self.grow, self.grow, self.send_pieces, self.register, self.conflict)
         while not self.stopping.is_set():
             try:
                 if self.own or self.sign_up():
-                    self.rng.choice(acts)()
+                    getattr(self, self.rng.choice(self.ACTS))()
             except Exception as e:
                 self.problems.append(f"{self.name}: {type(e).__name__}: {e}")
                 return
@@ -10894,7 +10903,7 @@ class CrashRun:
             writer.stopping.set()
         self.restart(kind)
         for writer in writers:
-            writer.join(60)
+            writer.join(60 * patience)
             found += writer.problems + [f"{writer.name} hangs"] * writer.is_alive()
             writer.wire.close()
             self.receipts += writer.receipts
@@ -11065,11 +11074,11 @@ class CrashRun:
         return wrong
 
 
-def run_crash(count: int, seed: int) -> int:
+def run_crash(count: int, seed: int, given: str | None = None) -> int:
     """Run rounds of trouble, print how they went, and return 0 when nothing was lost
     or torn."""
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=choose_folder()) as folder:
+    with tempfile.TemporaryDirectory(dir=choose_folder(given)) as folder:
         run = CrashRun(folder, seed)
         print(f"seed {seed}", flush=True)
         for number in range(count):
@@ -11098,16 +11107,30 @@ def run_crash(count: int, seed: int) -> int:
     return 1 if run.problems else 0
 
 
-def choose_folder() -> str | None:
-    """Return where roots are made: where TMPDIR says; else in memory where there is
-    room, for what a kill leaves is the same there and a round takes a third of the
-    time."""
+def choose_folder(given: str | None = None) -> str | None:
+    """Return where roots are made: as given, or where TMPDIR says; else in memory where
+    there is room, for what a kill leaves is the same there and a round takes a third of
+    the time. Waits become as long as that disk needs."""
+    global patience
+    if given or "TMPDIR" in os.environ:
+        patience = max(patience, measure_patience(given or tempfile.gettempdir()))
+        return given
     with contextlib.suppress(OSError):
         found = os.statvfs("/dev/shm")
         has_room = found.f_bavail * found.f_frsize > 1 << 30
-        if has_room and not found.f_flag & os.ST_NOEXEC and "TMPDIR" not in os.environ:
+        if has_room and not found.f_flag & os.ST_NOEXEC:
             return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     return None
+
+
+def measure_patience(folder: str) -> float:
+    """Return how much longer waits may take on a disk: 1 where a file is replaced in
+    4 ms, 12 at most; those of a network take 10 to 40."""
+    with tempfile.TemporaryDirectory(dir=folder) as inner:
+        started = time.monotonic()
+        for number in range(5):
+            fedmem.write_file(inner, "file", b"%d" % number)
+    return min(max((time.monotonic() - started) / 5 / 0.004, 1.0), 12.0)
 
 
 class ProcessCase(unittest.TestCase):
@@ -11164,7 +11187,7 @@ class ProcessCase(unittest.TestCase):
         for writer in writers:
             writer.stopping.set()
         for writer in writers:
-            writer.join(60)
+            writer.join(60 * patience)
             self.assertFalse(writer.is_alive(), f"{writer.name} hangs")
             writer.wire.close()
             self.assertEqual(writer.problems, [])
@@ -11419,6 +11442,11 @@ class ServersTest(ProcessCase):
 
     def test_what_one_acknowledged_the_other_shows_at_once(self) -> None:
         """Registrations, documents, overviews, sessions that grow on either side."""
+        self.show_at_once()
+        self.assert_whole(self.two)
+
+    def show_at_once(self) -> None:
+        """Write through one and look through the other, in turn."""
         raw, bases = b"", []
         for i in range(12):
             writer, reader = self.wires[i % 2], self.wires[1 - i % 2]
@@ -11455,10 +11483,15 @@ class ServersTest(ProcessCase):
         lines = Path(self.one.root, fedmem.JOURNAL_FILE).read_text().splitlines()
         grown = [json.loads(line) for line in lines if '"sessions/' in line]
         self.assertEqual([(row["size"], row["sha256"]) for row in grown], bases)
-        self.assert_whole(self.two)
 
     def test_what_one_acknowledged_the_other_finds_in_two_seconds(self) -> None:
         """By its own index, which follows the other's journal lines."""
+        took = self.find_soon()
+        self.assertLess(sorted(took)[len(took) // 2], 2 * patience, took)
+
+    def find_soon(self) -> list[float]:
+        """Return how long it took until what one acknowledged was found by the other,
+        in turn."""
         for wire in self.wires:
             query = {"query": "nothing", "mode": "words"}
             await_true(
@@ -11478,7 +11511,7 @@ class ServersTest(ProcessCase):
                 "a hit",
             )
             took.append(time.monotonic() - started)
-        self.assertLess(sorted(took)[len(took) // 2], 2, took)
+        return took
 
     def test_a_project_that_is_registered_at_both_at_once_has_one_id(self) -> None:
         """Eight callers at each server, twelve projects."""
@@ -11537,6 +11570,282 @@ class ServersTest(ProcessCase):
         pid = self.two.pid
         listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
         return [int(number) for number in listed.split()]
+
+
+# ---- Shared: two mounts of one disk ------------------------------------------
+
+
+class SharedWriter(RawWriter):
+    """Guard a writer of what two servers are tried with, a counter among it, that
+    remembers when it was answered."""
+
+    ACTS = ("write", "write", "register", "grow", "send_pieces", "count", "look")
+    answered: collections.deque[float] = collections.deque()
+    counted: collections.Counter = collections.Counter()  # of all writers
+
+    def ask(self, name: str, token: str = SYNC, **arguments: object) -> dict | None:
+        """Note when there was a receipt."""
+        data = super().ask(name, token, **arguments)
+        if data is not None and "sha256" in data:
+            self.answered.append(time.monotonic())
+        return data
+
+    def count(self) -> None:
+        """Add one to a number that all writers add to, by compare and swap."""
+        about = {"project": "counter", "machine": "raw", "tool": "codex"}
+        own = self.ask("register_workspace", **about)
+        where = own and {"workspace_id": own["workspace_id"], "path": "count.md"}
+        page = self.wire.call("read_knowledge", **where) if own else None
+        if not page or "content" not in page:
+            return
+        given = {"path": "count.md", "if_sha256": sha256(page["content"].encode())}
+        text = f"{int(page['content'].split()[0]) + 1} {self.name} {self.rng.random()}"
+        key = where["workspace_id"], where["path"]
+        self.shared.add(key)
+        row = self.acked.try_document(*key, text.encode())
+        data = self.wire.call("upload_knowledge", **own, **given, content=text)
+        row[1] = bool(data and "error" not in data)
+        self.counted["yes" if row[1] else "perhaps" if data is None else "no"] += 1
+
+
+class SharedRun:
+    """Guard two servers on one root, each over its own mount, one of which is killed
+    in every round."""
+
+    def __init__(
+        self, folder: str, places: list[str], options: dict[str, str], more: list[str]
+    ):
+        self.folder, self.places, self.more = folder, places, more
+        self.program = Path(options.get("--program", PROGRAM)).resolve()
+        self.rng = random.Random(options.get("--seed", 1))
+        self.is_brief = options.get("--brief") == "yes"
+        self.launcher = Launcher(program=self.program)
+        self.names = iter(range(1_000))
+        self.totals: collections.Counter = collections.Counter()
+        self.case = ServersTest()
+
+    def begin(self) -> None:
+        """Begin with a new root; raise AssertionError when a server will not start."""
+        name = f"fedmem-shared-{os.getpid()}-{next(self.names)}"
+        self.roots = [f"{place}/{name}" for place in self.places]
+        self.case.acked = self.acked = Acked()
+        SharedWriter.counted.clear()
+        self.servers, started = [], time.monotonic()
+        for side, root in zip("ab", self.roots, strict=True):
+            os.makedirs(f"{self.folder}/{name}/{side}")
+            server = Served(
+                self.launcher, f"{self.folder}/{name}/{side}", root, more=self.more
+            )
+            if not server.start():
+                tail = Path(server.log).read_text().strip().splitlines()[-1:]
+                raise AssertionError(f"{side} does not start: {tail}")
+            self.servers.append(server)
+        self.starts_s = time.monotonic() - started
+        self.case.wires = [Wire(server.port) for server in self.servers]
+        self.case.one, self.case.two = self.servers
+        about = {"project": "counter", "machine": "raw", "tool": "codex"}
+        own = self.case.wires[0].call("register_workspace", **about)
+        given = {"path": "count.md", "content": "0"}
+        self.case.wires[0].call("upload_knowledge", **own, **given)
+        row = self.acked.try_document(own["workspace_id"], "count.md", b"0")
+        row[1] = True
+
+    def end(self) -> list[str]:
+        """Return what a check finds when both were stopped; forget the root."""
+        for server in self.servers:
+            server.end(signal.SIGTERM)
+        env = {"HOME": self.folder, "CACHE_DIR": self.servers[0].cache}
+        argv, log = ["check", "--root", self.roots[0], "--deep"], f"{self.folder}/check"
+        code = self.launcher.wait(self.launcher.start(argv, env, log))
+        said = Path(log).read_text()
+        os.unlink(log)
+        logs = [Path(server.log).read_text() for server in self.servers]
+        logs = [text for text in logs if "Traceback" in text]
+        wrong = [f"log: {text[text.index('Traceback') :][:900]}" for text in logs]
+        shutil.rmtree(self.roots[0], ignore_errors=True)
+        return wrong + [f"check exits {code}: {said[-600:]}"] * (code != 0)
+
+    def write(
+        self, count: int, servers: list[Served], acts: tuple[str, ...] = ()
+    ) -> list[SharedWriter]:
+        """Start writers, of which each begins at another server."""
+        ports, writers = collections.deque(server.port for server in servers), []
+        SharedWriter.answered.clear()
+        for i in range(count):
+            name = f"w{next(self.names)}" if acts else f"w{i}"
+            seed = self.rng.getrandbits(32)
+            writers.append(SharedWriter(name, ports, self.acked, seed))
+            writers[-1].ACTS = acts or SharedWriter.ACTS
+            ports.rotate()
+            writers[-1].start()
+        return writers
+
+    def stop(self, writers: list[SharedWriter]) -> list[str]:
+        """Return what writers were told that was wrong, when they have ended."""
+        wrong = []
+        for writer in writers:
+            writer.stopping.set()
+        for writer in writers:
+            writer.join(60 * patience)
+            wrong += writer.problems + [f"{writer.name} hangs"] * writer.is_alive()
+            wrong += [f"refusal: {r}" for r in writer.refusals if "incident" in r]
+            self.totals["refused"] += writer.refused
+            writer.wire.close()
+        return wrong
+
+    def rate(self, servers: list[Served], seconds: float = 8) -> float:
+        """Return how many notes 32 writers write in a second, durably."""
+        writers = self.write(32, servers, ("write",))
+        await_true(lambda: all(w.own for w in writers), "32 writers", 120)
+        before, started = len(SharedWriter.answered), time.monotonic()
+        time.sleep(seconds)
+        rate = (len(SharedWriter.answered) - before) / (time.monotonic() - started)
+        self.report(self.stop(writers))
+        return rate
+
+    def round(self, is_calm: bool) -> list[str]:
+        """Write to both, kill one meanwhile unless it is a calm round, and return what
+        is wrong afterwards."""
+        started, lines = time.monotonic(), self.read_lines()
+        case, writers = self.case, self.write(32, self.servers)
+        case.await_more(writers, "receipts", 1, fewest=24)
+        victim = self.rng.choice(self.servers)
+        if not is_calm:
+            time.sleep(self.rng.uniform(0.02, 2))
+            victim.end()
+            case.await_more(writers, "receipts", 1, fewest=24)
+            if not victim.start():
+                raise AssertionError(f"{victim.folder} does not start again")
+        case.await_more(writers, "receipts", 2, fewest=28)
+        while is_calm and len(SharedWriter.answered) < 320:
+            time.sleep(0.1)
+        wrong, took = self.stop(writers), time.monotonic() - started
+        times = [started, *sorted(SharedWriter.answered)]
+        self.silence_s = max(b - a for a, b in itertools.pairwise(times))
+        self.pace = (len(self.read_lines()) - len(lines)) / took
+        self.totals["receipts"] += len(SharedWriter.answered)
+        return wrong + self.judge()
+
+    def read_lines(self) -> list[bytes]:
+        """Return the lines of the journal."""
+        path = Path(self.roots[0], fedmem.JOURNAL_FILE)
+        return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+
+    def judge(self) -> list[str]:
+        """Return what was acknowledged and is lost, in files, journal and answers."""
+        entries = [fedmem.parse_entry(line) for line in self.read_lines()]
+        wrong = judge_files(self.roots[0], self.acked)
+        wrong += ["torn line"] * entries.count(None)
+        known = [entry for entry in entries if entry]
+        if [entry.seq for entry in known] != list(range(1, len(entries) + 1)):
+            wrong.append("torn journal: its numbers have gaps or doubles")
+        listed = {
+            (e.workspace, e.path.removeprefix("knowledge/"), e.sha256) for e in known
+        }
+        for (name, path), tries in self.acked.documents.items():
+            rows = [(name, path, digest) for digest, is_acked in tries if is_acked]
+            wrong += [f"lost line of {row}" for row in rows if row not in listed]
+        digests = {entry.sha256 for entry in known}
+        ids = {entry.workspace for entry in known if entry.action == "registered"}
+        for key, uploads in self.acked.sessions.items():
+            wrong += [f"lost line of {key}" for u in uploads if u[0] not in digests]
+        made = set(self.acked.workspaces.values())
+        wrong += [f"lost line of {name}" for name in made - ids]
+        for wire, side in zip(self.case.wires, "ab", strict=True):
+            wrong += [f"lost at {side}: {what}" for what in self.ask_all(wire, made)]
+        return wrong
+
+    def ask_all(self, wire: Wire, made: set[str]) -> Iterator[str]:
+        """Yield which workspaces and sessions a server does not know, and a counter
+        that is wrong."""
+        wire.close()
+        page = wire.call("list_workspaces", limit=1000)
+        yield from made - {row["workspace_id"] for row in page["workspaces"]}
+        for workspace_id in {key[0] for key in self.acked.sessions}:
+            page = wire.call("list_sessions", workspace_id=workspace_id, limit=1000)
+            have = {r["session_id"].partition("~")[0] for r in page["sessions"]}
+            wanted = {n for home, n in self.acked.sessions if home == workspace_id}
+            yield from wanted - have
+        counted, key = SharedWriter.counted, {"path": "count.md"}
+        if counted["yes"]:
+            page = wire.call("read_knowledge", workspace_id="raw-codex-counter", **key)
+            count = int(page["content"].split()[0])
+            if not counted["yes"] <= count <= counted["yes"] + counted["perhaps"]:
+                yield f"counter is {count} after {dict(counted)}"
+
+    def report(self, wrong: list[str], number: object = "") -> None:
+        """Print what is wrong and add it up."""
+        for text in wrong[:12]:
+            print(f"  {number} {text[:1500]}", flush=True)
+        for text in wrong:
+            word = " ".join(text.split()[:2])
+            kinds = {"lost line": "lost lines", "torn line": "torn lines"}
+            kinds.update(lost="lost", torn="torn")
+            self.totals[kinds.get(word) or kinds.get(text.split()[0], "other")] += 1
+        self.totals["wrong"] += len(wrong)
+
+    def run(self, rounds: int, fresh: int) -> int:
+        """Run rounds, print a line for each, and return how much is wrong."""
+        head = "round writes/s silence_s receipts acked  lost  torn other"
+        print(f"{head}   {self.program}", flush=True)
+        for number in range(rounds):
+            if number % fresh == 0:
+                self.begin()
+                text = f"  both started in {self.starts_s:.1f} s"
+                if not (number or self.is_brief):
+                    try:
+                        self.case.show_at_once()
+                    except AssertionError as e:
+                        self.report([f"lost at once, the other does not show: {e}"])
+                    took = sorted(self.case.find_soon())
+                    text += f"; found by the other after {took[len(took) // 2]:.2f} s, "
+                    text += f"at most {took[-1]:.2f} s; notes/s: "
+                    text += f"{self.rate(self.servers):.1f} through both, "
+                    text += f"{self.rate(self.servers[:1]):.1f} through one"
+                print(text, flush=True)
+            before = self.totals["receipts"], self.totals.copy()
+            self.report(self.round(is_calm=number % fresh == 0), number)
+            if (number + 1) % fresh == 0 or number + 1 == rounds:
+                self.report(self.end(), number)
+            new = self.totals - before[1]
+            acked = sum(r[1] for t in self.acked.documents.values() for r in t)
+            print(
+                f"{number:5} {self.pace:8.1f} {self.silence_s:9.2f} "
+                f"{new['receipts']:8} {acked:5} {new['lost'] + new['lost lines']:5} "
+                f"{new['torn'] + new['torn lines']:5} {new['other']:5}",
+                flush=True,
+            )
+        names = ("receipts", "refused", "lost", "lost lines", "torn", "torn lines")
+        sums = ", ".join(f"{self.totals[name]:,} {name}" for name in (*names, "other"))
+        print(f"{rounds} rounds: {sums}")
+        return self.totals["wrong"]
+
+
+def run_shared(options: list[str]) -> int:
+    """Try two servers on two mounts of one disk; return 0 when nothing is lost."""
+    global patience
+    at = options.index("--shared")
+    places = [os.path.abspath(place) for place in options[at + 1 : at + 3]]
+    del options[at : at + 3]
+    more = ["--force-shared"] if "--force" in options else []
+    options = [word for word in options if word != "--force"]
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    patience = max(measure_patience(places[0]), 8.0)  # a disk that pauses looks fast
+    fedmem.log.handlers[:] = [logging.NullHandler()]
+    fedmem.log.propagate = False
+    with tempfile.TemporaryDirectory(prefix="fedmem-shared-") as folder:
+        run = SharedRun(folder, places, given, more)
+        try:
+            rounds = int(given.get("--rounds", 10))
+            wrong = run.run(rounds, int(given.get("--fresh", 10)))
+        except AssertionError as e:
+            print(f"broken off: {e}")
+            wrong = 1
+        finally:
+            run.launcher.close()
+            for root in getattr(run, "roots", ())[:1]:
+                shutil.rmtree(root, ignore_errors=True)
+    return 1 if wrong else 0
 
 
 # ---- House: how the program is written --------------------------------------
@@ -11674,7 +11983,8 @@ class HouseTest(unittest.TestCase):
         documents = {"README.md", "LICENSE", "CHANGELOG.md", "page.png"}
         programs = {"fedmem.py", "test_fedmem.py", "bench_fedmem.py"}
         servers = {"install_server.sh", "nginx.conf", "fedmem.service"}
-        others = {"install_client.sh", ".gitignore", ".ci/run", ".ci/newest"}
+        others = {"install_client.sh", ".gitignore"}
+        others |= {".ci/run", ".ci/newest", ".ci/shared-disk"}
         listed = {name for name in listed if not name.startswith("findings/")}
         self.assertEqual(listed, documents | programs | servers | others)
 
@@ -14171,7 +14481,9 @@ def main() -> None:
     if "--crash" in sys.argv[1:]:
         options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
         seed = int(options.get("--seed") or random.SystemRandom().getrandbits(32))
-        sys.exit(run_crash(int(options["--crash"]), seed))
+        sys.exit(run_crash(int(options["--crash"]), seed, options.get("--in")))
+    if "--shared" in sys.argv[1:]:
+        sys.exit(run_shared(sys.argv[1:]))
     if "--jobs" in sys.argv[1:]:
         at = sys.argv.index("--jobs")
         Runner.jobs = int(sys.argv[at + 1])
