@@ -661,8 +661,7 @@ def read_file(root: str, relative: str, max_bytes: int = 64 * MIB) -> bytes:
     """Return the bytes of a file; raise NotFound, NotAllowed, or TooLarge."""
     with open_file(root, relative) as file, disk_errors(relative):
         # Python takes memory for all that is asked for: 64 MiB cost 40 us.
-        size = os.fstat(file.fileno()).st_size
-        data = file.read(min(size, max_bytes) + 1)
+        data = file.read(min(os.fstat(file.fileno()).st_size, max_bytes) + 1)
     if len(data) > max_bytes:
         raise TooLarge(f"{relative!r} is over {format_size(max_bytes)}.")
     return data
@@ -953,7 +952,7 @@ class FileLock:
         import fcntl  # not on Windows, where no server runs
 
         turns = self._turns
-        while not self._thread_lock.acquire(timeout=LOCK_WAIT_S if wait else 0):
+        while not self._thread_lock.acquire(timeout=2 * LOCK_WAIT_S if wait else 0):
             if not wait:
                 yield None
                 return
@@ -964,9 +963,11 @@ class FileLock:
             seen, end = (), time.monotonic()
             while fd is None and wait:
                 if time.monotonic() >= end:
-                    if seen == (seen := glance_file(self._root, self._changed)):
+                    last, seen = seen, glance_file(self._root, self._changed)
+                    if last == seen:
                         raise self._explain()
-                    self._turns, end = self._turns + 1, time.monotonic() + LOCK_WAIT_S
+                    self._turns += bool(last)
+                    end = time.monotonic() + LOCK_WAIT_S
                 time.sleep(pause)
                 fd, pause = self._try(), min(2 * pause, 12 * LOCK_PAUSE_S)
             self._turns += fd is not None
@@ -1007,8 +1008,8 @@ class FileLock:
             doing = escape_controls(note.decode("utf-8", "replace"))
         text = (
             f"The lock {self._relative!r} is held by another server for over "
-            f"{LOCK_WAIT_S:g} s; in flight: {doing or None}. Nothing was acknowledged: try it "
-            "again later. If no other server lives, take the disk's mount off and on "
+            f"{LOCK_WAIT_S:g} s; in flight: {doing or None}. Nothing was acknowledged: "
+            "try again later. If no other server lives, take the disk's mount off and on "
             "again on the machine whose server was killed."
         )
         log.error("%s", text)
@@ -6502,8 +6503,7 @@ def render_markdown(data: dict, max_bytes: int) -> str:
 
 def _render_text(head: str, text: str, part: int, call: str, max_bytes: int) -> str:
     """Return one part of a long text; raise BadRequest for a part there is not."""
-    room = max_bytes - len(head.encode()) - len(call.encode()) - 200
-    parts = split_parts(text, room)
+    parts = split_parts(text, max_bytes - len(head.encode()) - len(call.encode()) - 200)
     last = len(parts) - 1
     if part > last:
         raise BadRequest(f"`part` {part} is not there: the parts are 0 to {last}.")

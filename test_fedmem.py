@@ -483,6 +483,72 @@ class FilesTest(RootCase):
         self.assertEqual(numbers, list(range(1, before + len(writers) + 1)))
         self.assert_sound()
 
+    def test_a_round_that_fails_acknowledges_nobody(self) -> None:
+        """Whatever it failed of: a bug, a full disk, a disk that read back too much."""
+        for error in (RuntimeError("bug"), OSError(28, "No space left")):
+            with mock.patch.object(fedmem.Journal, "_write", side_effect=error):
+                with self.assertRaises((RuntimeError, fedmem.StorageFailed)):
+                    self.write("a.md", f"{error}")
+        journal, real = self.store.journal, os.fsync
+
+        def fail(fd: int) -> None:
+            """Let a reader take the lines that are then cut off."""
+            if os.readlink(f"/proc/self/fd/{fd}").endswith("journal.jsonl"):
+                self.assertGreater(journal.refresh(), before)
+                raise OSError(5, "Input/output error")
+            real(fd)
+
+        before = journal.refresh()
+        with mock.patch("fedmem.os.fsync", fail):
+            with self.assertRaises(fedmem.StorageFailed):
+                self.write("long.md", "text that is cut off")
+        self.write("b.md", "after")
+        lines = Path(self.root, fedmem.JOURNAL_FILE).read_bytes().splitlines()
+        numbers = [json.loads(line)["seq"] for line in lines]
+        self.assertEqual(numbers, list(range(1, len(lines) + 1)))
+        self.assertEqual((journal.refresh(), journal.bad_lines), (len(lines), 0))
+        other = self.open_again().journal.ledgers  # it finishes what was left undone
+        journal.refresh()
+        self.assertEqual(
+            {name: ledger.entries for name, ledger in journal.ledgers.items()},
+            {name: ledger.entries for name, ledger in other.items()},
+        )
+
+    def test_what_keeps_writes_back_is_known_to_health_until_it_is_over(self) -> None:
+        """A lock that nobody gives back; and a disk that is not there at all."""
+        code = (
+            "import fedmem, sys\n"
+            "lock = fedmem.FileLock(sys.argv[1], '_meta/locks/journal')\n"
+            "with lock.hold(): print('held', flush=True); sys.stdin.read()\n"
+        )
+        journal = self.store.journal
+        read = functools.partial(fedmem.read_document, self.store, self.workspace_id)
+        command = [sys.executable, "-c", code, self.root]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with mock.patch.object(fedmem, "LOCK_WAIT_S", 0.2):
+            with subprocess.Popen(command, cwd=HERE, **pipes) as other:
+                other.stdout.readline()
+                journal.check()  # nobody asked for it yet
+                with self.assertRaisesRegex(fedmem.Gone, "locks/journal"):
+                    self.write("a.md", "x")
+                with self.assertRaisesRegex(fedmem.Gone, "locks/journal"):
+                    journal.check()
+                other.stdin.close()
+            journal.check()
+        self.write("a.md", "y")
+        away = self.root + ".away"
+        os.rename(self.root, away)
+        os.mkdir(self.root)
+        try:
+            for ask in (journal.check, lambda: read("a.md")):
+                with self.assertRaisesRegex(fedmem.Gone, "away"):
+                    ask()
+        finally:
+            os.rmdir(self.root)
+            os.rename(away, self.root)
+        journal.check()
+        self.assertEqual(read("a.md")[1], b"y")
+
     def test_a_failed_write_leaves_the_old_file_and_no_temp_file(self) -> None:
         """The disk is full in the middle of a write."""
         self.write("a.md", "old")
@@ -608,6 +674,48 @@ class FilesTest(RootCase):
             thread.join()
             self.assertEqual(found, [None])
         self.assertEqual(ask_process(), "False")
+
+    def test_a_lock_that_changes_hands_is_waited_for_and_a_dead_one_is_named(
+        self,
+    ) -> None:
+        """However long the queue: only what does not move is given up."""
+        code = (
+            "import fedmem, sys\n"
+            "lock = fedmem.FileLock(sys.argv[1], '_meta/locks/t')\n"
+            "with lock.hold() as file:\n"
+            "    fedmem.os.pwrite(file, b'{\"path\":\"a.md\"}', 0)\n"
+            "    print('held', flush=True)\n"
+            "    for line in sys.stdin: fedmem.os.pwrite(file, line.encode(), 0)\n"
+        )
+        lock = fedmem.FileLock(self.root, "_meta/locks/t")
+        self.addCleanup(lock.close)
+        command = [sys.executable, "-c", code, self.root]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with mock.patch.object(fedmem, "LOCK_WAIT_S", 0.5):
+            with subprocess.Popen(command, cwd=HERE, text=True, **pipes) as other:
+                other.stdout.readline()
+                started, told = time.monotonic(), []
+
+                def ask() -> None:
+                    """Wait for the lock, as a second caller of this process does."""
+                    with self.assertRaisesRegex(fedmem.Gone, "a.md"), lock.hold():
+                        pass
+                    told.append(time.monotonic() - started)
+
+                callers = [threading.Thread(target=ask) for _ in range(2)]
+                for caller in callers:
+                    caller.start()
+                for n in range(10):  # another one's turn, each time
+                    time.sleep(0.15)
+                    other.stdin.write(f'{{"path":"a.md"}}{n}\n')
+                    other.stdin.flush()
+                for caller in callers:
+                    caller.join()
+                self.assertGreater(min(told), 1.5, "while it moved")
+                self.assertLess(max(told), 15)
+                other.stdin.close()
+            with lock.hold() as file:
+                self.assertIsNotNone(file)
 
 
 @contextlib.contextmanager
