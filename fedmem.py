@@ -1009,8 +1009,8 @@ class FileLock:
         text = (
             f"The lock {self._relative!r} is held by another server for over "
             f"{LOCK_WAIT_S:g} s; in flight: {doing or None}. Nothing was acknowledged: "
-            "try again later. If no other server lives, take the disk's mount off and on "
-            "again on the machine whose server was killed."
+            "try again later. If no other server lives, take its disk off and on again "
+            "on the machine whose server was killed."
         )
         log.error("%s", text)
         return Gone(text)
