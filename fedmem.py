@@ -52,6 +52,7 @@ import contextlib
 import dataclasses
 import datetime
 import errno
+import fnmatch
 import functools
 import gzip
 import hashlib
@@ -207,7 +208,7 @@ CHAPTER_CHARS = 8_000  # what an answer needs stands together; a page or three
 MAX_MATCHES = 1_000  # counted in one passage
 MAX_SCANNED_HITS = 10_000  # more cannot be paged through
 
-PARSER_VERSION = 2  # raise it when room 8 changes what a transcript shows
+PARSER_VERSION = 3  # raise it when room 8 changes what a transcript shows
 DEFAULT_PORT = 8000
 DATA_ROOT = "/data/memory"
 HOME_ROOT = "~/.local/share/fedmem"
@@ -1159,7 +1160,9 @@ class Message:
 
     `kind` is `said` (always shown), `told` (Codex's own report of what was said),
     `item` (what Codex sent the model: shown only where nothing was `told`), `attached`
-    or `absorbed` (typed while Claude Code worked: two kinds of line tell of it).
+    or `absorbed` (typed while Claude Code worked: two kinds of line tell of it);
+    `undone` and `linked` show nothing: what has one of the keys was taken back, or a
+    line with these keys answers to `parent`.
     """
 
     role: str
@@ -1167,6 +1170,7 @@ class Message:
     time: str = ""
     kind: str = "said"
     keys: tuple[str, ...] = ()  # it repeats a message that has one of them
+    part_of: str = ""  # what can be taken back, with all that it holds
     parent: str | None = None  # of a prompt: the line it answers to, empty for none
     ordinal: int = -1  # Codex numbers its lines
     abandoned: bool = False  # the conversation was taken back to before it
@@ -1200,7 +1204,7 @@ class Session:
     title_rank: int
     uses_items: bool
     blocks: tuple[Block, ...]
-    repeats: tuple[int, ...]  # lines whose message was shown before
+    repeats: tuple[int, ...]  # number_part()s of messages that were shown before
     abandoned: tuple[tuple[int, int], ...]  # first and end of messages taken back
     about: dict[str, str | int]  # format, version, what it continues: parse_about
 
@@ -1817,17 +1821,17 @@ def mask_line(line: str) -> str:
     return mask_secrets(line if inner == value else format_json(inner))
 
 
-# ---- 8. Transcripts: Claude Code and Codex JSONL to messages ----------------
-# One line in, at most one message out, so a page can be read from the middle of an
-# archive; what a line alone does not tell (repeats, turns that were taken back) the
-# scanner of the whole transcript finds. Of a real transcript 99 % is not conversation;
-# what tools injected is dropped here, or the memory would feed on its own output.
+# ---- 8. Agents: how each keeps its conversations, and what these show -------
+# A line's messages follow from the line alone, so that a page can be read from the
+# middle of an archive. Of a real transcript 99 % is not conversation; what tools
+# injected is dropped here, or the memory would feed on its own output. The table at the
+# end has a row for each agent; everything else is written for the rows.
 
 PAGE_MARK = "[fedmem]"  # begins every page an AI is given; such results are dropped
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 MEMORY_SERVERS = ("fedmem", "fm")  # the names under which clients register this server
-TITLE_CHARS = 100
-_SHOWN_TYPES = re.compile(
+# Lines of Claude Code and Codex that can hold a message: of a real transcript a tenth.
+_SHOWN_TYPES = (
     rb'"(?:type"\s*:\s*"(?:user|assistant|summary|custom-title|ai-title|response_item|'
     rb'event_msg|compacted|session_meta|queued_command)"'
     rb'|subtype"\s*:\s*"local_command"|reason"\s*:\s*"absorbed_mid_turn")'
@@ -1839,7 +1843,7 @@ _INJECTED_TAG = (
     r"|subagent-stop|pre-compact|notification)-hook|teammate-message|new-diagnostics"
     r"|environment_context|(?:user|skills|apps|plugins)_instructions|INSTRUCTIONS|skill"
     r"|permissions instructions|collaboration_mode|turn_aborted|subagent_notification"
-    r"|uploaded_files)"
+    r"|uploaded_files|hook_context|session_context|loaded_context|mode_notice)"
 )
 _INJECTED_HEAD = re.compile(
     rf"\s*<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?</\1>\s*", re.DOTALL
@@ -1863,153 +1867,53 @@ _SUMMARY_TAIL = re.compile(
     re.DOTALL,
 )
 _AGENT_TAIL = re.compile(r"(?:\A|\n)agentId: \w+ \(.*\Z", re.DOTALL)
-_LARGE_LINE = threading.Lock()  # 4 MiB of "[]," parses to 98 MB: one at a time
-# A picture in a long line; never up to a backslash, which belongs to what follows.
-_BLANKED = re.compile(rb"[A-Za-z0-9+/=_\\-]{4096,}(?<!\\)")
 _REMINDER = re.compile(r"<system-reminder>.*?(?:</system-reminder>|\Z)", re.DOTALL)
-_TITLES = (  # type of the record, key of its text, rank
-    ("custom-title", "customTitle", 5),
-    ("ai-title", "aiTitle", 4),
-    ("summary", "summary", 3),
+_USER_INPUT = re.compile(r"\s*<user_input[^<>]*>(.*?)(?:</user_input>\s*)?", re.DOTALL)
+_UNTRUSTED = re.compile(
+    r"<untrusted_context>\n?(.*?)\n?(?:</untrusted_context>\s*)?", re.DOTALL
 )
-_PROMPT_RANKS = {"item": 1}  # others 2; the first of its rank stays
-_BARE_COMMAND = re.compile(r"/\S+")  # says less than what is asked next
-_IMAGE_MARK = re.compile(r"\[[Ii]mage[^\]\n]{0,20}\]")
+_MEMORY_TOOL = re.compile(rf"(?:mcp_+)?(?:{'|'.join(MEMORY_SERVERS)})[_.-]+\w")
+_MCP_RESULT = re.compile(r'(?:\{"content":)?\[\{"type":"text"')
+_TEXT_TYPES = ("text", "input_text", "output_text", "Text", None)
+_GEMINI_OUTPUT = "functionResponse.response.output|functionResponse.response.error"
+_UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4,12}){4}"
+HEAD_BYTES = MIB  # where a transcript names its working directory
 
 
-def join_shown(block: bytes) -> bytes:
-    """Return the lines of a block that can hold a message: of a real one a tenth."""
-    lines, at = [], 0
-    while match := _SHOWN_TYPES.search(block, at):
-        start = block.rfind(b"\n", at, match.start()) + 1 or at
-        at = block.find(b"\n", match.end()) + 1 or len(block)
-        lines.append(block[start:at])
-    return b"".join(lines)
+def dig(value: object, path: str) -> object:
+    """Return what stands at a dotted path in nested objects, None for nothing; of
+    several paths, parted by |, the first that leads to something counts."""
+    for one in path.split("|"):
+        found = value
+        for name in one.split("."):
+            found = found.get(name) if isinstance(found, dict) else None
+        if found is not None:
+            return found
+    return None
 
 
-class LineBuffer:
-    """Gather a line that comes in pieces within the limit of what is parsed: of a long
-    one pictures and other base64 are left out, and of one that is longer still all but
-    the beginning; a raw one is kept as it is that far."""
-
-    def __init__(self, is_raw: bool = False):
-        self._size = self._blanked = 0
-        self._data = bytearray()
-        self._is_raw = is_raw
-
-    def add(self, piece: bytes) -> None:
-        """Take the next bytes of the line."""
-        self._size += len(piece)
-        if len(self._data) > MAX_PARSED_LINE_BYTES:
-            return
-        if self._size > LARGE_BODY_BYTES and not self._is_raw:
-            # Once more from the last escape on: the longest has six characters.
-            start = max(0, self._blanked - 6)
-            piece = _BLANKED.sub(b"", bytes(self._data[start:]) + piece)
-            del self._data[start:]
-            self._blanked = start + len(piece)
-        self._data += piece
-
-    def take(self) -> tuple[bytes, int]:
-        """Return the line and its true size, and begin another."""
-        line, size = bytes(self._data), self._size
-        self._size = self._blanked = 0
-        self._data.clear()
-        return line, size
-
-
-def parse_record(line: bytes, size: int) -> dict | None:
-    """Return a transcript line's JSON object, None when it can hold no message; one
-    that is too long is given, with its true size, as a message that says so."""
-    if not _SHOWN_TYPES.search(line):
-        return None
-    if len(line) > MAX_PARSED_LINE_BYTES:
-        names = rb"user|assistant|UserMessage|AgentMessage|user_message|agent_message"
-        role = re.search(rb'"(?:type|role)"\s*:\s*"(%s)"' % names, line)
-        text = f"({format_size(size)} in one line: too much to be shown)"
-        content = [{"type": "text", "text": text}]
-        if not role or b'"tool_result"' in line[: 4 * KIB]:
-            content = [{"type": "tool_result", "content": text}]
-        is_users = not role or role[1].lower().startswith(b"user")
-        kind = "user" if is_users else "assistant"
-        return {"type": kind, "message": {"content": content}, "isTooLong": True}
-    try:
-        with _LARGE_LINE if len(line) > LARGE_BODY_BYTES else contextlib.nullcontext():
-            record = parse_json(line.decode("utf-8", "replace"))
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def parse_message(record: dict, about: dict) -> Message | None:
-    """Return the message that a record of a transcript shows, None when it shows none;
-    `about` is what parse_about found in its first lines."""
-    kind, message = record.get("type"), None
-    # What is shaped like neither tool writes it is archived, not shown.
-    with contextlib.suppress(AttributeError, TypeError, KeyError, RecursionError):
-        if kind in ("user", "assistant"):
-            message = _parse_claude(record)
-        elif kind in ("attachment", "queue-operation", "system"):
-            message = _parse_claude_queue(record)
-        elif kind in ("response_item", "event_msg", "compacted"):
-            message = _parse_codex(record)
-    if message and "parent" in about:
-        role = _AGENT_ROLES.get(message.role, message.role)
-        message = dataclasses.replace(message, role=role)
-    return message
-
-
-def parse_about(record: dict) -> dict[str, str | int]:
-    """Return what a record says of its whole transcript, empty when it says nothing:
-    format and version of the tool; of a Codex thread the one that it goes on from
-    (`continues`, up to line number `at`) or copies, its own first line number, and of a
-    sub-agent its parent (0.171.0)."""
-    kind, payload = record.get("type"), record.get("payload")
-    if kind in ("user", "assistant") and "message" in record:
-        found = {"format": "claude-code", "version": record.get("version")}
-    elif kind != "session_meta" or not isinstance(payload, dict):
-        return {}
-    else:
-        base = payload.get("history_base")
-        base = base if isinstance(base, dict) else {}
-        found = {
-            "format": "codex",
-            "version": payload.get("cli_version"),
-            "begins": record.get("ordinal"),
-            "continues": base.get("thread_id"),
-            "at": base.get("end_ordinal_exclusive"),
-            "copies": "" if base else payload.get("forked_from_id"),
-            "parent": payload.get("parent_thread_id"),
-        }
-    numbers = {n: found.pop(n, None) for n in ("begins", "at")}
-    texts = {n: v for n, v in found.items() if isinstance(v, str)}
-    texts = {n: v for n, v in texts.items() if SESSION_ID.fullmatch(v)}
-    return texts | {n: v for n, v in numbers.items() if type(v) is int}
-
-
-def make_title(text: str) -> str:
-    """Return a title's line, masked before it is cut: half a secret has no shape. Of a
-    very long text the beginning counts, up to a blank."""
-    head = clean_text(text[: 100 * TITLE_CHARS].encode("utf-8", "replace").decode())
-    line = one_line(head)
-    if len(text) > 100 * TITLE_CHARS:
-        line = line.rpartition(" ")[0] or f"({format_size(len(text))} without a blank)"
-    return clip(mask_secrets(line), TITLE_CHARS)
-
-
-def parse_title(record: dict) -> tuple[int, str]:
-    """Return rank and text of the title a record carries; rank 0 for none."""
-    for kind, key, rank in _TITLES:
-        text = record.get(key)
-        if record.get("type") == kind and isinstance(text, str) and text.strip():
-            return rank, make_title(text)
-    return 0, ""
+def _read_moment(value: object) -> str:
+    """Return an ISO time, or milliseconds since 1970, as format_time does; what is
+    neither is not shown, least of all unmasked."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError, OSError):
+        if type(value) in (int, float):
+            return format_mtime(value / 1000)
+        return format_time(parse_time(value))
+    return ""
 
 
 _AGENT_ROLES = {"user": "task", "assistant": "agent"}
 
 
 def _parse_claude(record: dict) -> Message | None:
+    """Return the message of a Claude Code line (2.1.332)."""
+    if record.get("type") in ("user", "assistant"):
+        return _parse_claude_turn(record)
+    is_other = record.get("type") in ("attachment", "queue-operation", "system")
+    return _parse_claude_queue(record) if is_other else None
+
+
+def _parse_claude_turn(record: dict) -> Message | None:
     """Return the message of a Claude Code line of type user or assistant."""
     role = record["type"]
     summary = record.get("isCompactSummary")
@@ -2102,12 +2006,9 @@ def _make_message(
     text = text.encode("utf-8", "replace").decode()  # half an emoji, cut by a tool
     if not text:
         return None
-    try:
-        when = format_time(parse_time(record["timestamp"]))
-    except (ValueError, TypeError, KeyError):
-        when = ""  # what is no time is not shown, least of all unmasked
     ordinal = record.get("ordinal")
     ordinal = ordinal if type(ordinal) is int else -1
+    when = _read_moment(record.get("timestamp"))
     return Message(role, text, when, kind, ordinal=ordinal)
 
 
@@ -2174,29 +2075,46 @@ def _cut_summary(text: str) -> str:
     return _SUMMARY_TAIL.sub("", rest if mark else before)
 
 
+def render_call(name: object, given: object) -> str:
+    """Return the call of a tool as text."""
+    return f"→ {name} {given if isinstance(given, str) else format_json(given)}"
+
+
 def _render_block(block: dict) -> str:
     """Return one content block as text; empty for thinking and unknown kinds."""
     kind = block.get("type")
-    if kind in ("text", "input_text", "output_text", "Text"):
-        text = block.get("text")
+    if kind in _TEXT_TYPES and "text" in block:
+        text = "" if block.get("thought") else block["text"]
         return text if isinstance(text, str) else ""
-    if kind == "tool_use":
-        return f"→ {block.get('name')} {format_json(block.get('input'))}"
+    if kind in ("tool_use", "toolCall"):
+        return render_call(block.get("name"), dig(block, "input|arguments"))
     if kind == "tool_result":
         return _render_result(block.get("content"), bool(block.get("is_error")))
     if kind in ("image", "input_image", "document"):
         return f"[{kind.removeprefix('input_')}]"
-    return ""
+    if call := block.get("functionCall"):  # Gemini's parts
+        return render_call(call.get("name"), call.get("args"))
+    result = block.get("functionResponse") or {}
+    is_own = _MEMORY_TOOL.match(str(result.get("name")))
+    output = dig(result, "response.output|response.error")
+    return "" if is_own else _render_result(output)
 
 
 def _render_result(content: object, failed: bool = False) -> str:
     """Return a tool's result as text; empty when it is a page of this memory."""
+    if isinstance(content, str) and _MCP_RESULT.match(content):
+        with contextlib.suppress(ValueError):  # as Cline and Continue keep it
+            value = parse_json(content)
+            content = value["content"] if isinstance(value, dict) else value
     if isinstance(content, str):
         texts = [content]
     elif isinstance(content, list):
-        texts = [_render_block(b) for b in content if isinstance(b, dict)]
+        blocks = [b for b in content if isinstance(b, dict)]
+        texts = [_render_block(b) or str(b.get("result") or "") for b in blocks]
     else:
         texts = [] if content is None else [format_json(content)]
+    inside = (_UNTRUSTED.fullmatch(text.strip()) for text in texts)
+    texts = [m[1] if m else t for m, t in zip(inside, texts, strict=True)]
     if any(text.startswith(PAGE_MARK) for text in texts):
         return ""
     body = "\n".join(filter(None, (_AGENT_TAIL.sub("", text) for text in texts)))
@@ -2204,7 +2122,9 @@ def _render_result(content: object, failed: bool = False) -> str:
 
 
 def _parse_codex(record: dict) -> Message | None:
-    """Return the message of a Codex rollout line."""
+    """Return the message of a Codex rollout line (0.171.0)."""
+    if record.get("type") not in ("response_item", "event_msg", "compacted"):
+        return None
     payload = record["payload"]
     if record["type"] == "compacted":
         return _make_message("summary", [payload.get("message")], record)
@@ -2275,6 +2195,933 @@ def _codex_output(output: object) -> str:
     return _render_result(output)
 
 
+# The other assistants: each record by itself, its parts in the order they have in it.
+
+
+def _say(role: str, text: object, when: object, **more: object) -> Iterator[Message]:
+    """Yield a message of one text, unless nothing is left of it."""
+    message = _make_message(role, [text], {"timestamp": when})
+    if message:
+        yield dataclasses.replace(message, **more)
+
+
+def _say_blocks(
+    role: str, blocks: object, when: object, key: object = "", is_agent: bool = False
+) -> Iterator[Message]:
+    """Yield what a message's blocks hold: texts together, each call and each result."""
+    said: list[str] = []
+    rest: list[tuple[str, str]] = []
+    for block in _list_blocks(blocks):
+        text = _render_block(block)
+        if text.startswith(("→ ", "← ")) and "text" not in block:
+            rest.append(("tool" if text[0] == "←" else "assistant", text))
+        else:
+            said.append(text)
+    rows = [(role, "\n".join(filter(None, said))), *rest]
+    for number, (whose, text) in enumerate(rows):
+        keys = (f"{key}/{number}" if number else key,) if key else ()
+        whose = _AGENT_ROLES.get(whose, whose) if is_agent else whose
+        yield from _say(whose, text, when, keys=keys)
+
+
+def _say_call(
+    name: object, given: object, result: object, when: object, key: str
+) -> Iterator[Message]:
+    """Yield a call and, when it is there, its result."""
+    yield from _say("assistant", render_call(name, given), when, keys=(f"{key}/call",))
+    if result not in (None, "", []) and not _MEMORY_TOOL.match(str(name)):
+        yield from _say("tool", _render_result(result), when, keys=(f"{key}/result",))
+
+
+def _parse_gemini(record: dict) -> Iterator[Message]:
+    """Yield what a line of Gemini CLI's event log adds (0.61.0): an answer is written
+    anew with its calls, a resume writes the whole history again."""
+    when, name = record.get("timestamp"), str(record.get("id"))
+    if "$rewindTo" in record:
+        yield Message("", "", kind="undone", keys=(str(record["$rewindTo"]),))
+    elif record.get("type") == "user":
+        parts = [b for b in _list_blocks(record["content"]) if "text" in b]
+        yield from _say_blocks("user", parts, when, name)
+    elif record.get("type") == "gemini":
+        yield from _say_blocks("assistant", record.get("content"), when, name)
+        for call in record.get("toolCalls") or ():
+            outputs = (dig(r, _GEMINI_OUTPUT) for r in call.get("result") or ())
+            result = [{"type": "text", "text": str(o)} for o in outputs if o]
+            given = call["name"], call.get("args"), result
+            yield from _say_call(*given, call.get("timestamp") or when, call["id"])
+    for message in dig(record, "$set.messages") or ():
+        for block in _list_blocks(message.get("content")):
+            if summary := _between(block.get("text") or "", "state_snapshot"):
+                key = f"summary {hash_text(summary)}"
+                when = message.get("timestamp")
+                yield from _say("summary", summary, when, keys=(key,))
+
+
+def _parse_qwen(record: dict) -> Iterator[Message]:
+    """Yield what a line of Qwen Code shows (0.24.4)."""
+    when, kind = record.get("timestamp"), record["type"]
+    payload = record.get("systemPayload")
+    if record.get("subtype") == "chat_compression":
+        for message in dig(payload, "compressedHistory") or ():
+            for part in message.get("parts") or ():
+                summary = _between(part.get("text") or "", "state_snapshot")
+                yield from _say("summary", summary, when)
+    elif kind in ("user", "assistant", "tool_result"):
+        parts = record["message"]["parts"]
+        if record.get("subtype") == "mid_turn_user_message":
+            parts = dig(payload, "displayText") or parts
+        role = "assistant" if kind == "assistant" else "user"
+        key, is_agent = record["uuid"], bool(record.get("isSidechain"))
+        yield from _say_blocks(role, parts, when, key, is_agent)
+
+
+def _parse_copilot(record: dict) -> Iterator[Message]:
+    """Yield what an event of GitHub Copilot CLI shows (1.0.102); those of a sub-agent
+    stand among the others and name it."""
+    kind, data, when = record["type"], record["data"], record.get("timestamp")
+    key, is_agent = record["id"], "agentId" in record
+    if kind == "user.message":
+        yield from _say_blocks("user", data["content"], when, key, is_agent)
+    elif kind == "assistant.message":
+        calls = [
+            {"type": "toolCall", "name": r["name"], "arguments": r.get("arguments")}
+            for r in data.get("toolRequests") or ()
+        ]
+        blocks = [*_list_blocks(data.get("content")), *calls]
+        yield from _say_blocks("assistant", blocks, when, key, is_agent)
+    elif kind == "tool.execution_complete":
+        result, failed = dig(data, "result.content|error"), not data["success"]
+        yield from _say("tool", _render_result(result, failed), when, keys=(key,))
+    elif kind == "session.compaction_complete":
+        yield from _say("summary", data.get("summaryContent"), when, keys=(key,))
+
+
+def _parse_pi(record: dict) -> Iterator[Message]:
+    """Yield what a line of pi (1.6.0) or of Letta Code (0.32.18) shows: a tree, for
+    what is asked anew answers to an earlier line."""
+    key, when = record["id"], record.get("timestamp")
+    role = dig(record, "message.role") if record["type"] == "message" else ""
+    if record["type"] == "compaction":
+        yield from _say("summary", record["summary"], when, keys=(key,))
+    elif role == "toolResult":
+        message = record["message"]
+        is_own = _MEMORY_TOOL.match(str(message.get("toolName")))
+        text = _render_result(message.get("content"), bool(message.get("isError")))
+        yield from _say("tool", "" if is_own else text, when, keys=(key,))
+    elif role in ("user", "assistant"):
+        for message in _say_blocks(role, record["message"]["content"], when, key):
+            is_prompt = message.role == "user"
+            parent = record.get("parentId") or "" if is_prompt else None
+            yield dataclasses.replace(message, parent=parent)
+        return
+    if record.get("parentId"):
+        parent = record["parentId"]
+        yield Message("", "", kind="linked", keys=(key,), parent=parent)
+
+
+def _parse_droid(record: dict) -> Iterator[Message]:
+    """Yield what a line of Factory droid shows (0.215.0); hooks have lines too."""
+    message, key = record["message"], record["id"]
+    if message.get("visibility") != "user_only" and not key.startswith("context-"):
+        blocks, when = message["content"], record.get("timestamp")
+        yield from _say_blocks(message["role"], blocks, when, key)
+
+
+def _parse_opencode(record: dict) -> Iterator[Message]:
+    """Yield what a line of our export of opencode (1.18.33) or Kilo (7.7.9) shows."""
+    data, role = record["data"], record.get("role")
+    if record["type"] == "message.removed.1":
+        yield Message("", "", kind="undone", keys=(data["messageID"],))
+    part, when = data.get("part") or {}, data.get("time")
+    key, found = str(part.get("id")), []
+    if part.get("type") == "text" and not part.get("synthetic"):
+        text = part["text"]
+        if role == "user" and re.fullmatch(r'".*\s.*"', text, re.DOTALL):
+            with contextlib.suppress(ValueError):  # `opencode run "a b"` quotes it
+                text = json.loads(text, strict=False)
+        role = "summary" if record.get("mode") == "compaction" else role
+        found = _say(role, text, when, keys=(key,))
+    elif part.get("type") == "tool":
+        state = part["state"]
+        result = state.get("output") or state.get("error")
+        found = _say_call(part["tool"], state.get("input"), result, when, key)
+    elif part.get("type") == "file" and str(part.get("mime")).startswith("image/"):
+        found = _say(role, "[image]", when, keys=(key,))
+    for message in found:
+        yield dataclasses.replace(message, part_of=part["messageID"])
+
+
+def _parse_cline(record: dict) -> Iterator[Message]:
+    """Yield what a line of our export of Cline shows (3.0.65)."""
+    if dig(record, "metadata.displayRole") != "system" and "role" in record:
+        blocks = _list_blocks(record["content"])
+        for block in blocks:
+            if wrapped := _USER_INPUT.fullmatch(str(block.get("text"))):
+                block["text"] = wrapped[1]
+        yield from _say_blocks(record["role"], blocks, record.get("ts"), record["id"])
+
+
+def _parse_continue(record: dict) -> Iterator[Message]:
+    """Yield what a line of our export of Continue shows (1.5.47), which keeps no time
+    but that of a session's beginning."""
+    if "sessionId" in record:
+        began = _read_moment(int(record.get("dateCreated") or 0) or None)
+        yield Message("", "", began, kind="linked")
+        return
+    message = record["message"]
+    is_summary = bool(record.get("conversationSummary"))
+    role = "summary" if is_summary else message["role"]
+    yield from _say_blocks(role, message.get("content"), None)
+    for state in record.get("toolCallStates") or ():
+        name = dig(state, "toolCall.function.name")
+        texts = [row.get("content") or "" for row in state.get("output") or ()]
+        given = state.get("parsedArgs")
+        yield from _say_call(name, given, "\n".join(texts), None, state["toolCallId"])
+
+
+@functools.cache
+def find_unpacker() -> Callable | None:
+    """Return what opens a zstd file, Python's module (3.14) or the program, or None."""
+    with contextlib.suppress(ImportError):
+        from compression import zstd
+
+        return functools.partial(_open_zstd, zstd)
+    program = shutil.which("zstd")
+    return program and functools.partial(_open_by_program, program)
+
+
+@contextlib.contextmanager
+def _open_zstd(zstd: object, path: str) -> Iterator[io.BufferedReader]:
+    """Give what Python's module unpacks of a file; raise BadRequest when it cannot."""
+    with zstd.open(path) as file:
+        try:
+            yield file
+        except (EOFError, zstd.ZstdError) as e:
+            raise BadRequest(f"zstd cannot unpack it ({e})") from e
+
+
+@contextlib.contextmanager
+def _open_by_program(program: str, path: str) -> Iterator[io.BufferedReader]:
+    """Give what the program zstd unpacks of a file; raise BadRequest when it cannot."""
+    command = [program, "-dcq", "--", path]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, **pipes) as process:
+        yield process.stdout
+        is_read = not process.stdout.read(1)
+        process.stdout.close()
+        said = process.stderr.read().decode("utf-8", "replace")
+    if process.returncode and is_read:
+        raise BadRequest(one_line(said) or "zstd cannot unpack it")
+
+
+@contextlib.contextmanager
+def open_transcript(path: str) -> Iterator[io.BufferedReader]:
+    """Give a transcript's bytes, unpacked; raise OSError, BadRequest."""
+    opener = find_unpacker() if path.endswith(".zst") else None
+    with opener(path) if opener else open(path, "rb") as file:
+        yield file
+
+
+# Where conversations lie: most are files that grow by lines and go up as they are. Of
+# what is rewritten, or lies in a database, an export goes up: a line for each finished
+# record, so that the export of a grown conversation begins with that of before.
+
+
+# One conversation of a database: its parent's id, folder, title, and what changes.
+Row = collections.namedtuple("Row", "session_id parent cwd title size changed")
+
+
+def read_head(path: str) -> dict:
+    """Return the object in a transcript's first line, empty for no such line."""
+    with open_transcript(path) as file, contextlib.suppress(ValueError):
+        record = json.loads(file.readline(HEAD_BYTES).decode("utf-8", "replace"))
+        return record if isinstance(record, dict) else {}
+    return {}
+
+
+def read_store(path: str) -> dict:
+    """Return the object in a JSON file that an agent rewrites in place: what is empty
+    or torn is read again; raise BadRequest, OSError."""
+    for pause_s in (0.05, 0.2, 0):
+        with open(path, "rb") as file, contextlib.suppress(ValueError):
+            value = json.loads(file.read().decode("utf-8", "replace"))
+            if isinstance(value, dict):
+                return value
+        time.sleep(pause_s)
+    raise BadRequest("it is being written, or is not JSON; it goes up when it is whole")
+
+
+@contextlib.contextmanager
+def open_database(path: str) -> Iterator[sqlite3.Connection]:
+    """Give one state of an agent's database, which is neither changed nor hindered;
+    raise BadRequest. Without a -wal beside it SQLite would make one, and leave it."""
+    if sqlite3 is None:
+        raise BadRequest("this Python has no sqlite3, which it takes to read it")
+    is_still = not os.path.exists(path + "-wal")
+    address = f"file:{urllib.parse.quote(path)}?mode=ro" + "&immutable=1" * is_still
+    try:
+        database = sqlite3.connect(address, uri=True, isolation_level=None)
+        database.text_factory = functools.partial(
+            str, encoding="utf-8", errors="replace"
+        )
+        with contextlib.closing(database):
+            database.execute("BEGIN")
+            yield database
+    except sqlite3.Error as e:
+        text = f"it cannot be read ({e}): another version of it, or in use"
+        raise BadRequest(text) from e
+
+
+def read_line(path: str) -> str:
+    """Return a small file's text without white space around it, empty without one."""
+    # ValueError: a NUL, or a lone surrogate, in a path that a file named
+    with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
+        return os.fsdecode(file.read(4 * KIB)).strip()
+    return ""
+
+
+def name_rollout(path: str, match: re.Match) -> str:
+    """Return a Codex rollout's session: a sub-agent's is <parent>.<own> (0.171.0)."""
+    parent = dig(read_head(path), "payload.parent_thread_id")
+    is_child = isinstance(parent, str) and re.fullmatch(_UUID, parent)
+    return f"{parent}.{match['id']}" if is_child else match["id"]
+
+
+def name_gemini(path: str, match: re.Match) -> str:
+    """Return a Gemini CLI session's id: of files with one id (a resume leaves a second
+    one) the later ones have their minute behind it (0.61.0)."""
+    name = read_head(path).get("sessionId")
+    if not isinstance(name, str) or not re.fullmatch(_UUID, name):
+        raise BadRequest("its first line names no session")
+    if match["parent"]:
+        return f"{match['parent']}.{name}"
+    ending = f"-{match['short']}.jsonl"
+    files = sorted(n for n in os.listdir(os.path.dirname(path)) if n.endswith(ending))
+    is_first = files[:1] == [os.path.basename(path)]
+    return name if is_first else f"{name}_{match['minute']}"
+
+
+def name_letta(path: str, match: re.Match) -> str:
+    """Return a Letta conversation's id with its place, for ids are counters."""
+    name = str(read_head(path).get("id"))
+    place = f"{socket.gethostname()}\0{os.path.dirname(path)}"
+    return f"{make_slug(name)}-{hash_text(place)[:8]}"
+
+
+def describe_gemini(path: str) -> tuple[str, str]:
+    """Return the folder that `.project_root` above a Gemini CLI session names."""
+    folder = os.path.dirname(path)
+    for _ in range(3):
+        folder = os.path.dirname(folder)
+        if root := read_line(os.path.join(folder, ".project_root")):
+            return root, ""
+    return "", ""
+
+
+def describe_copilot(path: str) -> tuple[str, str]:
+    """Return no folder, the events name it, and the title in workspace.yaml."""
+    with contextlib.suppress(OSError, ValueError):
+        with open(os.path.join(os.path.dirname(path), "workspace.yaml"), "rb") as file:
+            text = file.read(64 * KIB).decode("utf-8", "replace")
+        name = re.search(r"^name: *([^\s|>].*?) *$", text, re.MULTILINE)
+        quoted = name[1] if name else ""
+        if quoted.startswith("'"):
+            return "", quoted[1:-1].replace("''", "'")
+        return "", json.loads(quoted) if quoted.startswith('"') else quoted
+    return "", ""
+
+
+def describe_cline(path: str) -> tuple[str, str]:
+    """Return folder and title of a Cline conversation, a sub-agent's of its parent."""
+    about = _read_cline(path)
+    title = dig(about, "metadata.title") if "agent_" not in path else ""
+    return str(about.get("cwd") or ""), title if isinstance(title, str) else ""
+
+
+def _read_cline(path: str) -> dict:
+    """Return what Cline keeps of a session beside its messages."""
+    folder = os.path.dirname(path)
+    return read_store(os.path.join(folder, f"{os.path.basename(folder)}.json"))
+
+
+def describe_continue(path: str) -> tuple[str, str]:
+    """Return folder and title of a Continue session."""
+    about = read_store(path)
+    title = about.get("title")
+    title = "" if title in (None, "Untitled Session", "New Session") else str(title)
+    return str(about.get("workspaceDirectory") or ""), title
+
+
+def export_cline(path: str, session_id: str) -> Iterator[dict]:
+    """Yield what never changes of a Cline session, then its messages (3.0.65)."""
+    conversation, about = read_store(path), _read_cline(path)
+    names = ("session_id", "started_at", "cwd", "workspace_root")
+    head = {name: about.get(name) for name in names}
+    origin = conversation.get("origin") or {}
+    head |= {n: origin.get(n) for n in ("version", "parentThreadId") if n in origin}
+    fork = dig(about, "metadata.fork")
+    yield {"session": {**head, "fork": fork} if fork else head}
+    yield from conversation.get("messages") or ()
+
+
+def export_continue(path: str, session_id: str) -> Iterator[dict]:
+    """Yield the head of a Continue session, then its items up to one with a tool that
+    still runs: that changes (1.5.47)."""
+    value = read_store(path)
+    head = {n: value.get(n) for n in ("sessionId", "workspaceDirectory")}
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        with open(os.path.join(os.path.dirname(path), "sessions.json"), "rb") as file:
+            rows = json.loads(file.read().decode("utf-8", "replace"))
+        [row] = [row for row in rows if row["sessionId"] == head["sessionId"]]
+        head["dateCreated"] = row["dateCreated"]
+    yield head
+    for item in value.get("history") or ():
+        states = {state.get("status") for state in item.get("toolCallStates") or ()}
+        if states - {"done", "errored", "canceled"}:
+            return
+        yield item
+
+
+def list_opencode(path: str) -> Iterator[Row]:
+    """Yield the conversations in a database of opencode or Kilo; raise BadRequest."""
+    with open_database(path) as database:
+        tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
+        names = {name for (name,) in database.execute(tables)}
+        if not names:
+            return  # made by a first start, nothing was said yet
+        number = "max(time_updated) FROM part WHERE session_id = session.id"
+        if "event_sequence" in names:
+            number = "seq FROM event_sequence WHERE aggregate_id = session.id"
+        sql = f"""SELECT id, coalesce(parent_id, ''), directory, title,
+            coalesce((SELECT {number}), 0), time_updated FROM session"""
+        for row in itertools.starmap(Row, database.execute(sql)):
+            is_new = re.match("(New|Child) session - ", row.title)
+            yield row._replace(title="") if is_new else row
+
+
+def export_opencode(path: str, session_id: str) -> Iterator[dict]:
+    """Yield a conversation of opencode (1.18.33) or Kilo (7.7.9): its event log from
+    the session's beginning on, else the rows that were there before there was a log."""
+    with open_database(path) as database:
+        sql = (
+            "SELECT seq, id, type, data FROM event WHERE aggregate_id = ? ORDER BY seq"
+        )
+        events = iter(())
+        with contextlib.suppress(sqlite3.Error):  # versions before 1.15 have no log
+            events = database.execute(sql, (session_id,))
+        first = next(events, None)
+        if first and first[2] == "session.created.1":
+            yield from _export_events(itertools.chain([first], events))
+        else:
+            yield from _export_rows(database, session_id)
+
+
+def _export_events(events: Iterable[tuple]) -> Iterator[dict]:
+    """Yield what is finished of an event log; to a part the role of its message."""
+    messages, given = {}, set()
+    for seq, name, kind, text in events:
+        data = parse_json(text)
+        info, part = data.get("info") or {}, data.get("part") or {}
+        record = {"seq": seq, "id": name, "type": kind, "data": data}
+        if kind == "message.updated.1":
+            messages[info["id"]] = {n: info[n] for n in ("role", "mode") if n in info}
+            info.pop("summary", None)  # of a question it comes later, and changes
+            is_done = info["role"] == "user" or dig(info, "time.completed")
+        elif kind == "message.part.updated.1":
+            is_done = _is_finished(part)
+            given |= {part["id"]} if is_done else set()
+            record |= messages.get(part["messageID"], {})
+        else:
+            shown = ("session.created.1", "message.removed.1")
+            is_done = kind in shown or data.get("partID") in given
+        if is_done:
+            yield record
+
+
+def _is_finished(part: dict) -> bool:
+    """Return whether a part of a message will not change any more."""
+    if dig(part, "metadata") and "kilocode.lifecycle" in part["metadata"]:
+        return False  # a spinner's frame
+    if part["type"] == "tool":
+        return dig(part, "state.status") in ("completed", "error")
+    if part["type"] in ("text", "reasoning") and "time" in part:
+        return dig(part, "time.end") is not None
+    return True
+
+
+def _export_rows(database: sqlite3.Connection, session_id: str) -> Iterator[dict]:
+    """Yield a session's head and the parts of its finished messages, in the shape that
+    events have."""
+    names = ("id", "parent_id", "directory", "version", "time_created")
+    sql = f"SELECT {', '.join(names)} FROM session WHERE id = ?"
+    for row in database.execute(sql, (session_id,)):
+        yield {"session": dict(zip(names, row, strict=True))}
+    sql = """SELECT message.id, message.data, message.time_created, part.id, part.data
+        FROM message JOIN part ON part.message_id = message.id
+        WHERE message.session_id = ? ORDER BY message.time_created, message.id, part.id"""
+    for message_id, about, created, part_id, text in database.execute(
+        sql, (session_id,)
+    ):
+        info, part = parse_json(about), parse_json(text)
+        is_done = info.get("role") == "user" or dig(info, "time.completed")
+        if is_done and _is_finished(part):
+            record = {
+                "type": "part",
+                "role": info.get("role"),
+                "mode": info.get("mode"),
+            }
+            part |= {"id": part_id, "messageID": message_id}
+            yield {**record, "data": {"part": part, "time": created}}
+
+
+def read_codex_titles(folder: str) -> dict[str, str]:
+    """Return the titles of Codex' threads; of several in its index the last counts."""
+    titles = {}
+    path = os.path.join(folder, "session_index.jsonl")
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        for line in file:
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                row = json.loads(line.decode("utf-8", "replace"))
+                if isinstance(row["thread_name"], str):
+                    titles[row["id"]] = one_line(row["thread_name"])[:MAX_NAME_CHARS]
+    return titles
+
+
+# The table. A row says all that is special to an assistant; what is left out is not
+# there, or has no need. `../README` ("Add an agent") says how a row is found out.
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """Say where an assistant's configuration has its MCP servers, and in which form."""
+
+    place: str
+    key: str = "mcpServers"  # above the entry
+    url_key: str = "url"
+    more: dict = dataclasses.field(default_factory=dict)
+    inside: str = ""  # of the entry, where the server is described
+
+
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+    """Say where an assistant's hooks are written, and which of its events are what:
+    `start` of a session, `stop` after an answer, `end` when it is to go up at once."""
+
+    place: str
+    events: dict[str, str]
+    second: int = 1  # the unit of its timeouts
+    form: str = "groups"  # Claude Code's, or the name of a file of our own: room 19
+    output: str = "hookSpecificOutput"  # how it is given context: key, or "" for text
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """Describe an assistant: where its conversations lie, how one is named, read and
+    placed in a project, what its records show, how it is set up."""
+
+    tool: str
+    name: str
+    tried: str = ""  # the newest version that was run
+    home: tuple[str, str, str] = ("", "", "")  # variable, default, folder below it
+    folders: tuple[str, ...] = ()  # below home, or a pattern of databases
+    file: str = ""  # a pattern of paths below a folder: id, parent
+    name_by: Callable[[str, re.Match], str] | None = None
+    describe: Callable[[str], tuple[str, str]] | None = None  # folder, title
+    titles: Callable[[str], dict[str, str]] | None = None  # by thread
+    listing: Callable[[str], Iterator[Row]] | None = None  # of a database
+    export: Callable[[str, str], Iterator[dict]] | None = None
+    signs: tuple[dict, ...] = ()  # of its first lines: values at paths, None for any
+    facts: dict[str, str] = dataclasses.field(default_factory=dict)  # paths in them
+    parse: Callable[[dict], object] | None = None
+    marks: bytes = b""  # what a line that shows something holds; empty for any
+    wait_s: int = 600  # until a changed transcript goes up without a session's end
+    server: Server | None = None
+    hooks: Hooks | None = None
+
+    def folder(self, environment: dict) -> str:
+        """Return the folder of its files, empty for one that has none."""
+        variable, default, below = self.home
+        return os.path.join(
+            os.path.expanduser(environment.get(variable) or default), below
+        ).rstrip("/")
+
+
+_START_END = {"SessionStart": "start", "SessionEnd": "end"}
+_CLAUDE_EVENTS = {**_START_END, "PreCompact": "end", "Stop": "stop"}
+_REMOTE = {"type": "remote", "enabled": True, "oauth": False}
+_PLUGIN_EVENTS = {"SessionStart": "start", "Stop": "end", "SessionEnd": "end"}
+_OPENCODE = {
+    "listing": list_opencode,
+    "export": export_opencode,
+    "facts": {
+        "version": "data.info.version|session.version",
+        "parent": "data.info.parentID|session.parent_id",
+    },
+    "parse": _parse_opencode,
+}
+
+AGENTS = (
+    Agent(
+        "claude-code",
+        "Claude Code",
+        tried="2.1.332",
+        home=("CLAUDE_CONFIG_DIR", "~/.claude", ""),
+        folders=("projects",),
+        file=r"[^/]+/(?P<id>[^/]+)\.jsonl"
+        r"|[^/]+/(?P<parent>[^/]+)/subagents/(?:.*/)?(?P<child>[^/]+)\.jsonl",
+        signs=({"type": ("user", "assistant"), "message": None},),
+        facts={"version": "version"},
+        parse=_parse_claude,
+        marks=_SHOWN_TYPES,
+        wait_s=86_400,  # every change makes a revision, and its hooks tell of the end
+        server=Server("~/.claude.json"),
+        hooks=Hooks("settings.json", _CLAUDE_EVENTS),
+    ),
+    Agent(
+        "codex",
+        "Codex",
+        tried="0.171.0",
+        home=("CODEX_HOME", "~/.codex", ""),
+        folders=("sessions", "archived_sessions"),
+        # A rewind goes on in a second file of the thread; old ones may be compressed.
+        file=rf"(?:.*/)?rollout-.*?(?P<id>{_UUID}(?:_{_UUID})?)\.jsonl(?:\.zst)?",
+        name_by=name_rollout,
+        titles=read_codex_titles,
+        signs=({"type": ("session_meta",)},),
+        facts={
+            "version": "payload.cli_version",
+            "begins": "ordinal",
+            "continues": "payload.history_base.thread_id",
+            "at": "payload.history_base.end_ordinal_exclusive",
+            "copies": "payload.forked_from_id",
+            "parent": "payload.parent_thread_id",
+        },
+        parse=_parse_codex,
+        marks=_SHOWN_TYPES,
+        hooks=Hooks("hooks.json", _CLAUDE_EVENTS),
+    ),
+    Agent(
+        "gemini-cli",
+        "Gemini CLI",
+        tried="0.61.0",
+        home=("", "~/.gemini", ""),
+        folders=("tmp",),
+        file=rf"[^/]+/chats/(?:session-(?P<minute>[\dT-]+)-(?P<short>[0-9a-f]{{8}})"
+        rf"|(?P<parent>{_UUID})/{_UUID})\.jsonl",
+        name_by=name_gemini,
+        describe=describe_gemini,
+        signs=({"projectHash": None, "sessionId": None},),
+        facts={"kind": "kind"},
+        parse=_parse_gemini,
+        server=Server("~/.gemini/settings.json", url_key="httpUrl"),
+        hooks=Hooks("settings.json", {**_START_END, "AfterAgent": "stop"}, second=1000),
+    ),
+    Agent(
+        "qwen-code",
+        "Qwen Code",
+        tried="0.24.4",
+        home=("", "~/.qwen", ""),
+        folders=("projects",),
+        file=r"[^/]+/chats/(?P<id>[^/]+)\.jsonl"
+        r"|[^/]+/subagents/(?P<parent>[^/]+)/(?P<child>[^/]+)\.jsonl",
+        signs=({"type": None, "message.parts": None, "uuid": None},),
+        facts={"version": "version"},
+        parse=_parse_qwen,
+        server=Server("~/.qwen/settings.json", url_key="httpUrl"),
+        # One-shot runs have no SessionEnd.
+        hooks=Hooks("settings.json", _CLAUDE_EVENTS | {"Stop": "end"}, second=1000),
+    ),
+    Agent(
+        "copilot-cli",
+        "GitHub Copilot CLI",
+        tried="1.0.102",
+        home=("COPILOT_HOME", "~/.copilot", ""),
+        folders=("session-state",),
+        file=r"(?P<id>[^/]+)/events\.jsonl",
+        describe=describe_copilot,
+        signs=({"type": ("session.start",)},),
+        facts={"version": "data.copilotVersion"},
+        parse=_parse_copilot,
+        marks=rb'"type"\s*:\s*"(?:session\.(?:start|compaction_complete)|user\.message'
+        rb'|assistant\.message|tool\.execution_complete)"',
+        server=Server("mcp-config.json", more={"tools": ["*"], "type": "http"}),
+        hooks=Hooks("hooks/fedmem.json", _CLAUDE_EVENTS, form="copilot", output="top"),
+    ),
+    Agent(
+        "pi",
+        "pi",
+        tried="1.6.0",
+        home=("PI_CODING_AGENT_DIR", "~/.pi/agent", ""),
+        folders=("sessions",),
+        file=r"[^/]+/[\dTZ-]+_(?P<id>[^/]+)\.jsonl",
+        signs=({"type": ("session",), "version": None, "id": None},),
+        parse=_parse_pi,
+        server=Server("mcp.json", more={"exposure": "direct"}),
+        hooks=Hooks("extensions/fedmem.ts", _PLUGIN_EVENTS, form="pi", output=""),
+    ),
+    Agent(
+        "droid",
+        "Factory droid",
+        tried="0.215.0",
+        home=("", "~/.factory", ""),
+        folders=("sessions",),
+        file=r"[^/]+/(?P<id>[^/]+)\.jsonl",
+        signs=({"type": ("session_start",), "id": None},),
+        parse=_parse_droid,
+        server=Server("mcp.json", more={"type": "http"}),
+        hooks=Hooks("settings.json", _CLAUDE_EVENTS, output=""),
+    ),
+    Agent(
+        "letta",
+        "Letta Code",
+        tried="0.32.18",
+        home=("", "~/.letta/lc-local-backend", ""),
+        folders=("conversations",),
+        file=r"(?P<id>[^/]+)/messages\.jsonl",
+        name_by=name_letta,
+        parse=_parse_pi,
+    ),
+    Agent(
+        "opencode",
+        "opencode",
+        tried="1.18.33",
+        home=("XDG_DATA_HOME", "~/.local/share", "opencode"),
+        folders=("opencode*.db",),
+        signs=({"export": ("opencode",)},),
+        **_OPENCODE,
+        server=Server("~/.config/opencode/opencode.json", "mcp", more=_REMOTE),
+        hooks=Hooks(
+            "~/.config/opencode/plugin/fedmem.js", _PLUGIN_EVENTS, form="opencode"
+        ),
+    ),
+    Agent(
+        "kilo",
+        "Kilo",
+        tried="7.7.9",
+        home=("XDG_DATA_HOME", "~/.local/share", "kilo"),
+        folders=("kilo*.db",),
+        signs=({"export": ("kilo",)},),
+        **_OPENCODE,
+        server=Server("~/.config/kilo/kilo.json", "mcp", more=_REMOTE),
+        hooks=Hooks("~/.config/kilo/plugin/fedmem.js", _PLUGIN_EVENTS, form="opencode"),
+    ),
+    Agent(
+        "cline",
+        "Cline",
+        tried="3.0.65",
+        home=("", "~/.cline", ""),
+        folders=("data/sessions",),
+        file=r"(?P<id>[^/]+)/(?P=id)\.messages\.json"
+        r"|(?P<parent>[^/]+)/(?P<child>agent_[^/]+)\.messages\.json",
+        describe=describe_cline,
+        export=export_cline,
+        signs=({"export": ("cline",)},),
+        facts={"version": "session.version", "parent": "session.parentThreadId"},
+        parse=_parse_cline,
+        server=Server(
+            "data/settings/cline_mcp_settings.json",
+            more={"type": "streamableHttp"},
+            inside="transport",
+        ),
+        hooks=Hooks("hooks/TaskComplete", {"TaskComplete": "end"}, form="script"),
+    ),
+    Agent(
+        "continue",
+        "Continue",
+        tried="1.5.47",
+        home=("CONTINUE_GLOBAL_DIR", "~/.continue", ""),
+        folders=("sessions",),
+        file=rf"(?P<id>{_UUID})\.json",
+        describe=describe_continue,
+        export=export_continue,
+        signs=({"export": ("continue",)},),
+        parse=_parse_continue,
+    ),
+    Agent("cursor", "Cursor", server=Server("~/.cursor/mcp.json")),
+)
+FORMATS = {agent.tool: agent for agent in AGENTS}
+CLAUDE, CODEX = AGENTS[:2]
+_FIRST = re.compile(
+    _SHOWN_TYPES + rb"|session|projectHash|parts|^\{\"export\""
+)  # of any agent
+_MARKS = {a.tool: re.compile(a.marks) for a in AGENTS if a.marks}
+AGENT_VARIABLES = tuple(dict.fromkeys(a.home[0] for a in AGENTS if a.home[0]))
+
+
+# ==== 9. Transcripts: lines that are counted, titled, and looked through
+# What a line alone does not tell, messages that repeat an earlier one and turns that
+# were taken back, the scanner of the whole transcript finds.
+
+TITLE_CHARS = 100
+_LARGE_LINE = threading.Lock()  # 4 MiB of "[]," parses to 98 MB: one at a time
+# A picture in a long line; never up to a backslash, which belongs to what follows.
+_BLANKED = re.compile(rb"[A-Za-z0-9+/=_\\-]{4096,}(?<!\\)")
+MESSAGES_PER_LINE = 4_096  # of an answer with all its calls; more are not shown
+_TITLES = (  # kind of the record, path of its text, rank
+    ("custom-title", "customTitle", 5),
+    ("ai-title", "aiTitle", 4),
+    ("summary", "summary", 3),
+    ("custom_title", "systemPayload.customTitle", 5),  # Qwen Code
+    ("session_info", "name", 5),  # pi
+    ("session_start", "title", 3),  # Factory droid
+    (None, "$set.summary", 4),  # Gemini CLI
+)
+_PROMPT_RANKS = {"item": 1}  # others 2; the first of its rank stays
+_BARE_COMMAND = re.compile(r"/\S+")  # says less than what is asked next
+_IMAGE_MARK = re.compile(r"\[[Ii]mage[^\]\n]{0,20}\]")
+
+
+_SIGNS = [(sign, agent) for agent in AGENTS for sign in agent.signs]
+_SIGNS.sort(key=lambda row: -len(row[0]))  # the most exact first
+_EVERY_LINE = re.compile(b"")
+
+
+def find_marks(about: dict) -> re.Pattern:
+    """Return what a line has to hold to be worth parsing; `about` as of parse_about."""
+    return _MARKS.get(about["format"], _EVERY_LINE) if "format" in about else _FIRST
+
+
+def join_shown(block: bytes, about: dict) -> bytes:
+    """Return the lines of a block that can hold a message: of a real one a tenth."""
+    marks = find_marks(about)
+    if marks is _EVERY_LINE:
+        return block
+    lines, at = [], 0
+    while match := marks.search(block, at):
+        start = block.rfind(b"\n", at, match.start()) + 1 or at
+        at = block.find(b"\n", match.end()) + 1 or len(block)
+        lines.append(block[start:at])
+    return b"".join(lines)
+
+
+class LineBuffer:
+    """Gather a line that comes in pieces within the limit of what is parsed: of a long
+    one pictures and other base64 are left out, and of one that is longer still all but
+    the beginning; a raw one is kept as it is that far."""
+
+    def __init__(self, is_raw: bool = False):
+        self._size = self._blanked = 0
+        self._data = bytearray()
+        self._is_raw = is_raw
+
+    def add(self, piece: bytes) -> None:
+        """Take the next bytes of the line."""
+        self._size += len(piece)
+        if len(self._data) > MAX_PARSED_LINE_BYTES:
+            return
+        if self._size > LARGE_BODY_BYTES and not self._is_raw:
+            # Once more from the last escape on: the longest has six characters.
+            start = max(0, self._blanked - 6)
+            piece = _BLANKED.sub(b"", bytes(self._data[start:]) + piece)
+            del self._data[start:]
+            self._blanked = start + len(piece)
+        self._data += piece
+
+    def take(self) -> tuple[bytes, int]:
+        """Return the line and its true size, and begin another."""
+        line, size = bytes(self._data), self._size
+        self._size = self._blanked = 0
+        self._data.clear()
+        return line, size
+
+
+def parse_record(line: bytes, size: int, about: dict) -> dict | None:
+    """Return a transcript line's JSON object, None when it can hold no message; one
+    that is too long is given, with its true size, as a message that says so."""
+    if not find_marks(about).search(line):
+        return None
+    if len(line) > MAX_PARSED_LINE_BYTES:
+        names = rb"user|assistant|UserMessage|AgentMessage|user_message|agent_message"
+        role = re.search(rb'"(?:type|role)"\s*:\s*"(%s)"' % names, line)
+        text = f"({format_size(size)} in one line: too much to be shown)"
+        content = [{"type": "text", "text": text}]
+        if not role or b'"tool_result"' in line[: 4 * KIB]:
+            content = [{"type": "tool_result", "content": text}]
+        is_users = not role or role[1].lower().startswith(b"user")
+        kind = "user" if is_users else "assistant"
+        return {"type": kind, "message": {"content": content}, "isTooLong": True}
+    try:
+        with _LARGE_LINE if len(line) > LARGE_BODY_BYTES else contextlib.nullcontext():
+            record = parse_json(line.decode("utf-8", "replace"))
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def parse_messages(record: dict, about: dict) -> list[Message]:
+    """Return the messages that a record of a transcript shows; `about` is what
+    parse_about found in its first lines."""
+    agent = FORMATS.get(about.get("format", ""))
+    parse = agent.parse if agent and "isTooLong" not in record else None
+    messages: list[Message] = []
+    # What is shaped like no version of its tool writes it is archived, not shown.
+    errors = (AttributeError, TypeError, KeyError, ValueError, RecursionError)
+    with contextlib.suppress(*errors):
+        found = (parse or _parse_any)(record)
+        found = (found,) if isinstance(found, Message) else found or ()
+        messages += itertools.islice(found, MESSAGES_PER_LINE)
+    if "parent" in about or about.get("kind") == "subagent":
+        for i, message in enumerate(messages):
+            role = _AGENT_ROLES.get(message.role, message.role)
+            messages[i] = dataclasses.replace(message, role=role)
+    return messages
+
+
+def _parse_any(record: dict) -> Message | None:
+    """Return the message of a line of which no first line told the format."""
+    return _parse_claude(record) or _parse_codex(record)
+
+
+def number_part(line: int, index: int) -> int:
+    """Return one number for a line's message of some index."""
+    return line * MESSAGES_PER_LINE + index
+
+
+def parse_about(record: dict) -> dict[str, str | int]:
+    """Return what a record says of its whole transcript, empty when it says nothing:
+    format and version of the tool; of a Codex thread the one that it goes on from
+    (`continues`, up to line number `at`) or copies, its own first line number, and of a
+    sub-agent its parent (0.171.0)."""
+    for sign, row in _SIGNS:
+        seen = {path: dig(record, path) for path in sign}
+        if all(v in sign[p] if sign[p] else v is not None for p, v in seen.items()):
+            agent = row
+            break
+    else:
+        return {}
+    found: dict[str, str | int] = {"format": agent.tool}
+    for name, path in agent.facts.items():
+        value = dig(record, path)
+        if name in ("begins", "at"):
+            found |= {name: value} if type(value) is int else {}
+        elif isinstance(value, str) and SESSION_ID.fullmatch(value):
+            found[name] = value
+    if "continues" in found:
+        found.pop("copies", None)
+    return found
+
+
+def make_title(text: str) -> str:
+    """Return a title's line, masked before it is cut: half a secret has no shape. Of a
+    very long text the beginning counts, up to a blank."""
+    head = clean_text(text[: 100 * TITLE_CHARS].encode("utf-8", "replace").decode())
+    line = one_line(head)
+    if len(text) > 100 * TITLE_CHARS:
+        line = line.rpartition(" ")[0] or f"({format_size(len(text))} without a blank)"
+    return clip(mask_secrets(line), TITLE_CHARS)
+
+
+def parse_title(record: dict) -> tuple[int, str]:
+    """Return rank and text of the title a record carries; rank 0 for none."""
+    kinds = record.get("type"), record.get("subtype")
+    for kind, path, rank in _TITLES:
+        text = dig(record, path) if kind is None or kind in kinds else None
+        is_text = isinstance(text, str) and text.strip()
+        if is_text and text[0] != "{":  # Gemini CLI: a sub-agent's report
+            return rank, make_title(text)
+    return 0, ""
+
+
 class TranscriptScanner:
     """Count lines and messages of a transcript fed block by block, and find what one
     line alone does not tell: messages that repeat an earlier one, and turns that were
@@ -2311,7 +3158,7 @@ class TranscriptScanner:
             self.blocks.append(Block(*before, self._is_mid_line))
         self.size += len(block)
         if not self._is_mid_line and block.endswith(b"\n"):
-            if not _SHOWN_TYPES.search(block):  # nothing to parse, only to count
+            if not find_marks(self.about).search(block):  # nothing to parse
                 self.lines += block.count(b"\n")
                 return
         for piece in io.BytesIO(block):  # splits at \n only, as JSONL does
@@ -2322,30 +3169,56 @@ class TranscriptScanner:
 
     def _end_line(self) -> None:
         """Count the pending line and what it shows."""
-        record = parse_record(*self._line.take())
+        record = parse_record(*self._line.take(), self.about)
         self._is_mid_line = False
         self.lines += 1
         if record is None:
             return
-        self.about = self.about or parse_about(record)
+        is_whole = "isTooLong" not in record
+        self.about = self.about or (parse_about(record) if is_whole else {})
         self._take_back(record)
         rank, title = parse_title(record)
-        message = parse_message(record, self.about)
-        if message and self._is_repeat(message):
-            self.repeats.append(self.lines - 1)
-            return
-        if message and message.role in ("user", "task") and not rank:
-            said = record.get("message")
-            said = said.get("content") if isinstance(said, dict) else ""
-            is_own = isinstance(said, str) and said.startswith("<command-name>")
-            is_bare = is_own or _BARE_COMMAND.fullmatch(message.text)
-            prompt_rank = 1 if is_bare else _PROMPT_RANKS.get(message.kind, 2)
-            if prompt_rank > self.title_rank and not record.get("isTooLong"):
-                rank, title = prompt_rank, make_title(message.text)
+        self._set_title(rank, title)
+        for index, message in enumerate(parse_messages(record, self.about)):
+            if message.kind in ("undone", "linked"):
+                self._follow(message)
+            elif self._is_repeat(message):
+                self.repeats.append(number_part(self.lines - 1, index))
+            else:
+                if message.role in ("user", "task") and not rank and is_whole:
+                    self._title_by(message, record)
+                self._count(message)
+
+    def _set_title(self, rank: int, title: str) -> None:
+        """Take a title unless a better one is there; rank 0 is none."""
         if rank and rank >= self.title_rank:
             self.title, self.title_rank = title, rank
-        if message:
-            self._count(message)
+
+    def _title_by(self, message: Message, record: dict) -> None:
+        """Take a prompt as title unless one as good is there."""
+        said = dig(record, "message.content")
+        is_own = isinstance(said, str) and said.startswith("<command-name>")
+        is_bare = is_own or _BARE_COMMAND.fullmatch(message.text)
+        rank = 1 if is_bare else _PROMPT_RANKS.get(message.kind, 2)
+        if rank > self.title_rank:
+            self._set_title(rank, make_title(message.text))
+
+    def _follow(self, message: Message) -> None:
+        """Note what a line that shows nothing says of others, and its time."""
+        for key in message.keys:
+            is_undone = message.kind == "undone"
+            at = self._numbers.get(hash(key if is_undone else message.parent))
+            if at is not None and is_undone:
+                self._abandon(at)
+            elif at is not None:
+                self._numbers.setdefault(hash(key), at)
+        self._span(message.time)
+
+    def _span(self, when: str) -> None:
+        """Widen the session's time."""
+        if when:
+            self.start = min(self.start or when, when)
+            self.end = max(self.end, when)
 
     @property
     def _next(self) -> int:
@@ -2360,6 +3233,8 @@ class TranscriptScanner:
         is_known = any(key in self._numbers for key in keys)
         if not is_known:
             self._numbers.update(dict.fromkeys(keys, self._next))
+            if message.part_of:
+                self._numbers.setdefault(hash(message.part_of), self._next)
         text = _IMAGE_MARK.sub("", message.text).strip()
         if message.kind in ("attached", "absorbed"):
             # One text may be typed twice: the kinds are paired one by one.
@@ -2423,9 +3298,7 @@ class TranscriptScanner:
         else:
             self.messages += 1
             self.told += message.kind == "told"
-        if message.time:
-            self.start = min(self.start or message.time, message.time)
-            self.end = max(self.end, message.time)
+        self._span(message.time)
 
     def finish(self, sha256: str, archive_size: int, archive_tail: str) -> Session:
         """Return the session; a last line without a line end counts, and no scan goes
@@ -2452,9 +3325,11 @@ class TranscriptScanner:
         )
 
 
-def is_shown(message: Message | None, uses_items: bool) -> bool:
+def is_shown(message: Message, uses_items: bool) -> bool:
     """Return whether a reader of this transcript sees a message."""
-    return message is not None and (message.kind != "item" or uses_items)
+    return message.kind not in ("undone", "linked") and (
+        message.kind != "item" or uses_items
+    )
 
 
 # ---- 9. Store: the files that are the truth ---------------------------------
@@ -3395,9 +4270,12 @@ def iter_messages(
             if not may_hold(next(read_blocks(store, archive, start)), number):
                 continue
         for at, line, size in iter_lines(store, archive, start, end - start):
-            record = parse_record(line, size) if at not in repeats else None
-            message = parse_message(record, session.about) if record else None
-            if is_shown(message, session.uses_items):
+            record = parse_record(line, size, session.about)
+            messages = parse_messages(record, session.about) if record else []
+            for index, message in enumerate(messages):
+                is_repeat = number_part(at, index) in repeats
+                if is_repeat or not is_shown(message, session.uses_items):
+                    continue
                 if number >= offset:
                     is_cut = message.ordinal >= cut
                     span = bisect.bisect(starts_back, number) - 1
@@ -5601,11 +6479,11 @@ def _iter_passages(
         shown must not count, and a block in which something is masked is parsed: the
         time would tell what is hidden there."""
         scan.reach(place, max(number, first))
-        shown = b"" if may_hold is None else join_shown(block)
+        shown = b"" if may_hold is None else join_shown(block, about)
         return may_hold is None or is_masked_by(mask, shown) or may_hold(shown)
 
     title = mask(title_of(store, archive)) or archive.name
-    start = archive.session.start
+    start, about = archive.session.start, archive.session.about
     try:
         for number, message in iter_messages(store, archive, first, look):
             scan.reach(place, number)
@@ -8721,16 +9599,8 @@ def _is_answer(body: bytes, request_id: object) -> bool:
 CLIENT_HOME = "~/.memory-sync"
 UPLOADS_AT_ONCE = 4
 STATE_SAVE_S = 2.0
-# A transcript that changed in its middle waits for its session's end, for every change
-# makes a revision; a tool that does not tell of the end is waited for in minutes.
-DIVERGED_WAIT_S = {"claude-code": 86_400, "codex": 600}
-HEAD_BYTES = MIB  # where a transcript names its working directory
 CLEANUP_DAYS = 30  # Claude Code's default cleanupPeriodDays
 _CWD = re.compile(rb'"cwd"\s*:\s*("(?:[^"\\]|\\.)*")')
-_UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4,12}){4}"
-# A rewind goes on in a second file of the thread; what is old may be compressed.
-_CODEX_NAME = re.compile(rf"rollout-.*?({_UUID}(?:_{_UUID})?)\.jsonl(?:\.zst)?")
-CLIENT_VARIABLES = ("CLAUDE_CONFIG_DIR", "CODEX_HOME")  # kept by `install`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -8763,18 +9633,26 @@ Identity = collections.namedtuple("Identity", "machine tool project git_remote")
 
 @dataclasses.dataclass(frozen=True)
 class Transcript:
-    """Name one transcript on this machine."""
+    """Name one transcript on this machine; of a database, one conversation."""
 
     path: str
-    tool: str
+    agent: Agent
     session_id: str
     size: int
     mtime_ns: int
+    cwd: str = ""  # as its store says
+    title: str = ""
+    row: str = ""  # its id in a database
 
     @property
     def key(self) -> str:
         """Return what names the session wherever its file is moved."""
-        return f"{self.tool}/{self.session_id}"
+        return f"{self.agent.tool}/{self.session_id}"
+
+    @property
+    def place(self) -> str:
+        """Return what names it on this machine."""
+        return f"{self.path}#{self.row}" if self.row else self.path
 
     @property
     def thread(self) -> str:
@@ -8791,7 +9669,7 @@ class Transcript:
         diverged_at = known.get("diverged_at", 0)
         if not isinstance(diverged_at, (int, float)):
             return 0
-        due = diverged_at + DIVERGED_WAIT_S[self.tool]
+        due = diverged_at + self.agent.wait_s
         return due if diverged_at <= now_s < due else 0
 
 
@@ -8842,13 +9720,13 @@ def client_home(environment: dict) -> str:
 
 
 def client_environment() -> dict[str, str]:
-    """Return the variables, unset CLIENT_VARIABLES as the installation saw them."""
+    """Return the variables, unset AGENT_VARIABLES as the installation saw them."""
     config = {}
     with contextlib.suppress(BadRequest):  # told by load_client
         config = read_client_json(os.path.join(client_home(os.environ), "config.json"))
     kept = config.get("environment")
     kept = kept if isinstance(kept, dict) else {}
-    texts = {n: kept[n] for n in CLIENT_VARIABLES if isinstance(kept.get(n), str)}
+    texts = {n: kept[n] for n in AGENT_VARIABLES if isinstance(kept.get(n), str)}
     return {**texts, **{n: v for n, v in os.environ.items() if v or n not in texts}}
 
 
@@ -8896,16 +9774,6 @@ def read_client_json(path: str) -> dict:
 # What is there: transcripts and notes.
 
 
-def claude_folder(environment: dict) -> str:
-    """Return the folder of Claude Code's files."""
-    return os.path.expanduser(environment.get("CLAUDE_CONFIG_DIR") or "~/.claude")
-
-
-def codex_folder(environment: dict) -> str:
-    """Return the folder of Codex's files."""
-    return os.path.expanduser(environment.get("CODEX_HOME") or "~/.codex")
-
-
 def scan_folder(folder: str, problems: list[str] | None = None) -> list[os.DirEntry]:
     """Return what is in a folder, sorted; say so when it cannot be read."""
     try:
@@ -8922,13 +9790,14 @@ def scan_folder(folder: str, problems: list[str] | None = None) -> list[os.DirEn
 def scan_files(
     folder: str, problems: list[str], seen: set | None = None
 ) -> Iterator[os.DirEntry]:
-    """Yield every file below a tool's folder; links are followed, no folder twice."""
-    seen = set() if seen is None else seen
+    """Yield every file below a tool's folder; links are followed, in each project no
+    folder twice: a link to another project would take that one's names away."""
+    above = {*(seen or ())}
     with contextlib.suppress(OSError):  # scan_folder says why
         found = os.stat(folder)
-        if (found.st_dev, found.st_ino) in seen:
+        if (found.st_dev, found.st_ino) in above:
             return
-        seen.add((found.st_dev, found.st_ino))
+        (above if seen is None else seen).add((found.st_dev, found.st_ino))
     for entry in scan_folder(folder, problems):
         try:
             is_folder, is_file = entry.is_dir(), entry.is_file()
@@ -8936,7 +9805,8 @@ def scan_files(
             problems.append(f"{entry.path}: {e.strerror}; it is not uploaded.")
             continue
         if is_folder:
-            yield from scan_files(entry.path, problems, seen)
+            inner = {*above} if seen is None else seen
+            yield from scan_files(entry.path, problems, inner)
         elif is_file:
             yield entry
         elif entry.is_symlink() and ".jsonl" not in entry.name:
@@ -8946,152 +9816,95 @@ def scan_files(
 def list_transcripts(
     environment: dict, report: Report, state: SyncState
 ) -> list[Transcript]:
-    """Return every transcript of Claude Code and Codex on this machine."""
-    found, seen, files = [], set(), set()
-    folder = os.path.join(claude_folder(environment), "projects")
-    for project in scan_folder(folder, report.problems):
-        # Each by itself: a link to another one would take its names away.
-        for entry in scan_files(project.path, report.problems):
-            if name := parse_claude_path(os.path.relpath(entry.path, project.path)):
-                found.append((entry, "claude-code", name))
-    for folder in ("sessions", "archived_sessions"):
-        folder = os.path.join(codex_folder(environment), folder)
-        for entry in scan_files(folder, report.problems, seen):
-            if match := _CODEX_NAME.fullmatch(entry.name):
-                found.append((entry, "codex", match[1]))
-    named = []
-    for entry, tool_name, name in found:
-        try:
-            info = entry.stat()
-            stamp = info.st_size, info.st_mtime_ns
-            place = name, os.path.realpath(entry.path)
-            if place in files:  # by another link
+    """Return every transcript of every agent on this machine."""
+    found: list[Transcript] = []
+    for agent in AGENTS:
+        rows: list[Transcript] = []
+        home, files = agent.folder(environment), set()
+        for name in agent.folders if home else ():
+            if agent.listing:
+                rows += _list_databases(agent, home, name, report)
                 continue
-            files.add(place)
-            row = Transcript(entry.path, tool_name, name, *stamp)
-            row = name_rollout(row, state, report) if tool_name == "codex" else row
-            named += [row] if row else []
-        except FileNotFoundError:
-            pass  # removed since
+            folder = os.path.join(home, name)
+            for entry in scan_files(folder, report.problems):
+                relative = os.path.relpath(entry.path, folder).replace(os.sep, "/")
+                if match := re.fullmatch(agent.file, relative):
+                    row = _look_at(agent, entry, match, files, state, report)
+                    rows += [row] if row else []
+        titles = agent.titles(home) if agent.titles and rows else {}
+        for row in rows:
+            title = titles.get(row.thread)
+            found.append(dataclasses.replace(row, title=title) if title else row)
+    return found
+
+
+def _list_databases(
+    agent: Agent, home: str, pattern: str, report: Report
+) -> Iterator[Transcript]:
+    """Yield the conversations in an agent's databases."""
+    for entry in scan_folder(home, report.problems):
+        if not fnmatch.fnmatch(entry.name, pattern):
+            continue
+        try:
+            for row in agent.listing(entry.path):
+                name = row.session_id
+                name = f"{row.parent}.{name}" if row.parent else name
+                about = row.cwd, one_line(row.title)[:MAX_NAME_CHARS], row.session_id
+                seen = row.size, row.changed
+                yield Transcript(entry.path, agent, name, *seen, *about)
         except (OSError, BadRequest) as e:
-            text = e.strerror if isinstance(e, OSError) else e
-            report.problems.append(f"{entry.path}: {text}; it is not uploaded.")
-    return named
+            report.problems.append(f"{entry.path}: {e}; nothing of it is uploaded.")
 
 
-def name_rollout(
-    transcript: Transcript, state: SyncState, report: Report
+def _look_at(
+    agent: Agent,
+    entry: os.DirEntry,
+    match: re.Match,
+    files: set,
+    state: SyncState,
+    report: Report,
 ) -> Transcript | None:
-    """Return a Codex rollout under its session's name, a sub-agent's <parent>.<name>;
-    None for a compressed one beside the plain one, or one that cannot be read here."""
-    path, name = transcript.path, transcript.session_id
-    if path.endswith(".zst"):
+    """Return a file as a transcript under its session's name, None for another link to
+    one, for a compressed one beside the plain one, or one that cannot be read here."""
+    path, parts = entry.path, match.groupdict()
+    name = parts.get("id") or f"{parts.get('parent')}.{parts.get('child')}"
+    try:
+        info = entry.stat()
+        place = name, os.path.realpath(path)
+        if place in files:
+            return None
+        files.add(place)
+        row = Transcript(path, agent, name, info.st_size, info.st_mtime_ns)
         plain = path.removesuffix(".zst")
         known = state.get("files", plain)
-        if known and known[1] == transcript.mtime_ns:  # Codex keeps the time
-            return Transcript(plain, transcript.tool, name, *known[:2])
-        if os.path.exists(plain):
+        if path != plain and known and known[1] == row.mtime_ns:  # Codex keeps the time
+            return dataclasses.replace(row, path=plain, size=known[0])
+        if path != plain and os.path.exists(plain):
             return None
-    known = state.get("files", path)
-    if known and len(known) == 3:
-        return dataclasses.replace(transcript, session_id=known[2])
-    if path.endswith(".zst") and not find_unpacker():
-        report.compressed += 1
+        known = state.get("files", path)
+        if known and len(known) == 3:
+            return dataclasses.replace(row, session_id=known[2])
+        if path != plain and not find_unpacker():
+            report.compressed += 1
+            return None
+        # One that was archived under its own name before stays there.
+        if agent.name_by and not (parts.get("id") and state.get("sessions", row.key)):
+            row = dataclasses.replace(row, session_id=agent.name_by(path, match))
+        return row
+    except FileNotFoundError:
+        return None  # removed since
+    except (OSError, BadRequest) as e:
+        text = e.strerror if isinstance(e, OSError) else e
+        report.problems.append(f"{path}: {text}; it is not uploaded.")
         return None
-    parent = read_rollout_head(path).get("parent_thread_id")
-    # One that was archived under its own name before stays there.
-    is_new = not state.get("sessions", transcript.key)
-    if isinstance(parent, str) and re.fullmatch(_UUID, parent) and is_new:
-        return dataclasses.replace(transcript, session_id=f"{parent}.{name}")
-    return transcript
-
-
-@functools.cache
-def find_unpacker() -> Callable | None:
-    """Return what opens a zstd file, Python's module (3.14) or the program, or None."""
-    with contextlib.suppress(ImportError):
-        from compression import zstd
-
-        return functools.partial(_open_zstd, zstd)
-    program = shutil.which("zstd")
-    return program and functools.partial(_open_by_program, program)
-
-
-@contextlib.contextmanager
-def _open_zstd(zstd: object, path: str) -> Iterator[io.BufferedReader]:
-    """Give what Python's module unpacks of a file; raise BadRequest when it cannot."""
-    with zstd.open(path) as file:
-        try:
-            yield file
-        except (EOFError, zstd.ZstdError) as e:
-            raise BadRequest(f"zstd cannot unpack it ({e})") from e
-
-
-@contextlib.contextmanager
-def _open_by_program(program: str, path: str) -> Iterator[io.BufferedReader]:
-    """Give what the program zstd unpacks of a file; raise BadRequest when it cannot."""
-    command = [program, "-dcq", "--", path]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, **pipes) as process:
-        yield process.stdout
-        is_read = not process.stdout.read(1)
-        process.stdout.close()
-        said = process.stderr.read().decode("utf-8", "replace")
-    if process.returncode and is_read:
-        raise BadRequest(one_line(said) or "zstd cannot unpack it")
-
-
-@contextlib.contextmanager
-def open_transcript(path: str) -> Iterator[io.BufferedReader]:
-    """Give a transcript's bytes, unpacked; raise OSError, BadRequest."""
-    opener = find_unpacker() if path.endswith(".zst") else None
-    with opener(path) if opener else open(path, "rb") as file:
-        yield file
-
-
-def read_rollout_head(path: str) -> dict:
-    """Return what a rollout's first line says of its thread, empty for no such line."""
-    with open_transcript(path) as file:
-        line = file.readline(HEAD_BYTES)
-    with contextlib.suppress(ValueError, AttributeError):
-        record = json.loads(line.decode("utf-8", "replace"))
-        payload = record.get("payload")
-        if record.get("type") == "session_meta" and isinstance(payload, dict):
-            return payload
-    return {}
 
 
 def read_told_remote(transcript: Transcript) -> str:
     """Return the git remote that a transcript says its session ran in."""
-    if transcript.tool != "codex":
+    if transcript.agent.tool != "codex":
         return ""
-    git = read_rollout_head(transcript.path).get("git")
-    remote = git.get("repository_url") if isinstance(git, dict) else ""
+    remote = dig(read_head(transcript.path), "payload.git.repository_url")
     return remote if isinstance(remote, str) else ""
-
-
-def read_codex_titles(environment: dict) -> dict[str, str]:
-    """Return the titles of Codex' threads; of several in its index the last counts."""
-    titles = {}
-    path = os.path.join(codex_folder(environment), "session_index.jsonl")
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        for line in file:
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                row = json.loads(line.decode("utf-8", "replace"))
-                if isinstance(row["thread_name"], str):
-                    titles[row["id"]] = one_line(row["thread_name"])[:MAX_NAME_CHARS]
-    return titles
-
-
-def parse_claude_path(relative: str) -> str:
-    """Return a transcript's session_id (a sub-agent's: <parent>.<stem>), else ""."""
-    parts = relative.replace(os.sep, "/").split("/")
-    stem, dot, kind = parts[-1].rpartition(".")
-    if kind != "jsonl" or not stem:
-        return ""
-    if len(parts) == 1:
-        return stem
-    return f"{parts[0]}.{stem}" if len(parts) > 2 and parts[1] == "subagents" else ""
 
 
 def read_cwd(path: str) -> str:
@@ -9123,7 +9936,7 @@ def find_repository(cwd: str) -> tuple[str, str]:
         mark = os.path.join(here, ".git")
         if os.path.isdir(mark):
             return here, os.path.join(mark, "config")
-        if target := _read_line(mark).removeprefix("gitdir:").strip():
+        if target := read_line(mark).removeprefix("gitdir:").strip():
             return _follow_gitdir(here, os.path.normpath(os.path.join(here, target)))
         is_bare = os.path.isfile(os.path.join(here, "HEAD"))
         if is_bare and os.path.isdir(os.path.join(here, "objects")):
@@ -9138,7 +9951,7 @@ def _follow_gitdir(here: str, target: str) -> tuple[str, str]:
     """Return folder and config of what a `.git` file leads to: a worktree's names the
     repository in `commondir` (gitrepository-layout); one that was pruned is gone,
     and its path tells; a submodule's or a separate git folder is one of its own."""
-    common = _read_line(os.path.join(target, "commondir"))
+    common = read_line(os.path.join(target, "commondir"))
     repository, mark, _ = target.rpartition(os.path.join(os.sep + "worktrees", ""))
     if common:
         repository = os.path.normpath(os.path.join(target, common))
@@ -9151,14 +9964,6 @@ def _name_repository(folder: str) -> str:
     """Return the folder that names a repository: shop for shop/.git and shop/.bare."""
     parent, name = os.path.split(folder)
     return parent if name.startswith(".") else folder
-
-
-def _read_line(path: str) -> str:
-    """Return a small file's text without white space around it, empty without one."""
-    # ValueError: a NUL, or a lone surrogate, in a path that a file named
-    with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
-        return os.fsdecode(file.read(4 * KIB)).strip()
-    return ""
 
 
 def read_git_remote(path: str) -> str:
@@ -9343,16 +10148,15 @@ class SyncState:
 
 
 def plan_transcripts(
-    found: list[Transcript], state: SyncState, ended: set, titles: dict, now_s: float
+    found: list[Transcript], state: SyncState, ended: set, now_s: float
 ) -> tuple[list[Transcript], list[Transcript]]:
     """Return the transcripts to send, the oldest first, and those that have to wait."""
     todo, waiting = [], []
     for transcript in found:
         known = state.get("sessions", transcript.key)
-        title = titles.get(transcript.thread, "")
-        seen = list(state.get("files", transcript.path))
+        seen = list(state.get("files", transcript.place))
         if seen[:2] == transcript.seen[:2]:
-            if title and known.get("title", "") != title:
+            if transcript.title and known.get("title", "") != transcript.title:
                 todo.append(transcript)
         elif transcript.session_id in ended or not transcript.due_s(known, now_s):
             todo.append(transcript)
@@ -9448,6 +10252,22 @@ def unpack_transcript(transcript: Transcript, folder: str) -> Transcript:
     with open_transcript(transcript.path) as file, open(path, "wb") as out:
         while data := file.read(MIB):
             out.write(data)
+    return dataclasses.replace(transcript, path=path, size=os.path.getsize(path))
+
+
+def export_transcript(transcript: Transcript, folder: str) -> Transcript:
+    """Return a file with a line for each finished record of a conversation; the first
+    names the agent. Raise OSError, BadRequest, also for what no version writes."""
+    path, agent = os.path.join(folder, "export.jsonl"), transcript.agent
+    head: dict = {"export": agent.tool}
+    try:
+        with open(path, "wb") as out:
+            for record in agent.export(transcript.path, transcript.row):
+                out.write(encode_json({**head, **record}) + b"\n")
+                head = {}
+    except (AttributeError, TypeError, LookupError, ValueError) as e:
+        text = f"its records are not those of {agent.name} {agent.tried} ({e!r})"
+        raise BadRequest(text) from e
     return dataclasses.replace(transcript, path=path, size=os.path.getsize(path))
 
 
@@ -9569,7 +10389,7 @@ def list_memory_notes(
     """Yield the notes that Claude Code keeps by itself, a folder for each git root."""
     known = sync.state.about.setdefault("folders", {})
     problems = sync.report.problems
-    for project in scan_folder(os.path.join(claude_folder(environment), "projects")):
+    for project in scan_folder(os.path.join(CLAUDE.folder(environment), "projects")):
         folder = os.path.join(project.path, "memory")
         if not any(e.name.endswith(".md") for e in scan_folder(folder, problems)):
             continue
@@ -9622,8 +10442,8 @@ def run_sync(
     state, report = sync.state, sync.report
     manifests = load_manifests(sync.client.home)
     found = list_transcripts(environment, report, state)
-    titles, now_s = read_codex_titles(environment), utc_now().timestamp()
-    todo, waiting = plan_transcripts(found, state, ended, titles, now_s)
+    now_s = utc_now().timestamp()
+    todo, waiting = plan_transcripts(found, state, ended, now_s)
     for transcript in waiting:
         sync.wait_for(transcript)
     if report.compressed:
@@ -9638,8 +10458,8 @@ def run_sync(
     changed = [n for n in notes if state.get("notes", n.key).get("stat") != n.seen]
     tasks: list[tuple] = [(upload_note, note) for note in changed]
     for transcript in todo:
-        more = titles.get(transcript.thread, ""), transcript.session_id in ended
-        tasks.append((_sync_transcript, transcript, manifests, *more))
+        has_ended = transcript.session_id in ended
+        tasks.append((_sync_transcript, transcript, manifests, has_ended))
     with concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         done = [pool.submit(_run_task, sync, *task) for task in tasks]
         for number, future in enumerate(done, 1):
@@ -9654,19 +10474,23 @@ def run_sync(
 
 
 def _sync_transcript(
-    sync: Sync, transcript: Transcript, manifests: list, title: str, has_ended: bool
+    sync: Sync, transcript: Transcript, manifests: list, has_ended: bool
 ) -> None:
     """Upload a transcript, or a plain or masked copy, to its directory's workspace."""
-    known = sync.state.get("sessions", transcript.key)
+    known, agent = sync.state.get("sessions", transcript.key), transcript.agent
+    seen = list(sync.state.get("files", transcript.place))
+    is_same = known.get("sha256") and seen[:2] == transcript.seen[:2]
+    cwd, title = transcript.cwd, transcript.title
+    if agent.describe and not is_same:
+        cwd, title = agent.describe(transcript.path)
+        title = one_line(title)[:MAX_NAME_CHARS]
     if len(known.get("identity", ())) == len(Identity._fields):
         identity = Identity(*known["identity"])
     else:
-        cwd = read_cwd(transcript.path) or os.path.dirname(transcript.path)
+        cwd = cwd or read_cwd(transcript.path) or os.path.dirname(transcript.path)
         told = read_told_remote(transcript)
-        identity = choose_identity(sync.client, manifests, transcript.tool, cwd, told)
-    seen = list(sync.state.get("files", transcript.path))
-    if known.get("sha256") and seen[:2] == transcript.seen[:2]:
-        # Only its title is new; what was compressed since is not at its path.
+        identity = choose_identity(sync.client, manifests, agent.tool, cwd, told)
+    if is_same:  # Only its title is new; what was compressed since is not at its path.
         named = {"session_id": transcript.session_id, "title": title}
         sync.call_signed(identity, "upload_session", **named, sha256=known["sha256"])
         sync.state.put("sessions", transcript.key, {**known, "title": title})
@@ -9674,14 +10498,21 @@ def _sync_transcript(
     may_differ = has_ended or "diverged_at" in known  # then it was planned when due
     with contextlib.ExitStack() as stack:
         copy, is_packed = transcript, transcript.path.endswith(".zst")
-        if is_packed or sync.client.options.get("redact"):
+        if is_packed or agent.export or sync.client.options.get("redact"):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
         if is_packed:
             copy = unpack_transcript(copy, folder)
+        if agent.export:
+            copy = export_transcript(copy, folder)
         if sync.client.options.get("redact"):
             copy = mask_transcript(copy, folder, sync.report)
         if upload_transcript(sync, copy, identity, title, may_differ):
-            sync.state.put("files", transcript.path, transcript.seen)
+            sync.state.put("files", transcript.place, transcript.seen)
+            row = {
+                "time": format_time(utc_now()),
+                "by": "hook" if has_ended else "sync",
+            }
+            sync.state.about.setdefault("agents", {})[agent.tool] = row
         else:
             sync.wait_for(transcript)
 
@@ -9701,7 +10532,7 @@ def _run_task(
     except FileNotFoundError:
         pass  # removed since the listing; what was uploaded stays
     except (FedmemError, OSError) as e:
-        sync.fail(item.path, e)
+        sync.fail(getattr(item, "place", item.path), e)
 
 
 # What was acknowledged is still there?
@@ -10052,7 +10883,7 @@ def make_client_headers(client: Client, tool_name: str) -> dict[str, str]:
 def plan_claude_hooks(client: Client, environment: dict, remove: bool) -> Change:
     """Return the change to Claude Code's settings: the hooks, each with a timeout, for
     without one SessionEnd is ended after 1.5 s (measured)."""
-    path = os.path.join(claude_folder(environment), "settings.json")
+    path = os.path.join(CLAUDE.folder(environment), "settings.json")
 
     def edit(value: dict) -> None:
         """Put the hooks in, or take them out; those of others stay."""
@@ -10114,7 +10945,7 @@ def _quote(*words: str) -> str:
 
 def plan_codex(client: Client, environment: dict, remove: bool) -> Change:
     """Return the change to Codex' config.toml: a marked block; raise BadRequest."""
-    path = os.path.join(codex_folder(environment), "config.toml")
+    path = os.path.join(CODEX.folder(environment), "config.toml")
     before = read_text(path)
     text = before or ""
     if TOML_BEGIN in text or TOML_END in text:
@@ -11525,11 +12356,12 @@ def _print_cleanup(environment: dict, state: SyncState) -> None:
     """Say how many transcripts Claude Code's clean-up would soon have deleted."""
     soon = time.time_ns() - (CLEANUP_DAYS - 7) * 86_400 * 10**9
     found = list_transcripts(environment, Report(), state)
-    if old := [t for t in found if t.tool == "claude-code" and t.mtime_ns < soon]:
+    own = (t for t in found if t.agent.tool == "claude-code")
+    if old := [t for t in own if t.mtime_ns < soon]:
         print(
             f"{plural(len(old), 'session')} would soon have been deleted by Claude "
             f"Code's clean-up after {CLEANUP_DAYS} days. To keep them here longer too, "
-            f'set "cleanupPeriodDays" in {claude_folder(environment)}/settings.json.'
+            f'set "cleanupPeriodDays" in {CLAUDE.folder(environment)}/settings.json.'
         )
 
 
@@ -11688,7 +12520,7 @@ def cmd_init_manifest(args: argparse.Namespace) -> int:
     sync = Sync(client, client.remote(), SyncState(client.path("state.json")))
     own = sync.register(identity)
     slug = make_claude_slug(find_repository(cwd)[0] or cwd)
-    folder = claude_folder(client_environment())
+    folder = CLAUDE.folder(client_environment())
     memory = os.path.join(folder, "projects", slug, "memory")
     row = {"local": memory, "upload_prefix": "auto/", "glob": "*.md"}
     folders = [row] if args.tool == "claude-code" else []
@@ -11801,7 +12633,7 @@ def plan_config(home: str, environment: dict, args: argparse.Namespace) -> dict:
     machine = args.machine or known.get("machine") or socket.gethostname()
     given = {"url": args.url, "machine": machine, "pin": args.pin}
     given |= {"ca": os.path.abspath(args.ca)} if args.ca else {}
-    seen = {n: environment[n] for n in CLIENT_VARIABLES if environment.get(n)}
+    seen = {n: environment[n] for n in AGENT_VARIABLES if environment.get(n)}
     places = {n: os.path.abspath(os.path.expanduser(v)) for n, v in seen.items()}
     known.pop("environment", None)  # what is there now counts
     given["environment"] = places

@@ -1413,10 +1413,19 @@ def read_all(raw: bytes) -> list[fedmem.Message]:
     for number, line in enumerate(raw.splitlines(keepends=True)):
         buffer = fedmem.LineBuffer()
         buffer.add(line)
-        record = fedmem.parse_record(*buffer.take())
-        if record and number not in session.repeats:
-            messages.append(fedmem.parse_message(record, session.about))
+        record = fedmem.parse_record(*buffer.take(), session.about)
+        found = fedmem.parse_messages(record, session.about) if record else []
+        for index, message in enumerate(found):
+            if fedmem.number_part(number, index) not in session.repeats:
+                messages.append(message)
     return [m for m in messages if fedmem.is_shown(m, session.uses_items)]
+
+
+def parse_one(record: dict) -> fedmem.Message | None:
+    """Return the only message of a record of no known format."""
+    found = fedmem.parse_messages(record, {})
+    assert len(found) <= 1, found
+    return found[0] if found else None
 
 
 def user(text: object, **more: object) -> dict:
@@ -1541,7 +1550,7 @@ class TranscriptsTest(unittest.TestCase):
             {"type": "compacted", "payload": {"message": {"a": "x\u200by"}}},
             {"type": "event_msg", "payload": {"type": "user_message", "message": [1]}},
         ):
-            self.assertIsNone(fedmem.parse_message(line, {}))
+            self.assertIsNone(parse_one(line))
 
     def test_a_claude_transcript_shows_the_conversation_and_nothing_injected(
         self,
@@ -1958,7 +1967,7 @@ class TranscriptsTest(unittest.TestCase):
             whole.add(line)
             expected = whole.take()
             self.assertTrue(fedmem.LARGE_BODY_BYTES < len(line) == expected[1])
-            shown = fedmem.parse_message(fedmem.parse_record(*expected), {}).text
+            shown = parse_one(fedmem.parse_record(*expected, {})).text
             plain = json.loads(line)["message"]["content"].replace(picture, "")
             self.assertNotIn("AAAA", shown)
             if space:
@@ -1968,10 +1977,10 @@ class TranscriptsTest(unittest.TestCase):
                 pieces = fedmem.LineBuffer()
                 for start, end in zip([0, *cuts], [*cuts, len(line)], strict=True):
                     pieces.add(line[start:end])
-                record = fedmem.parse_record(*pieces.take())
+                record = fedmem.parse_record(*pieces.take(), {})
                 self.assertIsNotNone(record, cuts)
                 if space:  # the ends of a picture that was cut may be there
-                    found = fedmem.parse_message(record, {}).text.replace("A", "")
+                    found = parse_one(record).text.replace("A", "")
                     self.assertEqual(found.split(), shown.split(), cuts)
 
     def test_a_title_is_what_was_asked_and_no_bare_command(self) -> None:
@@ -3898,7 +3907,7 @@ class SearchTest(IndexCase):
             for i, text in enumerate(texts):
                 record = json.loads(claude_line("user", f"{name} {text}", i))
                 lines += [json.dumps(record, ensure_ascii=n != 1).encode(), blob]
-                message = fedmem.parse_message(record, {})
+                message = parse_one(record)
                 rendered[name, i] = fedmem.mask_secrets(message.text)
             lines[40] = lines[40].replace(b"value", b"v\\u0061lue")
             self.upload(name, b"\n".join(lines))
@@ -6760,17 +6769,16 @@ class SyncPlanTest(unittest.TestCase):
     def test_session_ids_come_from_the_files_names(self) -> None:
         """A sub-agent's has its parent's before it; other files are no transcripts."""
         for path, expected in (
-            ("abc.jsonl", "abc"),
-            ("abc/subagents/agent-1.jsonl", "abc.agent-1"),
-            ("abc/subagents/deep/agent-2.jsonl", "abc.agent-2"),
-            ("abc/tool-results/x.txt", ""),
-            ("memory/MEMORY.md", ""),
-            ("abc/other/x.jsonl", ""),
+            ("p/abc.jsonl", {"id": "abc"}),
+            ("p/abc/subagents/agent-1.jsonl", {"parent": "abc", "child": "agent-1"}),
+            ("p/abc/subagents/deep/a2.jsonl", {"parent": "abc", "child": "a2"}),
+            ("p/abc/tool-results/x.txt", None),
+            ("p/memory/MEMORY.md", None),
+            ("p/abc/other/x.jsonl", None),
         ):
-            self.assertEqual(fedmem.parse_claude_path(path), expected, path)
-        name = "rollout-2026-11-22T05-57-51-01a201d5-13a3-7831-a1fc-65819fae5d21.jsonl"
-        match = fedmem._CODEX_NAME.fullmatch(name)
-        self.assertEqual(match[1], "01a201d5-13a3-7831-a1fc-65819fae5d21")
+            match = re.fullmatch(fedmem.CLAUDE.file, path)
+            found = match and {n: v for n, v in match.groupdict().items() if v}
+            self.assertEqual(found, expected, path)
 
     def test_codex_names_tell_thread_and_segment(self) -> None:
         """Also of compressed ones; what only looks like one is none."""
@@ -6788,10 +6796,10 @@ class SyncPlanTest(unittest.TestCase):
             (f"x-{thread}.jsonl", None),
             ("rollout-2026-11-27T21-06-05.jsonl", None),
         ):
-            match = fedmem._CODEX_NAME.fullmatch(name)
+            match = re.fullmatch(fedmem.CODEX.file, name)
             self.assertEqual(match and match[1], expected, name)
             if match:
-                row = fedmem.Transcript(name, "codex", match[1], 0, 0)
+                row = fedmem.Transcript(name, fedmem.CODEX, match[1], 0, 0)
                 self.assertEqual(row.thread.lower(), thread)
 
     def test_titles_of_codex_are_the_last_line_of_each_thread(self) -> None:
@@ -6811,11 +6819,10 @@ class SyncPlanTest(unittest.TestCase):
         ]
         lines = [r if isinstance(r, str) else json.dumps(r) for r in rows]
         with tempfile.TemporaryDirectory() as home:
-            env = {"CODEX_HOME": home}
-            self.assertEqual(fedmem.read_codex_titles(env), {})
+            self.assertEqual(fedmem.read_codex_titles(home), {})
             index = Path(home, "session_index.jsonl")
             index.write_bytes("\n".join(lines).encode() + b'\xff\xfe\n{"id": "cut')
-            found = fedmem.read_codex_titles(env)
+            found = fedmem.read_codex_titles(home)
         self.assertEqual(found[one], "été")
         self.assertNotIn(two, found)
         self.assertRegex(found[three], r"^two lines x+$")
@@ -7340,7 +7347,8 @@ class SyncTest(ClientCase):
         parent, child, before = THREADS[:3]
         about = {"parent_thread_id": parent, "thread_source": "subagent"}
         self.codex(before, "its task", **about)
-        with mock.patch("fedmem.name_rollout", lambda transcript, *more: transcript):
+        plain = dataclasses.replace(fedmem.CODEX, name_by=None)
+        with mock.patch("fedmem.AGENTS", (fedmem.CLAUDE, plain)):
             self.run_sync()
         files = {path: seen[:2] for path, seen in self.state()["files"].items()}
         self.save("state.json", {**self.state(), "files": files})
