@@ -28,7 +28,7 @@ The rooms, bottom-up; a room uses only names of the rooms above it:
     15 Web page        the memory in a browser, read-only
     16 Remote          the client's door to a server; the stdio bridge
     17 Sync            plan, then apply
-    18 Hooks           Claude Code calls, fedmem answers at once
+    18 Hooks           an agent calls, fedmem answers at once
     19 Setup           client configs, hooks, the schedule
     20 Operate         check, backup, restore, export, figures
     21 Commands        what each command does
@@ -2658,10 +2658,10 @@ def _export_rows(database: sqlite3.Connection, session_id: str) -> Iterator[dict
         yield {"session": dict(zip(names, row, strict=True))}
     sql = """SELECT message.id, message.data, message.time_created, part.id, part.data
         FROM message JOIN part ON part.message_id = message.id
-        WHERE message.session_id = ? ORDER BY message.time_created, message.id, part.id"""
-    for message_id, about, created, part_id, text in database.execute(
-        sql, (session_id,)
-    ):
+        WHERE message.session_id = ?
+        ORDER BY message.time_created, message.id, part.id"""
+    rows = database.execute(sql, (session_id,))
+    for message_id, about, created, part_id, text in rows:
         info, part = parse_json(about), parse_json(text)
         is_done = info.get("role") == "user" or dig(info, "time.completed")
         if is_done and _is_finished(part):
@@ -2692,7 +2692,7 @@ def read_codex_titles(folder: str) -> dict[str, str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Server:
+class McpEntry:
     """Say where an assistant's configuration has its MCP servers, and in which form."""
 
     place: str
@@ -2700,6 +2700,7 @@ class Server:
     url_key: str = "url"
     more: dict = dataclasses.field(default_factory=dict)
     inside: str = ""  # of the entry, where the server is described
+    form: str = "json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -2711,7 +2712,8 @@ class Hooks:
     events: dict[str, str]
     second: int = 1  # the unit of its timeouts
     form: str = "groups"  # Claude Code's, or the name of a file of our own: room 19
-    output: str = "hookSpecificOutput"  # how it is given context: key, or "" for text
+    output: str = "hookSpecificOutput"  # where it takes context from; "" for plain text
+    limits_s: dict[str, int] = dataclasses.field(default_factory=dict)  # of an event
 
 
 @dataclasses.dataclass(frozen=True)
@@ -2735,8 +2737,9 @@ class Agent:
     parse: Callable[[dict], object] | None = None
     marks: bytes = b""  # what a line that shows something holds; empty for any
     wait_s: int = 600  # until a changed transcript goes up without a session's end
-    server: Server | None = None
+    server: McpEntry | None = None
     hooks: Hooks | None = None
+    remark: str = ""  # what does not work, and why
 
     def folder(self, environment: dict) -> str:
         """Return the folder of its files, empty for one that has none."""
@@ -2774,7 +2777,7 @@ AGENTS = (
         parse=_parse_claude,
         marks=_SHOWN_TYPES,
         wait_s=86_400,  # every change makes a revision, and its hooks tell of the end
-        server=Server("~/.claude.json"),
+        server=McpEntry("~/.claude.json"),
         hooks=Hooks("settings.json", _CLAUDE_EVENTS),
     ),
     Agent(
@@ -2798,7 +2801,8 @@ AGENTS = (
         },
         parse=_parse_codex,
         marks=_SHOWN_TYPES,
-        hooks=Hooks("hooks.json", _CLAUDE_EVENTS),
+        hooks=Hooks("hooks.json", _CLAUDE_EVENTS, limits_s={"SessionEnd": 3}),
+        remark="its hooks are skipped until they are trusted: open `codex` once",
     ),
     Agent(
         "gemini-cli",
@@ -2813,7 +2817,7 @@ AGENTS = (
         signs=({"projectHash": None, "sessionId": None},),
         facts={"kind": "kind"},
         parse=_parse_gemini,
-        server=Server("~/.gemini/settings.json", url_key="httpUrl"),
+        server=McpEntry("~/.gemini/settings.json", url_key="httpUrl"),
         hooks=Hooks("settings.json", {**_START_END, "AfterAgent": "stop"}, second=1000),
     ),
     Agent(
@@ -2827,7 +2831,7 @@ AGENTS = (
         signs=({"type": None, "message.parts": None, "uuid": None},),
         facts={"version": "version"},
         parse=_parse_qwen,
-        server=Server("~/.qwen/settings.json", url_key="httpUrl"),
+        server=McpEntry("~/.qwen/settings.json", url_key="httpUrl"),
         # One-shot runs have no SessionEnd.
         hooks=Hooks("settings.json", _CLAUDE_EVENTS | {"Stop": "end"}, second=1000),
     ),
@@ -2844,8 +2848,13 @@ AGENTS = (
         parse=_parse_copilot,
         marks=rb'"type"\s*:\s*"(?:session\.(?:start|compaction_complete)|user\.message'
         rb'|assistant\.message|tool\.execution_complete)"',
-        server=Server("mcp-config.json", more={"tools": ["*"], "type": "http"}),
-        hooks=Hooks("hooks/fedmem.json", _CLAUDE_EVENTS, form="copilot", output="top"),
+        server=McpEntry("mcp-config.json", more={"tools": ["*"], "type": "http"}),
+        hooks=Hooks(
+            "hooks/fedmem.json",
+            _CLAUDE_EVENTS,
+            form="copilot",
+            output="additionalContext",
+        ),
     ),
     Agent(
         "pi",
@@ -2856,8 +2865,8 @@ AGENTS = (
         file=r"[^/]+/[\dTZ-]+_(?P<id>[^/]+)\.jsonl",
         signs=({"type": ("session",), "version": None, "id": None},),
         parse=_parse_pi,
-        server=Server("mcp.json", more={"exposure": "direct"}),
-        hooks=Hooks("extensions/fedmem.ts", _PLUGIN_EVENTS, form="pi", output=""),
+        server=McpEntry("mcp.json", more={"exposure": "direct"}),
+        hooks=Hooks("extensions/fedmem.js", _PLUGIN_EVENTS, form="pi", output=""),
     ),
     Agent(
         "droid",
@@ -2868,8 +2877,8 @@ AGENTS = (
         file=r"[^/]+/(?P<id>[^/]+)\.jsonl",
         signs=({"type": ("session_start",), "id": None},),
         parse=_parse_droid,
-        server=Server("mcp.json", more={"type": "http"}),
-        hooks=Hooks("settings.json", _CLAUDE_EVENTS, output=""),
+        server=McpEntry("mcp.json", more={"type": "http"}),
+        hooks=Hooks("settings.json", {**_START_END, "Stop": "stop"}, output=""),
     ),
     Agent(
         "letta",
@@ -2880,6 +2889,7 @@ AGENTS = (
         file=r"(?P<id>[^/]+)/messages\.jsonl",
         name_by=name_letta,
         parse=_parse_pi,
+        remark="its local backend only; MCP servers are set up in each agent, by hand",
     ),
     Agent(
         "opencode",
@@ -2889,9 +2899,12 @@ AGENTS = (
         folders=("opencode*.db",),
         signs=({"export": ("opencode",)},),
         **_OPENCODE,
-        server=Server("~/.config/opencode/opencode.json", "mcp", more=_REMOTE),
+        server=McpEntry("~/.config/opencode/opencode.json", "mcp", more=_REMOTE),
         hooks=Hooks(
-            "~/.config/opencode/plugin/fedmem.js", _PLUGIN_EVENTS, form="opencode"
+            "~/.config/opencode/plugin/fedmem.js",
+            _PLUGIN_EVENTS,
+            form="opencode",
+            output="",
         ),
     ),
     Agent(
@@ -2902,8 +2915,13 @@ AGENTS = (
         folders=("kilo*.db",),
         signs=({"export": ("kilo",)},),
         **_OPENCODE,
-        server=Server("~/.config/kilo/kilo.json", "mcp", more=_REMOTE),
-        hooks=Hooks("~/.config/kilo/plugin/fedmem.js", _PLUGIN_EVENTS, form="opencode"),
+        server=McpEntry("~/.config/kilo/kilo.json", "mcp", more=_REMOTE),
+        hooks=Hooks(
+            "~/.config/kilo/plugin/fedmem.js",
+            _PLUGIN_EVENTS,
+            form="opencode",
+            output="",
+        ),
     ),
     Agent(
         "cline",
@@ -2918,12 +2936,13 @@ AGENTS = (
         signs=({"export": ("cline",)},),
         facts={"version": "session.version", "parent": "session.parentThreadId"},
         parse=_parse_cline,
-        server=Server(
+        server=McpEntry(
             "data/settings/cline_mcp_settings.json",
             more={"type": "streamableHttp"},
             inside="transport",
         ),
-        hooks=Hooks("hooks/TaskComplete", {"TaskComplete": "end"}, form="script"),
+        hooks=Hooks("hooks/TaskComplete.sh", {"TaskComplete": "end"}, form="script"),
+        remark="no brief: its start hook cannot add context",
     ),
     Agent(
         "continue",
@@ -2936,8 +2955,17 @@ AGENTS = (
         export=export_continue,
         signs=({"export": ("continue",)},),
         parse=_parse_continue,
+        server=McpEntry("config.yaml", form="yaml"),
+        remark="no hooks, so no brief; it keeps no times but a session's beginning",
     ),
-    Agent("cursor", "Cursor", server=Server("~/.cursor/mcp.json")),
+    Agent("cursor", "Cursor", server=McpEntry("~/.cursor/mcp.json")),
+    Agent(
+        "amp",
+        "Amp",
+        home=("XDG_DATA_HOME", "~/.local/share", "amp"),
+        remark="its threads lie on its vendor's server",
+    ),
+    Agent("auggie", "Auggie", home=("", "~/.augment", ""), remark="it wants a login"),
 )
 FORMATS = {agent.tool: agent for agent in AGENTS}
 CLAUDE, CODEX = AGENTS[:2]
@@ -10584,11 +10612,10 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
     return len(sessions) + len(notes), lost
 
 
-# ---- 18. Hooks: Claude Code calls, fedmem answers at once -------------------
+# ---- 18. Hooks: an agent calls, fedmem answers at once ----------------------
 # A hook never fails and never waits: it writes a spool entry and starts a sync that
 # lives on by itself; at the start of a session it prints what the memory knows.
 
-SPOOL_EVENTS = ("SessionEnd", "PreCompact")
 STOP_SYNC_S = 300  # a Stop, after every answer, starts a sync at most this often
 SILENT_DAYS = 2  # a machine that has not synced for longer is told about
 BRIEF_CHARS = 6_000  # Claude Code shows up to 10,000; the task needs room too
@@ -10597,39 +10624,49 @@ HOOK_INPUT_BYTES = MIB
 MAX_CLOCK_OFF_S = 60
 
 
-def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None]) -> str:
+def handle_hook(
+    environment: dict,
+    data: bytes,
+    start_sync: Callable[[], None],
+    agent: Agent = CLAUDE,
+) -> str:
     """Do what a hook event asks and return what the hook prints; raise FedmemError."""
     event = parse_json(data)
     if not isinstance(event, dict):
         raise BadRequest("the hook's input is no JSON object")
     client = load_client(environment)
-    name = event.get("hook_event_name")
+    name = event.get("hook_event_name") or event.get("hookName")
     with contextlib.suppress(FedmemError):
         text = f"{format_time(utc_now())} {name}\n"
         write_private(client.path("hook"), text.encode())
-    if name == "SessionStart":
-        brief = wait_for_brief(client, str(event.get("cwd") or os.getcwd()))
-        given = {"hookEventName": name, "additionalContext": brief}
-        return format_json({"hookSpecificOutput": given}) if brief else ""
-    if name in SPOOL_EVENTS:
+    kind = agent.hooks.events.get(name)
+    if kind == "start":
+        brief = wait_for_brief(client, str(event.get("cwd") or os.getcwd()), agent.tool)
+        if not brief or not agent.hooks.output:
+            return brief
+        given = {"additionalContext": brief}
+        if agent.hooks.output == "hookSpecificOutput":
+            given = {agent.hooks.output: {"hookEventName": name, **given}}
+        return format_json(given)
+    if kind == "end":
         path = event.get("transcript_path")
         if isinstance(path, str) and not os.path.exists(path):
             return ""  # `claude mcp list` ends a session that it never began
         write_spool(client, event)
         start_sync()
-    elif name == "Stop" and seconds_since_sync(client) > STOP_SYNC_S:
+    elif kind == "stop" and seconds_since_sync(client) > STOP_SYNC_S:
         start_sync()
     return ""
 
 
-def wait_for_brief(client: Client, cwd: str) -> str:
+def wait_for_brief(client: Client, cwd: str, tool_name: str) -> str:
     """Return the brief, empty when it is late; raise what making it raised."""
     results: list[str | FedmemError] = []
 
     def work() -> None:
         """Make the brief in a thread that the end of the process ends."""
         try:
-            results.append(make_brief(client, cwd))
+            results.append(make_brief(client, cwd, tool_name))
         except FedmemError as e:
             results.append(e)
 
@@ -10644,8 +10681,8 @@ def wait_for_brief(client: Client, cwd: str) -> str:
 
 def write_spool(client: Client, event: dict) -> None:
     """Write down that a session ended or is about to be compacted."""
-    names = ("hook_event_name", "session_id", "transcript_path")
-    row = {name: event.get(name) for name in names}
+    root = dig(event, "session_id|sessionContext.rootSessionId")  # the latter Cline's
+    row = {"session_id": root, "transcript_path": event.get("transcript_path")}
     name = f"{format_stamp(utc_now())}-{secrets.token_hex(4)}.json"
     write_private(client.path("spool", name), encode_json(row))
 
@@ -10686,10 +10723,10 @@ def spawn_sync(environment: dict) -> None:
         subprocess.Popen(command, env={**environment}, **more)
 
 
-def make_brief(client: Client, cwd: str) -> str:
+def make_brief(client: Client, cwd: str, tool_name: str) -> str:
     """Return what an assistant should know at the start of a session, masked."""
     manifests = load_manifests(client.home)
-    identity = choose_identity(client, manifests, "claude-code", cwd)
+    identity = choose_identity(client, manifests, tool_name, cwd)
     _, _, project, git_remote = identity
     remote = Remote(client.address, client.mcp_token, BRIEF_TIMEOUT_S, attempts=1)
     rows = remote.call("list_workspaces", limit=MAX_LIMIT)["workspaces"]
@@ -10722,7 +10759,7 @@ def make_brief(client: Client, cwd: str) -> str:
     ):
         if text := "\n".join(lines):
             parts.append(f"## {title}\n{text}")
-    names = {"project": project, "machine": client.machine, "tool": "claude-code"}
+    names = {"project": project, "machine": client.machine, "tool": tool_name}
     given = {**names, "cwd": cwd, "git_remote": git_remote}
     call = ", ".join(f"{n}={format_json(v)}" for n, v in given.items() if v)
     parts.append(
@@ -10768,7 +10805,7 @@ def _silence_note(client: Client) -> list[str]:
 # changes nothing, and a file that cannot be edited safely is left alone.
 
 SERVER_NAME = "fedmem"
-HOOK_EVENTS = {"SessionStart": 10, "SessionEnd": 30, "PreCompact": 10, "Stop": 10}
+HOOK_TIMEOUTS_S = {"start": 10, "stop": 10, "end": 30}
 CRON_MARK = "# fedmem sync"
 TOML_BEGIN, TOML_END = "# >>> fedmem >>>", "# <<< fedmem <<<"
 SYNC_EVERY_MINUTES = 15
@@ -10789,6 +10826,80 @@ import fedmem
 sys.exit(fedmem.main())
 '''
 
+
+# A plugin of JavaScript, for agents without a table of hooks: a slow or failing memory
+# never holds the agent up.
+PLUGIN_HEAD = """\
+// Written by fedmem: gives the model the memory's brief, tells the memory of each turn.
+import { spawn } from "node:child_process"
+
+const [PROGRAM, ...ARGS] = %s
+
+// Resolves to what a start's hook printed within 3 s, else once the hook has its input.
+const hook = (event) => new Promise((resolve) => {
+  const start = event.hook_event_name === "SessionStart"
+  const stdio = ["pipe", start ? "pipe" : "ignore", "ignore"]
+  const child = spawn(PROGRAM, ARGS, { detached: true, stdio })
+  const done = (text) => {
+    clearTimeout(timer)
+    child.stdout?.destroy()
+    child.unref()
+    resolve(text)
+  }
+  const timer = setTimeout(done, 3000, "")
+  let text = ""
+  child.on("error", () => done(""))
+  child.stdin.on("error", () => done(""))
+  child.stdout?.setEncoding("utf8").on("data", (data) => { text += data })
+  child.on("close", (code) => done(code === 0 ? text.trim() : ""))
+  child.stdin.end(JSON.stringify(event), () => start || done(""))
+}).catch(() => "")
+"""
+PLUGINS = {
+    "opencode": """
+export const Fedmem = async ({ directory: cwd }) => {
+  const briefs = new Map()
+  let session_id
+  const tell = (hook_event_name) => hook({ hook_event_name, session_id, cwd })
+  return {
+    event: async ({ event: { type, properties } }) => {
+      const { info, sessionID } = properties ?? {}
+      if (type === "session.created" && info.parentID) briefs.set(info.id, "")
+      if (type !== "session.idle") return
+      session_id = sessionID
+      await tell("Stop")
+    },
+    "experimental.chat.system.transform": async ({ sessionID }, output) => {
+      const event = { hook_event_name: "SessionStart", session_id: sessionID, cwd }
+      if (!briefs.has(sessionID)) briefs.set(sessionID, hook(event))
+      const brief = await briefs.get(sessionID)
+      if (brief) output.system.push(brief)
+    },
+    dispose: async () => { if (session_id) await tell("SessionEnd") },
+  }
+}
+""",
+    "pi": """
+const tell = (hook_event_name, { sessionManager, cwd }) => {
+  const transcript_path = sessionManager.getSessionFile()
+  const session_id = sessionManager.getSessionId()
+  return hook({ hook_event_name, session_id, transcript_path, cwd })
+}
+
+export default function (pi) {
+  let given
+  pi.on("before_agent_start", async (event, context) => {
+    const id = context.sessionManager.getSessionId()
+    const entries = context.sessionManager.getEntries()
+    if (given === id || entries.some((entry) => entry.customType === "fedmem")) return
+    given = id
+    const content = await tell("SessionStart", context)
+    if (content) return { message: { customType: "fedmem", content, display: false } }
+  })
+  pi.on("session_shutdown", (event, context) => tell("SessionEnd", context))
+}
+""",
+}
 
 # One file's text before and after, None for no file, and what it is about.
 Change = collections.namedtuple("Change", "path before after about")
@@ -10814,7 +10925,10 @@ def apply_change(change: Change) -> None:
     backup = change.path + BACKUP_ENDING
     if change.before is not None and not os.path.exists(backup):
         write_private(backup, change.before.encode())
-    write_private(os.path.realpath(change.path), change.after.encode())
+    path = os.path.realpath(change.path)
+    write_private(path, change.after.encode())
+    if change.after.startswith("#!"):
+        os.chmod(path, 0o700)
 
 
 def edit_json(path: str, about: str, edit: Callable[[dict], None]) -> Change:
@@ -10851,14 +10965,6 @@ def plan_entry(path: str, about: str, key: str, entry: dict, remove: bool) -> Ch
     return edit_json(path, about, edit)
 
 
-def plan_claude_server(client: Client, environment: dict, remove: bool) -> Change:
-    """Return the change to Claude Code's user configuration: the MCP server."""
-    folder = environment.get("CLAUDE_CONFIG_DIR")
-    path = os.path.expanduser(os.path.join(folder or "~", ".claude.json"))
-    entry = describe_server(client, "claude-code")
-    return plan_entry(path, "Claude Code: MCP server", "mcpServers", entry, remove)
-
-
 def describe_bridge(client: Client, tool_name: str) -> dict:
     """Return how a client of MCP starts the bridge."""
     command, *arguments = client.command("stdio", "--tool", tool_name)
@@ -10880,16 +10986,31 @@ def make_client_headers(client: Client, tool_name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {client.mcp_token}", **names}
 
 
-def plan_claude_hooks(client: Client, environment: dict, remove: bool) -> Change:
-    """Return the change to Claude Code's settings: the hooks, each with a timeout, for
-    without one SessionEnd is ended after 1.5 s (measured)."""
-    path = os.path.join(CLAUDE.folder(environment), "settings.json")
+def hook_words(agent: Agent) -> tuple[str, ...]:
+    """Return the command that an agent's hooks call."""
+    return ("claude-hook",) if agent is CLAUDE else ("hook", agent.tool)
+
+
+def plan_hooks(
+    client: Client, environment: dict, agent: Agent, remove: bool
+) -> Change | None:
+    """Return the change to an agent's hooks, None without any. Each has a timeout, for
+    without one Claude Code ends SessionEnd after 1.5 s (measured)."""
+    if agent.hooks is None:
+        return None
+    path = place_of(agent, agent.hooks.place, environment)
+    about = f"{agent.name}: hooks"
+    if agent.hooks.form != "groups":
+        before, text = read_text(path), format_hooks(client, agent)
+        if before is not None and "fedmem" not in before:
+            raise BadRequest(f"{path} is not ours; it is left as it is.")
+        return Change(path, before, None if remove else text, about)
 
     def edit(value: dict) -> None:
         """Put the hooks in, or take them out; those of others stay."""
         hooks = value.setdefault("hooks", {})
-        for event, hook in make_hooks(client).items():
-            others, own = split_hooks(hooks.get(event, []), client)
+        for event, hook in make_hooks(client, agent).items():
+            others, own = split_hooks(hooks.get(event, []), client, agent)
             if remove or own != [hook]:
                 hooks[event] = others + ([] if remove else [{"hooks": [hook]}])
             if not hooks[event]:
@@ -10897,24 +11018,30 @@ def plan_claude_hooks(client: Client, environment: dict, remove: bool) -> Change
         if not hooks:
             del value["hooks"]
 
-    return edit_json(path, "Claude Code: hooks", edit)
+    return edit_json(path, about, edit)
 
 
-def make_hooks(client: Client) -> dict[str, dict]:
+def make_hooks(client: Client, agent: Agent) -> dict[str, dict]:
     """Return the hook of each event, with a timeout."""
-    command = _quote(*client.command("claude-hook"))
-    return {
-        event: {"type": "command", "command": command, "timeout": timeout_s}
-        for event, timeout_s in HOOK_EVENTS.items()
-    }
+    command, about = _quote(*client.command(*hook_words(agent))), agent.hooks
+    hooks = {}
+    for event, kind in about.events.items():
+        timeout_s = about.limits_s.get(event, HOOK_TIMEOUTS_S[kind])
+        hook = {"type": "command", "command": command}
+        hooks[event] = {**hook, "timeout": timeout_s * about.second}
+    return hooks
 
 
-def split_hooks(groups: list, client: Client) -> tuple[list, list]:
+def split_hooks(
+    groups: list, client: Client, agent: Agent = CLAUDE
+) -> tuple[list, list]:
     """Return an event's groups without this client's hooks, and those hooks."""
     if not isinstance(groups, list):
-        text = "settings.json has hooks in another form; it is left as it is."
+        name = os.path.basename(agent.hooks.place)
+        text = f"{name} has hooks in another form; it is left as it is."
         raise BadRequest(text)
-    launcher, others, own = client.path("bin", "memory_sync.py"), [], []
+    ending = [client.path("bin", "memory_sync.py"), *hook_words(agent)]
+    others, own = [], []
 
     def is_own(hook: object) -> bool:
         """Return whether a hook is one that `install` of this client wrote."""
@@ -10923,7 +11050,7 @@ def split_hooks(groups: list, client: Client) -> tuple[list, list]:
             if not isinstance(command, str):
                 return False
             words = shlex.split(command, posix=sys.platform != "win32")
-            return [w.strip('"') for w in words[-2:]] == [launcher, "claude-hook"]
+            return [w.strip('"') for w in words[-len(ending) :]] == ending
         return False
 
     for group in groups:
@@ -11024,35 +11151,21 @@ def format_codex(client: Client) -> str:
     return "\n".join([*lines, TOML_END]) + "\n"
 
 
-@dataclasses.dataclass(frozen=True)
-class App:
-    """Describe where another client keeps its servers, and in which form."""
-
-    name: str
-    tool: str
-    place: str
-    key: str = "mcpServers"  # above the entry
-    url_key: str = "url"
-    more: dict = dataclasses.field(default_factory=dict)
-
-
-HOSTED = {"type": "remote", "enabled": True, "oauth": False}
 WINDSURF = "~/.codeium/windsurf/mcp_config.json"
 CLINE = {"type": "streamableHttp", "disabled": False, "autoApprove": []}
-EDITED = (
-    App("Cursor", "cursor", "~/.cursor/mcp.json"),
-    App("Gemini CLI", "gemini-cli", "~/.gemini/settings.json", url_key="httpUrl"),
-    App("opencode", "opencode", "~/.config/opencode/opencode.json", "mcp", more=HOSTED),
-)
-BY_HAND = (
-    App("VS Code", "vscode", ".vscode/mcp.json", "servers", more={"type": "http"}),
-    App("Windsurf", "windsurf", WINDSURF, url_key="serverUrl"),
-    App("Zed", "zed", "settings.json", "context_servers"),
-    App("Cline", "cline", "MCP Servers > Configure", more=CLINE),
+BY_HAND = (  # name, tool, place
+    (
+        "VS Code",
+        "vscode",
+        McpEntry(".vscode/mcp.json", "servers", more={"type": "http"}),
+    ),
+    ("Windsurf", "windsurf", McpEntry(WINDSURF, url_key="serverUrl")),
+    ("Zed", "zed", McpEntry("settings.json", "context_servers")),
+    ("Cline in VS Code", "cline", McpEntry("MCP Servers > Configure", more=CLINE)),
 )
 STDIO_ONLY = (
-    App("Claude Desktop", "claude-desktop", "claude_desktop_config.json"),
-    App("Junie", "junie", "~/.junie/mcp/mcp.json"),
+    ("Claude Desktop", "claude-desktop", McpEntry("claude_desktop_config.json")),
+    ("Junie", "junie", McpEntry("~/.junie/mcp/mcp.json")),
 )
 CONTINUE = (
     "mcpServers:\n  - name: fedmem\n    type: streamable-http\n    url: %s\n"
@@ -11069,72 +11182,157 @@ YAML_CLIENTS = (
 )
 
 
-def make_entry(client: Client, app: App) -> dict:
-    """Return the entry for the server in the form of another client."""
-    server = describe_server(client, app.tool)
+def make_entry(client: Client, tool_name: str, form: McpEntry) -> dict:
+    """Return the entry for the server in the form of an agent."""
+    server = describe_server(client, tool_name)
     if "url" in server:
-        return {app.url_key: server["url"], **app.more, "headers": server["headers"]}
-    if app.key == "mcp":
+        entry = {form.url_key: server["url"], **form.more, "headers": server["headers"]}
+    elif form.key == "mcp":
         command = [server["command"], *server["args"]]
-        return {"type": "local", "command": command, "enabled": True}
-    return describe_bridge(client, app.tool)
+        entry = {"type": "local", "command": command, "enabled": True}
+    else:
+        kind = (
+            {"type": "stdio"} if "type" in form.more or tool_name == CLAUDE.tool else {}
+        )
+        entry = {**kind, **describe_bridge(client, tool_name)}
+    return {form.inside: entry} if form.inside else entry
 
 
-def plan_app(client: Client, app: App, remove: bool) -> Change | None:
-    """Return the change to another client's configuration, None when it is not here."""
-    path = os.path.expanduser(app.place)
-    if not os.path.isdir(os.path.dirname(path)):
+def place_of(agent: Agent, place: str, environment: dict) -> str:
+    """Return a path of an agent's set-up: below its folder, or below the user's, but
+    what lies right in the user's moves with the agent's folder."""
+    moved = environment.get(agent.home[0])
+    if place.startswith("~/") and not (moved and place.count("/") == 1):
+        return os.path.expanduser(place)
+    return os.path.join(agent.folder(environment), place.removeprefix("~/"))
+
+
+def is_here(agent: Agent, environment: dict) -> bool:
+    """Return whether an agent is on this machine, by its files."""
+    places = [agent.folder(environment)]
+    if agent.server and agent.server.place.startswith("~/"):
+        places.append(os.path.dirname(place_of(agent, agent.server.place, environment)))
+    return any(map(os.path.isdir, filter(None, places)))
+
+
+def plan_server(
+    client: Client, environment: dict, agent: Agent, remove: bool
+) -> Change | None:
+    """Return the change to an agent's MCP servers, None for one that has none."""
+    if agent is CODEX:
+        return plan_codex(client, environment, remove)
+    if agent.server is None:
         return None
-    return plan_entry(path, app.name, app.key, make_entry(client, app), remove)
+    path, about = place_of(agent, agent.server.place, environment), agent.name
+    about = f"{agent.name}: MCP server"
+    if agent.server.form == "yaml":
+        return plan_yaml(client, path, about, remove)
+    entry = make_entry(client, agent.tool, agent.server)
+    if agent is CLAUDE:
+        entry = describe_server(client, agent.tool)
+    return plan_entry(path, about, agent.server.key, entry, remove)
+
+
+def plan_yaml(client: Client, path: str, about: str, remove: bool) -> Change:
+    """Return the change to Continue's YAML: a marked item before the first of its
+    servers, or a list behind the file's end; raise BadRequest for other shapes."""
+    before = read_text(path)
+    text = re.sub(rf"(?s)[ \t]*{TOML_BEGIN}\n.*?{TOML_END}\n", "", before or "")
+    if remove:
+        text = re.sub(r"\nmcpServers:\n\Z", "\n", text) if text != before else text
+        return Change(path, before, text if before is not None else None, about)
+    if before is None:
+        raise BadRequest(f"{path} is not there yet; Continue makes it.")
+    if re.search(r"(?m)^[ \t]*(?:- )?name: *[\"']?fedmem[\"']? *$", text):
+        raise BadRequest(f"{path} has a server named fedmem that is not ours.")
+    found = re.search(r"(?m)^mcpServers:[ \t]*\n(?=([ \t]*)- )", text)
+    if not found and re.search(r"(?m)^[\"']?mcpServers|^[{\[]|^\.\.\.|^--- *\S", text):
+        raise BadRequest(
+            f"{path} writes mcpServers in another way; it is left as it is."
+        )
+    indent = found[1] if found else "  "
+    lines = [TOML_BEGIN, *format_yaml(client).splitlines()[1:], TOML_END]
+    block = "".join(f"{indent}{line.removeprefix('  ')}\n" for line in lines)
+    if found:
+        text = text[: found.end()] + block + text[found.end() :]
+    else:
+        text = text.rstrip("\n") + f"\nmcpServers:\n{block}"
+    return Change(path, before, text, about)
+
+
+def format_yaml(client: Client) -> str:
+    """Return Continue's entry."""
+    return format_yaml_entry(client, YAML_CLIENTS[0])
+
+
+def format_yaml_entry(client: Client, row: tuple) -> str:
+    """Return the entry of a client with YAML."""
+    _, tool_name, _, head, indent = row
+    url = urllib.parse.urlunsplit(parse_url(client.address.url))
+    lines = [head % json.dumps(url)]
+    for header, value in make_client_headers(client, tool_name).items():
+        lines.append(f"{' ' * indent}{header}: {json.dumps(value)}")
+    return "\n".join(lines)
 
 
 def plan_install(
     client: Client, environment: dict, remove: bool
 ) -> tuple[list[Change], list[str]]:
     """Return the changes that set this machine up, or undo it, and what is left."""
-    plans: list[tuple[Callable, Callable, object]] = [
-        (format_snippet, plan_claude_server, environment),
-        (format_hooks, plan_claude_hooks, environment),
-        (format_codex, plan_codex, environment),
-        *((format_snippet, plan_app, app) for app in EDITED),
-    ]
     changes, left = [], []
-    for show, plan, about in plans:
-        try:
-            change = plan(client, about, remove)
-        except (BadRequest, AttributeError, TypeError) as e:
-            left.append(f"{e} The entry for it:\n{show(client)}")
-        else:
-            changes += [change] if change else []
+    for agent in AGENTS:
+        if agent not in AGENTS[:2] and not is_here(agent, environment):
+            continue
+        for plan, show in ((plan_server, format_server), (plan_hooks, format_hooks)):
+            try:
+                change = plan(client, environment, agent, remove)
+            except (BadRequest, AttributeError, TypeError) as e:
+                left.append(f"{e} The entry for it:\n{show(client, agent)}")
+            else:
+                changes += [change] if change else []
     return changes, left
 
 
-def format_hooks(client: Client) -> str:
-    """Return the hooks as Claude Code's settings have them."""
-    hooks = {event: [{"hooks": [h]}] for event, h in make_hooks(client).items()}
-    return json.dumps({"hooks": hooks}, indent=2, ensure_ascii=False)
+def format_server(client: Client, agent: Agent) -> str:
+    """Return an agent's MCP entry, ready to paste."""
+    if agent is CODEX:
+        return format_codex(client)
+    if agent.server.form == "yaml":
+        return format_yaml(client)
+    entry = {SERVER_NAME: make_entry(client, agent.tool, agent.server)}
+    return json.dumps({agent.server.key: entry}, indent=2, ensure_ascii=False)
 
 
-def format_snippet(client: Client) -> str:
-    """Return the entry that any client with an mcpServers file takes."""
-    entry = {"mcpServers": {SERVER_NAME: describe_server(client, "other")}}
-    return json.dumps(entry, indent=2, ensure_ascii=False)
+def format_hooks(client: Client, agent: Agent) -> str:
+    """Return an agent's hooks as their file has them."""
+    command, form = client.command(*hook_words(agent)), agent.hooks.form
+    if form == "script":
+        return f"#!/bin/sh\n# Written by fedmem.\nexec {_quote(*command)}\n"
+    if form in PLUGINS:
+        return PLUGIN_HEAD % json.dumps(command) + PLUGINS[form]
+    hooks = make_hooks(client, agent)
+    if form == "copilot":
+        rows = {
+            event: [
+                {"type": "command", "bash": h["command"], "timeoutSec": h["timeout"]}
+            ]
+            for event, h in hooks.items()
+        }
+        return json.dumps({"version": 1, "hooks": rows}, indent=2) + "\n"
+    groups = {event: [{"hooks": [hook]}] for event, hook in hooks.items()}
+    return json.dumps({"hooks": groups}, indent=2, ensure_ascii=False)
 
 
 def format_snippets(client: Client) -> str:
     """Return the entries of clients that `install` does not edit, ready to paste."""
-    entries = [(app, make_entry(client, app)) for app in BY_HAND]
-    entries += [(app, describe_bridge(client, app.tool)) for app in STDIO_ONLY]
+    entries = [(*row, make_entry(client, *row[1:])) for row in BY_HAND]
+    entries += [(*row, describe_bridge(client, row[1])) for row in STDIO_ONLY]
     parts = []
-    for app, entry in entries:
-        text = json.dumps({app.key: {SERVER_NAME: entry}}, indent=2)
-        parts.append(f"{app.name} ({app.place}):\n{text}")
-    url = urllib.parse.urlunsplit(parse_url(client.address.url))
-    for name, tool_name, place, head, indent in YAML_CLIENTS:
-        lines = [f"{name} ({place}):", head % json.dumps(url)]
-        for header, value in make_client_headers(client, tool_name).items():
-            lines.append(f"{' ' * indent}{header}: {json.dumps(value)}")
-        parts.append("\n".join(lines))
+    for name, _, form, entry in entries:
+        text = json.dumps({form.key: {SERVER_NAME: entry}}, indent=2)
+        parts.append(f"{name} ({form.place}):\n{text}")
+    for row in YAML_CLIENTS:
+        parts.append(f"{row[0]} ({row[2]}):\n{format_yaml_entry(client, row)}")
     return "\n\n".join(parts)
 
 
@@ -12380,12 +12578,14 @@ def format_report(report: Report, took_s: float) -> str:
     return text
 
 
-def cmd_claude_hook(args: argparse.Namespace) -> int:
+def cmd_hook(args: argparse.Namespace) -> int:
     """Do what a hook event asks; return 0, not to stand in an assistant's way."""
     environment = client_environment()
     try:
+        agent = FORMATS[args.agent]
         data = sys.stdin.buffer.read(HOOK_INPUT_BYTES)
-        if printed := handle_hook(environment, data, lambda: spawn_sync(environment)):
+        start = functools.partial(spawn_sync, environment)
+        if printed := handle_hook(environment, data, start, agent):
             print(printed)
     except Exception as e:
         with contextlib.suppress(OSError):
@@ -12421,7 +12621,11 @@ def cmd_test(args: argparse.Namespace) -> int:
         except FedmemError as e:
             mark, text = "no", str(e)
             failed += 1
-        print(f"{mark:<4}{what:<22}{text}")
+        print(f"{mark:<4}{what:<26}{text}")
+    print("agents")
+    state = SyncState(client.path("state.json"))
+    for line in list_agents(environment, state, Report()):
+        print(f"    {line}")
     return 1 if failed else 0
 
 
@@ -12453,6 +12657,65 @@ def find_schedule() -> str:
     return f"crontab, every {SYNC_EVERY_MINUTES} minutes"
 
 
+def require_trust(environment: dict, path: str) -> None:
+    """Raise Conflict while Codex skips our hooks, without a word: they take effect when
+    they were trusted in its own screen (0.171.0)."""
+    folder = CODEX.folder(environment)
+    config = read_text(os.path.join(folder, "config.toml")) or ""
+    is_used = os.path.isdir(os.path.join(folder, "sessions"))
+    if is_used and f"{path}:session_start" not in config:
+        raise Conflict(
+            f"{path}: Codex skips them until you start `codex` and trust them; till "
+            "then the schedule brings its sessions"
+        )
+
+
+def cmd_agents(args: argparse.Namespace) -> int:
+    """Print which agents are on this machine, and what of theirs is on the server."""
+    environment = client_environment()
+    state = SyncState(os.path.join(client_home(environment), "state.json"))
+    report = Report()
+    for line in list_agents(environment, state, report):
+        print(line)
+    for text in report.problems:
+        print(f"fedmem: {escape_controls(text)}", file=sys.stderr)
+    return 1 if report.problems else 0
+
+
+def list_agents(environment: dict, state: SyncState, report: Report) -> list[str]:
+    """Return a line for each agent that is here: version, conversations, how many are
+    up, when and how the last one came, what does not work."""
+    found, lines = list_transcripts(environment, report, state), []
+    for agent in AGENTS:
+        own = [t for t in found if t.agent is agent]
+        if not own and not is_here(agent, environment):
+            continue
+        newest = max(own, key=lambda t: t.mtime_ns, default=None)
+        version = find_version(newest) if newest else ""
+        is_up = (state.get("files", t.place)[:2] == t.seen[:2] for t in own)
+        came = dig(state.about, f"agents.{agent.tool}") or {}
+        parts = [f"{plural(len(own), 'conversation')}, {sum(is_up):,} up"]
+        parts = parts if agent.parse else ["no conversations are read"]
+        parts += [f"last {format_minute(came['time'])} by {came['by']}"] if came else []
+        parts += [agent.remark] if agent.remark else []
+        lines.append(f"{agent.name:<20}{version or '?':<10}{'; '.join(parts)}")
+    return lines
+
+
+def find_version(transcript: Transcript) -> str:
+    """Return the version of an agent that wrote a transcript, empty for unknown."""
+    with contextlib.suppress(FedmemError, OSError, StopIteration):
+        if transcript.agent.export:
+            export = transcript.agent.export(transcript.path, transcript.row)
+            head = encode_json(next(iter(export)))
+        else:
+            with open_transcript(transcript.path) as file:
+                head = file.read(64 * KIB)
+        found = re.search(rb'[vV]ersion"\s*:\s*"(\d[\w.+-]*)"', head)
+        return found[1].decode() if found else ""
+    return ""
+
+
 def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]:
     """Return what `test` looks at; each probe returns what it saw, or raises."""
 
@@ -12462,11 +12725,13 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
         found = remote.call("list_workspaces", limit=1)
         return f"{client.address.url}: {plural(found['total'], 'workspace')}"
 
-    def look_at(plan: Callable) -> str:
-        """Compare a client's configuration with what install would write."""
-        change = plan(client, environment, False)
+    def look_at(plan: Callable, agent: Agent) -> str:
+        """Compare an agent's configuration with what install would write."""
+        change = plan(client, environment, agent, False)
         if change.before != change.after:
             raise NotFound(f"{change.path} lacks it; run install again")
+        if agent is CODEX and plan is plan_hooks:
+            require_trust(environment, change.path)
         return change.path
 
     def read_hook() -> str:
@@ -12488,13 +12753,18 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
             raise Conflict(f"{format_minute(found)}: run sync, it says what is wrong")
         return format_minute(found)
 
+    setups: list[tuple[str, Callable]] = []
+    for agent in AGENTS:
+        if agent in AGENTS[:2] or is_here(agent, environment):
+            look = functools.partial(look_at, plan_server, agent)
+            setups += [(agent.name, look)] if agent.server or agent is CODEX else []
+            look = functools.partial(look_at, plan_hooks, agent)
+            setups += [(f"{agent.name} hooks", look)] if agent.hooks else []
     return [
         ("AI token", functools.partial(reach, client.mcp_token)),
         ("sync token", functools.partial(reach, client.sync_token)),
         ("clock", functools.partial(compare_clocks, client)),
-        ("Claude Code", lambda: look_at(plan_claude_server)),
-        ("Claude Code hooks", lambda: look_at(plan_claude_hooks)),
-        ("Codex", lambda: look_at(plan_codex)),
+        *setups,
         ("hook last fired", read_hook),
         ("schedule", find_schedule),
         ("last complete sync", lambda: read_state("last_success")),
@@ -12708,7 +12978,9 @@ COMMANDS = (
     ("sync", cmd_sync, "bring what is new to the server"),
     ("verify", cmd_verify, "ask the server for all it acknowledged"),
     ("test", cmd_test, "say what works on this machine"),
-    ("claude-hook", cmd_claude_hook, "what Claude Code's hooks call"),
+    ("hook", cmd_hook, "what an agent's hooks call"),
+    ("claude-hook", cmd_hook, "what Claude Code's hooks call"),
+    ("agents", cmd_agents, "say which agents are here, and what of theirs is up"),
     ("stdio", cmd_stdio, "a bridge for clients that speak stdio"),
     ("init-manifest", cmd_init_manifest, "choose what a project uploads"),
     ("search", cmd_search, "search sessions, or notes"),
@@ -12776,6 +13048,8 @@ def add_client(parsers: dict[str, argparse.ArgumentParser]) -> None:
     add_switch(parsers["install"], "--snippets", "print entries for other clients")
     add_switch(parsers["install"], "--adopt", "take a name that is in use")
     add_switch(parsers["sync"], "--quiet", "give up sooner")
+    parsers["hook"].add_argument("agent", choices=[a.tool for a in AGENTS if a.hooks])
+    parsers["claude-hook"].set_defaults(agent=CLAUDE.tool)
     add_switch(parsers["verify"], "--deep", "re-hash every archive")
     parsers["stdio"].add_argument("--tool", default="stdio", help="the client's name")
     for name in ("tool", "project", "cwd"):

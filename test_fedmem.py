@@ -7847,7 +7847,7 @@ class HooksTest(ClientCase):
         starts: list[str] = []
         there = self.claude("s1", with_cwd(make_transcript(1)))
         spool = Path(self.env["MEMORY_SYNC_HOME"], "spool")
-        for name in fedmem.SPOOL_EVENTS:
+        for name in ("SessionEnd", "PreCompact"):
             for path, expected in (
                 (f"{there.parent}/none.jsonl", 0),
                 ("/nowhere/at/all/none.jsonl", 0),
@@ -7902,7 +7902,7 @@ class HooksTest(ClientCase):
             return remote
 
         with mock.patch.object(fedmem, "Remote", keep):
-            brief = fedmem.make_brief(self.client(), "/home/dev/shop")
+            brief = fedmem.make_brief(self.client(), "/home/dev/shop", "codex")
         self.assertRegex(brief, r"last complete sync to the memory was \d+ days ago")
 
 
@@ -7956,7 +7956,7 @@ class SetupTest(ClientCase):
         self.assertEqual(server["url"], f"{self.url()}/mcp")
         self.assertEqual(server["headers"]["X-Fedmem-Machine"], "desk")
         hooks = json.loads((claude / "settings.json").read_text())["hooks"]
-        self.assertEqual(set(hooks), set(fedmem.HOOK_EVENTS))
+        self.assertEqual(set(hooks), set(fedmem.CLAUDE.hooks.events))
         codex = Path(self.env["CODEX_HOME"], "config.toml").read_text()
         self.assertIn(f'"Authorization" = "Bearer {AI}"', codex)
         self.assertIn(fedmem.CRON_MARK, self.table.read_text())
@@ -7972,7 +7972,7 @@ class SetupTest(ClientCase):
         wait_for(lambda: state.exists() and b"last_success" in state.read_bytes(), bool)
         done = self.main("test")
         self.assertEqual(done.returncode, 0, done.stdout)
-        self.assertEqual(len(done.stdout.splitlines()), 10)
+        self.assertEqual(len(done.stdout.splitlines()), 14)
         (claude / "settings.json").unlink()
         self.server.stop()
         done = self.main("test")
@@ -8139,7 +8139,7 @@ class SetupTest(ClientCase):
     def test_hooks_of_others_stay_entry_by_entry(self) -> None:
         """In groups of theirs and of ours, whatever they are called."""
         client = self.home_client()
-        own = fedmem.make_hooks(client)["Stop"]
+        own = fedmem.make_hooks(client, fedmem.CLAUDE)["Stop"]
         theirs = [
             {"type": "command", "command": command}
             for command in (
@@ -8177,15 +8177,15 @@ class SetupTest(ClientCase):
             left = {**more, **({"Stop": kept} if kept else {})}
             path.write_text(json.dumps(value))
             for _ in range(2):
-                fedmem.apply_change(fedmem.plan_claude_hooks(client, self.env, False))
+                fedmem.apply_change(fedmem.plan_hooks(client, self.env, fedmem.CLAUDE, False))
                 found = json.loads(path.read_text())["hooks"]
                 self.assertEqual(found.pop("Odd"), 5)
                 self.assertEqual(found.pop("PreToolUse"), more["PreToolUse"])
-                self.assertEqual(set(found), set(fedmem.HOOK_EVENTS))
+                self.assertEqual(set(found), set(fedmem.CLAUDE.hooks.events))
                 text = json.dumps(found["Stop"])
                 self.assertEqual(text.count(json.dumps(own)), 1, number)
                 self.assertNotIn(json.dumps(old), text)
-            fedmem.apply_change(fedmem.plan_claude_hooks(client, self.env, True))
+            fedmem.apply_change(fedmem.plan_hooks(client, self.env, fedmem.CLAUDE, True))
             found = json.loads(path.read_text())
             self.assertEqual(found, {"model": "opus", "hooks": left}, number)
 
@@ -8248,7 +8248,7 @@ class SetupTest(ClientCase):
             calls.unlink()
             self.assertEqual(self.files(), files)
             self.assertEqual(self.times(), times)
-            self.assertEqual(done.stdout.count(b"as it should be"), 4)
+            self.assertEqual(done.stdout.count(b"as it should be"), 5)
 
     def test_what_was_chosen_survives_a_second_install(self) -> None:
         """But pin and authority are of one server, and go with it."""
@@ -8462,11 +8462,11 @@ class SetupTest(ClientCase):
         path = Path(self.env["CLAUDE_CONFIG_DIR"], "settings.json")
         for name in ("a b", "it's", 'a"b', "50%", "$HOME", "a\\b", "ü", "#x", "(x)"):
             client = self.home_client(f"{self.home}/{name}/.memory-sync")
-            plan = fedmem.plan_claude_hooks
-            fedmem.apply_change(plan(client, self.env, False))
-            again = plan(client, self.env, False)
+            plan, agent = fedmem.plan_hooks, fedmem.CLAUDE
+            fedmem.apply_change(plan(client, self.env, agent, False))
+            again = plan(client, self.env, agent, False)
             self.assertEqual(again.after, again.before, name)
-            self.assertIsNone(plan(client, self.env, True).after, name)
+            self.assertIsNone(plan(client, self.env, agent, True).after, name)
             path.unlink()
 
     def test_variables_that_are_set_go_before_those_that_were_seen(self) -> None:
@@ -8632,8 +8632,9 @@ class SetupTest(ClientCase):
         self.install()
         done = self.main("install", "--snippets").stdout.decode()
         names = re.findall(r"^([A-Z][A-Za-z ]+) \(", done, re.MULTILINE)
-        expected = ["VS Code", "Windsurf", "Zed", "Cline", "Claude Desktop", "Junie"]
-        self.assertEqual(names, [*expected, "Continue", "Goose"])
+        expected = ["VS Code", "Windsurf", "Zed", "Cline in VS Code"]
+        more = ["Claude Desktop", "Junie", "Continue", "Goose"]
+        self.assertEqual(names, expected + more)
         for part in done.split("\n\n")[:6]:
             value = json.loads(part.partition(":\n")[2])
             [entry] = next(iter(value.values())).values()
@@ -12064,7 +12065,7 @@ class HouseTest(unittest.TestCase):
 
     def test_errors_are_caught_broadly_at_the_borders_only(self) -> None:
         """And nothing but commands prints."""
-        allowed = {"answer_message", "handle_one_request", "main", "cmd_claude_hook"}
+        allowed = {"answer_message", "handle_one_request", "main", "cmd_hook"}
         allowed |= {"_run", "_update"}  # the indexer's thread, one document of it
         rooms = self.rooms()
         for function in ast.walk(self.tree):
