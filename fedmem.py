@@ -2691,6 +2691,12 @@ def read_codex_titles(folder: str) -> dict[str, str]:
 # there, or has no need. `../README` ("Add an agent") says how a row is found out.
 
 
+def expand_home(path: str, environment: dict) -> str:
+    """Return a path with the user's folder in the place of a ~."""
+    home = environment.get("HOME") if os.name == "posix" else ""
+    return home + path[1:] if home and path[:2] == "~/" else os.path.expanduser(path)
+
+
 @dataclasses.dataclass(frozen=True)
 class McpEntry:
     """Say where an assistant's configuration has its MCP servers, and in which form."""
@@ -2744,9 +2750,8 @@ class Agent:
     def folder(self, environment: dict) -> str:
         """Return the folder of its files, empty for one that has none."""
         variable, default, below = self.home
-        return os.path.join(
-            os.path.expanduser(environment.get(variable) or default), below
-        ).rstrip("/")
+        place = expand_home(environment.get(variable) or default, environment)
+        return os.path.join(place, below).rstrip("/")
 
 
 _START_END = {"SessionStart": "start", "SessionEnd": "end"}
@@ -11203,7 +11208,7 @@ def place_of(agent: Agent, place: str, environment: dict) -> str:
     what lies right in the user's moves with the agent's folder."""
     moved = environment.get(agent.home[0])
     if place.startswith("~/") and not (moved and place.count("/") == 1):
-        return os.path.expanduser(place)
+        return expand_home(place, environment)
     return os.path.join(agent.folder(environment), place.removeprefix("~/"))
 
 
