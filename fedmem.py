@@ -2497,8 +2497,11 @@ def name_gemini(path: str, match: re.Match) -> str:
         return f"{match['parent']}.{name}"
     ending = f"-{match['short']}.jsonl"
     files = sorted(n for n in os.listdir(os.path.dirname(path)) if n.endswith(ending))
-    is_first = files[:1] == [os.path.basename(path)]
-    return name if is_first else f"{name}_{match['minute']}"
+    if files[:1] == [os.path.basename(path)]:
+        return name
+    with open(path, "rb") as file:  # what a resume leaves holds nothing, as a rule
+        is_empty = not any(line.startswith(b'{"id":') for line in file)
+    return "" if is_empty else f"{name}_{match['minute']}"
 
 
 def name_letta(path: str, match: re.Match) -> str:
@@ -2746,6 +2749,11 @@ class Agent:
     server: McpEntry | None = None
     hooks: Hooks | None = None
     remark: str = ""  # what does not work, and why
+    # Where another machine's transcript is put to be gone on with, below home, and what
+    # else has to be there; and the command.
+    put: str = ""
+    beside: tuple[str, str] = ("", "")
+    go_on: str = ""
 
     def folder(self, environment: dict) -> str:
         """Return the folder of its files, empty for one that has none."""
@@ -2784,6 +2792,8 @@ AGENTS = (
         wait_s=86_400,  # every change makes a revision, and its hooks tell of the end
         server=McpEntry("~/.claude.json"),
         hooks=Hooks("settings.json", _CLAUDE_EVENTS),
+        put="projects/{slug}/{id}.jsonl",
+        go_on="claude --resume {id}",
     ),
     Agent(
         "codex",
@@ -2808,6 +2818,8 @@ AGENTS = (
         marks=_SHOWN_TYPES,
         hooks=Hooks("hooks.json", _CLAUDE_EVENTS, limits_s={"SessionEnd": 3}),
         remark="its hooks are skipped until they are trusted: open `codex` once",
+        put="sessions/{day}/rollout-{stamp}-{id}.jsonl",
+        go_on="codex resume {thread}",
     ),
     Agent(
         "gemini-cli",
@@ -2839,6 +2851,14 @@ AGENTS = (
         server=McpEntry("~/.qwen/settings.json", url_key="httpUrl"),
         # One-shot runs have no SessionEnd.
         hooks=Hooks("settings.json", _CLAUDE_EVENTS | {"Stop": "end"}, second=1000),
+        put="projects/{slug}/chats/{id}.jsonl",
+        # It looks for sessions by the folder in them; its own note goes before that.
+        beside=(
+            "projects/{slug}/chats/{id}.runtime.json",
+            '{"schema_version":1,"pid":1,"session_id":%(id)s,"work_dir":%(cwd)s,'
+            '"hostname":"fedmem","started_at":0,"qwen_version":%(version)s}',
+        ),
+        go_on="qwen --resume {id}",
     ),
     Agent(
         "copilot-cli",
@@ -2860,6 +2880,8 @@ AGENTS = (
             form="copilot",
             output="additionalContext",
         ),
+        put="session-state/{id}/events.jsonl",
+        go_on="copilot --resume={id}",
     ),
     Agent(
         "pi",
@@ -2872,6 +2894,8 @@ AGENTS = (
         parse=_parse_pi,
         server=McpEntry("mcp.json", more={"exposure": "direct"}),
         hooks=Hooks("extensions/fedmem.js", _PLUGIN_EVENTS, form="pi", output=""),
+        put="sessions/--{dashes}--/{stamp}_{id}.jsonl",
+        go_on="pi --session {id}",
     ),
     Agent(
         "droid",
@@ -2883,7 +2907,7 @@ AGENTS = (
         signs=({"type": ("session_start",), "id": None},),
         parse=_parse_droid,
         server=McpEntry("mcp.json", more={"type": "http"}),
-        hooks=Hooks("settings.json", {**_START_END, "Stop": "stop"}, output=""),
+        hooks=Hooks("settings.json", {**_START_END, "Stop": "stop"}),
     ),
     Agent(
         "letta",
@@ -6992,6 +7016,7 @@ def _session_row(ctx: Context, archive: Archive) -> dict:
         "session_id": session_id,
         "workspace_id": archive.workspace_id,
         "tool": ctx.store.registry.require(archive.workspace_id).tool,
+        **{n: session.about[n] for n in ("format", "version") if n in session.about},
         "title": ctx.mask(title_of(ctx.store, archive)),
         **facts,
         "sha256": session.sha256,
@@ -7016,8 +7041,11 @@ def _describe_origin(ctx: Context, archive: Archive) -> dict:
 
 
 def format_origin(row: dict) -> str:
-    """Return what a row says of what its session goes on from, empty for nothing."""
-    texts = [f" · sub-agent of `{row['parent']}`"] if row.get("parent") else []
+    """Return what a row says of what its session is an export of, is a part of, or goes
+    on from, empty for nothing."""
+    agent, version = FORMATS.get(row.get("format", "")), row.get("version", "")
+    texts = [f" · export of {agent.name} {version}"] if agent and agent.export else []
+    texts += [f" · sub-agent of `{row['parent']}`"] if row.get("parent") else []
     if known := row.get("continues"):
         text = f" · continues `{known['session_id']}`"
         if known["messages"] > 0:
@@ -9923,7 +9951,7 @@ def _look_at(
         # One that was archived under its own name before stays there.
         if agent.name_by and not (parts.get("id") and state.get("sessions", row.key)):
             row = dataclasses.replace(row, session_id=agent.name_by(path, match))
-        return row
+        return row if row.session_id else None
     except FileNotFoundError:
         return None  # removed since
     except (OSError, BadRequest) as e:
@@ -10875,6 +10903,7 @@ export const Fedmem = async ({ directory: cwd }) => {
       await tell("Stop")
     },
     "experimental.chat.system.transform": async ({ sessionID }, output) => {
+      if (!sessionID?.startsWith("ses_")) return  // Kilo's own request for a title
       const event = { hook_event_name: "SessionStart", session_id: sessionID, cwd }
       if (!briefs.has(sessionID)) briefs.set(sessionID, hook(event))
       const brief = await briefs.get(sessionID)
@@ -10921,14 +10950,14 @@ def read_text(path: str) -> str | None:
         raise BadRequest(f"{path} cannot be read as text: {e}.") from e
 
 
-def apply_change(change: Change) -> None:
+def apply_change(change: Change, is_kept: bool = True) -> None:
     """Make a change, the old text kept beside it once; raise StorageFailed."""
     if change.after is None:
         with disk_errors(change.path):
             os.unlink(change.path)
         return
     backup = change.path + BACKUP_ENDING
-    if change.before is not None and not os.path.exists(backup):
+    if is_kept and change.before is not None and not os.path.exists(backup):
         write_private(backup, change.before.encode())
     path = os.path.realpath(change.path)
     write_private(path, change.after.encode())
@@ -11007,7 +11036,7 @@ def plan_hooks(
     about = f"{agent.name}: hooks"
     if agent.hooks.form != "groups":
         before, text = read_text(path), format_hooks(client, agent)
-        if before is not None and "fedmem" not in before:
+        if before is not None and "memory_sync.py" not in before:
             raise BadRequest(f"{path} is not ours; it is left as it is.")
         return Change(path, before, None if remove else text, about)
 
@@ -11243,8 +11272,9 @@ def plan_yaml(client: Client, path: str, about: str, remove: bool) -> Change:
     servers, or a list behind the file's end; raise BadRequest for other shapes."""
     before = read_text(path)
     text = re.sub(rf"(?s)[ \t]*{TOML_BEGIN}\n.*?{TOML_END}\n", "", before or "")
+    if text != before:
+        text = re.sub(r"\nmcpServers:\n\Z", "\n", text)
     if remove:
-        text = re.sub(r"\nmcpServers:\n\Z", "\n", text) if text != before else text
         return Change(path, before, text if before is not None else None, about)
     if before is None:
         raise BadRequest(f"{path} is not there yet; Continue makes it.")
@@ -11282,9 +11312,9 @@ def format_yaml_entry(client: Client, row: tuple) -> str:
 
 def plan_install(
     client: Client, environment: dict, remove: bool
-) -> tuple[list[Change], list[str]]:
-    """Return the changes that set this machine up, or undo it, and what is left."""
-    changes, left = [], []
+) -> Iterator[Change | str]:
+    """Yield the changes that set this machine up, or undo it, and what is left to do by
+    hand; a change may be to a file of the one before, so each is made at once."""
     for agent in AGENTS:
         if agent not in AGENTS[:2] and not is_here(agent, environment):
             continue
@@ -11292,10 +11322,9 @@ def plan_install(
             try:
                 change = plan(client, environment, agent, remove)
             except (BadRequest, AttributeError, TypeError) as e:
-                left.append(f"{e} The entry for it:\n{show(client, agent)}")
+                yield f"{e} The entry for it:\n{show(client, agent)}"
             else:
-                changes += [change] if change else []
-    return changes, left
+                yield from [change] if change else ()
 
 
 def format_server(client: Client, agent: Agent) -> str:
@@ -12697,7 +12726,7 @@ def list_agents(environment: dict, state: SyncState, report: Report) -> list[str
             continue
         newest = max(own, key=lambda t: t.mtime_ns, default=None)
         version = find_version(newest) if newest else ""
-        is_up = (state.get("files", t.place)[:2] == t.seen[:2] for t in own)
+        is_up = (list(state.get("files", t.place))[:2] == t.seen[:2] for t in own)
         came = dig(state.about, f"agents.{agent.tool}") or {}
         parts = [f"{plural(len(own), 'conversation')}, {sum(is_up):,} up"]
         parts = parts if agent.parse else ["no conversations are read"]
@@ -12840,10 +12869,9 @@ def cmd_sessions(args: argparse.Namespace) -> int:
     return print_page(client, args.json, "list_sessions", limit=args.limit)
 
 
-def cmd_read(args: argparse.Namespace) -> int:
-    """Print a session by its id, which is looked for in all workspaces."""
-    client = load_client(dict(os.environ))
-    workspace_id, _, session_id = args.session.rpartition("/")
+def find_place(client: Client, session: str) -> dict[str, str]:
+    """Return workspace and id of `[WORKSPACE/]SESSION`; raise NotFound."""
+    workspace_id, _, session_id = session.rpartition("/")
     if not workspace_id:
         name = session_id.partition("~")[0]
         remote = Remote(client.address, client.mcp_token)
@@ -12852,9 +12880,141 @@ def cmd_read(args: argparse.Namespace) -> int:
         workspace_id = next(found, "")
     if not workspace_id:
         raise NotFound(f"No workspace has a session {session_id!r}.")
-    where = {"workspace_id": workspace_id, "session_id": session_id}
+    return {"workspace_id": workspace_id, "session_id": session_id}
+
+
+def cmd_read(args: argparse.Namespace) -> int:
+    """Print a session by its id, which is looked for in all workspaces."""
+    client = load_client(dict(os.environ))
+    where = find_place(client, args.session)
     given = {**where, "offset": args.offset, "limit": args.limit}
     return print_page(client, args.json, "read_session", **given)
+
+
+def cmd_resume(args: argparse.Namespace) -> int:
+    """Put a session of any machine where its agent goes on with it here, and print the
+    command; else a text to begin a new session with. Without one list the project's."""
+    environment = client_environment()
+    client = load_client(environment)
+    remote = client.remote()
+    if not args.session:
+        for row in list_project(remote, os.getcwd()):
+            chosen = args.agent in ("", row["tool"])
+            if chosen and args.machine in ("", row["machine"]):
+                print(f"{format_session_line(row)} · {row['tool']}")
+        return 0
+    where = find_place(client, args.session)
+    row = remote.call("read_session", **where, limit=1)
+    agent = FORMATS.get(row.get("format", ""))
+    if agent is None or not agent.put or args.as_text:
+        name = agent.name if agent else row["tool"]
+        print(f"Go on with this conversation, which was held with {name}:\n")
+        print_page(client, False, "read_session", **where, offset=-args.limit)
+        return 0
+    state = SyncState(client.path("state.json"))
+    for part in list_parts(remote, row):
+        put_transcript(remote, agent, part, environment, state)
+    thread = row["session_id"].rpartition(".")[2].partition("_")[0]
+    command = agent.go_on.format(id=shlex.quote(row["session_id"]), thread=thread)
+    print(f"Go on with: {command}")
+    return 0
+
+
+def list_project(remote: Remote, cwd: str) -> Iterator[dict]:
+    """Yield the sessions of a folder's project on all machines, the newest first."""
+    project, git_remote = identify_project(os.path.realpath(cwd))
+    rows = remote.call("list_workspaces", limit=MAX_LIMIT)["workspaces"]
+    own = [r for r in rows if r["git_remote"] == git_remote]
+    own = {r["workspace_id"]: r for r in own or rows if r["project"] == project}
+    found = []
+    for name, place in own.items():
+        for row in remote.iter_rows("list_sessions", "sessions", workspace_id=name):
+            is_child = "." in row["session_id"]  # a sub-agent's goes on with its parent
+            if row["messages"] and not is_child:
+                found.append({**row, "machine": place["machine"]})
+    yield from sorted(found, key=lambda row: row["end"], reverse=True)
+
+
+def list_parts(remote: Remote, row: dict) -> list[dict]:
+    """Return a session's row, those of the other parts of its thread, for Codex follows
+    the newest, and of all that they continue; raise NotFound when one is missing."""
+    parts, todo = {}, [row]
+    while todo:
+        part = todo.pop()
+        where = {n: part[n] for n in ("workspace_id", "session_id")}
+        if part["session_id"] in parts:
+            continue
+        part = remote.call("read_session", **where, limit=1)
+        parts[part["session_id"]] = part
+        base = part.get("continues")
+        if base and base["messages"] < 0:
+            raise NotFound(f"The memory lacks {base['session_id']}, which it needs.")
+        todo += [base] if base else []
+        thread = part["session_id"].partition("_")[0]
+        where = {"workspace_id": part["workspace_id"]}
+        if part.get("format") == CODEX.tool:
+            rows = remote.iter_rows("list_sessions", "sessions", **where)
+            todo += [r for r in rows if r["session_id"].partition("_")[0] == thread]
+    return list(parts.values())
+
+
+def put_transcript(
+    remote: Remote, agent: Agent, row: dict, environment: dict, state: SyncState
+) -> None:
+    """Write a session's archived bytes where its agent looks for them, never over a
+    longer or different file; raise Conflict, Damaged."""
+    cwd = os.path.realpath(os.getcwd())
+    start = row["start"] or row["end"]
+    names = {
+        "id": row["session_id"],
+        "slug": make_claude_slug(cwd),
+        "dashes": cwd.strip("/").replace("/", "-"),
+        "day": start[:10].replace("-", "/"),
+        "stamp": start[:19].replace(":", "-"),
+    }
+    home = agent.folder(environment)
+    path = os.path.join(home, agent.put.format(**names))
+    for known in list_transcripts(environment, Report(), state):
+        if (known.agent, known.session_id) == (agent, row["session_id"]):
+            path = known.path  # there already: it is the same machine, or was before
+    size = os.path.getsize(path) if os.path.exists(path) else 0
+    where = {n: row[n] for n in ("workspace_id", "session_id")}
+    with tempfile.TemporaryDirectory() as folder:
+        copy = os.path.join(folder, "copy")
+        fetch_transcript(remote, where, copy)
+        if size:
+            reach, digests = hash_file(copy, row["size"], [size])
+            _, own = hash_file(path, size, [])
+            if reach < size or digests.get(size) != own[size]:
+                raise Conflict(
+                    f"{path} is longer than the archive or differs; it is left as it "
+                    "is. Move it away to put the archive there."
+                )
+        if size < row["size"]:
+            with open(copy, "rb") as file:
+                write_private(path, file.read())
+    beside, text = agent.beside
+    if beside:
+        given = {"id": row["session_id"], "cwd": cwd, "version": row.get("version")}
+        text %= {name: json.dumps(value) for name, value in given.items()}
+        write_private(os.path.join(home, beside.format(**names)), text.encode())
+    print(path)
+
+
+def fetch_transcript(remote: Remote, where: dict, path: str) -> None:
+    """Write a session's bytes into a file; raise Damaged for other ones."""
+    hasher, at = hashlib.sha256(), 0
+    with open(path, "wb") as file:
+        while True:
+            piece = remote.call("read_session", **where, view="data", offset=at)
+            raw = unpack_member(base64.b64decode(piece["data"]), MAX_PIECE_BYTES)
+            hasher.update(raw)
+            file.write(raw)
+            at = piece["next_offset"]
+            if at >= piece["size"]:
+                break
+    if hasher.hexdigest() != piece["sha256"]:
+        raise Damaged(f"What came of {where['session_id']} is not what was archived.")
 
 
 def cmd_install(args: argparse.Namespace) -> int:
@@ -12878,14 +13038,17 @@ def cmd_install(args: argparse.Namespace) -> int:
         require_free_name(client, args.adopt)
         if not args.dry_run:
             _write_client(client, config)
-    changes, left = plan_install(client, environment, args.uninstall)
-    for change in changes:
-        if change.before == change.after:
+    left, made = [], set()
+    for change in plan_install(client, environment, args.uninstall):
+        if isinstance(change, str):
+            left.append(change)
+        elif change.before == change.after:
             print(f"{change.about}: as it should be ({change.path})")
         else:
             print(f"{change.about}: {change.path}" + " (not written)" * args.dry_run)
+            made |= {change.path} if change.before is None else set()
             if not args.dry_run:
-                apply_change(change)
+                apply_change(change, not args.uninstall and change.path not in made)
     for sentence in left:
         print(sentence)
     if not args.dry_run:
@@ -12893,8 +13056,8 @@ def cmd_install(args: argparse.Namespace) -> int:
     if args.uninstall:
         print(f"What was uploaded stays on the server, and {home} here.")
     else:
-        print(f"This machine is {client.machine!r}. For VS Code, Zed, Windsurf, Cline,")
-        print("Continue, Goose, Claude Desktop and Junie: install --snippets.")
+        print(f"This machine is {client.machine!r}. For VS Code, Zed, Windsurf, Goose,")
+        print("Claude Desktop and Junie: install --snippets.")
         print(f"Next: {_quote(*client.command('sync'))}")
     return 1 if left else 0
 
@@ -12991,6 +13154,7 @@ COMMANDS = (
     ("search", cmd_search, "search sessions, or notes"),
     ("sessions", cmd_sessions, "list the newest sessions"),
     ("read", cmd_read, "show a session"),
+    ("resume", cmd_resume, "go on here with a session of any machine"),
 )
 
 
@@ -13064,7 +13228,12 @@ def add_client(parsers: dict[str, argparse.ArgumentParser]) -> None:
     add = parsers["read"].add_argument
     add("session", metavar="[WORKSPACE/]SESSION")
     add("--offset", type=int, default=0, help="negative: from the end")
-    for name, limit in (("sessions", 20), ("read", 50)):
+    add = parsers["resume"].add_argument
+    add("session", nargs="?", metavar="[WORKSPACE/]SESSION", help="else list them")
+    add("--agent", default="", help="list those of one agent, such as codex")
+    add("--machine", default="", help="list those of one machine")
+    add_switch(parsers["resume"], "--as-text", "print its end, to begin anew with")
+    for name, limit in (("sessions", 20), ("read", 50), ("resume", 50)):
         parsers[name].add_argument("--limit", type=int, default=limit)
     for name in ("search", "sessions", "read"):
         add_switch(parsers[name], "--json", "for programs")

@@ -8204,10 +8204,12 @@ class SetupTest(ClientCase):
         ):
             path.write_text(json.dumps({"hooks": hooks}))
             for remove in (False, True):
-                changes, left = fedmem.plan_install(client, self.env, remove)
-                paths = {c.path for c in changes if c.before != c.after}
+                changes = list(fedmem.plan_install(client, self.env, remove))
+                left = "".join(c for c in changes if isinstance(c, str))
+                made = (c for c in changes if not isinstance(c, str))
+                paths = {c.path for c in made if c.before != c.after}
                 self.assertNotIn(str(path), paths, hooks)
-                self.assertIn('"SessionEnd"', "".join(left))
+                self.assertIn('"SessionEnd"', left)
 
     def home_client(self, home: str = "") -> fedmem.Client:
         """Return the client that `install` makes here."""
