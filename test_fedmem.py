@@ -8177,7 +8177,8 @@ class SetupTest(ClientCase):
             left = {**more, **({"Stop": kept} if kept else {})}
             path.write_text(json.dumps(value))
             for _ in range(2):
-                fedmem.apply_change(fedmem.plan_hooks(client, self.env, fedmem.CLAUDE, False))
+                change = fedmem.plan_hooks(client, self.env, fedmem.CLAUDE, False)
+                fedmem.apply_change(change)
                 found = json.loads(path.read_text())["hooks"]
                 self.assertEqual(found.pop("Odd"), 5)
                 self.assertEqual(found.pop("PreToolUse"), more["PreToolUse"])
@@ -8185,7 +8186,8 @@ class SetupTest(ClientCase):
                 text = json.dumps(found["Stop"])
                 self.assertEqual(text.count(json.dumps(own)), 1, number)
                 self.assertNotIn(json.dumps(old), text)
-            fedmem.apply_change(fedmem.plan_hooks(client, self.env, fedmem.CLAUDE, True))
+            change = fedmem.plan_hooks(client, self.env, fedmem.CLAUDE, True)
+            fedmem.apply_change(change)
             found = json.loads(path.read_text())
             self.assertEqual(found, {"model": "opus", "hooks": left}, number)
 
