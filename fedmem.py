@@ -1376,7 +1376,8 @@ def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
     """Return the keys of a root, and which tokens were made now: configured tokens go
     before those in _meta/tokens.json; raise Damaged, BadRequest."""
     with contextlib.closing(FileLock(root, "_meta/locks/keys")) as lock, lock.hold():
-        secret = _load_secrets(root, SECRET_FILE)
+        shapes = {"key": "(?:[0-9A-Fa-f]{2})+", "version": "[0-9]+"}
+        secret = _load_secrets(root, SECRET_FILE, shapes)
         if not secret:
             remove_temps(root, SECRET_FILE)
             secret = {"key": secrets.token_hex(32), "version": 1}
@@ -1390,10 +1391,7 @@ def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
         if made:
             remove_temps(root, TOKENS_FILE)
             write_file(root, TOKENS_FILE, encode_json(stored) + b"\n")
-    try:
-        key, version = bytes.fromhex(secret["key"]), int(secret["version"])
-    except (KeyError, ValueError, TypeError) as e:
-        raise _damaged_secrets(root, SECRET_FILE) from e
+    key, version = bytes.fromhex(secret["key"]), int(secret["version"])
     keys = Keys(**tokens, key=key, key_version=version, old=parse_old_tokens(old))
     if keys.mcp_token == keys.sync_token:
         raise BadRequest("MCP_TOKEN and SYNC_TOKEN must differ: they open other doors.")
@@ -1419,20 +1417,18 @@ def rotate_token(stored: dict[str, str], scope: str, overlap_days: float) -> str
     return stored[name]
 
 
-def _load_secrets(root: str, relative: str) -> dict:
-    """Return a file of secrets, empty without one; raise Damaged for a torn one, for a
-    new one would lock out every client."""
+def _load_secrets(root: str, relative: str, shapes: dict | None = None) -> dict:
+    """Return a file of secrets, empty without one; raise Damaged for one that is torn
+    or has no values of these shapes, for a new one would lock out every client."""
     value = read_json_file(root, relative)
     if value is None and stat_file(root, relative) is None:
         return {}
-    if not isinstance(value, dict):
-        raise _damaged_secrets(root, relative)
-    return value
-
-
-def _damaged_secrets(root: str, relative: str) -> Damaged:
-    """Return the error of a file of secrets that cannot be read."""
-    return Damaged(
+    shapes = (shapes or {}).items()
+    if isinstance(value, dict) and all(
+        re.fullmatch(shape, str(value.get(name))) for name, shape in shapes
+    ):
+        return value
+    raise Damaged(
         f"{root}/{relative} cannot be read. Restore it from a backup, or remove it: a "
         "new one is made, and every client must be set up anew."
     )
@@ -1452,7 +1448,7 @@ def _begin(text: str, word: str = "A-Za-z0-9") -> str:
 _END = r"(?![A-Za-z0-9])"
 _WORD = r"[A-Za-z0-9_-]"
 # Tokens that begin with a text of their own, as their vendors and secret scanners
-# describe them, each as three words: kind, beginning, what follows at least (A letters
+# describe them, each as three words: kind, beginnings, what follows at least (A letters
 # and digits, L lower case and digits, H hex, U capitals and digits, W all and _ and -).
 _PREFIXED = """\
 bitbucket-token ATBB A{24,}  cerebras-key csk- A{40,}  crates-token cio A{32}
@@ -1460,105 +1456,81 @@ cursor-key crsr_ A{60,}  docker-token SWMTKN-1- L{40,}-L{20,}  elevenlabs-key sk
 fireworks-key fw_ A{22,}  google-key AQ. W{40,}  mapbox-token sk.eyJ W{40,}\\.W{16,}
 nuget-key oy2 L{43}  plaid-token access-sandbox- H{8}-[0-9a-f-]{27}
 render-key rnd_ A{28,}  resend-key re_ A{6,12}_A{20,}
-snyk-token snyk_uat. A{8}\\.W{30,}
-onepassword-token ops_eyJ W{100,}  age-key AGE-SECRET-KEY-1 U{50,}
-airtable-token pat A{14}\\.H{60,}  alibaba-key LTAI A{16,}  anthropic-key sk-ant- W{20,}
-apify-token apify_api_ A{30,}  artifactory-key AKCp A{60,}
-atlassian-token ATATT3 [A-Za-z0-9_=-]{100,}  atlassian-token ATCTT3 [A-Za-z0-9_=-]{100,}
+snyk-token snyk_uat. A{8}\\.W{30,}  onepassword-token ops_eyJ W{100,}
+age-key AGE-SECRET-KEY-1 U{50,}  airtable-token pat A{14}\\.H{60,}
+alibaba-key LTAI A{16,}  anthropic-key sk-ant- W{20,}  apify-token apify_api_ A{30,}
+artifactory-key AKCp A{60,}  atlassian-token ATATT3,ATCTT3 [A-Za-z0-9_=-]{100,}
 aws-key ABSK [A-Za-z0-9+/]{100,}  buildkite-token bkua_ L{36,}
 circleci-token CCIPAT_ W{20,}  clojars-token CLOJARS_ L{50,}
 cloudflare-key v1.0- H{24}-H{100,}  contentful-token CFPAT- W{40,}
-databricks-token dapi H{32}  digitalocean-token doo_v1_ H{60,}
-digitalocean-token dop_v1_ H{60,}  digitalocean-token dor_v1_ H{60,}
-docker-token dckr_oat_ W{20,}  docker-token dckr_pat_ W{20,}
+databricks-token dapi H{32}  digitalocean-token doo_v1_,dop_v1_,dor_v1_ H{60,}
+docker-token dckr_oat_,dckr_pat_ W{20,}
 doppler-token dp. (?:pt|st|ct|sa|scim|audit)\\.(?:[a-z0-9_-]{2,35}\\.)?A{40,}
 duffel-token duffel_ (?:live|test)_W{40,}  dynatrace-token dt0c01. A{20,}\\.A{60,}
-e-two-b-key e2b_ H{40}  easypost-key EZAK A{50,}  easypost-key EZTK A{50,}
-facebook-token EAAC A{90,}  facebook-token EAAM A{90,}  fastly-token fo1_ W{40,}
-figma-token figd_ W{38,}  firecrawl-key fc- H{32}
-flutterwave-key FLWSECK (?:_TEST)?-H{32}-X  fly-token fm1r_ [A-Za-z0-9+/]{80,}
-fly-token fm2_ [A-Za-z0-9+/]{80,}  frameio-token fio-u- W{60,}
-github-token github_pat_ [A-Za-z0-9_]{40,}  gitlab-token GR1348941 W{20,}
-gitlab-token glagent- W{40,}  gitlab-token glcbt- W{20,}  gitlab-token gldt- W{20,}
-gitlab-token glffct- W{20,}  gitlab-token glft- W{20,}  gitlab-token glimt- W{20,}
-gitlab-token gloas- W{40,}  gitlab-token glpat- W{20,}  gitlab-token glptt- W{40,}
-gitlab-token glrt- W{20,}  gitlab-token glsoat- W{20,}  google-secret GOCSPX- W{20,}
+e-two-b-key e2b_ H{40}  easypost-key EZAK,EZTK A{50,}  facebook-token EAAC,EAAM A{90,}
+fastly-token fo1_ W{40,}  figma-token figd_ W{38,}  firecrawl-key fc- H{32}
+flutterwave-key FLWSECK (?:_TEST)?-H{32}-X  fly-token fm1r_,fm2_ [A-Za-z0-9+/]{80,}
+frameio-token fio-u- W{60,}  github-token github_pat_ [A-Za-z0-9_]{40,}
+gitlab-token GR1348941,glcbt-,gldt-,glffct-,glft-,glimt-,glpat-,glrt-,glsoat- W{20,}
+gitlab-token glagent-,gloas-,glptt- W{40,}  google-secret GOCSPX- W{20,}
 google-token ya29. W{20,}  grafana-token glc_ [A-Za-z0-9+/]{32,}
 grafana-token glsa_ A{32}_[A-Fa-f0-9]{8}  groq-key gsk_ A{40,}  heroku-key HRKU- W{30,}
-huggingface-token api_org_ A{30,}  huggingface-token hf_ A{30,}
-infracost-key ico- A{32}  jina-key jina_ A{50,}  langfuse-key pk-lf- W{30,}
-langfuse-key sk-lf- W{30,}  langsmith-key lsv2_ (?:pt|sk)_H{32}_H{10}
+huggingface-token api_org_,hf_ A{30,}  infracost-key ico- A{32}  jina-key jina_ A{50,}
+langfuse-key pk-lf-,sk-lf- W{30,}  langsmith-key lsv2_ (?:pt|sk)_H{32}_H{10}
 linear-key lin_api_ A{38,}  linear-key lin_oauth_ A{40,}
-logfire-token pylf_v1_ [a-z]{2}_A{30,}  neon-key napi_ L{40,}  netlify-token nfc_ A{36,}
-netlify-token nfo_ A{36,}  netlify-token nfp_ A{36,}  new-relic-key NRAK- A{27}
+logfire-token pylf_v1_ [a-z]{2}_A{30,}  neon-key napi_ L{40,}
+netlify-token nfc_,nfo_,nfp_ A{36,}  new-relic-key NRAK- A{27}
 new-relic-key NRII- W{32}  new-relic-key NRJS- A{19}  notion-token ntn_ A{40,}
 notion-token secret_ A{43}  nvidia-key nvapi- W{50,}  octopus-key API- U{26}
 openshift-token sha256~ W{43}  perplexity-key pplx- A{40,}
-pinecone-key pcsk_ [A-Za-z0-9_]{50,}  planetscale-token pscale_oauth_ W{32,}
-planetscale-token pscale_pw_ W{32,}  planetscale-token pscale_tkn_ W{32,}
-posthog-key phx_ A{40,}  postman-key PMAK- H{24}-H{34}  prefect-key pnu_ L{36}
-pulumi-token pul- H{40}  pypi-token pypi- W{40,}  readme-key rdme_ L{60,}
-replicate-token r8_ A{37,}  rubygems-key rubygems_ H{48}  scalingo-token tk-us- W{48}
+pinecone-key pcsk_ [A-Za-z0-9_]{50,}
+planetscale-token pscale_oauth_,pscale_pw_,pscale_tkn_ W{32,}  posthog-key phx_ A{40,}
+postman-key PMAK- H{24}-H{34}  prefect-key pnu_ L{36}  pulumi-token pul- H{40}
+pypi-token pypi- W{40,}  readme-key rdme_ L{60,}  replicate-token r8_ A{37,}
+rubygems-key rubygems_ H{48}  scalingo-token tk-us- W{48}
 sendinblue-key xkeysib- H{64}-A{16}  sentry-token sntryu_ H{64}
 sentry-token sntrys_ [A-Za-z0-9+/=_-]{40,}  shippo-token shippo_ (?:live|test)_H{40}
-shopify-token shpat_ H{32}  shopify-token shpca_ H{32}  shopify-token shppa_ H{32}
-shopify-token shpss_ H{32}  sonar-token sqa_ H{40}  sonar-token sqp_ H{40}
-sonar-token squ_ H{40}  sourcegraph-token sgp_ (?:H{16}_|local_)?H{40}
-square-token EAAA W{60}  square-token sq0atp- W{22}  square-token sq0csp- W{43}
+shopify-token shpat_,shpca_,shppa_,shpss_ H{32}  sonar-token sqa_,sqp_,squ_ H{40}
+sourcegraph-token sgp_ (?:H{16}_|local_)?H{40}  square-token EAAA W{60}
+square-token sq0atp- W{22}  square-token sq0csp- W{43}
 stripe-key sk_org_ (?:(?:live|test)_)?A{16,}  stripe-key whsec_ A{24,}
 supabase-key sb_secret_ W{20,}  supabase-token sbp_ (?:v0_)?H{40}
 tailscale-key tskey- (?:auth|api|client|scim|webhook)-A{10,}-A{20,}
 tavily-key tvly- (?:dev-|prod-)?A{28,}  twilio-key SK H{32}
-typeform-token tfp_ [A-Za-z0-9_.=-]{50,}  vault-token hvb. W{60,}
-vault-token hvr. W{60,}  vault-token hvs. W{24,}  vercel-token vercel_blob_rw_ A{30,}
-voyage-key pa- W{43}  xai-key xai- W{40,}  yandex-key AQVN W{35,}
+typeform-token tfp_ [A-Za-z0-9_.=-]{50,}  vault-token hvb.,hvr. W{60,}
+vault-token hvs. W{24,}  vercel-token vercel_blob_rw_ A{30,}  voyage-key pa- W{43}
+xai-key xai- W{40,}  yandex-key AQVN W{35,}  aws-key AKIA,ASIA,AROA,AIDA [A-Z2-7]{16}
+github-token gh [pousr]_A{36,}
+openai-key sk- (?:proj-|svcacct-|admin-)?(?=[A-Za-z_-]{0,99}[0-9])W{20,}
+google-key AIza W{35,}  slack-token xox [abeoprs]-[A-Za-z0-9-]{10,}
+slack-token xapp- [0-9]-[A-Za-z0-9-]{10,}  sendgrid-key SG. W{16,}\\.W{16,}
+stripe-key sk_,rk_,pk_ (?:live|test)_A{16,}  npm-token npm_ A{36}
+fedmem-token fm [ms]_W{43,}
 """
 _LETTERS = {"A": "[A-Za-z0-9]", "L": "[a-z0-9]", "H": "[0-9a-f]", "U": "[A-Z0-9]"}
+_LETTERS["W"] = _WORD
 
 
 def _expand_prefixed() -> Iterator[tuple[str, str, str]]:
     """Yield kind, needle and shape of each row of _PREFIXED."""
     words = iter(_PREFIXED.split())
-    for kind, start, rest in zip(words, words, words, strict=True):
-        rest = re.sub(r"W(?=\{)", _WORD, rest)
-        rest = re.sub(r"[ALHU](?=\{)", lambda m: _LETTERS[m[0]], rest)
-        yield kind, start, _begin(re.escape(start)) + rest + _END
+    for kind, starts, rest in zip(words, words, words, strict=True):
+        rest = re.sub(r"[ALHUW](?=\{)", lambda m: _LETTERS[m[0]], rest)
+        for start in starts.split(","):
+            yield kind, start, _begin(re.escape(start)) + rest + _END
 
 
 # Programs that take a password behind a letter of their own.
-_PASSWORD_PROGRAMS = (
-    "login sshpass mysql mariadb mongo twine sqlcmd zip redis-cli ldap".split()
-)
+_PASSWORD_PROGRAMS = "login sshpass mysql mariadb mongo twine sqlcmd zip redis-cli ldap"
 # Kind, a text that each one contains, shape. `value` is what is masked, or `guess`,
 # where it looks random.
 _TOKENS = (  # more of what _PREFIXED has
-    *(
-        ("aws-key", start, _begin(start) + r"[A-Z2-7]{16}" + _END)
-        for start in ("AKIA", "ASIA", "AROA", "AIDA")
-    ),
-    ("github-token", "gh", _begin("gh") + r"[pousr]_[A-Za-z0-9]{36,}"),
     (
         "terraform-token",
         ".atlasv1.",
         _begin(r"[A-Za-z0-9]{14}\.atlasv1\.") + rf"{_WORD}{{60,}}",
     ),
-    (
-        "openai-key",
-        "sk-",
-        _begin("sk-") + r"(?:proj-|svcacct-|admin-)?(?=[A-Za-z_-]{0,99}[0-9])"
-        rf"{_WORD}{{20,}}",
-    ),
-    ("google-key", "AIza", _begin("AIza") + rf"{_WORD}{{35}}"),
-    ("slack-token", "xox", _begin("xox") + r"[abeoprs]-[A-Za-z0-9-]{10,}"),
-    ("slack-token", "xapp-", _begin("xapp-") + r"[0-9]-[A-Za-z0-9-]{10,}"),
-    ("sendgrid-key", "SG.", _begin(r"SG\.") + rf"{_WORD}{{16,}}\.{_WORD}{{16,}}"),
-    *(
-        ("stripe-key", start, _begin(start) + r"(?:live|test)_[A-Za-z0-9]{16,}")
-        for start in ("sk_", "rk_", "pk_")
-    ),
-    ("npm-token", "npm_", _begin("npm_") + r"[A-Za-z0-9]{36}" + _END),
     ("telegram-token", ":AA", _begin("") + rf"[0-9]{{8,10}}:AA{_WORD}{{33}}"),
-    ("fedmem-token", "fm", _begin("fm") + rf"[ms]_{_WORD}{{43}}"),
     (
         "jwt",
         "eyJ",
@@ -1627,7 +1599,7 @@ _SHAPES = (
             rf"{program}(?<!\w{program})[\w-]*[ \t][^\n|;&]{{0,200}}?"
             r"(?<=[ \t])-[paPw] ?[\"']?(?P<guess>[^\s\"'\\-][^\s\"'\\]{7,256})",
         )
-        for program in _PASSWORD_PROGRAMS
+        for program in _PASSWORD_PROGRAMS.split()
     ),
     (
         "netrc-password",
@@ -1677,12 +1649,10 @@ _TERMS = re.compile(
     r"(?i)oauth2|base64|sha-?(?:1|224|256|384|512)(?!\d)|md5|utf-?(?:8|16)|argon2|x509"
     r"|ed25519|pkcs(?:8|12)|http2|ipv[46]|v\d(?![a-z\d])"
 )
-ASSIGNMENT_NEEDLES = (
-    *("ecret", "oken", "assw", "assphrase", r"pass(?![a-z])", "pwd", "key"),
-    "redential",
-)
-_MAY_ASSIGN = [  # of lower-case text, whatever the value: far faster
-    re.compile(f"{n}[a-z0-9_]{{0,26}}{_ASSIGNED}") for n in ASSIGNMENT_NEEDLES
+# Of lower-case text, whatever the value: far faster.
+_MAY_ASSIGN = [
+    re.compile(f"{needle}[a-z0-9_]{{0,26}}{_ASSIGNED}")
+    for needle in "ecret oken assw assphrase pass(?![a-z]) pwd key redential".split()
 ]
 SHORTEST_SECRET_CHARS = 8  # a://b:c@
 MIN_ENTROPY_BITS = 3.0  # per character: "password-is-here" has 3.1, so digits too
