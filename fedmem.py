@@ -316,20 +316,18 @@ def read_stamp(name: str) -> str:
 def parse_time(text: str, end: bool = False) -> datetime.datetime:
     """Return the UTC time that ISO 8601 `text` names; a bare date is its first
     instant, or its last with `end`. Raise ValueError for anything else."""
+    day_and_minute = r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)"
+    rest = r"(:\d\d)?(?:\.(\d+))?(?:Z|z|([+-]\d\d):?(\d\d))?)?"
     text = text.strip() if isinstance(text, str) else ""
-    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
-        text += "T23:59:59.999999" if end else "T00:00:00"
-    # 3.10's fromisoformat knows neither Z nor fractions of other than 3 or 6 digits.
-    day_and_minute = r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)"
-    rest = r"(:\d\d)?(?:\.(\d+))?(Z|z|[+-]\d\d:?\d\d)?"
     match = re.fullmatch(day_and_minute + rest, text)
     if not match:
         raise ValueError(f"{text!r} is not an ISO 8601 time")
-    day, clock, seconds, fraction, zone = match.groups()
-    zone = "+00:00" if zone in (None, "Z", "z") else zone
-    zone = zone if ":" in zone else zone[:3] + ":" + zone[3:]
-    micro = ((fraction or "0") + "000000")[:6]
-    clock = f"{clock}{seconds or ':00'}.{micro}"
+    day, minute, seconds, fraction, hours, minutes = match.groups()
+    if not minute and end:
+        minute, seconds, fraction = "23:59", ":59", "999999"
+    # 3.10's fromisoformat knows neither Z nor fractions of other than 3 or 6 digits.
+    clock = f"{minute or '00:00'}{seconds or ':00'}.{fraction or '':0<6.6}"
+    zone = f"{hours or '+00'}:{minutes or '00'}"
     moment = datetime.datetime.fromisoformat(f"{day}T{clock}{zone}")
     try:
         return moment.astimezone(datetime.timezone.utc)
@@ -646,10 +644,17 @@ def split_path(relative: str) -> tuple[str, str]:
     return parent, name
 
 
+@contextlib.contextmanager
+def place(root: str, relative: str, create: bool = False) -> Iterator[tuple[int, str]]:
+    """Hold the descriptor of a path's directory, and give its name in there."""
+    parent, name = split_path(relative)
+    with directory(root, parent, create) as handle:
+        yield handle, name
+
+
 def open_file(root: str, relative: str) -> io.BufferedReader:
     """Return a regular file below `root` for reading; raise NotFound, NotAllowed."""
-    parent, name = split_path(relative)
-    with disk_errors(relative), directory(root, parent) as handle:
+    with disk_errors(relative), place(root, relative) as (handle, name):
         fd = os.open(name, os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK, dir_fd=handle)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
@@ -686,9 +691,8 @@ def _absent(relative: str, error: OSError) -> None:
 
 def stat_file(root: str, relative: str) -> os.stat_result | None:
     """Return the stat of a regular file, None without one; raise StorageFailed."""
-    parent, name = split_path(relative)
     try:
-        with directory(root, parent) as handle:
+        with place(root, relative) as (handle, name):
             found = os.stat(name, dir_fd=handle, follow_symlinks=False)
     except OSError as e:
         return _absent(relative, e)
@@ -712,7 +716,7 @@ def glance_file(root: str, relative: str) -> tuple | None:
         found = os.lstat(f"{root}/{relative}")
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return *sign_stats(found), found.st_ctime_ns
 
 
 def read_tail(root: str, relative: str) -> str:
@@ -750,30 +754,39 @@ def temp_prefix(name: str) -> str:
 
 
 @contextlib.contextmanager
+def _replaced(
+    temp: str, name: str, folder: int | None = None, durable: bool = True
+) -> Iterator[io.BufferedWriter]:
+    """Give a new file that takes the place of another when the block ends well."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
+    fd = os.open(temp, flags | getattr(os, "O_BINARY", 0), 0o600, dir_fd=folder)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        rename = os.replace if folder is None else os.rename  # Windows needs the first
+        rename(temp, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temp, dir_fd=folder)
+        raise
+
+
+@contextlib.contextmanager
 def replace_file(
     root: str, relative: str, durable: bool = True, is_named: bool = True
 ) -> Iterator[io.BufferedWriter]:
     """Give a temp file that takes the place of `relative` when the block ends well.
     File and directory are synced; with durable=False (for caches) none is, with
     is_named=False the file only."""
-    parent, name = split_path(relative)
-    temp = temp_prefix(name) + secrets.token_hex(8)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
-    with disk_errors(relative), directory(root, parent, create=True) as handle:
-        fd = os.open(temp, flags, 0o600, dir_fd=handle)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                yield file
-                file.flush()
-                if durable:
-                    os.fsync(file.fileno())
-            os.rename(temp, name, src_dir_fd=handle, dst_dir_fd=handle)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temp, dir_fd=handle)
-            raise
+    with disk_errors(relative), place(root, relative, create=True) as (folder, name):
+        temp = temp_prefix(name) + secrets.token_hex(8)
+        with _replaced(temp, name, folder, durable) as file:
+            yield file
         if durable and is_named:
-            os.fsync(handle)
+            os.fsync(folder)
 
 
 def write_file(root: str, relative: str, data: bytes, *how: bool) -> None:
@@ -815,9 +828,8 @@ def copy_file(
 
 def link_file(root: str, relative: str, to_root: str, target: str = "") -> bool:
     """Link a file below another root, or at `target`; return False where refused."""
-    (parent, name), (to, to_name) = split_path(relative), split_path(target or relative)
-    with disk_errors(relative), directory(root, parent) as old:
-        with directory(to_root, to, create=True) as new:
+    with disk_errors(relative), place(root, relative) as (old, name):
+        with place(to_root, target or relative, create=True) as (new, to_name):
             try:
                 more = {"src_dir_fd": old, "dst_dir_fd": new, "follow_symlinks": False}
                 os.link(name, to_name, **more)
@@ -847,18 +859,16 @@ def sync_folders(root: str, relative: str) -> None:
 
 def move_file(root: str, source: str, target: str) -> None:
     """Rename a file, durably in both directories."""
-    (from_dir, from_name), (to_dir, to_name) = split_path(source), split_path(target)
-    with disk_errors(source), directory(root, from_dir) as old:
-        with directory(root, to_dir, create=True) as new:
-            os.rename(from_name, to_name, src_dir_fd=old, dst_dir_fd=new)
+    with disk_errors(source), place(root, source) as (old, name):
+        with place(root, target, create=True) as (new, to_name):
+            os.rename(name, to_name, src_dir_fd=old, dst_dir_fd=new)
             os.fsync(new)
             os.fsync(old)
 
 
 def remove_file(root: str, relative: str) -> None:
     """Remove a file or an empty directory, if there; for caches and what was left."""
-    parent, name = split_path(relative)
-    with contextlib.suppress(OSError), directory(root, parent) as handle:
+    with contextlib.suppress(OSError), place(root, relative) as (handle, name):
         is_folder = stat.S_ISDIR(os.lstat(name, dir_fd=handle).st_mode)
         (os.rmdir if is_folder else os.unlink)(name, dir_fd=handle)
 
@@ -873,21 +883,10 @@ def remove_temps(root: str, relative: str) -> None:
 
 def write_private(path: str, data: bytes) -> None:
     """Replace a client's file, whole, for its owner only; raise StorageFailed."""
-    temp = f"{path}.{secrets.token_hex(4)}.tmp"
     with disk_errors(path):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        fd = os.open(temp, flags, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temp, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temp)
-            raise
+        with _replaced(f"{path}.{secrets.token_hex(4)}.tmp", path) as file:
+            file.write(data)
 
 
 @contextlib.contextmanager
@@ -931,9 +930,8 @@ class FileLock:
     def _open(self) -> int:
         """Return the lock file, opened again after a fork (locks are not inherited)."""
         if self._owner_pid != os.getpid():
-            parent, name = split_path(self._relative)
             flags = os.O_RDWR | os.O_CREAT | _NO_FOLLOW
-            with directory(self._root, parent, create=True) as handle:
+            with place(self._root, self._relative, create=True) as (handle, name):
                 self._fd = os.open(name, flags, 0o600, dir_fd=handle)
             self._owner_pid = os.getpid()
         return self._fd
@@ -1037,19 +1035,15 @@ def compress_block(block: bytes) -> bytes:
 
 def compress_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """Yield each block and its gzip member; threads work ahead of the reader."""
-    first = list(itertools.islice(blocks, 2)) or [b""]  # nothing is an empty member
-    if len(first) < 2:
-        yield from ((block, compress_block(block)) for block in first)
-        return
+    blocks = itertools.chain([next(blocks, b"")], blocks)  # nothing is an empty member
     ahead: collections.deque = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(COMPRESSION_THREADS) as pool:
-        for block in itertools.chain(first, blocks):
+        for block in blocks:
             ahead.append((block, pool.submit(compress_block, block)))
             if len(ahead) > 2 * COMPRESSION_THREADS:
                 block, made = ahead.popleft()
                 yield block, made.result()
-        for block, made in ahead:
-            yield block, made.result()
+        yield from ((block, made.result()) for block, made in ahead)
 
 
 def unpack_member(data: bytes, max_bytes: int) -> bytes:
@@ -1066,18 +1060,15 @@ def unpack_member(data: bytes, max_bytes: int) -> bytes:
     return raw
 
 
-def _read_some(file: io.BufferedReader) -> bytes:
-    """Return the next bytes of an archive; raise StorageFailed."""
-    with disk_errors("archive"):
-        return file.read(64 * KIB)
-
-
 def iter_members(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     """Yield offset and content of each gzip member from here on; raise Damaged."""
     offset = file.tell()
     unpacker, content, taken, data = zlib.decompressobj(31), bytearray(), 0, b""
     try:
-        while data := data or _read_some(file):
+        while True:
+            with disk_errors("archive"):
+                if not (data := data or file.read(64 * KIB)):
+                    break
             content += unpacker.decompress(data, BLOCK_BYTES + 1 - len(content))
             rest = unpacker.unused_data or unpacker.unconsumed_tail
             taken += len(data) - len(rest)
@@ -1139,11 +1130,8 @@ def parse_entry(line: bytes) -> Entry | None:
     if [type(field) for field in entry] != [int, str, str, str, str, int, str, str]:
         return None
     # The same few words in every line: a million lines need them once.
-    return entry._replace(
-        workspace=sys.intern(entry.workspace),
-        action=sys.intern(entry.action),
-        actor=sys.intern(entry.actor),
-    )
+    shared = ("workspace", "action", "actor")
+    return entry._replace(**{n: sys.intern(getattr(entry, n)) for n in shared})
 
 
 # One stored text: an overview or a piece of knowledge.
@@ -1217,11 +1205,10 @@ def parse_session(value: object) -> Session | None:
     try:
         if value.pop("parser") != PARSER_VERSION:
             return None
-        blocks = tuple(Block(*block) for block in value.pop("blocks"))
-        spans = tuple((start, end) for start, end in value.pop("abandoned"))
-        repeats = tuple(value.pop("repeats"))
-        more = {"blocks": blocks, "abandoned": spans, "repeats": repeats}
-        return Session(**more, **value)
+        value["blocks"] = tuple(Block(*block) for block in value["blocks"])
+        value["abandoned"] = tuple(map(tuple, value["abandoned"]))
+        value["repeats"] = tuple(value["repeats"])
+        return Session(**value)
     except (AttributeError, KeyError, TypeError):
         return None
 
@@ -1230,49 +1217,33 @@ def parse_session(value: object) -> Session | None:
 # A flag goes before its environment variable, the variable before the default.
 
 
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """Describe one setting of the server."""
+# One setting of the server.
+Option = collections.namedtuple("Option", "variable flag default help name")
+# A row goes on where a line is indented; a dash is nothing.
+_OPTIONS = f"""\
+MCP_TOKEN  -  -  bearer token of AI clients; made at first start when not set
+SYNC_TOKEN  -  -  bearer token of sync clients; made at first start likewise
+OLD_TOKENS  -  -  tokens that are still valid for a while, as `token rotate` writes them
+MEMORY_ROOT  --root  -  root of all data; {DATA_ROOT} if it is there and writable, else
+  {HOME_ROOT}
+PORT  --port  {DEFAULT_PORT}  listen port; 0 takes any free one
+HOST  --host  127.0.0.1  listen address
+WORKERS  --workers  1  processes that share the port
+ALLOWED_HOSTS  --allowed-hosts  -  names besides the loopback ones that requests may be
+  addressed to, separated by commas; ports do not count
+CACHE_DIR  --cache-dir  -  folder of the search index, on this machine's own disk;
+  MEMORY_ROOT/_cache
+REDACT  -  on  mask secrets in what AI clients read: on or off
+"""
 
-    variable: str
-    help: str
-    flag: str = ""
-    default: str = ""
 
-    @property
-    def name(self) -> str:
-        """Return the setting's name in the program."""
-        return self.variable.lower()
+def read_table(text: str) -> list[list[str]]:
+    """Return the cells of a table whose columns are two blanks apart."""
+    rows = [re.split("  +", row) for row in text.replace("\n  ", " ").splitlines()]
+    return [["" if cell == "-" else cell for cell in row] for row in rows]
 
 
-OPTIONS = (
-    Option("MCP_TOKEN", "bearer token of AI clients; made at first start when not set"),
-    Option("SYNC_TOKEN", "bearer token of sync clients; made at first start likewise"),
-    Option(
-        "OLD_TOKENS",
-        "tokens that are still valid for a while, as `token rotate` writes them",
-    ),
-    Option(
-        "MEMORY_ROOT",
-        f"root of all data; {DATA_ROOT} if it is there and writable, else {HOME_ROOT}",
-        "--root",
-    ),
-    Option("PORT", "listen port; 0 takes any free one", "--port", str(DEFAULT_PORT)),
-    Option("HOST", "listen address", "--host", "127.0.0.1"),
-    Option("WORKERS", "processes that share the port", "--workers", "1"),
-    Option(
-        "ALLOWED_HOSTS",
-        "names besides the loopback ones that requests may be addressed to, "
-        "separated by commas; ports do not count",
-        "--allowed-hosts",
-    ),
-    Option(
-        "CACHE_DIR",
-        "folder of the search index, on this machine's own disk; MEMORY_ROOT/_cache",
-        "--cache-dir",
-    ),
-    Option("REDACT", "mask secrets in what AI clients read: on or off", default="on"),
-)
+OPTIONS = tuple(Option(*row, row[0].lower()) for row in read_table(_OPTIONS))
 
 
 def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, str]:
@@ -1282,19 +1253,16 @@ def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, 
         given = flags.get(option.name)
         value = environment.get(option.variable, "") if given is None else given
         settings[option.name] = value.strip() or option.default
-    port = settings["port"]
-    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
-        raise BadRequest(f"PORT must be 0 to 65535, not {port!r}.")
-    if not re.fullmatch(r"[1-9]|[1-5][0-9]|6[0-4]", settings["workers"]):
-        raise BadRequest(f"WORKERS must be 1 to 64, not {settings['workers']!r}.")
+    for name, low, high in (("port", 0, 65535), ("workers", 1, 64)):
+        value = settings[name]
+        if not re.fullmatch("[0-9]{1,5}", value) or not low <= int(value) <= high:
+            raise BadRequest(f"{name.upper()} must be {low} to {high}, not {value!r}.")
     if settings["redact"].lower() not in ("on", "off"):
         raise BadRequest(f"REDACT must be on or off, not {settings['redact']!r}.")
     for name in ("mcp_token", "sync_token"):
         if not re.fullmatch(r"[!-~]{0,512}", settings[name]):
             text = f"{name.upper()} may hold printable ASCII only, no blanks."
             raise BadRequest(text)
-    if settings["mcp_token"] and settings["mcp_token"] == settings["sync_token"]:
-        raise BadRequest("MCP_TOKEN and SYNC_TOKEN must differ: they open other doors.")
     has_data_root = os.path.isdir(DATA_ROOT) and os.access(DATA_ROOT, os.W_OK)
     root = settings["memory_root"] or (DATA_ROOT if has_data_root else HOME_ROOT)
     root = os.path.realpath(os.path.expanduser(root))
@@ -1520,11 +1488,7 @@ def _expand_prefixed() -> Iterator[tuple[str, str, str]]:
             yield kind, start, _begin(re.escape(start)) + rest + _END
 
 
-# Programs that take a password behind a letter of their own.
-_PASSWORD_PROGRAMS = "login sshpass mysql mariadb mongo twine sqlcmd zip redis-cli ldap"
-# Kind, a text that each one contains, shape. `value` is what is masked, or `guess`,
-# where it looks random.
-_TOKENS = (  # more of what _PREFIXED has
+_TOKENS = (  # more of what _PREFIXED has: kind, needle, shape
     (
         "terraform-token",
         ".atlasv1.",
@@ -1545,69 +1509,53 @@ _TOKENS = (  # more of what _PREFIXED has
         r"(?=[A-Z0-9]{0,30}[a-z])[A-Za-z0-9]{40,256})(?![A-Za-z0-9+/=])",
     ),
 )
-_SHAPES = (
-    (
-        "private-key",
-        "PRIVATE KEY",
-        r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
-        r"(?:(?:(?!-----BEGIN )[\s\S]){0,20000}?"
-        r"-----END [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
-        r"|(?:\s|\\[nrt]|[A-Za-z0-9+/]{16,}={0,2}|[A-Z][A-Za-z-]+: [^\s\\]+)"
-        r"{0,1000})",
-    ),
-    (
-        "slack-webhook",
-        "hooks.slack.com",
-        r"hooks\.slack\.com(?:\\?/)services(?P<value>(?:\\?/[A-Za-z0-9]{6,40}){3})",
-    ),
-    (
-        "url-password",
-        ":",
-        r":(?<=[a-zA-Z0-9+.-]:)(?:\\?/){2}[^\s/:@\"'<>\\]{0,128}"
-        r":(?P<value>[^\s/\"'<>\\]{1,256})@",
-    ),
-    ("url-password", "://", r"://(?P<guess>[A-Za-z0-9_-]{20,256})@"),
-    (
-        "bearer-token",
-        "earer ",
-        r"[Bb]earer (?=[A-Za-z._~+/-]{0,99}[0-9])"
-        r"(?P<value>[A-Za-z0-9._~+/-]{20,}=*)",
-    ),
-    ("basic-auth", "asic ", r"[Bb]asic (?P<value>[A-Za-z0-9+/]{16,}={1,2})"),
-    (
-        "basic-auth",  # a third of them end without a =
-        "uthorization",
-        r"[Aa]uthorization(?:\\{0,7}[\"'])?[ \t]{0,3}[:=][ \t]{0,3}(?:\\{0,7}[\"'])?"
-        r"[Bb]asic (?P<value>[A-Za-z0-9+/]{8,}={0,2})",
-    ),
-    (
-        "password-option",
-        "--",
-        r"--[a-z-]{0,20}(?:password|passwd|passphrase|token|secret|api-key)[ ]+[\"']?"
-        r"(?P<value>(?=[^\s\"'\\]{0,99}[0-9])[^\s\"'\\-][^\s\"'\\]{7,})",
-    ),
-    (
-        "password-option",
-        " -",  # -u, -U, -sSu, --user
-        r" -(?:[a-zA-Z]{0,8}[uU]|-user|-proxy-user)[ =]?[\"']?"
-        r"[^\s:\"'/]{1,64}:(?P<guess>[^\s\"'@\\]{8,256})",
-    ),
-    *(
-        (
-            "password-option",
-            program,
-            rf"{program}(?<!\w{program})[\w-]*[ \t][^\n|;&]{{0,200}}?"
-            r"(?<=[ \t])-[paPw] ?[\"']?(?P<guess>[^\s\"'\\-][^\s\"'\\]{7,256})",
-        )
-        for program in _PASSWORD_PROGRAMS.split()
-    ),
-    (
-        "netrc-password",
-        "password",
-        r"(?:machine|login|account)\s+\S{1,256}\s+password\s+(?P<guess>\S{8,256})",
-    ),
-)
-SECRET_PATTERNS = [(kind, needle, re.compile(shape)) for kind, needle, shape in _SHAPES]
+# Kind, texts of which each one contains one, and indented the shape. `value` is what is
+# masked, or `guess`, where it looks random. A third of all Basic headers have no =; the
+# option before a password is -u, -U, -sSu or --user, and one letter of some programs.
+_SHAPES = r"""
+private-key PRIVATE KEY
+  -----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----
+  (?:(?:(?!-----BEGIN )[\s\S]){0,20000}?
+  -----END [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----
+  |(?:\s|\\[nrt]|[A-Za-z0-9+/]{16,}={0,2}|[A-Z][A-Za-z-]+: [^\s\\]+){0,1000})
+slack-webhook hooks.slack.com
+  hooks\.slack\.com(?:\\?/)services(?P<value>(?:\\?/[A-Za-z0-9]{6,40}){3})
+url-password :
+  :(?<=[a-zA-Z0-9+.-]:)(?:\\?/){2}[^\s/:@"'<>\\]{0,128}
+  :(?P<value>[^\s/"'<>\\]{1,256})@
+url-password ://
+  ://(?P<guess>[A-Za-z0-9_-]{20,256})@
+bearer-token earer
+  [Bb]earer (?=[A-Za-z._~+/-]{0,99}[0-9])(?P<value>[A-Za-z0-9._~+/-]{20,}=*)
+basic-auth asic
+  [Bb]asic (?P<value>[A-Za-z0-9+/]{16,}={1,2})
+basic-auth uthorization
+  [Aa]uthorization(?:\\{0,7}["'])?[ \t]{0,3}[:=][ \t]{0,3}(?:\\{0,7}["'])?
+  [Bb]asic (?P<value>[A-Za-z0-9+/]{8,}={0,2})
+password-option --
+  --[a-z-]{0,20}(?:password|passwd|passphrase|token|secret|api-key)[ ]+["']?
+  (?P<value>(?=[^\s"'\\]{0,99}[0-9])[^\s"'\\-][^\s"'\\]{7,})
+password-option  -
+   -(?:[a-zA-Z]{0,8}[uU]|-user|-proxy-user)[ =]?["']?
+  [^\s:"'/]{1,64}:(?P<guess>[^\s"'@\\]{8,256})
+password-option login,sshpass,mysql,mariadb,mongo,twine,sqlcmd,zip,redis-cli,ldap
+  NEEDLE(?<!\wNEEDLE)[\w-]*[ \t][^\n|;&]{0,200}?
+  (?<=[ \t])-[paPw] ?["']?(?P<guess>[^\s"'\\-][^\s"'\\]{7,256})
+netrc-password password
+  (?:machine|login|account)\s+\S{1,256}\s+password\s+(?P<guess>\S{8,256})
+"""
+
+
+def _expand_shapes() -> Iterator[tuple[str, str, str]]:
+    """Yield kind, needle and shape of each row of _SHAPES."""
+    for row in re.split(r"\n(?! )", _SHAPES.strip()):
+        head, *lines = row.split("\n  ")
+        kind, needles = head.split(" ", 1)
+        for needle in needles.split(","):
+            yield kind, needle, "".join(lines).replace("NEEDLE", needle)
+
+
+SECRET_PATTERNS = [(k, n, re.compile(shape)) for k, n, shape in _expand_shapes()]
 # Every one of the tokens is one run of such letters, so their beginnings are looked for
 # in the long runs only: a tenth of a text.
 _TOKEN_PATTERNS = [(k, n, re.compile(s)) for k, n, s in (*_expand_prefixed(), *_TOKENS)]
