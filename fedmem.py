@@ -10392,64 +10392,62 @@ def check_store(
             yield f"workspaces/{name}", "" if is_known else "not a registered workspace"
     for workspace_id in sorted(store.registry.all()):
         folder = f"workspaces/{workspace_id}"
-        entries = store.journal.ledger(workspace_id).entries
-        files = [f"{folder}/{path}" for path in list(entries)]
-        files += [relative for relative, _ in walk_files(store.root, folder)]
-        for relative in dict.fromkeys(files):
-            if problem := _check_file(store, workspace_id, relative, deep):
+        paths = list(store.journal.ledger(workspace_id).entries)
+        found = (path for path, _ in walk_files(store.root, folder))
+        paths += [path.removeprefix(f"{folder}/") for path in found]
+        for path in dict.fromkeys(paths):
+            if problem := _check_file(store, workspace_id, path, deep):
                 store.settle()
+                lock = index_key(path) if path.startswith("sessions/") else path
                 if repair:
-                    _repair_file(store, workspace_id, relative)
-                path = relative.removeprefix(f"{folder}/")
-                with store.lock_of(workspace_id, _lock_name(path)).hold():
-                    problem = _check_file(store, workspace_id, relative, deep)
-            yield relative, problem
+                    _repair_file(store, workspace_id, path, lock)
+                with store.lock_of(workspace_id, lock).hold():
+                    problem = _check_file(store, workspace_id, path, deep)
+            yield f"{folder}/{path}", problem
     for relative, _ in walk_files(store.root, "_meta"):
         if split_path(relative)[1].startswith(TEMP_MARK):
             yield relative, "left by an interrupted write"
 
 
-def _lock_name(path: str) -> str:
-    """Return the path under which writers of a file hold a lock."""
-    return index_key(path) if path.startswith("sessions/") else path
-
-
-def _repair_file(store: Store, workspace_id: str, relative: str) -> None:
+def _repair_file(store: Store, workspace_id: str, path: str, lock: str) -> None:
     """Remove what a kill left and a record that does not fit; journal what is not."""
-    path = relative.removeprefix(f"workspaces/{workspace_id}/")
+    relative = f"workspaces/{workspace_id}/{path}"
     if split_path(path)[1].startswith(TEMP_MARK):
         remove_file(store.root, relative)
     if path.endswith(".jsonl.gz"):
         remove_file(store.root, record_path(relative))
         store.forget_session(relative)
-    entry = store.journal.ledger(workspace_id).entries.get(path)
-    if index_key(path) and (entry is None or entry.action == "deleted"):
-        lock = _lock_name(path)
+    if index_key(path) and not _find_entry(store, workspace_id, path):
         with store.locked(workspace_id, lock, "repaired"):
             reconcile_path(store, workspace_id, lock, "repaired")
 
 
-def _check_file(store: Store, workspace_id: str, relative: str, deep: bool) -> str:
-    """Return what is wrong with a file of a workspace, empty when nothing is."""
-    path = relative.removeprefix(f"workspaces/{workspace_id}/")
+def _find_entry(store: Store, workspace_id: str, path: str) -> Entry | None:
+    """Return a file's last line in the journal, None when that deletes it."""
     entry = store.journal.ledger(workspace_id).entries.get(path)
+    return None if entry and entry.action == "deleted" else entry
+
+
+def _check_file(store: Store, workspace_id: str, path: str, deep: bool) -> str:
+    """Return what is wrong with a file of a workspace, empty when nothing is."""
+    relative = f"workspaces/{workspace_id}/{path}"
+    entry = _find_entry(store, workspace_id, path)
     found = stat_file(store.root, relative)
     if found is None:
-        is_gone = entry is None or entry.action == "deleted"
-        return "" if is_gone else "acknowledged and missing"
+        return "acknowledged and missing" if entry else ""
     if split_path(path)[1].startswith(TEMP_MARK):
         return "left by an interrupted write"
     try:
         if path == "identity.json":
             is_sound = parse_workspace(read_json_file(store.root, relative))
             return "" if is_sound else "unreadable"
-        if path.startswith("sessions/") and not path.endswith(TITLE_ENDING):
-            if not path.endswith(".jsonl.gz"):
-                is_aside = ".jsonl.gz.damaged-" in path
-                return "damaged; it was set aside" if is_aside else ""
-            if not deep:
-                session = store.load_session(workspace_id, path)
-                return _compare_digest(entry, session.sha256)
+        if not path.startswith("sessions/") or path.endswith(TITLE_ENDING):
+            digest = store.describe(relative, path, found).sha256
+        elif not path.endswith(".jsonl.gz"):
+            return "damaged; it was set aside" if ".jsonl.gz.damaged-" in path else ""
+        elif not deep:
+            digest = store.load_session(workspace_id, path).sha256
+        else:
             session = scan_archive(store.root, relative)
             digest = session.sha256
             record = parse_session(read_json_file(store.root, record_path(relative)))
@@ -10457,19 +10455,12 @@ def _check_file(store: Store, workspace_id: str, relative: str, deep: bool) -> s
             fits = record and record.archive_tail == session.archive_tail
             if entry and entry.sha256 == digest and fits and record != session:
                 return "its record does not describe it; remove the .json to rebuild it"
-        else:
-            digest = store.describe(relative, path, found).sha256
     except FedmemError as e:
         return str(e)
     if path.startswith(".versions/"):
-        is_named = relative.endswith(f"-{digest[:12]}.md")
+        is_named = path.endswith(f"-{digest[:12]}.md")
         return "" if is_named else f"its sha256 is {digest}, not the one in its name"
-    return _compare_digest(entry, digest)
-
-
-def _compare_digest(entry: Entry | None, digest: str) -> str:
-    """Return what is wrong with a file of a digest, by its last line in the journal."""
-    if entry is None or entry.action == "deleted":
+    if not entry:
         return "it is not in the journal"
     is_same = entry.sha256 == digest
     return "" if is_same else f"its sha256 is {digest}, the journal says {entry.sha256}"
@@ -10486,9 +10477,9 @@ def check_index(store: Store, index: Index) -> tuple[str, str]:
             time.sleep(4 * INDEX_POLL_S)
         try:
             with index.read(INDEX_CHECK_S, partly=True) as database:
-                if not read_meta(database, "ready"):
-                    return "", ""
-                wrong = sum(1 for _ in iter_differences(database, store))
+                wrong = read_meta(database, "ready") and sum(
+                    1 for _ in iter_differences(database, store)
+                )
         except NoIndex as e:
             return "" if sign_index(index.folder) is None else str(e), ""
         if not wrong:
@@ -10511,15 +10502,6 @@ def list_snapshots(target: str) -> list[str]:
     found = (_SNAPSHOT.fullmatch(name) for name, _ in list_directory(target, ""))
     order = sorted((m[1], int(m[2] or 0), m[0]) for m in found if m)
     return [name for _, _, name in order]
-
-
-def name_snapshot(names: list[str]) -> str:
-    """Return the name of a snapshot made now, after all others by any clock."""
-    stamp = utc_now().strftime("%Y-%m-%dT%H%M%SZ")
-    last = _SNAPSHOT.fullmatch(names[-1]) if names else None
-    if last and last[1] >= stamp:
-        return f"{last[1]}-{int(last[2] or 0) + 1}"
-    return stamp
 
 
 def iter_stored(root: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -10552,7 +10534,10 @@ def back_up(root: str, target: str, keep: int) -> tuple[str, int, int]:
             if name.startswith(TEMP_MARK):  # a backup that was interrupted
                 remove_tree(os.path.join(target, name))
         names = list_snapshots(target)
-        name = name_snapshot(names)
+        name = utc_now().strftime("%Y-%m-%dT%H%M%SZ")
+        newest = _SNAPSHOT.fullmatch(names[-1]) if names else None
+        if newest and newest[1] >= name:  # it is the last by any clock
+            name = f"{newest[1]}-{int(newest[2] or 0) + 1}"
         draft = os.path.join(target, TEMP_MARK + name)
         last = os.path.join(target, names[-1]) if names else ""
         copied, linked = _fill_snapshot(root, last, draft)
@@ -10577,10 +10562,9 @@ def _fill_snapshot(root: str, last: str, draft: str) -> tuple[int, int]:
         for path, found in iter_stored(root):
             if ("/.versions/" in path) == is_version:
                 is_same = _is_as_in(last, path, found)
-                counts[is_same] += 1
-                if not is_same or not link_file(last, path, draft):
-                    counts[0] += is_same  # no hard links here
-                    counts[1] -= is_same
+                is_linked = is_same and link_file(last, path, draft)
+                counts[is_linked] += 1
+                if not is_linked:
                     copy_file(root, path, draft)
     for _ in range(BACKUP_ROUNDS):
         before, reached = reached, measure_journal(root)
@@ -10597,8 +10581,8 @@ def _fill_snapshot(root: str, last: str, draft: str) -> tuple[int, int]:
 def _is_as_in(snapshot: str, relative: str, found: os.stat_result) -> bool:
     """Return whether a snapshot (empty for none) has a file as it was found."""
     old = stat_file(snapshot, relative) if snapshot else None
-    marks = [(s.st_size, s.st_mtime_ns) for s in (found, old) if s]
-    return len(marks) == 2 and marks[0] == marks[1]
+    mark = found.st_size, found.st_mtime_ns
+    return old is not None and mark == (old.st_size, old.st_mtime_ns)
 
 
 def measure_journal(root: str) -> int:
@@ -10679,7 +10663,6 @@ def export_memory(
     """Write documents and sessions (or the named one) below a folder, with a mask as
     pages for people; return how many of each, and what could not be read."""
     require_empty_folder(target)
-    write = functools.partial(_write_page, mask=mask) if mask else _write_transcript
     documents, sessions, problems = 0, 0, []
     for workspace_id in workspaces:
         known = [] if name else [d.path for d in list_documents(store, workspace_id)]
@@ -10695,56 +10678,52 @@ def export_memory(
             for path in paths if name in ("", session_id) else ():
                 try:
                     session = store.load_session(workspace_id, path)
-                    write(store, Archive(workspace_id, path, session), target)
+                    archive = Archive(workspace_id, path, session)
+                    page, parts = path.removesuffix(".gz"), _iter_raw(store, archive)
+                    if mask:
+                        title = make_slug(mask(title_of(store, archive)))
+                        page = f"{session.start[:10]}-{title}-{archive.name}.md"
+                        page = f"sessions/{page.lstrip('-')}"
+                        parts = _iter_page(store, archive, mask)
+                    with replace_file(target, f"{workspace_id}/{page}", False) as out:
+                        out.writelines(parts)
                     sessions += 1
                 except (NotFound, Damaged) as e:
                     problems.append(str(e))
     return documents, sessions, problems
 
 
-def _write_transcript(store: Store, archive: Archive, target: str) -> None:
-    """Write one transcript as it was uploaded; raise Damaged when it is not that."""
-    hasher, path = hashlib.sha256(), archive.path.removesuffix(".gz")
-    with replace_file(target, f"{archive.workspace_id}/{path}", durable=False) as out:
-        for block in read_blocks(store, archive, 0):
-            hasher.update(block)
-            out.write(block)
-        if hasher.hexdigest() != archive.session.sha256:
-            raise Damaged(f"{archive.relative} is not what was uploaded.")
+def _iter_raw(store: Store, archive: Archive) -> Iterator[bytes]:
+    """Yield a transcript as it was uploaded; raise Damaged when it is not that."""
+    hasher = hashlib.sha256()
+    for block in read_blocks(store, archive, 0):
+        hasher.update(block)
+        yield block
+    if hasher.hexdigest() != archive.session.sha256:
+        raise Damaged(f"{archive.relative} is not what was uploaded.")
 
 
-def _write_page(store: Store, archive: Archive, target: str, mask: Callable) -> None:
-    """Write a session's page; its name begins with the day and the title."""
-    title = make_slug(mask(title_of(store, archive)))
-    name = f"{archive.session.start[:10]}-{title}-{archive.name}.md"
-    path = f"{archive.workspace_id}/sessions/{name.lstrip('-')}"
-    with replace_file(target, path, durable=False) as out:
-        for text in iter_page(store, archive, mask):
-            out.write(text.encode("utf-8", "replace"))
-
-
-def iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[str]:
+def _iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[bytes]:
     """Yield a session's Markdown: who said what, and in fences what tools had."""
     session = archive.session
     title = mask(title_of(store, archive)) or archive.name
-    yield (
+    text = (
         f"# {title}\n\nSession `{archive.name}` of "
         f"`{archive.workspace_id}`, {format_minute(session.start)} to "
         f"{format_minute(session.end)}, {plural(session.messages, 'message')}.\n"
     )
+    yield text.encode("utf-8", "replace")
     for number, message in iter_messages(store, archive):
-        row = {"number": number, "role": message.role, "time": message.time}
-        row["abandoned"] = message.abandoned
-        yield f"\n{format_message_head(row)[1:]}\n"
+        text = f"\n{format_message_head({**vars(message), 'number': number})[1:]}\n"
         lines = clean_text(mask(message.text)).split("\n")
         is_tool = message.role == "tool"
-        for is_fenced, group in itertools.groupby(
-            lines, lambda line, is_tool=is_tool: is_tool or line.startswith("→ ")
-        ):
-            text = "\n".join(group)
-            longest = max(map(len, re.findall("`{3,}", text)), default=2)
+        rows = [(is_tool or line.startswith("→ "), line) for line in lines]
+        for is_fenced, group in itertools.groupby(rows, lambda row: row[0]):
+            part = "\n".join(line for _, line in group)
+            longest = max(map(len, re.findall("`{3,}", part)), default=2)
             fence = f"\n{'`' * (longest + 1)}\n" if is_fenced else "\n"
-            yield f"{fence}{text}{fence}"
+            text += f"{fence}{part}{fence}"
+        yield text.encode("utf-8", "replace")
 
 
 # Several servers on one root: what its disk must keep.
@@ -10827,37 +10806,40 @@ class SharedProbe:
         self.role = next((role for role in "ab" if self.create(f"{role}0")), "")
         if not self.role:
             raise Conflict(f"{self.folder} is of an earlier probe: remove it first.")
-        self.other = "ba"["ab".index(self.role)]
+        self.other = "b" if self.role == "a" else "a"
 
     def create(self, name: str) -> bool:
         """Make a file and return whether it was not there."""
-        try:
-            with open(os.path.join(self.folder, name), "xb") as file:
-                os.fsync(file.fileno())
-        except FileExistsError:
-            return False
-        return True
+        path = os.path.join(self.folder, name)
+        with contextlib.suppress(FileExistsError), open(path, "xb") as file:
+            os.fsync(file.fileno())
+            return True
+        return False
+
+    def wait_for(self, name: str) -> list | None:
+        """Return what the other side wrote into a file, None when it does not come."""
+        end = time.monotonic() + PROBE_WAIT_S
+        while time.monotonic() < end:
+            if found := read_json_file(self.folder, name):
+                return found
+            time.sleep(0.01)
+        return None
 
     def meet(self, seen: object = None) -> object:
         """Wait for the other side; return what it saw, or raise Conflict."""
         self.step += 1
-        write_file(self.folder, f"{self.role}{self.step}", encode_json(seen))
-        end = time.monotonic() + PROBE_WAIT_S
-        while time.monotonic() < end:
-            with contextlib.suppress(NotFound, ValueError):
-                return parse_json(read_file(self.folder, f"{self.other}{self.step}"))
-            time.sleep(0.01)
-        raise Conflict("The other probe did not come: start both within a minute.")
+        write_file(self.folder, f"{self.role}{self.step}", encode_json([seen]))
+        if not (found := self.wait_for(f"{self.other}{self.step}")):
+            raise Conflict("The other probe did not come: start both within a minute.")
+        return found[0]
 
     def finish(self) -> None:
         """Meet for the last time, and remove what was made."""
         self.meet()
         if self.role == "b":
-            self.create("done")
+            write_file(self.folder, "done", b"[true]")
             return
-        end = time.monotonic() + PROBE_WAIT_S
-        while not stat_file(self.folder, "done") and time.monotonic() < end:
-            time.sleep(0.01)
+        self.wait_for("done")
         remove_tree(self.folder)
 
     def run(self) -> Iterator[tuple[str, bool, str]]:
@@ -10866,10 +10848,9 @@ class SharedProbe:
         lock, is_first = FileLock(self.folder, "lock"), self.role == "a"
         with lock.hold() if is_first else contextlib.nullcontext():
             self.meet()
-            is_free = False
-            if not is_first:
-                with lock.hold(wait=False) as fd:
-                    is_free = fd is not None
+            other = contextlib.nullcontext() if is_first else lock.hold(wait=False)
+            with other as fd:
+                is_free = fd is not None
             is_free = self.meet(is_free) or is_free
         yield "a lock keeps the other side out", not is_free, ""
         if is_first:
@@ -10917,7 +10898,7 @@ class SharedProbe:
             stale[0] += found is None or found.st_size != size
             stale[1] += len(text) != size
             self.meet()
-        return [max(pair) for pair in zip(stale, self.meet(stale), strict=True)]
+        return list(map(max, stale, self.meet(stale)))
 
     def _append(self) -> Iterator[tuple[str, bool, str]]:
         """Append to a journal from both sides as servers do, and follow the other."""
@@ -11591,7 +11572,7 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
 def cmd_stdio(args: argparse.Namespace) -> int:
     """Pass MCP between standard input and output and the server until input ends."""
     client = load_client(dict(os.environ))
-    headers = make_client_headers(client, args.tool)
+    headers = make_client_headers(client, args.tool or "stdio")
     remote = Remote(client.address, client.mcp_token, attempts=1, headers=headers)
     run_bridge(remote, os.getcwd(), sys.stdin.buffer, sys.stdout.buffer)
     return 0
@@ -11768,18 +11749,8 @@ def _write_client(client: Client, config: dict) -> None:
 # main is the border where a FedmemError becomes a sentence and an exit code.
 
 
-def add_option(parser: argparse.ArgumentParser, option: Option) -> None:
-    """Give a parser the flag of an option, its help naming variable and default."""
-    default = f"; default {option.default}" if option.default else ""
-    text = f"{option.help} (variable {option.variable}{default})"
-    parser.add_argument(option.flag, dest=option.name, help=text.replace("%", "%%"))
-
-
-def add_switch(parser: argparse.ArgumentParser, flag: str, text: str) -> None:
-    """Give a parser a flag without a value."""
-    parser.add_argument(flag, action="store_true", help=text)
-
-
+# What works on the files of a root.
+ON_A_ROOT = "serve backup check reindex export token stats".split()
 COMMANDS = (
     ("serve", cmd_serve, "serve the memory over MCP"),
     ("backup", cmd_backup, "make a snapshot, while a server runs or not"),
@@ -11803,78 +11774,50 @@ COMMANDS = (
 )
 
 
-def add_serve(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of serve."""
-    hidden = [f"{o.variable}: {o.help}" for o in OPTIONS if not o.flag]
-    parser.epilog = "Variables without a flag. " + ". ".join(hidden) + "."
-    for option in OPTIONS:
-        if option.flag:
-            add_option(parser, option)
-    text = "refuse a root that was never initialised (an unmounted disk)"
-    add_switch(parser, "--existing", text)
-    text = "share a root also on a disk that may lose what two servers write"
-    add_switch(parser, "--force-shared", text)
-    text = "a temporary memory with samples and the token dev-token, loopback only"
-    add_switch(parser, "--demo", text)
-
-
-def add_operator(parsers: dict[str, argparse.ArgumentParser]) -> None:
-    """Add the arguments of the other commands of who runs a server."""
-    for name in ("backup", "check", "reindex", "export", "token", "stats"):
-        for option in OPTIONS:
-            if option.variable in ("MEMORY_ROOT", "CACHE_DIR"):
-                add_option(parsers[name], option)
-    add = parsers["backup"].add_argument
-    add("--to", metavar="DIR", help="where snapshots are kept; MEMORY_ROOT-backups")
-    add("--keep", type=int, default=SNAPSHOTS_KEPT, help="how many; default 14")
-    add("--tar", metavar="FILE", help="write the new snapshot as a tar file as well")
-    parsers["restore"].add_argument("snapshot", metavar="SNAPSHOT")
-    for name in ("restore", "export"):
-        add = parsers[name].add_argument
-        add("--to", required=True, metavar="DIR", help="a new or empty folder")
-    text = "a folder of the shared disk; run it on both machines at the same time"
-    parsers["probe"].add_argument("folder", metavar="DIR", help=text)
-    add_switch(parsers["check"], "--deep", "read every archive")
-    add_switch(parsers["check"], "--repair", "mend what needs no choice")
-    add = parsers["export"].add_argument
-    add("--workspace", default="", metavar="ID", help="only this workspace")
-    add_switch(parsers["export"], "--markdown", "as pages for people, secrets masked")
-    add("--session", default="", metavar="ID", help="only this session")
-    add = parsers["token"].add_argument
-    add("action", choices=("show", "rotate"))
-    add("scope", nargs="?", choices=("ai", "sync"))
-    add("--overlap", type=float, default=OVERLAP_DAYS, metavar="DAYS")
-    add("--env", metavar="FILE", help="the file of variables that holds the token")
-
-
-def add_client(parsers: dict[str, argparse.ArgumentParser]) -> None:
-    """Add the arguments of the commands of a client machine."""
-    add = parsers["install"].add_argument
-    add("token", nargs="?", metavar="TOKEN", help="the AI token")
-    add("--sync-token", help="the sync token")
-    add("--url", help="the server's address")
-    add("--machine", help="this machine's name; default its host name")
-    text = "sha256//... of the server's public key, for its own certificate"
-    add("--pin", help=text)
-    add("--ca", help="file of the authority that signed the server's certificate")
-    add_switch(parsers["install"], "--dry-run", "only say what it would do")
-    add_switch(parsers["install"], "--uninstall", "take it all back")
-    add_switch(parsers["install"], "--snippets", "print entries for other clients")
-    add_switch(parsers["install"], "--adopt", "take a name that is in use")
-    add_switch(parsers["sync"], "--quiet", "give up sooner")
-    add_switch(parsers["verify"], "--deep", "re-hash every archive")
-    parsers["stdio"].add_argument("--tool", default="stdio", help="the client's name")
-    for name in ("tool", "project", "cwd"):
-        parsers["init-manifest"].add_argument(f"--{name}", required=True)
-    parsers["search"].add_argument("words", nargs="+", metavar="WORD")
-    add_switch(parsers["search"], "--notes", "search knowledge")
-    add = parsers["read"].add_argument
-    add("session", metavar="[WORKSPACE/]SESSION")
-    add("--offset", type=int, default=0, help="negative: from the end")
-    for name, limit in (("sessions", 20), ("read", 50)):
-        parsers[name].add_argument("--limit", type=int, default=limit)
-    for name in ("search", "sessions", "read"):
-        add_switch(parsers[name], "--json", "for programs")
+# Commands, argument, its value (a dash: none, so it is a switch; a number: the default;
+# else its name, and a star when it must be there, or how many there may be), and help.
+_ARGUMENTS = """\
+serve  --existing  -  refuse a root that was never initialised (an unmounted disk)
+serve  --force-shared  -  share a root also on a disk that may lose what two servers
+  write
+serve  --demo  -  a temporary memory with samples and the token dev-token, loopback only
+backup  --to  DIR  where snapshots are kept; MEMORY_ROOT-backups
+backup  --keep  14  how many; default 14
+backup  --tar  FILE  write the new snapshot as a tar file as well
+restore  snapshot  SNAPSHOT  a folder that backup made
+restore export  --to  DIR*  a new or empty folder
+probe  folder  DIR  a folder of the shared disk; run it on both machines at the same
+  time
+check  --deep  -  read every archive
+check  --repair  -  mend what needs no choice
+export  --workspace  ID  only this workspace
+export  --markdown  -  as pages for people, secrets masked
+export  --session  ID  only this session
+token  --env  FILE  the file of variables that holds the token
+install  token  TOKEN?  the AI token
+install  --sync-token  TOKEN  the sync token
+install  --url  URL  the server's address
+install  --machine  NAME  this machine's name; default its host name
+install  --pin  PIN  sha256//... of the server's public key, for its own certificate
+install  --ca  FILE  file of the authority that signed the server's certificate
+install  --dry-run  -  only say what it would do
+install  --uninstall  -  take it all back
+install  --snippets  -  print entries for other clients
+install  --adopt  -  take a name that is in use
+sync  --quiet  -  give up sooner
+verify  --deep  -  re-hash every archive
+init-manifest  --tool  TOOL*  -
+init-manifest  --project  PROJECT*  -
+init-manifest  --cwd  CWD*  -
+stdio  --tool  NAME  the client's name
+search  words  WORD+  -
+search  --notes  -  search knowledge
+read  session  [WORKSPACE/]SESSION  -
+read  --offset  0  negative: from the end
+sessions  --limit  20  -
+read  --limit  50  -
+search sessions read  --json  -  for programs
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -11888,9 +11831,30 @@ def build_parser() -> argparse.ArgumentParser:
     for name, run, about in COMMANDS:
         parsers[name] = commands.add_parser(name, help=about)
         parsers[name].set_defaults(run=run)
-    add_serve(parsers["serve"])
-    add_operator(parsers)
-    add_client(parsers)
+    hidden = [f"{o.variable}: {o.help}" for o in OPTIONS if not o.flag]
+    parsers["serve"].epilog = f"Variables without a flag. {'. '.join(hidden)}."
+    for option in (o for o in OPTIONS if o.flag):
+        is_everywhere = option.name in ("memory_root", "cache_dir")
+        default = f"; default {option.default}" if option.default else ""
+        text = f"{option.help} (variable {option.variable}{default})"
+        for name in ON_A_ROOT if is_everywhere else ("serve",):
+            parsers[name].add_argument(option.flag, dest=option.name, help=text)
+    for names, argument, value, text in read_table(_ARGUMENTS):
+        more = {"default": "", "metavar": value.rstrip("*?+")}
+        if not value:
+            more = {"action": "store_true"}
+        elif value.isdigit():
+            more = {"type": int, "default": int(value)}
+        elif value.endswith("*"):
+            more["required"] = True
+        elif value.endswith(("?", "+")):
+            more["nargs"] = value[-1]
+        for name in names.split():
+            parsers[name].add_argument(argument, help=text, **more)
+    add = parsers["token"].add_argument
+    add("action", choices=("show", "rotate"))
+    add("scope", nargs="?", choices=("ai", "sync"))
+    add("--overlap", type=float, default=OVERLAP_DAYS, metavar="DAYS")
     return parser
 
 
