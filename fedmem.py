@@ -778,9 +778,8 @@ def _replaced(
 def replace_file(
     root: str, relative: str, durable: bool = True, is_named: bool = True
 ) -> Iterator[io.BufferedWriter]:
-    """Give a temp file that takes the place of `relative` when the block ends well.
-    File and directory are synced; with durable=False (for caches) none is, with
-    is_named=False the file only."""
+    """Give a temp file that takes the place of `relative` when the block ends well. It
+    is synced if `durable` (caches are not), its directory if it `is_named`, too."""
     with disk_errors(relative), place(root, relative, create=True) as (folder, name):
         temp = temp_prefix(name) + secrets.token_hex(8)
         with _replaced(temp, name, folder, durable) as file:
@@ -799,8 +798,7 @@ def copy_file(
     root: str, relative: str, to_root: str, max_bytes: int = sys.maxsize
 ) -> bool:
     """Copy a file (or its beginning) to the same place below another root, durably and
-    with its time, and read it back; return False when it is not there. Raise Damaged
-    when what was read back is not what was written."""
+    with its time; return False without one, raise Damaged if it reads back changed."""
     hasher, copied = hashlib.sha256(), hashlib.sha256()
     try:
         source = open_file(root, relative)
@@ -896,7 +894,8 @@ def exclusive_file(path: str) -> Iterator[bool]:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         file = open(path, "a+b")
     with file:
-        try:
+        is_mine = False
+        with contextlib.suppress(OSError):
             if sys.platform == "win32":
                 import msvcrt
 
@@ -905,10 +904,8 @@ def exclusive_file(path: str) -> Iterator[bool]:
                 import fcntl
 
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
+            is_mine = True
+        yield is_mine
 
 
 class FileLock:
@@ -1345,12 +1342,12 @@ def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
     before those in _meta/tokens.json; raise Damaged, BadRequest."""
     with contextlib.closing(FileLock(root, "_meta/locks/keys")) as lock, lock.hold():
         shapes = {"key": "(?:[0-9A-Fa-f]{2})+", "version": "[0-9]+"}
-        secret = _load_secrets(root, SECRET_FILE, shapes)
+        secret = load_secrets(root, SECRET_FILE, shapes)
         if not secret:
             remove_temps(root, SECRET_FILE)
             secret = {"key": secrets.token_hex(32), "version": 1}
             write_file(root, SECRET_FILE, encode_json(secret) + b"\n")
-        stored = _load_secrets(root, TOKENS_FILE)
+        stored = load_secrets(root, TOKENS_FILE)
         tokens = {n: settings[n] or stored.get(n) for n in ("mcp_token", "sync_token")}
         old = f"{settings['old_tokens']},{stored.get('old_tokens', '')}"
         made = [name for name, token in tokens.items() if not token]
@@ -1385,7 +1382,7 @@ def rotate_token(stored: dict[str, str], scope: str, overlap_days: float) -> str
     return stored[name]
 
 
-def _load_secrets(root: str, relative: str, shapes: dict | None = None) -> dict:
+def load_secrets(root: str, relative: str, shapes: dict | None = None) -> dict:
     """Return a file of secrets, empty without one; raise Damaged for one that is torn
     or has no values of these shapes, for a new one would lock out every client."""
     value = read_json_file(root, relative)
@@ -10960,7 +10957,7 @@ def measure_store(store: Store, settings: dict[str, str]) -> list[tuple[str, str
 
 
 # ---- 21. Commands: what each command does -----------------------------------
-# cmd_NAME(args) -> exit code. Server and client meet here and nowhere else.
+# cmd_NAME(args) -> exit code, None for 0. Server and client meet here and nowhere else.
 
 README_TEXT = """\
 # Shared memory
@@ -10993,8 +10990,10 @@ def write_default_texts(root: str) -> None:
             write_file(root, name, text.encode())
 
 
-def cmd_serve(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT; return 0."""
+def cmd_serve(args: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    import resource  # not on Windows, where no server runs
+
     flags = {o.name: getattr(args, o.name, None) for o in OPTIONS}
     with contextlib.ExitStack() as stack:
         if args.demo:
@@ -11006,7 +11005,9 @@ def cmd_serve(args: argparse.Namespace) -> int:
         signals = {signal.SIGTERM, signal.SIGINT}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         os.umask(0o077)
-        raise_file_limit()
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(ValueError, OSError):  # files, so connections
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         if name := judge_mount(settings["memory_root"])[0]:
             log.info("opening %s, which is on %s", settings["memory_root"], name)
         store = open_store(settings["memory_root"], args.existing)
@@ -11024,7 +11025,6 @@ def cmd_serve(args: argparse.Namespace) -> int:
             run_server(server, settings, signals)
         else:
             supervise(functools.partial(run_server, server, settings), workers, signals)
-    return 0
 
 
 def run_server(server: Server, settings: dict[str, str], signals: set) -> None:
@@ -11080,15 +11080,6 @@ def _end_with(kept_open: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def raise_file_limit() -> None:
-    """Let this process open as many files, so connections, as the system allows."""
-    import resource  # not on Windows, where no server runs
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def choose_mask(settings: dict[str, str]) -> Callable:
     """Return how text is shown to those who search."""
     return mask_secrets if settings["redact"].lower() == "on" else str
@@ -11114,37 +11105,37 @@ def make_server(store: Store, keys: Keys, settings: dict[str, str]) -> Server:
         ) from e
 
 
+WELCOME = """
+Connect Claude Code:
+  claude mcp add --transport http --scope user fedmem {url} \
+--header "Authorization: Bearer {ai_token}"
+Connect Codex:
+  export FEDMEM_TOKEN="{ai_token}"
+  codex mcp add fedmem --url {url} --bearer-token-env-var FEDMEM_TOKEN
+Set up this machine, or another, to upload sessions and notes too:
+  python3 fedmem.py install {ai_token} --sync-token {sync_token} --url {base}
+Look at it in a browser:
+  {base}/
+Stop with Ctrl-C."""
+
+
 def format_welcome(server: Server, made: list[str]) -> str:
     """Return what a server prints at its start: where it is, tokens, how to connect."""
-    keys, root = server.keys, server.store.root
+    root, url = server.store.root, server.url
+    head = f"fedmem {VERSION} serves {root} at {url}"
     if "JOURNAL_STREAM" in os.environ:  # a service: nobody reads this with a terminal
-        return f"fedmem {VERSION} serves {root} at {server.url}"
-    tokens = {"mcp_token": "AI token", "sync_token": "sync token"}
-    lines = [f"fedmem {VERSION} serves {root} at {server.url}", ""]
-    lines += [f"  {tokens[name]:<11} {getattr(keys, name)}" for name in made]
+        return head
+    tokens = {name: getattr(server.keys, name) for name in made}
+    labels = {"mcp_token": "AI token", "sync_token": "sync token"}
+    lines = [f"  {labels[name]:<11} {token}" for name, token in tokens.items()]
     if made and stat_file(root, TOKENS_FILE):
         lines.append(f"  kept in {root}/{TOKENS_FILE}; not printed again")
     elif not made:
         lines.append(f"  The tokens are those configured, or in {root}/{TOKENS_FILE}.")
-    ai_token = keys.mcp_token if "mcp_token" in made else "AI_TOKEN"
-    sync_token = keys.sync_token if "sync_token" in made else "SYNC_TOKEN"
-    lines += [
-        "",
-        "Connect Claude Code:",
-        f"  claude mcp add --transport http --scope user fedmem {server.url} "
-        f'--header "Authorization: Bearer {ai_token}"',
-        "Connect Codex:",
-        f'  export FEDMEM_TOKEN="{ai_token}"',
-        f"  codex mcp add fedmem --url {server.url} "
-        "--bearer-token-env-var FEDMEM_TOKEN",
-        "Set up this machine, or another, to upload sessions and notes too:",
-        f"  python3 fedmem.py install {ai_token} --sync-token {sync_token} "
-        f"--url {server.url.removesuffix('/mcp')}",
-        "Look at it in a browser:",
-        f"  {server.url.removesuffix('mcp')}",
-        "Stop with Ctrl-C.",
-    ]
-    return "\n".join(lines)
+    tokens = {"ai_token": tokens.get("mcp_token", "AI_TOKEN"), **tokens}
+    shown = {"sync_token": "SYNC_TOKEN", **tokens}
+    how = WELCOME.format(url=url, base=url.removesuffix("/mcp"), **shown)
+    return "\n".join([head, "", *lines, how])
 
 
 # Workspace: overview, documents, and what user and assistant said in turn.
@@ -11246,8 +11237,8 @@ def cmd_probe(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def cmd_backup(args: argparse.Namespace) -> int:
-    """Make a snapshot of a root; return 0 when it was read back."""
+def cmd_backup(args: argparse.Namespace) -> None:
+    """Make a snapshot of a root, and read it back."""
     settings = read_settings(vars(args), dict(os.environ))
     root, started = settings["memory_root"], time.monotonic()
     target = os.path.abspath(os.path.expanduser(args.to or f"{root}-backups"))
@@ -11262,7 +11253,6 @@ def cmd_backup(args: argparse.Namespace) -> int:
     if args.tar:
         write_tar(os.path.join(target, name), args.tar)
         print(f"{args.tar}: {format_size(os.path.getsize(args.tar))}")
-    return 0
 
 
 def cmd_restore(args: argparse.Namespace) -> int:
@@ -11292,23 +11282,22 @@ def cmd_export(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def cmd_stats(args: argparse.Namespace) -> int:
-    """Print what there is and who was heard of when; return 0."""
+def cmd_stats(args: argparse.Namespace) -> None:
+    """Print what there is and who was heard of when."""
     with opened_root(args) as (store, settings):
         for name, value in measure_store(store, settings):
             print(f"{name:<20} {value}")
-    return 0
 
 
-def cmd_token(args: argparse.Namespace) -> int:
-    """Show the tokens, or replace one of them; return 0."""
+def cmd_token(args: argparse.Namespace) -> None:
+    """Show the tokens, or replace one of them."""
     if args.action == "show":
         with opened_root(args) as (store, settings):
             keys, _ = load_keys(store.root, settings)
         print(f"AI token    {keys.mcp_token}\nsync token  {keys.sync_token}")
         for scope, _, until in keys.old:
             print(f"an old {scope} token is valid until {format_minute(until)}")
-        return 0
+        return
     if not args.scope:
         raise BadRequest("token rotate needs `ai` or `sync`.")
     name = {"ai": "MCP_TOKEN", "sync": "SYNC_TOKEN"}[args.scope]
@@ -11323,7 +11312,6 @@ def cmd_token(args: argparse.Namespace) -> int:
             token = rotate_in_root(store.root, args.scope, args.overlap)
         print("A running server takes it within a second.")
     print(f"{name}={token}\nThe old one is valid for {args.overlap:g} days.")
-    return 0
 
 
 def rotate_in_environment(path: str, name: str, scope: str, overlap: float) -> str:
@@ -11345,28 +11333,26 @@ def rotate_in_environment(path: str, name: str, scope: str, overlap: float) -> s
 def rotate_in_root(root: str, scope: str, overlap: float) -> str:
     """Replace a token in a root's own file and return the new one."""
     with contextlib.closing(FileLock(root, "_meta/locks/keys")) as lock, lock.hold():
-        stored = read_json_file(root, TOKENS_FILE)
-        if not isinstance(stored, dict):
-            raise NotFound(f"{root}/{TOKENS_FILE} is not there or cannot be read.")
+        stored = load_secrets(root, TOKENS_FILE)
         token = rotate_token(stored, scope, overlap)
         write_file(root, TOKENS_FILE, encode_json(stored) + b"\n")
         return token
 
 
+def show(text: str) -> None:
+    """Show how far something is, on one line of the terminal."""
+    if sys.stderr.isatty():
+        print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
+
+
 def cmd_reindex(args: argparse.Namespace) -> int:
     """Make the search index anew; return 0 when it is complete."""
     started = time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        """Show how far it is."""
-        if sys.stderr.isatty():
-            print(f"\r{done:,} of {total:,} ", end="", file=sys.stderr, flush=True)
-
     with opened_root(args) as (store, settings):
         folder, indexer = settings["cache_dir"], make_indexer(store, settings)
         if indexer is None:
             return 1
-        if not indexer.build(tell):
+        if not indexer.build(lambda done, total: show(f"{done:,} of {total:,} ")):
             remove_index(folder)  # the server that writes it begins anew
             print(f"A server runs on {store.root} and makes it anew by itself.")
             return 0
@@ -11395,9 +11381,8 @@ def cmd_sync(args: argparse.Namespace) -> int:
         sync = Sync(client, client.remote(attempts=2 if args.quiet else 5), state)
         started = time.monotonic()
         is_first = not state.items("files")
-        show = functools.partial(_show_progress, sync.report, started)
-        show = show if sys.stderr.isatty() else lambda done, total: None
-        report = run_sync(sync, environment, set(spool.values()) - {""}, show)
+        tell = functools.partial(_show_progress, sync.report, started)
+        report = run_sync(sync, environment, set(spool.values()) - {""}, tell)
         if not report.problems:
             for path in spool:
                 with contextlib.suppress(OSError):
@@ -11411,13 +11396,12 @@ def cmd_sync(args: argparse.Namespace) -> int:
 
 
 def _show_progress(report: Report, started: float, done: int, total: int) -> None:
-    """Show how far a sync is, on one line of the terminal."""
+    """Show how far a sync is."""
     took_s = max(0.001, time.monotonic() - started)
     rate = format_size(int(report.raw_bytes / took_s))
     left_s = took_s / done * (total - done)
-    text = f"\r{done:,} of {total:,} files, {format_size(report.raw_bytes)}, {rate}/s, "
-    text += f"{left_s:.0f} s left \x1b[K" + "\n" * (done == total)
-    print(text, end="", file=sys.stderr, flush=True)
+    text = f"{done:,} of {total:,} files, {format_size(report.raw_bytes)}, {rate}/s, "
+    show(text + f"{left_s:.0f} s left " + "\n" * (done == total))
 
 
 def _print_cleanup(environment: dict, state: SyncState) -> None:
@@ -11447,8 +11431,8 @@ def format_report(report: Report, took_s: float) -> str:
     return text
 
 
-def cmd_claude_hook(args: argparse.Namespace) -> int:
-    """Do what a hook event asks; return 0, not to stand in an assistant's way."""
+def cmd_claude_hook(args: argparse.Namespace) -> None:
+    """Do what a hook event asks; never fail, not to stand in an assistant's way."""
     environment = client_environment()
     try:
         data = sys.stdin.buffer.read(HOOK_INPUT_BYTES)
@@ -11460,7 +11444,6 @@ def cmd_claude_hook(args: argparse.Namespace) -> int:
             with open(path, "a", encoding="utf-8") as file:
                 text = escape_controls(f"{type(e).__name__}: {e}")
                 file.write(f"{format_time(utc_now())} hook: {text}\n")
-    return 0
 
 
 def cmd_verify(args: argparse.Namespace) -> int:
@@ -11569,16 +11552,15 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
     ]
 
 
-def cmd_stdio(args: argparse.Namespace) -> int:
+def cmd_stdio(args: argparse.Namespace) -> None:
     """Pass MCP between standard input and output and the server until input ends."""
     client = load_client(dict(os.environ))
     headers = make_client_headers(client, args.tool or "stdio")
     remote = Remote(client.address, client.mcp_token, attempts=1, headers=headers)
     run_bridge(remote, os.getcwd(), sys.stdin.buffer, sys.stdout.buffer)
-    return 0
 
 
-def cmd_init_manifest(args: argparse.Namespace) -> int:
+def cmd_init_manifest(args: argparse.Namespace) -> None:
     """Register a workspace, write its manifest, and find the tool's memory folder."""
     client = load_client(dict(os.environ))
     cwd = os.path.realpath(os.path.expanduser(args.cwd))
@@ -11598,16 +11580,16 @@ def cmd_init_manifest(args: argparse.Namespace) -> int:
     write_private(path, text.encode() + b"\n")
     print(path)
     print("Add notes to `tracked` or `tracked_dirs`; the next sync takes them.")
-    return 0
 
 
-def print_page(client: Client, as_json: bool, name: str, **arguments: object) -> int:
+def print_page(args: argparse.Namespace, name: str, **arguments: object) -> None:
     """Print a tool's page as an assistant reads it, or its JSON."""
+    client = load_client(dict(os.environ))
     remote = Remote(client.address, client.mcp_token)
-    if as_json:
+    if args.json:
         text = format_json(remote.call(name, **arguments))
         print(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
-        return 0
+        return
     given = {n: v for n, v in arguments.items() if v not in ("", None)}
     result = remote.ask("tools/call", {"name": name, "arguments": given})
     text = clean_text(result["content"][0]["text"])
@@ -11616,37 +11598,33 @@ def print_page(client: Client, as_json: bool, name: str, **arguments: object) ->
     if sys.stdout.isatty():  # what was found stands out
         text = re.sub(r"\*\*(.+?)\*\*", "\x1b[1m\\1\x1b[0m", text)
     print(text)
-    return 0
 
 
-def cmd_search(args: argparse.Namespace) -> int:
+def cmd_search(args: argparse.Namespace) -> None:
     """Print what sessions, or with --notes knowledge, say about some words."""
     name = "search_knowledge" if args.notes else "search_sessions"
-    query = " ".join(args.words)
-    return print_page(load_client(dict(os.environ)), args.json, name, query=query)
+    print_page(args, name, query=" ".join(args.words))
 
 
-def cmd_sessions(args: argparse.Namespace) -> int:
+def cmd_sessions(args: argparse.Namespace) -> None:
     """Print the newest sessions of all machines."""
-    client = load_client(dict(os.environ))
-    return print_page(client, args.json, "list_sessions", limit=args.limit)
+    print_page(args, "list_sessions", limit=args.limit)
 
 
-def cmd_read(args: argparse.Namespace) -> int:
+def cmd_read(args: argparse.Namespace) -> None:
     """Print a session by its id, which is looked for in all workspaces."""
-    client = load_client(dict(os.environ))
     workspace_id, _, session_id = args.session.rpartition("/")
     if not workspace_id:
-        name = session_id.partition("~")[0]
+        client = load_client(dict(os.environ))
         remote = Remote(client.address, client.mcp_token)
+        name = session_id.partition("~")[0]
         rows = remote.iter_rows("list_sessions", "sessions")
         found = (row["workspace_id"] for row in rows if row["session_id"] == name)
         workspace_id = next(found, "")
     if not workspace_id:
         raise NotFound(f"No workspace has a session {session_id!r}.")
     where = {"workspace_id": workspace_id, "session_id": session_id}
-    given = {**where, "offset": args.offset, "limit": args.limit}
-    return print_page(client, args.json, "read_session", **given)
+    print_page(args, "read_session", **where, offset=args.offset, limit=args.limit)
 
 
 def cmd_install(args: argparse.Namespace) -> int:
@@ -11868,7 +11846,7 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     set_up_logging()
     try:
-        return args.run(args)
+        return args.run(args) or 0
     except FedmemError as e:
         print(f"fedmem: {e}", file=sys.stderr)
         return 1
