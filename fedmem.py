@@ -1637,29 +1637,22 @@ def _mask_match(kind: str, match: re.Match) -> str:
 
 
 def _mask_assignment(match: re.Match) -> str:
-    """Return an assignment, its value masked when it looks random and is neither a
-    call of code nor of something that is only named after a secret."""
-    text, end = match.string, match.end("value")
+    """Return an assignment, its value masked when it looks random and is no call of
+    code, and the name a secret's, other than tokenizer, secretName, next_page_token."""
+    text, start, end = match.string, match.start(), match.end("value")
     is_call = text[end : end + 1] == "(" and _CALLED.fullmatch(match["value"])
-    if is_call or not is_random(match["value"]) or _is_other_name(match):
+    if is_call or not is_random(match["value"]):
         return match[0]
-    return _mask_match("secret", match)
-
-
-def _is_other_name(match: re.Match) -> bool:
-    """Return whether the name in an assignment is no secret's: tokenizer, secretName,
-    next_page_token."""
-    text, start, suffix = match.string, match.start(), match["suffix"]
     head = re.search(r"[A-Za-z0-9_-]*\Z", text[max(0, start - 40) : start])[0]
     before = [word.lower() for word in _NAME_WORD.findall(head)]
-    after = [word.lower() for word in _NAME_WORD.findall(suffix)]
+    after = [word.lower() for word in _NAME_WORD.findall(match["suffix"])]
     word = text[start : match.start("suffix")].lower()
-    if re.match(r"(?i)i[sz]|ar[iy]|less|holder", suffix):
-        return True  # tokenizer, secretary, passwordless: another word
-    if after == ["id"] and word == "secret":
-        return False  # Vault's
-    is_page = word == "token" and bool(before) and before[-1] in _OTHER_TOKENS
-    return is_page or bool(after) and after[-1] in _OTHER_NAMES
+    # tokenizer, secretary, passwordless
+    is_other = bool(re.match(r"(?i)i[sz]|ar[iy]|less|holder", match["suffix"]))
+    is_other |= word == "token" and bool(before) and before[-1] in _OTHER_TOKENS
+    is_other |= bool(after) and after[-1] in _OTHER_NAMES
+    is_vaults = after == ["id"] and word == "secret"
+    return match[0] if is_other and not is_vaults else _mask_match("secret", match)
 
 
 def mask_secrets(text: str) -> str:
