@@ -11332,7 +11332,7 @@ def rotate_in_root(root: str, scope: str, overlap: float) -> str:
         return token
 
 
-def show(text: str) -> None:
+def print_progress(text: str) -> None:
     """Show how far something is, on one line of the terminal."""
     if sys.stderr.isatty():
         print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
@@ -11345,7 +11345,9 @@ def cmd_reindex(args: argparse.Namespace) -> int:
         folder, indexer = settings["cache_dir"], make_indexer(store, settings)
         if indexer is None:
             return 1
-        if not indexer.build(lambda done, total: show(f"{done:,} of {total:,} ")):
+        if not indexer.build(
+            lambda done, total: print_progress(f"{done:,} of {total:,} ")
+        ):
             remove_index(folder)  # the server that writes it begins anew
             print(f"A server runs on {store.root} and makes it anew by itself.")
             return 0
@@ -11394,7 +11396,7 @@ def _show_progress(report: Report, started: float, done: int, total: int) -> Non
     rate = format_size(int(report.raw_bytes / took_s))
     left_s = took_s / done * (total - done)
     text = f"{done:,} of {total:,} files, {format_size(report.raw_bytes)}, {rate}/s, "
-    show(text + f"{left_s:.0f} s left " + "\n" * (done == total))
+    print_progress(text + f"{left_s:.0f} s left " + "\n" * (done == total))
 
 
 def _print_cleanup(environment: dict, state: SyncState) -> None:
