@@ -317,20 +317,18 @@ def read_stamp(name: str) -> str:
 def parse_time(text: str, end: bool = False) -> datetime.datetime:
     """Return the UTC time that ISO 8601 `text` names; a bare date is its first
     instant, or its last with `end`. Raise ValueError for anything else."""
+    day_and_minute = r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)"
+    rest = r"(:\d\d)?(?:\.(\d+))?(?:Z|z|([+-]\d\d):?(\d\d))?)?"
     text = text.strip() if isinstance(text, str) else ""
-    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
-        text += "T23:59:59.999999" if end else "T00:00:00"
-    # 3.10's fromisoformat knows neither Z nor fractions of other than 3 or 6 digits.
-    day_and_minute = r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)"
-    rest = r"(:\d\d)?(?:\.(\d+))?(Z|z|[+-]\d\d:?\d\d)?"
     match = re.fullmatch(day_and_minute + rest, text)
     if not match:
         raise ValueError(f"{text!r} is not an ISO 8601 time")
-    day, clock, seconds, fraction, zone = match.groups()
-    zone = "+00:00" if zone in (None, "Z", "z") else zone
-    zone = zone if ":" in zone else zone[:3] + ":" + zone[3:]
-    micro = ((fraction or "0") + "000000")[:6]
-    clock = f"{clock}{seconds or ':00'}.{micro}"
+    day, minute, seconds, fraction, hours, minutes = match.groups()
+    if not minute and end:
+        minute, seconds, fraction = "23:59", ":59", "999999"
+    # 3.10's fromisoformat knows neither Z nor fractions of other than 3 or 6 digits.
+    clock = f"{minute or '00:00'}{seconds or ':00'}.{fraction or '':0<6.6}"
+    zone = f"{hours or '+00'}:{minutes or '00'}"
     moment = datetime.datetime.fromisoformat(f"{day}T{clock}{zone}")
     try:
         return moment.astimezone(datetime.timezone.utc)
@@ -647,10 +645,17 @@ def split_path(relative: str) -> tuple[str, str]:
     return parent, name
 
 
+@contextlib.contextmanager
+def place(root: str, relative: str, create: bool = False) -> Iterator[tuple[int, str]]:
+    """Hold the descriptor of a path's directory, and give its name in there."""
+    parent, name = split_path(relative)
+    with directory(root, parent, create) as handle:
+        yield handle, name
+
+
 def open_file(root: str, relative: str) -> io.BufferedReader:
     """Return a regular file below `root` for reading; raise NotFound, NotAllowed."""
-    parent, name = split_path(relative)
-    with disk_errors(relative), directory(root, parent) as handle:
+    with disk_errors(relative), place(root, relative) as (handle, name):
         fd = os.open(name, os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK, dir_fd=handle)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
@@ -687,9 +692,8 @@ def _absent(relative: str, error: OSError) -> None:
 
 def stat_file(root: str, relative: str) -> os.stat_result | None:
     """Return the stat of a regular file, None without one; raise StorageFailed."""
-    parent, name = split_path(relative)
     try:
-        with directory(root, parent) as handle:
+        with place(root, relative) as (handle, name):
             found = os.stat(name, dir_fd=handle, follow_symlinks=False)
     except OSError as e:
         return _absent(relative, e)
@@ -713,7 +717,7 @@ def glance_file(root: str, relative: str) -> tuple | None:
         found = os.lstat(f"{root}/{relative}")
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return *sign_stats(found), found.st_ctime_ns
 
 
 def read_tail(root: str, relative: str) -> str:
@@ -751,30 +755,38 @@ def temp_prefix(name: str) -> str:
 
 
 @contextlib.contextmanager
+def _replaced(
+    temp: str, name: str, folder: int | None = None, durable: bool = True
+) -> Iterator[io.BufferedWriter]:
+    """Give a new file that takes the place of another when the block ends well."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
+    fd = os.open(temp, flags | getattr(os, "O_BINARY", 0), 0o600, dir_fd=folder)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        rename = os.replace if folder is None else os.rename  # Windows needs the first
+        rename(temp, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temp, dir_fd=folder)
+        raise
+
+
+@contextlib.contextmanager
 def replace_file(
     root: str, relative: str, durable: bool = True, is_named: bool = True
 ) -> Iterator[io.BufferedWriter]:
-    """Give a temp file that takes the place of `relative` when the block ends well.
-    File and directory are synced; with durable=False (for caches) none is, with
-    is_named=False the file only."""
-    parent, name = split_path(relative)
-    temp = temp_prefix(name) + secrets.token_hex(8)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
-    with disk_errors(relative), directory(root, parent, create=True) as handle:
-        fd = os.open(temp, flags, 0o600, dir_fd=handle)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                yield file
-                file.flush()
-                if durable:
-                    os.fsync(file.fileno())
-            os.rename(temp, name, src_dir_fd=handle, dst_dir_fd=handle)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temp, dir_fd=handle)
-            raise
+    """Give a temp file that takes the place of `relative` when the block ends well. It
+    is synced if `durable` (caches are not), its directory if it `is_named`, too."""
+    with disk_errors(relative), place(root, relative, create=True) as (folder, name):
+        temp = temp_prefix(name) + secrets.token_hex(8)
+        with _replaced(temp, name, folder, durable) as file:
+            yield file
         if durable and is_named:
-            os.fsync(handle)
+            os.fsync(folder)
 
 
 def write_file(root: str, relative: str, data: bytes, *how: bool) -> None:
@@ -787,8 +799,7 @@ def copy_file(
     root: str, relative: str, to_root: str, max_bytes: int = sys.maxsize
 ) -> bool:
     """Copy a file (or its beginning) to the same place below another root, durably and
-    with its time, and read it back; return False when it is not there. Raise Damaged
-    when what was read back is not what was written."""
+    with its time; return False without one, raise Damaged if it reads back changed."""
     hasher, copied = hashlib.sha256(), hashlib.sha256()
     try:
         source = open_file(root, relative)
@@ -816,9 +827,8 @@ def copy_file(
 
 def link_file(root: str, relative: str, to_root: str, target: str = "") -> bool:
     """Link a file below another root, or at `target`; return False where refused."""
-    (parent, name), (to, to_name) = split_path(relative), split_path(target or relative)
-    with disk_errors(relative), directory(root, parent) as old:
-        with directory(to_root, to, create=True) as new:
+    with disk_errors(relative), place(root, relative) as (old, name):
+        with place(to_root, target or relative, create=True) as (new, to_name):
             try:
                 more = {"src_dir_fd": old, "dst_dir_fd": new, "follow_symlinks": False}
                 os.link(name, to_name, **more)
@@ -848,18 +858,16 @@ def sync_folders(root: str, relative: str) -> None:
 
 def move_file(root: str, source: str, target: str) -> None:
     """Rename a file, durably in both directories."""
-    (from_dir, from_name), (to_dir, to_name) = split_path(source), split_path(target)
-    with disk_errors(source), directory(root, from_dir) as old:
-        with directory(root, to_dir, create=True) as new:
-            os.rename(from_name, to_name, src_dir_fd=old, dst_dir_fd=new)
+    with disk_errors(source), place(root, source) as (old, name):
+        with place(root, target, create=True) as (new, to_name):
+            os.rename(name, to_name, src_dir_fd=old, dst_dir_fd=new)
             os.fsync(new)
             os.fsync(old)
 
 
 def remove_file(root: str, relative: str) -> None:
     """Remove a file or an empty directory, if there; for caches and what was left."""
-    parent, name = split_path(relative)
-    with contextlib.suppress(OSError), directory(root, parent) as handle:
+    with contextlib.suppress(OSError), place(root, relative) as (handle, name):
         is_folder = stat.S_ISDIR(os.lstat(name, dir_fd=handle).st_mode)
         (os.rmdir if is_folder else os.unlink)(name, dir_fd=handle)
 
@@ -874,21 +882,10 @@ def remove_temps(root: str, relative: str) -> None:
 
 def write_private(path: str, data: bytes) -> None:
     """Replace a client's file, whole, for its owner only; raise StorageFailed."""
-    temp = f"{path}.{secrets.token_hex(4)}.tmp"
     with disk_errors(path):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        fd = os.open(temp, flags, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temp, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temp)
-            raise
+        with _replaced(f"{path}.{secrets.token_hex(4)}.tmp", path) as file:
+            file.write(data)
 
 
 @contextlib.contextmanager
@@ -898,7 +895,8 @@ def exclusive_file(path: str) -> Iterator[bool]:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         file = open(path, "a+b")
     with file:
-        try:
+        is_mine = False
+        with contextlib.suppress(OSError):
             if sys.platform == "win32":
                 import msvcrt
 
@@ -907,10 +905,8 @@ def exclusive_file(path: str) -> Iterator[bool]:
                 import fcntl
 
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
+            is_mine = True
+        yield is_mine
 
 
 class FileLock:
@@ -932,9 +928,8 @@ class FileLock:
     def _open(self) -> int:
         """Return the lock file, opened again after a fork (locks are not inherited)."""
         if self._owner_pid != os.getpid():
-            parent, name = split_path(self._relative)
             flags = os.O_RDWR | os.O_CREAT | _NO_FOLLOW
-            with directory(self._root, parent, create=True) as handle:
+            with place(self._root, self._relative, create=True) as (handle, name):
                 self._fd = os.open(name, flags, 0o600, dir_fd=handle)
             self._owner_pid = os.getpid()
         return self._fd
@@ -1038,19 +1033,15 @@ def compress_block(block: bytes) -> bytes:
 
 def compress_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """Yield each block and its gzip member; threads work ahead of the reader."""
-    first = list(itertools.islice(blocks, 2)) or [b""]  # nothing is an empty member
-    if len(first) < 2:
-        yield from ((block, compress_block(block)) for block in first)
-        return
+    blocks = itertools.chain([next(blocks, b"")], blocks)  # nothing is an empty member
     ahead: collections.deque = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(COMPRESSION_THREADS) as pool:
-        for block in itertools.chain(first, blocks):
+        for block in blocks:
             ahead.append((block, pool.submit(compress_block, block)))
             if len(ahead) > 2 * COMPRESSION_THREADS:
                 block, made = ahead.popleft()
                 yield block, made.result()
-        for block, made in ahead:
-            yield block, made.result()
+        yield from ((block, made.result()) for block, made in ahead)
 
 
 def unpack_member(data: bytes, max_bytes: int) -> bytes:
@@ -1067,18 +1058,15 @@ def unpack_member(data: bytes, max_bytes: int) -> bytes:
     return raw
 
 
-def _read_some(file: io.BufferedReader) -> bytes:
-    """Return the next bytes of an archive; raise StorageFailed."""
-    with disk_errors("archive"):
-        return file.read(64 * KIB)
-
-
 def iter_members(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     """Yield offset and content of each gzip member from here on; raise Damaged."""
     offset = file.tell()
     unpacker, content, taken, data = zlib.decompressobj(31), bytearray(), 0, b""
     try:
-        while data := data or _read_some(file):
+        while True:
+            with disk_errors("archive"):
+                if not (data := data or file.read(64 * KIB)):
+                    break
             content += unpacker.decompress(data, BLOCK_BYTES + 1 - len(content))
             rest = unpacker.unused_data or unpacker.unconsumed_tail
             taken += len(data) - len(rest)
@@ -1140,11 +1128,8 @@ def parse_entry(line: bytes) -> Entry | None:
     if [type(field) for field in entry] != [int, str, str, str, str, int, str, str]:
         return None
     # The same few words in every line: a million lines need them once.
-    return entry._replace(
-        workspace=sys.intern(entry.workspace),
-        action=sys.intern(entry.action),
-        actor=sys.intern(entry.actor),
-    )
+    shared = ("workspace", "action", "actor")
+    return entry._replace(**{n: sys.intern(getattr(entry, n)) for n in shared})
 
 
 # One stored text: an overview or a piece of knowledge.
@@ -1221,11 +1206,10 @@ def parse_session(value: object) -> Session | None:
     try:
         if value.pop("parser") != PARSER_VERSION:
             return None
-        blocks = tuple(Block(*block) for block in value.pop("blocks"))
-        spans = tuple((start, end) for start, end in value.pop("abandoned"))
-        repeats = tuple(value.pop("repeats"))
-        more = {"blocks": blocks, "abandoned": spans, "repeats": repeats}
-        return Session(**more, **value)
+        value["blocks"] = tuple(Block(*block) for block in value["blocks"])
+        value["abandoned"] = tuple(map(tuple, value["abandoned"]))
+        value["repeats"] = tuple(value["repeats"])
+        return Session(**value)
     except (AttributeError, KeyError, TypeError):
         return None
 
@@ -1234,49 +1218,33 @@ def parse_session(value: object) -> Session | None:
 # A flag goes before its environment variable, the variable before the default.
 
 
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """Describe one setting of the server."""
+# One setting of the server.
+Option = collections.namedtuple("Option", "variable flag default help name")
+# A row goes on where a line is indented; a dash is nothing.
+_OPTIONS = f"""\
+MCP_TOKEN  -  -  bearer token of AI clients; made at first start when not set
+SYNC_TOKEN  -  -  bearer token of sync clients; made at first start likewise
+OLD_TOKENS  -  -  tokens that are still valid for a while, as `token rotate` writes them
+MEMORY_ROOT  --root  -  root of all data; {DATA_ROOT} if it is there and writable, else
+  {HOME_ROOT}
+PORT  --port  {DEFAULT_PORT}  listen port; 0 takes any free one
+HOST  --host  127.0.0.1  listen address
+WORKERS  --workers  1  processes that share the port
+ALLOWED_HOSTS  --allowed-hosts  -  names besides the loopback ones that requests may be
+  addressed to, separated by commas; ports do not count
+CACHE_DIR  --cache-dir  -  folder of the search index, on this machine's own disk;
+  MEMORY_ROOT/_cache
+REDACT  -  on  mask secrets in what AI clients read: on or off
+"""
 
-    variable: str
-    help: str
-    flag: str = ""
-    default: str = ""
 
-    @property
-    def name(self) -> str:
-        """Return the setting's name in the program."""
-        return self.variable.lower()
+def read_table(text: str) -> list[list[str]]:
+    """Return the cells of a table whose columns are two blanks apart."""
+    rows = [re.split("  +", row) for row in text.replace("\n  ", " ").splitlines()]
+    return [["" if cell == "-" else cell for cell in row] for row in rows]
 
 
-OPTIONS = (
-    Option("MCP_TOKEN", "bearer token of AI clients; made at first start when not set"),
-    Option("SYNC_TOKEN", "bearer token of sync clients; made at first start likewise"),
-    Option(
-        "OLD_TOKENS",
-        "tokens that are still valid for a while, as `token rotate` writes them",
-    ),
-    Option(
-        "MEMORY_ROOT",
-        f"root of all data; {DATA_ROOT} if it is there and writable, else {HOME_ROOT}",
-        "--root",
-    ),
-    Option("PORT", "listen port; 0 takes any free one", "--port", str(DEFAULT_PORT)),
-    Option("HOST", "listen address", "--host", "127.0.0.1"),
-    Option("WORKERS", "processes that share the port", "--workers", "1"),
-    Option(
-        "ALLOWED_HOSTS",
-        "names besides the loopback ones that requests may be addressed to, "
-        "separated by commas; ports do not count",
-        "--allowed-hosts",
-    ),
-    Option(
-        "CACHE_DIR",
-        "folder of the search index, on this machine's own disk; MEMORY_ROOT/_cache",
-        "--cache-dir",
-    ),
-    Option("REDACT", "mask secrets in what AI clients read: on or off", default="on"),
-)
+OPTIONS = tuple(Option(*row, row[0].lower()) for row in read_table(_OPTIONS))
 
 
 def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, str]:
@@ -1286,19 +1254,16 @@ def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, 
         given = flags.get(option.name)
         value = environment.get(option.variable, "") if given is None else given
         settings[option.name] = value.strip() or option.default
-    port = settings["port"]
-    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
-        raise BadRequest(f"PORT must be 0 to 65535, not {port!r}.")
-    if not re.fullmatch(r"[1-9]|[1-5][0-9]|6[0-4]", settings["workers"]):
-        raise BadRequest(f"WORKERS must be 1 to 64, not {settings['workers']!r}.")
+    for name, low, high in (("port", 0, 65535), ("workers", 1, 64)):
+        value = settings[name]
+        if not re.fullmatch("[0-9]{1,5}", value) or not low <= int(value) <= high:
+            raise BadRequest(f"{name.upper()} must be {low} to {high}, not {value!r}.")
     if settings["redact"].lower() not in ("on", "off"):
         raise BadRequest(f"REDACT must be on or off, not {settings['redact']!r}.")
     for name in ("mcp_token", "sync_token"):
         if not re.fullmatch(r"[!-~]{0,512}", settings[name]):
             text = f"{name.upper()} may hold printable ASCII only, no blanks."
             raise BadRequest(text)
-    if settings["mcp_token"] and settings["mcp_token"] == settings["sync_token"]:
-        raise BadRequest("MCP_TOKEN and SYNC_TOKEN must differ: they open other doors.")
     has_data_root = os.path.isdir(DATA_ROOT) and os.access(DATA_ROOT, os.W_OK)
     root = settings["memory_root"] or (DATA_ROOT if has_data_root else HOME_ROOT)
     root = os.path.realpath(os.path.expanduser(root))
@@ -1380,12 +1345,13 @@ def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
     """Return the keys of a root, and which tokens were made now: configured tokens go
     before those in _meta/tokens.json; raise Damaged, BadRequest."""
     with contextlib.closing(FileLock(root, "_meta/locks/keys")) as lock, lock.hold():
-        secret = _load_secrets(root, SECRET_FILE)
+        shapes = {"key": "(?:[0-9A-Fa-f]{2})+", "version": "[0-9]+"}
+        secret = load_secrets(root, SECRET_FILE, shapes)
         if not secret:
             remove_temps(root, SECRET_FILE)
             secret = {"key": secrets.token_hex(32), "version": 1}
             write_file(root, SECRET_FILE, encode_json(secret) + b"\n")
-        stored = _load_secrets(root, TOKENS_FILE)
+        stored = load_secrets(root, TOKENS_FILE)
         tokens = {n: settings[n] or stored.get(n) for n in ("mcp_token", "sync_token")}
         old = f"{settings['old_tokens']},{stored.get('old_tokens', '')}"
         made = [name for name, token in tokens.items() if not token]
@@ -1394,10 +1360,7 @@ def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
         if made:
             remove_temps(root, TOKENS_FILE)
             write_file(root, TOKENS_FILE, encode_json(stored) + b"\n")
-    try:
-        key, version = bytes.fromhex(secret["key"]), int(secret["version"])
-    except (KeyError, ValueError, TypeError) as e:
-        raise _damaged_secrets(root, SECRET_FILE) from e
+    key, version = bytes.fromhex(secret["key"]), int(secret["version"])
     keys = Keys(**tokens, key=key, key_version=version, old=parse_old_tokens(old))
     if keys.mcp_token == keys.sync_token:
         raise BadRequest("MCP_TOKEN and SYNC_TOKEN must differ: they open other doors.")
@@ -1423,20 +1386,18 @@ def rotate_token(stored: dict[str, str], scope: str, overlap_days: float) -> str
     return stored[name]
 
 
-def _load_secrets(root: str, relative: str) -> dict:
-    """Return a file of secrets, empty without one; raise Damaged for a torn one, for a
-    new one would lock out every client."""
+def load_secrets(root: str, relative: str, shapes: dict | None = None) -> dict:
+    """Return a file of secrets, empty without one; raise Damaged for one that is torn
+    or has no values of these shapes, for a new one would lock out every client."""
     value = read_json_file(root, relative)
     if value is None and stat_file(root, relative) is None:
         return {}
-    if not isinstance(value, dict):
-        raise _damaged_secrets(root, relative)
-    return value
-
-
-def _damaged_secrets(root: str, relative: str) -> Damaged:
-    """Return the error of a file of secrets that cannot be read."""
-    return Damaged(
+    shapes = (shapes or {}).items()
+    if isinstance(value, dict) and all(
+        re.fullmatch(shape, str(value.get(name))) for name, shape in shapes
+    ):
+        return value
+    raise Damaged(
         f"{root}/{relative} cannot be read. Restore it from a backup, or remove it: a "
         "new one is made, and every client must be set up anew."
     )
@@ -1456,7 +1417,7 @@ def _begin(text: str, word: str = "A-Za-z0-9") -> str:
 _END = r"(?![A-Za-z0-9])"
 _WORD = r"[A-Za-z0-9_-]"
 # Tokens that begin with a text of their own, as their vendors and secret scanners
-# describe them, each as three words: kind, beginning, what follows at least (A letters
+# describe them, each as three words: kind, beginnings, what follows at least (A letters
 # and digits, L lower case and digits, H hex, U capitals and digits, W all and _ and -).
 _PREFIXED = """\
 bitbucket-token ATBB A{24,}  cerebras-key csk- A{40,}  crates-token cio A{32}
@@ -1464,105 +1425,77 @@ cursor-key crsr_ A{60,}  docker-token SWMTKN-1- L{40,}-L{20,}  elevenlabs-key sk
 fireworks-key fw_ A{22,}  google-key AQ. W{40,}  mapbox-token sk.eyJ W{40,}\\.W{16,}
 nuget-key oy2 L{43}  plaid-token access-sandbox- H{8}-[0-9a-f-]{27}
 render-key rnd_ A{28,}  resend-key re_ A{6,12}_A{20,}
-snyk-token snyk_uat. A{8}\\.W{30,}
-onepassword-token ops_eyJ W{100,}  age-key AGE-SECRET-KEY-1 U{50,}
-airtable-token pat A{14}\\.H{60,}  alibaba-key LTAI A{16,}  anthropic-key sk-ant- W{20,}
-apify-token apify_api_ A{30,}  artifactory-key AKCp A{60,}
-atlassian-token ATATT3 [A-Za-z0-9_=-]{100,}  atlassian-token ATCTT3 [A-Za-z0-9_=-]{100,}
+snyk-token snyk_uat. A{8}\\.W{30,}  onepassword-token ops_eyJ W{100,}
+age-key AGE-SECRET-KEY-1 U{50,}  airtable-token pat A{14}\\.H{60,}
+alibaba-key LTAI A{16,}  anthropic-key sk-ant- W{20,}  apify-token apify_api_ A{30,}
+artifactory-key AKCp A{60,}  atlassian-token ATATT3,ATCTT3 [A-Za-z0-9_=-]{100,}
 aws-key ABSK [A-Za-z0-9+/]{100,}  buildkite-token bkua_ L{36,}
 circleci-token CCIPAT_ W{20,}  clojars-token CLOJARS_ L{50,}
 cloudflare-key v1.0- H{24}-H{100,}  contentful-token CFPAT- W{40,}
-databricks-token dapi H{32}  digitalocean-token doo_v1_ H{60,}
-digitalocean-token dop_v1_ H{60,}  digitalocean-token dor_v1_ H{60,}
-docker-token dckr_oat_ W{20,}  docker-token dckr_pat_ W{20,}
+databricks-token dapi H{32}  digitalocean-token doo_v1_,dop_v1_,dor_v1_ H{60,}
+docker-token dckr_oat_,dckr_pat_ W{20,}
 doppler-token dp. (?:pt|st|ct|sa|scim|audit)\\.(?:[a-z0-9_-]{2,35}\\.)?A{40,}
 duffel-token duffel_ (?:live|test)_W{40,}  dynatrace-token dt0c01. A{20,}\\.A{60,}
-e-two-b-key e2b_ H{40}  easypost-key EZAK A{50,}  easypost-key EZTK A{50,}
-facebook-token EAAC A{90,}  facebook-token EAAM A{90,}  fastly-token fo1_ W{40,}
-figma-token figd_ W{38,}  firecrawl-key fc- H{32}
-flutterwave-key FLWSECK (?:_TEST)?-H{32}-X  fly-token fm1r_ [A-Za-z0-9+/]{80,}
-fly-token fm2_ [A-Za-z0-9+/]{80,}  frameio-token fio-u- W{60,}
-github-token github_pat_ [A-Za-z0-9_]{40,}  gitlab-token GR1348941 W{20,}
-gitlab-token glagent- W{40,}  gitlab-token glcbt- W{20,}  gitlab-token gldt- W{20,}
-gitlab-token glffct- W{20,}  gitlab-token glft- W{20,}  gitlab-token glimt- W{20,}
-gitlab-token gloas- W{40,}  gitlab-token glpat- W{20,}  gitlab-token glptt- W{40,}
-gitlab-token glrt- W{20,}  gitlab-token glsoat- W{20,}  google-secret GOCSPX- W{20,}
+e-two-b-key e2b_ H{40}  easypost-key EZAK,EZTK A{50,}  facebook-token EAAC,EAAM A{90,}
+fastly-token fo1_ W{40,}  figma-token figd_ W{38,}  firecrawl-key fc- H{32}
+flutterwave-key FLWSECK (?:_TEST)?-H{32}-X  fly-token fm1r_,fm2_ [A-Za-z0-9+/]{80,}
+frameio-token fio-u- W{60,}  github-token github_pat_ [A-Za-z0-9_]{40,}
+gitlab-token GR1348941,glcbt-,gldt-,glffct-,glft-,glimt-,glpat-,glrt-,glsoat- W{20,}
+gitlab-token glagent-,gloas-,glptt- W{40,}  google-secret GOCSPX- W{20,}
 google-token ya29. W{20,}  grafana-token glc_ [A-Za-z0-9+/]{32,}
 grafana-token glsa_ A{32}_[A-Fa-f0-9]{8}  groq-key gsk_ A{40,}  heroku-key HRKU- W{30,}
-huggingface-token api_org_ A{30,}  huggingface-token hf_ A{30,}
-infracost-key ico- A{32}  jina-key jina_ A{50,}  langfuse-key pk-lf- W{30,}
-langfuse-key sk-lf- W{30,}  langsmith-key lsv2_ (?:pt|sk)_H{32}_H{10}
+huggingface-token api_org_,hf_ A{30,}  infracost-key ico- A{32}  jina-key jina_ A{50,}
+langfuse-key pk-lf-,sk-lf- W{30,}  langsmith-key lsv2_ (?:pt|sk)_H{32}_H{10}
 linear-key lin_api_ A{38,}  linear-key lin_oauth_ A{40,}
-logfire-token pylf_v1_ [a-z]{2}_A{30,}  neon-key napi_ L{40,}  netlify-token nfc_ A{36,}
-netlify-token nfo_ A{36,}  netlify-token nfp_ A{36,}  new-relic-key NRAK- A{27}
+logfire-token pylf_v1_ [a-z]{2}_A{30,}  neon-key napi_ L{40,}
+netlify-token nfc_,nfo_,nfp_ A{36,}  new-relic-key NRAK- A{27}
 new-relic-key NRII- W{32}  new-relic-key NRJS- A{19}  notion-token ntn_ A{40,}
 notion-token secret_ A{43}  nvidia-key nvapi- W{50,}  octopus-key API- U{26}
 openshift-token sha256~ W{43}  perplexity-key pplx- A{40,}
-pinecone-key pcsk_ [A-Za-z0-9_]{50,}  planetscale-token pscale_oauth_ W{32,}
-planetscale-token pscale_pw_ W{32,}  planetscale-token pscale_tkn_ W{32,}
-posthog-key phx_ A{40,}  postman-key PMAK- H{24}-H{34}  prefect-key pnu_ L{36}
-pulumi-token pul- H{40}  pypi-token pypi- W{40,}  readme-key rdme_ L{60,}
-replicate-token r8_ A{37,}  rubygems-key rubygems_ H{48}  scalingo-token tk-us- W{48}
+pinecone-key pcsk_ [A-Za-z0-9_]{50,}
+planetscale-token pscale_oauth_,pscale_pw_,pscale_tkn_ W{32,}  posthog-key phx_ A{40,}
+postman-key PMAK- H{24}-H{34}  prefect-key pnu_ L{36}  pulumi-token pul- H{40}
+pypi-token pypi- W{40,}  readme-key rdme_ L{60,}  replicate-token r8_ A{37,}
+rubygems-key rubygems_ H{48}  scalingo-token tk-us- W{48}
 sendinblue-key xkeysib- H{64}-A{16}  sentry-token sntryu_ H{64}
 sentry-token sntrys_ [A-Za-z0-9+/=_-]{40,}  shippo-token shippo_ (?:live|test)_H{40}
-shopify-token shpat_ H{32}  shopify-token shpca_ H{32}  shopify-token shppa_ H{32}
-shopify-token shpss_ H{32}  sonar-token sqa_ H{40}  sonar-token sqp_ H{40}
-sonar-token squ_ H{40}  sourcegraph-token sgp_ (?:H{16}_|local_)?H{40}
-square-token EAAA W{60}  square-token sq0atp- W{22}  square-token sq0csp- W{43}
+shopify-token shpat_,shpca_,shppa_,shpss_ H{32}  sonar-token sqa_,sqp_,squ_ H{40}
+sourcegraph-token sgp_ (?:H{16}_|local_)?H{40}  square-token EAAA W{60}
+square-token sq0atp- W{22}  square-token sq0csp- W{43}
 stripe-key sk_org_ (?:(?:live|test)_)?A{16,}  stripe-key whsec_ A{24,}
 supabase-key sb_secret_ W{20,}  supabase-token sbp_ (?:v0_)?H{40}
 tailscale-key tskey- (?:auth|api|client|scim|webhook)-A{10,}-A{20,}
 tavily-key tvly- (?:dev-|prod-)?A{28,}  twilio-key SK H{32}
-typeform-token tfp_ [A-Za-z0-9_.=-]{50,}  vault-token hvb. W{60,}
-vault-token hvr. W{60,}  vault-token hvs. W{24,}  vercel-token vercel_blob_rw_ A{30,}
-voyage-key pa- W{43}  xai-key xai- W{40,}  yandex-key AQVN W{35,}
+typeform-token tfp_ [A-Za-z0-9_.=-]{50,}  vault-token hvb.,hvr. W{60,}
+vault-token hvs. W{24,}  vercel-token vercel_blob_rw_ A{30,}  voyage-key pa- W{43}
+xai-key xai- W{40,}  yandex-key AQVN W{35,}  aws-key AKIA,ASIA,AROA,AIDA [A-Z2-7]{16}
+github-token gh [pousr]_A{36,}
+openai-key sk- (?:proj-|svcacct-|admin-)?(?=[A-Za-z_-]{0,99}[0-9])W{20,}
+google-key AIza W{35,}  slack-token xox [abeoprs]-[A-Za-z0-9-]{10,}
+slack-token xapp- [0-9]-[A-Za-z0-9-]{10,}  sendgrid-key SG. W{16,}\\.W{16,}
+stripe-key sk_,rk_,pk_ (?:live|test)_A{16,}  npm-token npm_ A{36}
+fedmem-token fm [ms]_W{43,}
 """
 _LETTERS = {"A": "[A-Za-z0-9]", "L": "[a-z0-9]", "H": "[0-9a-f]", "U": "[A-Z0-9]"}
+_LETTERS["W"] = _WORD
 
 
 def _expand_prefixed() -> Iterator[tuple[str, str, str]]:
     """Yield kind, needle and shape of each row of _PREFIXED."""
     words = iter(_PREFIXED.split())
-    for kind, start, rest in zip(words, words, words, strict=True):
-        rest = re.sub(r"W(?=\{)", _WORD, rest)
-        rest = re.sub(r"[ALHU](?=\{)", lambda m: _LETTERS[m[0]], rest)
-        yield kind, start, _begin(re.escape(start)) + rest + _END
+    for kind, starts, rest in zip(words, words, words, strict=True):
+        rest = re.sub(r"[ALHUW](?=\{)", lambda m: _LETTERS[m[0]], rest)
+        for start in starts.split(","):
+            yield kind, start, _begin(re.escape(start)) + rest + _END
 
 
-# Programs that take a password behind a letter of their own.
-_PASSWORD_PROGRAMS = (
-    "login sshpass mysql mariadb mongo twine sqlcmd zip redis-cli ldap".split()
-)
-# Kind, a text that each one contains, shape. `value` is what is masked, or `guess`,
-# where it looks random.
-_TOKENS = (  # more of what _PREFIXED has
-    *(
-        ("aws-key", start, _begin(start) + r"[A-Z2-7]{16}" + _END)
-        for start in ("AKIA", "ASIA", "AROA", "AIDA")
-    ),
-    ("github-token", "gh", _begin("gh") + r"[pousr]_[A-Za-z0-9]{36,}"),
+_TOKENS = (  # more of what _PREFIXED has: kind, needle, shape
     (
         "terraform-token",
         ".atlasv1.",
         _begin(r"[A-Za-z0-9]{14}\.atlasv1\.") + rf"{_WORD}{{60,}}",
     ),
-    (
-        "openai-key",
-        "sk-",
-        _begin("sk-") + r"(?:proj-|svcacct-|admin-)?(?=[A-Za-z_-]{0,99}[0-9])"
-        rf"{_WORD}{{20,}}",
-    ),
-    ("google-key", "AIza", _begin("AIza") + rf"{_WORD}{{35}}"),
-    ("slack-token", "xox", _begin("xox") + r"[abeoprs]-[A-Za-z0-9-]{10,}"),
-    ("slack-token", "xapp-", _begin("xapp-") + r"[0-9]-[A-Za-z0-9-]{10,}"),
-    ("sendgrid-key", "SG.", _begin(r"SG\.") + rf"{_WORD}{{16,}}\.{_WORD}{{16,}}"),
-    *(
-        ("stripe-key", start, _begin(start) + r"(?:live|test)_[A-Za-z0-9]{16,}")
-        for start in ("sk_", "rk_", "pk_")
-    ),
-    ("npm-token", "npm_", _begin("npm_") + r"[A-Za-z0-9]{36}" + _END),
     ("telegram-token", ":AA", _begin("") + rf"[0-9]{{8,10}}:AA{_WORD}{{33}}"),
-    ("fedmem-token", "fm", _begin("fm") + rf"[ms]_{_WORD}{{43}}"),
     (
         "jwt",
         "eyJ",
@@ -1577,69 +1510,53 @@ _TOKENS = (  # more of what _PREFIXED has
         r"(?=[A-Z0-9]{0,30}[a-z])[A-Za-z0-9]{40,256})(?![A-Za-z0-9+/=])",
     ),
 )
-_SHAPES = (
-    (
-        "private-key",
-        "PRIVATE KEY",
-        r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
-        r"(?:(?:(?!-----BEGIN )[\s\S]){0,20000}?"
-        r"-----END [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
-        r"|(?:\s|\\[nrt]|[A-Za-z0-9+/]{16,}={0,2}|[A-Z][A-Za-z-]+: [^\s\\]+)"
-        r"{0,1000})",
-    ),
-    (
-        "slack-webhook",
-        "hooks.slack.com",
-        r"hooks\.slack\.com(?:\\?/)services(?P<value>(?:\\?/[A-Za-z0-9]{6,40}){3})",
-    ),
-    (
-        "url-password",
-        ":",
-        r":(?<=[a-zA-Z0-9+.-]:)(?:\\?/){2}[^\s/:@\"'<>\\]{0,128}"
-        r":(?P<value>[^\s/\"'<>\\]{1,256})@",
-    ),
-    ("url-password", "://", r"://(?P<guess>[A-Za-z0-9_-]{20,256})@"),
-    (
-        "bearer-token",
-        "earer ",
-        r"[Bb]earer (?=[A-Za-z._~+/-]{0,99}[0-9])"
-        r"(?P<value>[A-Za-z0-9._~+/-]{20,}=*)",
-    ),
-    ("basic-auth", "asic ", r"[Bb]asic (?P<value>[A-Za-z0-9+/]{16,}={1,2})"),
-    (
-        "basic-auth",  # a third of them end without a =
-        "uthorization",
-        r"[Aa]uthorization(?:\\{0,7}[\"'])?[ \t]{0,3}[:=][ \t]{0,3}(?:\\{0,7}[\"'])?"
-        r"[Bb]asic (?P<value>[A-Za-z0-9+/]{8,}={0,2})",
-    ),
-    (
-        "password-option",
-        "--",
-        r"--[a-z-]{0,20}(?:password|passwd|passphrase|token|secret|api-key)[ ]+[\"']?"
-        r"(?P<value>(?=[^\s\"'\\]{0,99}[0-9])[^\s\"'\\-][^\s\"'\\]{7,})",
-    ),
-    (
-        "password-option",
-        " -",  # -u, -U, -sSu, --user
-        r" -(?:[a-zA-Z]{0,8}[uU]|-user|-proxy-user)[ =]?[\"']?"
-        r"[^\s:\"'/]{1,64}:(?P<guess>[^\s\"'@\\]{8,256})",
-    ),
-    *(
-        (
-            "password-option",
-            program,
-            rf"{program}(?<!\w{program})[\w-]*[ \t][^\n|;&]{{0,200}}?"
-            r"(?<=[ \t])-[paPw] ?[\"']?(?P<guess>[^\s\"'\\-][^\s\"'\\]{7,256})",
-        )
-        for program in _PASSWORD_PROGRAMS
-    ),
-    (
-        "netrc-password",
-        "password",
-        r"(?:machine|login|account)\s+\S{1,256}\s+password\s+(?P<guess>\S{8,256})",
-    ),
-)
-SECRET_PATTERNS = [(kind, needle, re.compile(shape)) for kind, needle, shape in _SHAPES]
+# Kind, texts of which each one contains one, and indented the shape. `value` is what is
+# masked, or `guess`, where it looks random. A third of all Basic headers have no =; the
+# option before a password is -u, -U, -sSu or --user, and one letter of some programs.
+_SHAPES = r"""
+private-key PRIVATE KEY
+  -----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----
+  (?:(?:(?!-----BEGIN )[\s\S]){0,20000}?
+  -----END [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----
+  |(?:\s|\\[nrt]|[A-Za-z0-9+/]{16,}={0,2}|[A-Z][A-Za-z-]+: [^\s\\]+){0,1000})
+slack-webhook hooks.slack.com
+  hooks\.slack\.com(?:\\?/)services(?P<value>(?:\\?/[A-Za-z0-9]{6,40}){3})
+url-password :
+  :(?<=[a-zA-Z0-9+.-]:)(?:\\?/){2}[^\s/:@"'<>\\]{0,128}
+  :(?P<value>[^\s/"'<>\\]{1,256})@
+url-password ://
+  ://(?P<guess>[A-Za-z0-9_-]{20,256})@
+bearer-token earer
+  [Bb]earer (?=[A-Za-z._~+/-]{0,99}[0-9])(?P<value>[A-Za-z0-9._~+/-]{20,}=*)
+basic-auth asic
+  [Bb]asic (?P<value>[A-Za-z0-9+/]{16,}={1,2})
+basic-auth uthorization
+  [Aa]uthorization(?:\\{0,7}["'])?[ \t]{0,3}[:=][ \t]{0,3}(?:\\{0,7}["'])?
+  [Bb]asic (?P<value>[A-Za-z0-9+/]{8,}={0,2})
+password-option --
+  --[a-z-]{0,20}(?:password|passwd|passphrase|token|secret|api-key)[ ]+["']?
+  (?P<value>(?=[^\s"'\\]{0,99}[0-9])[^\s"'\\-][^\s"'\\]{7,})
+password-option  -
+   -(?:[a-zA-Z]{0,8}[uU]|-user|-proxy-user)[ =]?["']?
+  [^\s:"'/]{1,64}:(?P<guess>[^\s"'@\\]{8,256})
+password-option login,sshpass,mysql,mariadb,mongo,twine,sqlcmd,zip,redis-cli,ldap
+  NEEDLE(?<!\wNEEDLE)[\w-]*[ \t][^\n|;&]{0,200}?
+  (?<=[ \t])-[paPw] ?["']?(?P<guess>[^\s"'\\-][^\s"'\\]{7,256})
+netrc-password password
+  (?:machine|login|account)\s+\S{1,256}\s+password\s+(?P<guess>\S{8,256})
+"""
+
+
+def _expand_shapes() -> Iterator[tuple[str, str, str]]:
+    """Yield kind, needle and shape of each row of _SHAPES."""
+    for row in re.split(r"\n(?! )", _SHAPES.strip()):
+        head, *lines = row.split("\n  ")
+        kind, needles = head.split(" ", 1)
+        for needle in needles.split(","):
+            yield kind, needle, "".join(lines).replace("NEEDLE", needle)
+
+
+SECRET_PATTERNS = [(k, n, re.compile(shape)) for k, n, shape in _expand_shapes()]
 # Every one of the tokens is one run of such letters, so their beginnings are looked for
 # in the long runs only: a tenth of a text.
 _TOKEN_PATTERNS = [(k, n, re.compile(s)) for k, n, s in (*_expand_prefixed(), *_TOKENS)]
@@ -1681,12 +1598,10 @@ _TERMS = re.compile(
     r"(?i)oauth2|base64|sha-?(?:1|224|256|384|512)(?!\d)|md5|utf-?(?:8|16)|argon2|x509"
     r"|ed25519|pkcs(?:8|12)|http2|ipv[46]|v\d(?![a-z\d])"
 )
-ASSIGNMENT_NEEDLES = (
-    *("ecret", "oken", "assw", "assphrase", r"pass(?![a-z])", "pwd", "key"),
-    "redential",
-)
-_MAY_ASSIGN = [  # of lower-case text, whatever the value: far faster
-    re.compile(f"{n}[a-z0-9_]{{0,26}}{_ASSIGNED}") for n in ASSIGNMENT_NEEDLES
+# Of lower-case text, whatever the value: far faster.
+_MAY_ASSIGN = [
+    re.compile(f"{needle}[a-z0-9_]{{0,26}}{_ASSIGNED}")
+    for needle in "ecret oken assw assphrase pass(?![a-z]) pwd key redential".split()
 ]
 SHORTEST_SECRET_CHARS = 8  # a://b:c@
 MIN_ENTROPY_BITS = 3.0  # per character: "password-is-here" has 3.1, so digits too
@@ -1726,29 +1641,22 @@ def _mask_match(kind: str, match: re.Match) -> str:
 
 
 def _mask_assignment(match: re.Match) -> str:
-    """Return an assignment, its value masked when it looks random and is neither a
-    call of code nor of something that is only named after a secret."""
-    text, end = match.string, match.end("value")
+    """Return an assignment, its value masked when it looks random and is no call of
+    code, and the name a secret's, other than tokenizer, secretName, next_page_token."""
+    text, start, end = match.string, match.start(), match.end("value")
     is_call = text[end : end + 1] == "(" and _CALLED.fullmatch(match["value"])
-    if is_call or not is_random(match["value"]) or _is_other_name(match):
+    if is_call or not is_random(match["value"]):
         return match[0]
-    return _mask_match("secret", match)
-
-
-def _is_other_name(match: re.Match) -> bool:
-    """Return whether the name in an assignment is no secret's: tokenizer, secretName,
-    next_page_token."""
-    text, start, suffix = match.string, match.start(), match["suffix"]
     head = re.search(r"[A-Za-z0-9_-]*\Z", text[max(0, start - 40) : start])[0]
     before = [word.lower() for word in _NAME_WORD.findall(head)]
-    after = [word.lower() for word in _NAME_WORD.findall(suffix)]
+    after = [word.lower() for word in _NAME_WORD.findall(match["suffix"])]
     word = text[start : match.start("suffix")].lower()
-    if re.match(r"(?i)i[sz]|ar[iy]|less|holder", suffix):
-        return True  # tokenizer, secretary, passwordless: another word
-    if after == ["id"] and word == "secret":
-        return False  # Vault's
-    is_page = word == "token" and bool(before) and before[-1] in _OTHER_TOKENS
-    return is_page or bool(after) and after[-1] in _OTHER_NAMES
+    # tokenizer, secretary, passwordless
+    is_other = bool(re.match(r"(?i)i[sz]|ar[iy]|less|holder", match["suffix"]))
+    is_other |= word == "token" and bool(before) and before[-1] in _OTHER_TOKENS
+    is_other |= bool(after) and after[-1] in _OTHER_NAMES
+    is_vaults = after == ["id"] and word == "secret"
+    return match[0] if is_other and not is_vaults else _mask_match("secret", match)
 
 
 def mask_secrets(text: str) -> str:
@@ -11537,64 +11445,62 @@ def check_store(
             yield f"workspaces/{name}", "" if is_known else "not a registered workspace"
     for workspace_id in sorted(store.registry.all()):
         folder = f"workspaces/{workspace_id}"
-        entries = store.journal.ledger(workspace_id).entries
-        files = [f"{folder}/{path}" for path in list(entries)]
-        files += [relative for relative, _ in walk_files(store.root, folder)]
-        for relative in dict.fromkeys(files):
-            if problem := _check_file(store, workspace_id, relative, deep):
+        paths = list(store.journal.ledger(workspace_id).entries)
+        found = (path for path, _ in walk_files(store.root, folder))
+        paths += [path.removeprefix(f"{folder}/") for path in found]
+        for path in dict.fromkeys(paths):
+            if problem := _check_file(store, workspace_id, path, deep):
                 store.settle()
+                lock = index_key(path) if path.startswith("sessions/") else path
                 if repair:
-                    _repair_file(store, workspace_id, relative)
-                path = relative.removeprefix(f"{folder}/")
-                with store.lock_of(workspace_id, _lock_name(path)).hold():
-                    problem = _check_file(store, workspace_id, relative, deep)
-            yield relative, problem
+                    _repair_file(store, workspace_id, path, lock)
+                with store.lock_of(workspace_id, lock).hold():
+                    problem = _check_file(store, workspace_id, path, deep)
+            yield f"{folder}/{path}", problem
     for relative, _ in walk_files(store.root, "_meta"):
         if split_path(relative)[1].startswith(TEMP_MARK):
             yield relative, "left by an interrupted write"
 
 
-def _lock_name(path: str) -> str:
-    """Return the path under which writers of a file hold a lock."""
-    return index_key(path) if path.startswith("sessions/") else path
-
-
-def _repair_file(store: Store, workspace_id: str, relative: str) -> None:
+def _repair_file(store: Store, workspace_id: str, path: str, lock: str) -> None:
     """Remove what a kill left and a record that does not fit; journal what is not."""
-    path = relative.removeprefix(f"workspaces/{workspace_id}/")
+    relative = f"workspaces/{workspace_id}/{path}"
     if split_path(path)[1].startswith(TEMP_MARK):
         remove_file(store.root, relative)
     if path.endswith(".jsonl.gz"):
         remove_file(store.root, record_path(relative))
         store.forget_session(relative)
-    entry = store.journal.ledger(workspace_id).entries.get(path)
-    if index_key(path) and (entry is None or entry.action == "deleted"):
-        lock = _lock_name(path)
+    if index_key(path) and not _find_entry(store, workspace_id, path):
         with store.locked(workspace_id, lock, "repaired"):
             reconcile_path(store, workspace_id, lock, "repaired")
 
 
-def _check_file(store: Store, workspace_id: str, relative: str, deep: bool) -> str:
-    """Return what is wrong with a file of a workspace, empty when nothing is."""
-    path = relative.removeprefix(f"workspaces/{workspace_id}/")
+def _find_entry(store: Store, workspace_id: str, path: str) -> Entry | None:
+    """Return a file's last line in the journal, None when that deletes it."""
     entry = store.journal.ledger(workspace_id).entries.get(path)
+    return None if entry and entry.action == "deleted" else entry
+
+
+def _check_file(store: Store, workspace_id: str, path: str, deep: bool) -> str:
+    """Return what is wrong with a file of a workspace, empty when nothing is."""
+    relative = f"workspaces/{workspace_id}/{path}"
+    entry = _find_entry(store, workspace_id, path)
     found = stat_file(store.root, relative)
     if found is None:
-        is_gone = entry is None or entry.action == "deleted"
-        return "" if is_gone else "acknowledged and missing"
+        return "acknowledged and missing" if entry else ""
     if split_path(path)[1].startswith(TEMP_MARK):
         return "left by an interrupted write"
     try:
         if path == "identity.json":
             is_sound = parse_workspace(read_json_file(store.root, relative))
             return "" if is_sound else "unreadable"
-        if path.startswith("sessions/") and not path.endswith(TITLE_ENDING):
-            if not path.endswith(".jsonl.gz"):
-                is_aside = ".jsonl.gz.damaged-" in path
-                return "damaged; it was set aside" if is_aside else ""
-            if not deep:
-                session = store.load_session(workspace_id, path)
-                return _compare_digest(entry, session.sha256)
+        if not path.startswith("sessions/") or path.endswith(TITLE_ENDING):
+            digest = store.describe(relative, path, found).sha256
+        elif not path.endswith(".jsonl.gz"):
+            return "damaged; it was set aside" if ".jsonl.gz.damaged-" in path else ""
+        elif not deep:
+            digest = store.load_session(workspace_id, path).sha256
+        else:
             session = scan_archive(store.root, relative)
             digest = session.sha256
             record = parse_session(read_json_file(store.root, record_path(relative)))
@@ -11602,19 +11508,12 @@ def _check_file(store: Store, workspace_id: str, relative: str, deep: bool) -> s
             fits = record and record.archive_tail == session.archive_tail
             if entry and entry.sha256 == digest and fits and record != session:
                 return "its record does not describe it; remove the .json to rebuild it"
-        else:
-            digest = store.describe(relative, path, found).sha256
     except FedmemError as e:
         return str(e)
     if path.startswith(".versions/"):
-        is_named = relative.endswith(f"-{digest[:12]}.md")
+        is_named = path.endswith(f"-{digest[:12]}.md")
         return "" if is_named else f"its sha256 is {digest}, not the one in its name"
-    return _compare_digest(entry, digest)
-
-
-def _compare_digest(entry: Entry | None, digest: str) -> str:
-    """Return what is wrong with a file of a digest, by its last line in the journal."""
-    if entry is None or entry.action == "deleted":
+    if not entry:
         return "it is not in the journal"
     is_same = entry.sha256 == digest
     return "" if is_same else f"its sha256 is {digest}, the journal says {entry.sha256}"
@@ -11631,9 +11530,9 @@ def check_index(store: Store, index: Index) -> tuple[str, str]:
             time.sleep(4 * INDEX_POLL_S)
         try:
             with index.read(INDEX_CHECK_S, partly=True) as database:
-                if not read_meta(database, "ready"):
-                    return "", ""
-                wrong = sum(1 for _ in iter_differences(database, store))
+                wrong = read_meta(database, "ready") and sum(
+                    1 for _ in iter_differences(database, store)
+                )
         except NoIndex as e:
             return "" if sign_index(index.folder) is None else str(e), ""
         if not wrong:
@@ -11656,15 +11555,6 @@ def list_snapshots(target: str) -> list[str]:
     found = (_SNAPSHOT.fullmatch(name) for name, _ in list_directory(target, ""))
     order = sorted((m[1], int(m[2] or 0), m[0]) for m in found if m)
     return [name for _, _, name in order]
-
-
-def name_snapshot(names: list[str]) -> str:
-    """Return the name of a snapshot made now, after all others by any clock."""
-    stamp = utc_now().strftime("%Y-%m-%dT%H%M%SZ")
-    last = _SNAPSHOT.fullmatch(names[-1]) if names else None
-    if last and last[1] >= stamp:
-        return f"{last[1]}-{int(last[2] or 0) + 1}"
-    return stamp
 
 
 def iter_stored(root: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -11697,7 +11587,10 @@ def back_up(root: str, target: str, keep: int) -> tuple[str, int, int]:
             if name.startswith(TEMP_MARK):  # a backup that was interrupted
                 remove_tree(os.path.join(target, name))
         names = list_snapshots(target)
-        name = name_snapshot(names)
+        name = utc_now().strftime("%Y-%m-%dT%H%M%SZ")
+        newest = _SNAPSHOT.fullmatch(names[-1]) if names else None
+        if newest and newest[1] >= name:  # it is the last by any clock
+            name = f"{newest[1]}-{int(newest[2] or 0) + 1}"
         draft = os.path.join(target, TEMP_MARK + name)
         last = os.path.join(target, names[-1]) if names else ""
         copied, linked = _fill_snapshot(root, last, draft)
@@ -11722,10 +11615,9 @@ def _fill_snapshot(root: str, last: str, draft: str) -> tuple[int, int]:
         for path, found in iter_stored(root):
             if ("/.versions/" in path) == is_version:
                 is_same = _is_as_in(last, path, found)
-                counts[is_same] += 1
-                if not is_same or not link_file(last, path, draft):
-                    counts[0] += is_same  # no hard links here
-                    counts[1] -= is_same
+                is_linked = is_same and link_file(last, path, draft)
+                counts[is_linked] += 1
+                if not is_linked:
                     copy_file(root, path, draft)
     for _ in range(BACKUP_ROUNDS):
         before, reached = reached, measure_journal(root)
@@ -11742,8 +11634,8 @@ def _fill_snapshot(root: str, last: str, draft: str) -> tuple[int, int]:
 def _is_as_in(snapshot: str, relative: str, found: os.stat_result) -> bool:
     """Return whether a snapshot (empty for none) has a file as it was found."""
     old = stat_file(snapshot, relative) if snapshot else None
-    marks = [(s.st_size, s.st_mtime_ns) for s in (found, old) if s]
-    return len(marks) == 2 and marks[0] == marks[1]
+    mark = found.st_size, found.st_mtime_ns
+    return old is not None and mark == (old.st_size, old.st_mtime_ns)
 
 
 def measure_journal(root: str) -> int:
@@ -11824,7 +11716,6 @@ def export_memory(
     """Write documents and sessions (or the named one) below a folder, with a mask as
     pages for people; return how many of each, and what could not be read."""
     require_empty_folder(target)
-    write = functools.partial(_write_page, mask=mask) if mask else _write_transcript
     documents, sessions, problems = 0, 0, []
     for workspace_id in workspaces:
         known = [] if name else [d.path for d in list_documents(store, workspace_id)]
@@ -11840,56 +11731,52 @@ def export_memory(
             for path in paths if name in ("", session_id) else ():
                 try:
                     session = store.load_session(workspace_id, path)
-                    write(store, Archive(workspace_id, path, session), target)
+                    archive = Archive(workspace_id, path, session)
+                    page, parts = path.removesuffix(".gz"), _iter_raw(store, archive)
+                    if mask:
+                        title = make_slug(mask(title_of(store, archive)))
+                        page = f"{session.start[:10]}-{title}-{archive.name}.md"
+                        page = f"sessions/{page.lstrip('-')}"
+                        parts = _iter_page(store, archive, mask)
+                    with replace_file(target, f"{workspace_id}/{page}", False) as out:
+                        out.writelines(parts)
                     sessions += 1
                 except (NotFound, Damaged) as e:
                     problems.append(str(e))
     return documents, sessions, problems
 
 
-def _write_transcript(store: Store, archive: Archive, target: str) -> None:
-    """Write one transcript as it was uploaded; raise Damaged when it is not that."""
-    hasher, path = hashlib.sha256(), archive.path.removesuffix(".gz")
-    with replace_file(target, f"{archive.workspace_id}/{path}", durable=False) as out:
-        for block in read_blocks(store, archive, 0):
-            hasher.update(block)
-            out.write(block)
-        if hasher.hexdigest() != archive.session.sha256:
-            raise Damaged(f"{archive.relative} is not what was uploaded.")
+def _iter_raw(store: Store, archive: Archive) -> Iterator[bytes]:
+    """Yield a transcript as it was uploaded; raise Damaged when it is not that."""
+    hasher = hashlib.sha256()
+    for block in read_blocks(store, archive, 0):
+        hasher.update(block)
+        yield block
+    if hasher.hexdigest() != archive.session.sha256:
+        raise Damaged(f"{archive.relative} is not what was uploaded.")
 
 
-def _write_page(store: Store, archive: Archive, target: str, mask: Callable) -> None:
-    """Write a session's page; its name begins with the day and the title."""
-    title = make_slug(mask(title_of(store, archive)))
-    name = f"{archive.session.start[:10]}-{title}-{archive.name}.md"
-    path = f"{archive.workspace_id}/sessions/{name.lstrip('-')}"
-    with replace_file(target, path, durable=False) as out:
-        for text in iter_page(store, archive, mask):
-            out.write(text.encode("utf-8", "replace"))
-
-
-def iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[str]:
+def _iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[bytes]:
     """Yield a session's Markdown: who said what, and in fences what tools had."""
     session = archive.session
     title = mask(title_of(store, archive)) or archive.name
-    yield (
+    text = (
         f"# {title}\n\nSession `{archive.name}` of "
         f"`{archive.workspace_id}`, {format_minute(session.start)} to "
         f"{format_minute(session.end)}, {plural(session.messages, 'message')}.\n"
     )
+    yield text.encode("utf-8", "replace")
     for number, message in iter_messages(store, archive):
-        row = {"number": number, "role": message.role, "time": message.time}
-        row["abandoned"] = message.abandoned
-        yield f"\n{format_message_head(row)[1:]}\n"
+        text = f"\n{format_message_head({**vars(message), 'number': number})[1:]}\n"
         lines = clean_text(mask(message.text)).split("\n")
         is_tool = message.role == "tool"
-        for is_fenced, group in itertools.groupby(
-            lines, lambda line, is_tool=is_tool: is_tool or line.startswith("→ ")
-        ):
-            text = "\n".join(group)
-            longest = max(map(len, re.findall("`{3,}", text)), default=2)
+        rows = [(is_tool or line.startswith("→ "), line) for line in lines]
+        for is_fenced, group in itertools.groupby(rows, lambda row: row[0]):
+            part = "\n".join(line for _, line in group)
+            longest = max(map(len, re.findall("`{3,}", part)), default=2)
             fence = f"\n{'`' * (longest + 1)}\n" if is_fenced else "\n"
-            yield f"{fence}{text}{fence}"
+            text += f"{fence}{part}{fence}"
+        yield text.encode("utf-8", "replace")
 
 
 # Several servers on one root: what its disk must keep.
@@ -11972,37 +11859,40 @@ class SharedProbe:
         self.role = next((role for role in "ab" if self.create(f"{role}0")), "")
         if not self.role:
             raise Conflict(f"{self.folder} is of an earlier probe: remove it first.")
-        self.other = "ba"["ab".index(self.role)]
+        self.other = "b" if self.role == "a" else "a"
 
     def create(self, name: str) -> bool:
         """Make a file and return whether it was not there."""
-        try:
-            with open(os.path.join(self.folder, name), "xb") as file:
-                os.fsync(file.fileno())
-        except FileExistsError:
-            return False
-        return True
+        path = os.path.join(self.folder, name)
+        with contextlib.suppress(FileExistsError), open(path, "xb") as file:
+            os.fsync(file.fileno())
+            return True
+        return False
+
+    def wait_for(self, name: str) -> list | None:
+        """Return what the other side wrote into a file, None when it does not come."""
+        end = time.monotonic() + PROBE_WAIT_S
+        while time.monotonic() < end:
+            if found := read_json_file(self.folder, name):
+                return found
+            time.sleep(0.01)
+        return None
 
     def meet(self, seen: object = None) -> object:
         """Wait for the other side; return what it saw, or raise Conflict."""
         self.step += 1
-        write_file(self.folder, f"{self.role}{self.step}", encode_json(seen))
-        end = time.monotonic() + PROBE_WAIT_S
-        while time.monotonic() < end:
-            with contextlib.suppress(NotFound, ValueError):
-                return parse_json(read_file(self.folder, f"{self.other}{self.step}"))
-            time.sleep(0.01)
-        raise Conflict("The other probe did not come: start both within a minute.")
+        write_file(self.folder, f"{self.role}{self.step}", encode_json([seen]))
+        if not (found := self.wait_for(f"{self.other}{self.step}")):
+            raise Conflict("The other probe did not come: start both within a minute.")
+        return found[0]
 
     def finish(self) -> None:
         """Meet for the last time, and remove what was made."""
         self.meet()
         if self.role == "b":
-            self.create("done")
+            write_file(self.folder, "done", b"[true]")
             return
-        end = time.monotonic() + PROBE_WAIT_S
-        while not stat_file(self.folder, "done") and time.monotonic() < end:
-            time.sleep(0.01)
+        self.wait_for("done")
         remove_tree(self.folder)
 
     def run(self) -> Iterator[tuple[str, bool, str]]:
@@ -12011,10 +11901,9 @@ class SharedProbe:
         lock, is_first = FileLock(self.folder, "lock"), self.role == "a"
         with lock.hold() if is_first else contextlib.nullcontext():
             self.meet()
-            is_free = False
-            if not is_first:
-                with lock.hold(wait=False) as fd:
-                    is_free = fd is not None
+            other = contextlib.nullcontext() if is_first else lock.hold(wait=False)
+            with other as fd:
+                is_free = fd is not None
             is_free = self.meet(is_free) or is_free
         yield "a lock keeps the other side out", not is_free, ""
         if is_first:
@@ -12062,7 +11951,7 @@ class SharedProbe:
             stale[0] += found is None or found.st_size != size
             stale[1] += len(text) != size
             self.meet()
-        return [max(pair) for pair in zip(stale, self.meet(stale), strict=True)]
+        return list(map(max, stale, self.meet(stale)))
 
     def _append(self) -> Iterator[tuple[str, bool, str]]:
         """Append to a journal from both sides as servers do, and follow the other."""
@@ -12124,7 +12013,7 @@ def measure_store(store: Store, settings: dict[str, str]) -> list[tuple[str, str
 
 
 # ---- 21. Commands: what each command does -----------------------------------
-# cmd_NAME(args) -> exit code. Server and client meet here and nowhere else.
+# cmd_NAME(args) -> exit code, None for 0. Server and client meet here and nowhere else.
 
 README_TEXT = """\
 # Shared memory
@@ -12157,8 +12046,10 @@ def write_default_texts(root: str) -> None:
             write_file(root, name, text.encode())
 
 
-def cmd_serve(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT; return 0."""
+def cmd_serve(args: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    import resource  # not on Windows, where no server runs
+
     flags = {o.name: getattr(args, o.name, None) for o in OPTIONS}
     with contextlib.ExitStack() as stack:
         if args.demo:
@@ -12170,7 +12061,9 @@ def cmd_serve(args: argparse.Namespace) -> int:
         signals = {signal.SIGTERM, signal.SIGINT}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         os.umask(0o077)
-        raise_file_limit()
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(ValueError, OSError):  # files, so connections
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         if name := judge_mount(settings["memory_root"])[0]:
             log.info("opening %s, which is on %s", settings["memory_root"], name)
         store = open_store(settings["memory_root"], args.existing)
@@ -12188,7 +12081,6 @@ def cmd_serve(args: argparse.Namespace) -> int:
             run_server(server, settings, signals)
         else:
             supervise(functools.partial(run_server, server, settings), workers, signals)
-    return 0
 
 
 def run_server(server: Server, settings: dict[str, str], signals: set) -> None:
@@ -12244,15 +12136,6 @@ def _end_with(kept_open: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def raise_file_limit() -> None:
-    """Let this process open as many files, so connections, as the system allows."""
-    import resource  # not on Windows, where no server runs
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def choose_mask(settings: dict[str, str]) -> Callable:
     """Return how text is shown to those who search."""
     return mask_secrets if settings["redact"].lower() == "on" else str
@@ -12278,37 +12161,37 @@ def make_server(store: Store, keys: Keys, settings: dict[str, str]) -> Server:
         ) from e
 
 
+WELCOME = """
+Connect Claude Code:
+  claude mcp add --transport http --scope user fedmem {url} \
+--header "Authorization: Bearer {ai_token}"
+Connect Codex:
+  export FEDMEM_TOKEN="{ai_token}"
+  codex mcp add fedmem --url {url} --bearer-token-env-var FEDMEM_TOKEN
+Set up this machine, or another, to upload sessions and notes too:
+  python3 fedmem.py install {ai_token} --sync-token {sync_token} --url {base}
+Look at it in a browser:
+  {base}/
+Stop with Ctrl-C."""
+
+
 def format_welcome(server: Server, made: list[str]) -> str:
     """Return what a server prints at its start: where it is, tokens, how to connect."""
-    keys, root = server.keys, server.store.root
+    root, url = server.store.root, server.url
+    head = f"fedmem {VERSION} serves {root} at {url}"
     if "JOURNAL_STREAM" in os.environ:  # a service: nobody reads this with a terminal
-        return f"fedmem {VERSION} serves {root} at {server.url}"
-    tokens = {"mcp_token": "AI token", "sync_token": "sync token"}
-    lines = [f"fedmem {VERSION} serves {root} at {server.url}", ""]
-    lines += [f"  {tokens[name]:<11} {getattr(keys, name)}" for name in made]
+        return head
+    tokens = {name: getattr(server.keys, name) for name in made}
+    labels = {"mcp_token": "AI token", "sync_token": "sync token"}
+    lines = [f"  {labels[name]:<11} {token}" for name, token in tokens.items()]
     if made and stat_file(root, TOKENS_FILE):
         lines.append(f"  kept in {root}/{TOKENS_FILE}; not printed again")
     elif not made:
         lines.append(f"  The tokens are those configured, or in {root}/{TOKENS_FILE}.")
-    ai_token = keys.mcp_token if "mcp_token" in made else "AI_TOKEN"
-    sync_token = keys.sync_token if "sync_token" in made else "SYNC_TOKEN"
-    lines += [
-        "",
-        "Connect Claude Code:",
-        f"  claude mcp add --transport http --scope user fedmem {server.url} "
-        f'--header "Authorization: Bearer {ai_token}"',
-        "Connect Codex:",
-        f'  export FEDMEM_TOKEN="{ai_token}"',
-        f"  codex mcp add fedmem --url {server.url} "
-        "--bearer-token-env-var FEDMEM_TOKEN",
-        "Set up this machine, or another, to upload sessions and notes too:",
-        f"  python3 fedmem.py install {ai_token} --sync-token {sync_token} "
-        f"--url {server.url.removesuffix('/mcp')}",
-        "Look at it in a browser:",
-        f"  {server.url.removesuffix('mcp')}",
-        "Stop with Ctrl-C.",
-    ]
-    return "\n".join(lines)
+    tokens = {"ai_token": tokens.get("mcp_token", "AI_TOKEN"), **tokens}
+    shown = {"sync_token": "SYNC_TOKEN", **tokens}
+    how = WELCOME.format(url=url, base=url.removesuffix("/mcp"), **shown)
+    return "\n".join([head, "", *lines, how])
 
 
 # Workspace: overview, documents, and what user and assistant said in turn.
@@ -12410,8 +12293,8 @@ def cmd_probe(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def cmd_backup(args: argparse.Namespace) -> int:
-    """Make a snapshot of a root; return 0 when it was read back."""
+def cmd_backup(args: argparse.Namespace) -> None:
+    """Make a snapshot of a root, and read it back."""
     settings = read_settings(vars(args), dict(os.environ))
     root, started = settings["memory_root"], time.monotonic()
     target = os.path.abspath(os.path.expanduser(args.to or f"{root}-backups"))
@@ -12426,7 +12309,6 @@ def cmd_backup(args: argparse.Namespace) -> int:
     if args.tar:
         write_tar(os.path.join(target, name), args.tar)
         print(f"{args.tar}: {format_size(os.path.getsize(args.tar))}")
-    return 0
 
 
 def cmd_restore(args: argparse.Namespace) -> int:
@@ -12456,23 +12338,22 @@ def cmd_export(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def cmd_stats(args: argparse.Namespace) -> int:
-    """Print what there is and who was heard of when; return 0."""
+def cmd_stats(args: argparse.Namespace) -> None:
+    """Print what there is and who was heard of when."""
     with opened_root(args) as (store, settings):
         for name, value in measure_store(store, settings):
             print(f"{name:<20} {value}")
-    return 0
 
 
-def cmd_token(args: argparse.Namespace) -> int:
-    """Show the tokens, or replace one of them; return 0."""
+def cmd_token(args: argparse.Namespace) -> None:
+    """Show the tokens, or replace one of them."""
     if args.action == "show":
         with opened_root(args) as (store, settings):
             keys, _ = load_keys(store.root, settings)
         print(f"AI token    {keys.mcp_token}\nsync token  {keys.sync_token}")
         for scope, _, until in keys.old:
             print(f"an old {scope} token is valid until {format_minute(until)}")
-        return 0
+        return
     if not args.scope:
         raise BadRequest("token rotate needs `ai` or `sync`.")
     name = {"ai": "MCP_TOKEN", "sync": "SYNC_TOKEN"}[args.scope]
@@ -12487,7 +12368,6 @@ def cmd_token(args: argparse.Namespace) -> int:
             token = rotate_in_root(store.root, args.scope, args.overlap)
         print("A running server takes it within a second.")
     print(f"{name}={token}\nThe old one is valid for {args.overlap:g} days.")
-    return 0
 
 
 def rotate_in_environment(path: str, name: str, scope: str, overlap: float) -> str:
@@ -12509,28 +12389,28 @@ def rotate_in_environment(path: str, name: str, scope: str, overlap: float) -> s
 def rotate_in_root(root: str, scope: str, overlap: float) -> str:
     """Replace a token in a root's own file and return the new one."""
     with contextlib.closing(FileLock(root, "_meta/locks/keys")) as lock, lock.hold():
-        stored = read_json_file(root, TOKENS_FILE)
-        if not isinstance(stored, dict):
-            raise NotFound(f"{root}/{TOKENS_FILE} is not there or cannot be read.")
+        stored = load_secrets(root, TOKENS_FILE)
         token = rotate_token(stored, scope, overlap)
         write_file(root, TOKENS_FILE, encode_json(stored) + b"\n")
         return token
 
 
+def print_progress(text: str) -> None:
+    """Show how far something is, on one line of the terminal."""
+    if sys.stderr.isatty():
+        print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
+
+
 def cmd_reindex(args: argparse.Namespace) -> int:
     """Make the search index anew; return 0 when it is complete."""
     started = time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        """Show how far it is."""
-        if sys.stderr.isatty():
-            print(f"\r{done:,} of {total:,} ", end="", file=sys.stderr, flush=True)
-
     with opened_root(args) as (store, settings):
         folder, indexer = settings["cache_dir"], make_indexer(store, settings)
         if indexer is None:
             return 1
-        if not indexer.build(tell):
+        if not indexer.build(
+            lambda done, total: print_progress(f"{done:,} of {total:,} ")
+        ):
             remove_index(folder)  # the server that writes it begins anew
             print(f"A server runs on {store.root} and makes it anew by itself.")
             return 0
@@ -12559,9 +12439,8 @@ def cmd_sync(args: argparse.Namespace) -> int:
         sync = Sync(client, client.remote(attempts=2 if args.quiet else 5), state)
         started = time.monotonic()
         is_first = not state.items("files")
-        show = functools.partial(_show_progress, sync.report, started)
-        show = show if sys.stderr.isatty() else lambda done, total: None
-        report = run_sync(sync, environment, set(spool.values()) - {""}, show)
+        tell = functools.partial(_show_progress, sync.report, started)
+        report = run_sync(sync, environment, set(spool.values()) - {""}, tell)
         if not report.problems:
             for path in spool:
                 with contextlib.suppress(OSError):
@@ -12575,13 +12454,12 @@ def cmd_sync(args: argparse.Namespace) -> int:
 
 
 def _show_progress(report: Report, started: float, done: int, total: int) -> None:
-    """Show how far a sync is, on one line of the terminal."""
+    """Show how far a sync is."""
     took_s = max(0.001, time.monotonic() - started)
     rate = format_size(int(report.raw_bytes / took_s))
     left_s = took_s / done * (total - done)
-    text = f"\r{done:,} of {total:,} files, {format_size(report.raw_bytes)}, {rate}/s, "
-    text += f"{left_s:.0f} s left \x1b[K" + "\n" * (done == total)
-    print(text, end="", file=sys.stderr, flush=True)
+    text = f"{done:,} of {total:,} files, {format_size(report.raw_bytes)}, {rate}/s, "
+    print_progress(text + f"{left_s:.0f} s left " + "\n" * (done == total))
 
 
 def _print_cleanup(environment: dict, state: SyncState) -> None:
@@ -12612,8 +12490,8 @@ def format_report(report: Report, took_s: float) -> str:
     return text
 
 
-def cmd_hook(args: argparse.Namespace) -> int:
-    """Do what a hook event asks; return 0, not to stand in an assistant's way."""
+def cmd_hook(args: argparse.Namespace) -> None:
+    """Do what a hook event asks; never fail, not to stand in an assistant's way."""
     environment = client_environment()
     try:
         agent = FORMATS[args.agent]
@@ -12627,7 +12505,6 @@ def cmd_hook(args: argparse.Namespace) -> int:
             with open(path, "a", encoding="utf-8") as file:
                 text = escape_controls(f"{type(e).__name__}: {e}")
                 file.write(f"{format_time(utc_now())} hook: {text}\n")
-    return 0
 
 
 def cmd_verify(args: argparse.Namespace) -> int:
@@ -12806,16 +12683,15 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
     ]
 
 
-def cmd_stdio(args: argparse.Namespace) -> int:
+def cmd_stdio(args: argparse.Namespace) -> None:
     """Pass MCP between standard input and output and the server until input ends."""
     client = load_client(dict(os.environ))
-    headers = make_client_headers(client, args.tool)
+    headers = make_client_headers(client, args.tool or "stdio")
     remote = Remote(client.address, client.mcp_token, attempts=1, headers=headers)
     run_bridge(remote, os.getcwd(), sys.stdin.buffer, sys.stdout.buffer)
-    return 0
 
 
-def cmd_init_manifest(args: argparse.Namespace) -> int:
+def cmd_init_manifest(args: argparse.Namespace) -> None:
     """Register a workspace, write its manifest, and find the tool's memory folder."""
     client = load_client(dict(os.environ))
     cwd = os.path.realpath(os.path.expanduser(args.cwd))
@@ -12835,16 +12711,16 @@ def cmd_init_manifest(args: argparse.Namespace) -> int:
     write_private(path, text.encode() + b"\n")
     print(path)
     print("Add notes to `tracked` or `tracked_dirs`; the next sync takes them.")
-    return 0
 
 
-def print_page(client: Client, as_json: bool, name: str, **arguments: object) -> int:
+def print_page(args: argparse.Namespace, name: str, **arguments: object) -> None:
     """Print a tool's page as an assistant reads it, or its JSON."""
+    client = load_client(dict(os.environ))
     remote = Remote(client.address, client.mcp_token)
-    if as_json:
+    if args.json:
         text = format_json(remote.call(name, **arguments))
         print(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
-        return 0
+        return
     given = {n: v for n, v in arguments.items() if v not in ("", None)}
     result = remote.ask("tools/call", {"name": name, "arguments": given})
     text = clean_text(result["content"][0]["text"])
@@ -12853,28 +12729,25 @@ def print_page(client: Client, as_json: bool, name: str, **arguments: object) ->
     if sys.stdout.isatty():  # what was found stands out
         text = re.sub(r"\*\*(.+?)\*\*", "\x1b[1m\\1\x1b[0m", text)
     print(text)
-    return 0
 
 
-def cmd_search(args: argparse.Namespace) -> int:
+def cmd_search(args: argparse.Namespace) -> None:
     """Print what sessions, or with --notes knowledge, say about some words."""
     name = "search_knowledge" if args.notes else "search_sessions"
-    query = " ".join(args.words)
-    return print_page(load_client(dict(os.environ)), args.json, name, query=query)
+    print_page(args, name, query=" ".join(args.words))
 
 
-def cmd_sessions(args: argparse.Namespace) -> int:
+def cmd_sessions(args: argparse.Namespace) -> None:
     """Print the newest sessions of all machines."""
-    client = load_client(dict(os.environ))
-    return print_page(client, args.json, "list_sessions", limit=args.limit)
+    print_page(args, "list_sessions", limit=args.limit)
 
 
-def find_place(client: Client, session: str) -> dict[str, str]:
+def find_session_place(client: Client, session: str) -> dict[str, str]:
     """Return workspace and id of `[WORKSPACE/]SESSION`; raise NotFound."""
     workspace_id, _, session_id = session.rpartition("/")
     if not workspace_id:
-        name = session_id.partition("~")[0]
         remote = Remote(client.address, client.mcp_token)
+        name = session_id.partition("~")[0]
         rows = remote.iter_rows("list_sessions", "sessions")
         found = (row["workspace_id"] for row in rows if row["session_id"] == name)
         workspace_id = next(found, "")
@@ -12883,15 +12756,13 @@ def find_place(client: Client, session: str) -> dict[str, str]:
     return {"workspace_id": workspace_id, "session_id": session_id}
 
 
-def cmd_read(args: argparse.Namespace) -> int:
+def cmd_read(args: argparse.Namespace) -> None:
     """Print a session by its id, which is looked for in all workspaces."""
-    client = load_client(dict(os.environ))
-    where = find_place(client, args.session)
-    given = {**where, "offset": args.offset, "limit": args.limit}
-    return print_page(client, args.json, "read_session", **given)
+    where = find_session_place(load_client(dict(os.environ)), args.session)
+    print_page(args, "read_session", **where, offset=args.offset, limit=args.limit)
 
 
-def cmd_resume(args: argparse.Namespace) -> int:
+def cmd_resume(args: argparse.Namespace) -> None:
     """Put a session of any machine where its agent goes on with it here, and print the
     command; else a text to begin a new session with. Without one list the project's."""
     environment = client_environment()
@@ -12902,22 +12773,21 @@ def cmd_resume(args: argparse.Namespace) -> int:
             chosen = args.agent in ("", row["tool"])
             if chosen and args.machine in ("", row["machine"]):
                 print(f"{format_session_line(row)} · {row['tool']}")
-        return 0
-    where = find_place(client, args.session)
+        return
+    where = find_session_place(client, args.session)
     row = remote.call("read_session", **where, limit=1)
     agent = FORMATS.get(row.get("format", ""))
     if agent is None or not agent.put or args.as_text:
         name = agent.name if agent else row["tool"]
         print(f"Go on with this conversation, which was held with {name}:\n")
-        print_page(client, False, "read_session", **where, offset=-args.limit)
-        return 0
+        print_page(args, "read_session", **where, offset=-args.limit)
+        return
     state = SyncState(client.path("state.json"))
     for part in list_parts(remote, row):
         put_transcript(remote, agent, part, environment, state)
     thread = row["session_id"].rpartition(".")[2].partition("_")[0]
     command = agent.go_on.format(id=shlex.quote(row["session_id"]), thread=thread)
     print(f"Go on with: {command}")
-    return 0
 
 
 def list_project(remote: Remote, cwd: str) -> Iterator[dict]:
@@ -13120,18 +12990,8 @@ def _write_client(client: Client, config: dict) -> None:
 # main is the border where a FedmemError becomes a sentence and an exit code.
 
 
-def add_option(parser: argparse.ArgumentParser, option: Option) -> None:
-    """Give a parser the flag of an option, its help naming variable and default."""
-    default = f"; default {option.default}" if option.default else ""
-    text = f"{option.help} (variable {option.variable}{default})"
-    parser.add_argument(option.flag, dest=option.name, help=text.replace("%", "%%"))
-
-
-def add_switch(parser: argparse.ArgumentParser, flag: str, text: str) -> None:
-    """Give a parser a flag without a value."""
-    parser.add_argument(flag, action="store_true", help=text)
-
-
+# What works on the files of a root.
+ON_A_ROOT = "serve backup check reindex export token stats".split()
 COMMANDS = (
     ("serve", cmd_serve, "serve the memory over MCP"),
     ("backup", cmd_backup, "make a snapshot, while a server runs or not"),
@@ -13158,85 +13018,56 @@ COMMANDS = (
 )
 
 
-def add_serve(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of serve."""
-    hidden = [f"{o.variable}: {o.help}" for o in OPTIONS if not o.flag]
-    parser.epilog = "Variables without a flag. " + ". ".join(hidden) + "."
-    for option in OPTIONS:
-        if option.flag:
-            add_option(parser, option)
-    text = "refuse a root that was never initialised (an unmounted disk)"
-    add_switch(parser, "--existing", text)
-    text = "share a root also on a disk that may lose what two servers write"
-    add_switch(parser, "--force-shared", text)
-    text = "a temporary memory with samples and the token dev-token, loopback only"
-    add_switch(parser, "--demo", text)
-
-
-def add_operator(parsers: dict[str, argparse.ArgumentParser]) -> None:
-    """Add the arguments of the other commands of who runs a server."""
-    for name in ("backup", "check", "reindex", "export", "token", "stats"):
-        for option in OPTIONS:
-            if option.variable in ("MEMORY_ROOT", "CACHE_DIR"):
-                add_option(parsers[name], option)
-    add = parsers["backup"].add_argument
-    add("--to", metavar="DIR", help="where snapshots are kept; MEMORY_ROOT-backups")
-    add("--keep", type=int, default=SNAPSHOTS_KEPT, help="how many; default 14")
-    add("--tar", metavar="FILE", help="write the new snapshot as a tar file as well")
-    parsers["restore"].add_argument("snapshot", metavar="SNAPSHOT")
-    for name in ("restore", "export"):
-        add = parsers[name].add_argument
-        add("--to", required=True, metavar="DIR", help="a new or empty folder")
-    text = "a folder of the shared disk; run it on both machines at the same time"
-    parsers["probe"].add_argument("folder", metavar="DIR", help=text)
-    add_switch(parsers["check"], "--deep", "read every archive")
-    add_switch(parsers["check"], "--repair", "mend what needs no choice")
-    add = parsers["export"].add_argument
-    add("--workspace", default="", metavar="ID", help="only this workspace")
-    add_switch(parsers["export"], "--markdown", "as pages for people, secrets masked")
-    add("--session", default="", metavar="ID", help="only this session")
-    add = parsers["token"].add_argument
-    add("action", choices=("show", "rotate"))
-    add("scope", nargs="?", choices=("ai", "sync"))
-    add("--overlap", type=float, default=OVERLAP_DAYS, metavar="DAYS")
-    add("--env", metavar="FILE", help="the file of variables that holds the token")
-
-
-def add_client(parsers: dict[str, argparse.ArgumentParser]) -> None:
-    """Add the arguments of the commands of a client machine."""
-    add = parsers["install"].add_argument
-    add("token", nargs="?", metavar="TOKEN", help="the AI token")
-    add("--sync-token", help="the sync token")
-    add("--url", help="the server's address")
-    add("--machine", help="this machine's name; default its host name")
-    text = "sha256//... of the server's public key, for its own certificate"
-    add("--pin", help=text)
-    add("--ca", help="file of the authority that signed the server's certificate")
-    add_switch(parsers["install"], "--dry-run", "only say what it would do")
-    add_switch(parsers["install"], "--uninstall", "take it all back")
-    add_switch(parsers["install"], "--snippets", "print entries for other clients")
-    add_switch(parsers["install"], "--adopt", "take a name that is in use")
-    add_switch(parsers["sync"], "--quiet", "give up sooner")
-    parsers["hook"].add_argument("agent", choices=[a.tool for a in AGENTS if a.hooks])
-    parsers["claude-hook"].set_defaults(agent=CLAUDE.tool)
-    add_switch(parsers["verify"], "--deep", "re-hash every archive")
-    parsers["stdio"].add_argument("--tool", default="stdio", help="the client's name")
-    for name in ("tool", "project", "cwd"):
-        parsers["init-manifest"].add_argument(f"--{name}", required=True)
-    parsers["search"].add_argument("words", nargs="+", metavar="WORD")
-    add_switch(parsers["search"], "--notes", "search knowledge")
-    add = parsers["read"].add_argument
-    add("session", metavar="[WORKSPACE/]SESSION")
-    add("--offset", type=int, default=0, help="negative: from the end")
-    add = parsers["resume"].add_argument
-    add("session", nargs="?", metavar="[WORKSPACE/]SESSION", help="else list them")
-    add("--agent", default="", help="list those of one agent, such as codex")
-    add("--machine", default="", help="list those of one machine")
-    add_switch(parsers["resume"], "--as-text", "print its end, to begin anew with")
-    for name, limit in (("sessions", 20), ("read", 50), ("resume", 50)):
-        parsers[name].add_argument("--limit", type=int, default=limit)
-    for name in ("search", "sessions", "read"):
-        add_switch(parsers[name], "--json", "for programs")
+# Commands, argument, its value (a dash: none, so it is a switch; a number: the default;
+# else its name, and a star when it must be there, or how many there may be), and help.
+_ARGUMENTS = """\
+serve  --existing  -  refuse a root that was never initialised (an unmounted disk)
+serve  --force-shared  -  share a root also on a disk that may lose what two servers
+  write
+serve  --demo  -  a temporary memory with samples and the token dev-token, loopback only
+backup  --to  DIR  where snapshots are kept; MEMORY_ROOT-backups
+backup  --keep  14  how many; default 14
+backup  --tar  FILE  write the new snapshot as a tar file as well
+restore  snapshot  SNAPSHOT  a folder that backup made
+restore export  --to  DIR*  a new or empty folder
+probe  folder  DIR  a folder of the shared disk; run it on both machines at the same
+  time
+check  --deep  -  read every archive
+check  --repair  -  mend what needs no choice
+export  --workspace  ID  only this workspace
+export  --markdown  -  as pages for people, secrets masked
+export  --session  ID  only this session
+token  --env  FILE  the file of variables that holds the token
+install  token  TOKEN?  the AI token
+install  --sync-token  TOKEN  the sync token
+install  --url  URL  the server's address
+install  --machine  NAME  this machine's name; default its host name
+install  --pin  PIN  sha256//... of the server's public key, for its own certificate
+install  --ca  FILE  file of the authority that signed the server's certificate
+install  --dry-run  -  only say what it would do
+install  --uninstall  -  take it all back
+install  --snippets  -  print entries for other clients
+install  --adopt  -  take a name that is in use
+sync  --quiet  -  give up sooner
+hook  agent  AGENT  whose hook it is, such as codex
+verify  --deep  -  re-hash every archive
+init-manifest  --tool  TOOL*  -
+init-manifest  --project  PROJECT*  -
+init-manifest  --cwd  CWD*  -
+stdio  --tool  NAME  the client's name
+search  words  WORD+  -
+search  --notes  -  search knowledge
+read  session  [WORKSPACE/]SESSION  -
+read  --offset  0  negative: from the end
+resume  session  [WORKSPACE/]SESSION?  else this project's are listed
+resume  --agent  AGENT  list those of one agent, such as codex
+resume  --machine  NAME  list those of one machine
+resume  --as-text  -  print its end, to begin a new session with
+resume  --limit  50  how many messages of it
+sessions  --limit  20  -
+read  --limit  50  -
+search sessions read resume  --json  -  for programs
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -13250,9 +13081,31 @@ def build_parser() -> argparse.ArgumentParser:
     for name, run, about in COMMANDS:
         parsers[name] = commands.add_parser(name, help=about)
         parsers[name].set_defaults(run=run)
-    add_serve(parsers["serve"])
-    add_operator(parsers)
-    add_client(parsers)
+    hidden = [f"{o.variable}: {o.help}" for o in OPTIONS if not o.flag]
+    parsers["serve"].epilog = f"Variables without a flag. {'. '.join(hidden)}."
+    for option in (o for o in OPTIONS if o.flag):
+        is_everywhere = option.name in ("memory_root", "cache_dir")
+        default = f"; default {option.default}" if option.default else ""
+        text = f"{option.help} (variable {option.variable}{default})"
+        for name in ON_A_ROOT if is_everywhere else ("serve",):
+            parsers[name].add_argument(option.flag, dest=option.name, help=text)
+    for names, argument, value, text in read_table(_ARGUMENTS):
+        more = {"default": "", "metavar": value.rstrip("*?+")}
+        if not value:
+            more = {"action": "store_true"}
+        elif value.isdigit():
+            more = {"type": int, "default": int(value)}
+        elif value.endswith("*"):
+            more["required"] = True
+        elif value.endswith(("?", "+")):
+            more["nargs"] = value[-1]
+        for name in names.split():
+            parsers[name].add_argument(argument, help=text, **more)
+    parsers["claude-hook"].set_defaults(agent=CLAUDE.tool)
+    add = parsers["token"].add_argument
+    add("action", choices=("show", "rotate"))
+    add("scope", nargs="?", choices=("ai", "sync"))
+    add("--overlap", type=float, default=OVERLAP_DAYS, metavar="DAYS")
     return parser
 
 
@@ -13266,7 +13119,7 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     set_up_logging()
     try:
-        return args.run(args)
+        return args.run(args) or 0
     except FedmemError as e:
         print(f"fedmem: {e}", file=sys.stderr)
         return 1

@@ -795,8 +795,10 @@ class OptionsTest(unittest.TestCase):
         ):
             with self.assertRaisesRegex(fedmem.BadRequest, name):
                 fedmem.read_settings({}, {name: value})
-        with self.assertRaisesRegex(fedmem.BadRequest, "must differ"):
-            fedmem.read_settings({}, {"MCP_TOKEN": "a", "SYNC_TOKEN": "a"})
+        same = fedmem.read_settings({}, {"MCP_TOKEN": "a", "SYNC_TOKEN": "a"})
+        with tempfile.TemporaryDirectory() as root:
+            with self.assertRaisesRegex(fedmem.BadRequest, "must differ"):
+                fedmem.load_keys(root, same)
 
 
 # ---- 7. Secrets -------------------------------------------------------------
