@@ -4571,7 +4571,7 @@ class ToolsTest(ServerCase):
         for i in range(12):
             self.put(f"{{bar}}{i}.md", "{bar} pelican\n" * 2_000)
         page = self.call("search_knowledge", query="{bar} pelican")
-        self.assertIn('query="{bar} pelican", mode="auto", offset=10)', page)
+        self.assertIn('search_knowledge(query="{bar} pelican", offset=10)', page)
         where = {"workspace_id": self.workspace_id, "path": "{bar}1.md"}
         self.assertIn("part=1)", self.call("read_knowledge", **where))
 
