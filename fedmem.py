@@ -4934,19 +4934,11 @@ class RegexChild:
         self._at_once.release()
 
 
-@dataclasses.dataclass(frozen=True)
-class Terms:
-    """Hold a query in words: its words with their weights, neighbours (which count when
-    they stand together), those of them that code wrote as one, phrases that must be
-    there and that must not, and the pieces of names (getUserName), which count only
-    together. All are in the form of split_words."""
-
-    words: dict[str, float]
-    pairs: tuple[tuple[str, str], ...]
-    compounds: tuple[str, ...]
-    required: tuple[str, ...]
-    banned: tuple[str, ...]
-    names: tuple[tuple[str, ...], ...] = ()
+# A query in words: its words with their weights, neighbours (which count when they
+# stand together), those of them that code wrote as one, phrases that must be there and
+# that must not, and the pieces of names (getUserName), which count only together. All
+# are in the form of split_words.
+Terms = collections.namedtuple("Terms", "words pairs compounds required banned names")
 
 
 def split_query(text: str) -> list[str]:
@@ -5678,8 +5670,6 @@ PARAMETERS = {
     "title": Parameter("", MAX_NAME_CHARS),
     "deep": Parameter("re-hash the archive"),
 }
-# read_session counts from the end with a negative offset.
-LOWEST_OFFSET = {"read_session": -MAX_OFFSET}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -5692,11 +5682,6 @@ class Tool:
     description: str
     schema: dict
     hints: dict  # for clients
-
-    def describe(self) -> dict:
-        """Return the tool's entry in tools/list."""
-        names = {"name": self.name, "description": self.description}
-        return {**names, "inputSchema": self.schema, **self.hints}
 
 
 TOOLS: dict[str, Tool] = {}
@@ -5785,18 +5770,14 @@ def _check_argument(tool_name: str, name: str, kind: str, value: object) -> obje
         shown = clip(format_json(value), 60)
         raise BadRequest(f"`{name}` must be of type {kind}, not {shown}.")
     if kind == "integer":
-        low = LOWEST_OFFSET.get(tool_name, 0) if name == "offset" else parameter.low
-        high = parameter.high
+        low, high = parameter.low, parameter.high
+        if (tool_name, name) == ("read_session", "offset"):
+            low = -high  # counts from the end
         if not low <= value <= high:
             shown = clip(f"{value}", 60)
             raise BadRequest(f"`{name}` must be {low} to {high}, not {shown}.")
-    if kind == "string":
-        _check_text(name, parameter, value)
-    return value
-
-
-def _check_text(name: str, parameter: Parameter, value: str) -> None:
-    """Raise BadRequest when a text is too long, not Unicode, or not a choice."""
+    if kind != "string":
+        return value
     if len(value) > parameter.max_chars:
         raise BadRequest(
             f"`{name}` is {len(value):,} characters long; at most "
@@ -5816,6 +5797,7 @@ def _check_text(name: str, parameter: Parameter, value: str) -> None:
         ) from e
     if parameter.max_chars <= 4 * MAX_PATH_BYTES and "\0" in value:
         raise BadRequest(f"`{name}` has a NUL character.")
+    return value
 
 
 def parse_period(since: str, until: str) -> tuple[str, str]:
@@ -6477,11 +6459,9 @@ def _render_list(head: str, name: str, data: dict, call: str, max_bytes: int) ->
         span = f"messages {rows[0]['number']} to {after - 1} of {total}"
     else:
         span = f"{name} {first + 1}-{after} of {total}"
-    lines = [f"{head} · {span}"]
-    if shown:
-        lines.append(DATA_NOTICE)
-    lines += ["", *([preface] if preface else []), *shown]
-    ends = [data.get("note"), HINTS.get(name) if shown else None]
+    notice, hint = (DATA_NOTICE + "\n", HINTS.get(name)) if shown else ("", None)
+    lines = [f"{head} · {span}", notice, *filter(None, [preface]), *shown]
+    ends = [data.get("note"), hint]
     if not total and name == "hits":
         ends.append(NO_HITS)
     if first and shown and name == "messages":
@@ -6508,13 +6488,10 @@ def _render_preface(data: dict) -> str:
     """Return the memory's own README and INDEX, each cut to a quarter of a page."""
     texts = []
     for name in ("readme", "index"):
-        text = data.get(name, "").strip()
-        parts = split_parts(text, PAGE_BYTES // 4)
-        if len(parts) > 1:
-            uri = f"memory:///{name.upper()}.md"
-            parts[0] += f"\n… (the rest is in the resource {uri})"
-        if text:
-            texts.append(parts[0] + "\n")
+        first, *rest = split_parts(data.get(name, "").strip(), PAGE_BYTES // 4)
+        if rest:
+            first += f"\n… (the rest is in the resource memory:///{name.upper()}.md)"
+        texts += [first + "\n"] if first else []
     return "\n".join([*texts, "## Workspaces\n"]) if texts else ""
 
 
@@ -6646,13 +6623,13 @@ def answer_body(ctx: Context, body: object, headers: dict[str, str]) -> Answer:
         )
     answers, used = [], 0
     for message in body:
-        answer = answer_message(ctx, message, headers).body
-        if answer is not None:
-            used += len(format_json(answer))
-            if used > MAX_BATCH_ANSWER_BYTES:
-                text = "The answers of this batch are too long. Send fewer at once."
-                answer = make_error(answer.get("id"), INTERNAL_ERROR, text, {})
-            answers.append(answer)
+        if (answer := answer_message(ctx, message, headers).body) is None:
+            continue
+        used += len(format_json(answer))
+        if used > MAX_BATCH_ANSWER_BYTES:
+            text = "The answers of this batch are too long. Send fewer at once."
+            answer = make_error(answer.get("id"), INTERNAL_ERROR, text, {})
+        answers.append(answer)
     return Answer(200, answers) if answers else Answer(202)
 
 
@@ -6758,11 +6735,9 @@ def check_modern(method: str, params: dict, headers: dict[str, str]) -> None:
             said = f"{clip(given, 80)!r}, the body says {clip(str(value), 80)!r}"
             raise RpcError(HEADER_MISMATCH, f"The header {name} says {said}.")
     if version != MODERN_VERSION:
-        raise RpcError(
-            UNSUPPORTED_VERSION,
-            f"Protocol version {clip(version, 80)!r} is not supported.",
-            {"supported": [MODERN_VERSION], "requested": clip(version, 80)},
-        )
+        about = {"supported": [MODERN_VERSION], "requested": clip(version, 80)}
+        text = f"Protocol version {about['requested']!r} is not supported."
+        raise RpcError(UNSUPPORTED_VERSION, text, about)
 
 
 def decode_header(value: str) -> str:
@@ -6833,8 +6808,12 @@ def rpc_initialize(ctx: Context, params: dict) -> dict:
 
 def rpc_tools_list(ctx: Context, params: dict) -> dict:
     """Return the tools that the caller's token may use."""
-    scope = ctx.caller.scope
-    return {"tools": [t.describe() for t in TOOLS.values() if scope in t.scopes]}
+    rows = [
+        {"name": n, "description": t.description, "inputSchema": t.schema, **t.hints}
+        for n, t in TOOLS.items()
+        if ctx.caller.scope in t.scopes
+    ]
+    return {"tools": rows}
 
 
 def rpc_tools_call(ctx: Context, params: dict) -> dict:
@@ -6970,13 +6949,10 @@ PROMPTS = {
 }
 
 
-def rpc_prompts_list(ctx: Context, params: dict) -> dict:
-    """Return the prompts."""
-    rows = []
-    for name, (about, argument, _) in PROMPTS.items():
-        arguments = [{"name": argument, "required": argument == "topic"}]
-        rows.append({"name": name, "description": about, "arguments": arguments})
-    return {"prompts": rows}
+PROMPT_ROWS = [
+    {"name": n, "description": d, "arguments": [{"name": a, "required": a == "topic"}]}
+    for n, (d, a, _) in PROMPTS.items()
+]
 
 
 def rpc_prompts_get(ctx: Context, params: dict) -> dict:
@@ -7006,7 +6982,7 @@ METHODS: dict[str, Callable[[Context, dict], dict]] = {
     "resources/list": rpc_resources_list,
     "resources/templates/list": lambda ctx, params: {"resourceTemplates": TEMPLATES},
     "resources/read": rpc_resources_read,
-    "prompts/list": rpc_prompts_list,
+    "prompts/list": lambda ctx, params: {"prompts": PROMPT_ROWS},
     "prompts/get": rpc_prompts_get,
 }
 DISCOVERED = {"supportedVersions": list(SUPPORTED_VERSIONS), **ABILITIES}
@@ -7589,14 +7565,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Log one line per request; foreign text last and escaped."""
         took_ms = (time.monotonic() - self._started) * 1000
         self.server.count(f'fedmem_requests_total{{status="{reply.status}"}}')
-        log.info(
-            "%s",
-            f"access addr={escape_controls(clip(self._address, 60))} "
-            f"scope={self._scope} status={reply.status} ms={took_ms:.1f} "
-            f"bytes={len(reply.body)} method={self._method} "
-            f"path={escape_controls(clip(self._path, 100))} "
-            f"rpc={escape_controls(self._doing)}",
+        text = (
+            f"access addr={clip(self._address, 60)} scope={self._scope} "
+            f"status={reply.status} ms={took_ms:.1f} bytes={len(reply.body)} "
+            f"method={self._method} path={clip(self._path, 100)} rpc={self._doing}"
         )
+        log.info("%s", escape_controls(text))
 
 
 ROUTES: dict[str, dict[str, Callable[[Handler], Reply]]] = {
@@ -8335,17 +8309,12 @@ ROUTES["/"] = dict.fromkeys(("GET", "HEAD"), lambda handler: make_page())
 
 CALL_TIMEOUT_S = 120  # the last piece of a large transcript is archived in seconds
 CALL_ATTEMPTS = 5
-BRIDGE_THREADS = 4
 BRIDGE_GRACE_S = 8.0  # for answers after the input's end; a search takes five
 
 
-@dataclasses.dataclass(frozen=True)
-class Address:
-    """Hold where a server is and how its certificate is known."""
-
-    url: str
-    pin: str = ""  # sha256//BASE64 of the public key, as curl's --pinnedpubkey
-    ca: str = ""
+# Where a server is and how its certificate is known: by the pin, sha256//BASE64 of its
+# public key as curl's --pinnedpubkey, or by the file of a CA.
+Address = collections.namedtuple("Address", "url pin ca", defaults=["", ""])
 
 
 class Unreachable(FedmemError):
@@ -8573,13 +8542,12 @@ def run_bridge(
                     out.flush()
         remote.close()
 
-    # Ended with the process, also while a server that never answers is waited for.
-    threads = [
-        threading.Thread(target=pass_on, daemon=True) for _ in range(BRIDGE_THREADS)
-    ]
+    # Four at once; ended with the process, also while a server that never answers is
+    # waited for.
+    threads = [threading.Thread(target=pass_on, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for line in itertools.chain(filter(bytes.strip, lines), [b""] * BRIDGE_THREADS):
+    for line in itertools.chain(filter(bytes.strip, lines), [b""] * len(threads)):
         waiting.put(line)
     end = time.monotonic() + BRIDGE_GRACE_S
     for thread in threads:
