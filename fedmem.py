@@ -5615,28 +5615,17 @@ class Context:
         return mask_secrets(text) if self.is_masked else text
 
     @property
-    def is_ai(self) -> bool:
-        """Return whether the caller holds the AI token."""
-        return self.caller.scope == "ai"
-
-    @property
     def is_masked(self) -> bool:
         """Return whether this caller reads masked text."""
-        return self.redact and self.is_ai
+        return self.redact and self.caller.scope == "ai"
 
 
-@dataclasses.dataclass(frozen=True)
-class Parameter:
-    """Describe one argument name; it means the same in every tool."""
-
-    help: str = ""
-    max_chars: int = 300
-    low: int = 0
-    high: int = MAX_OFFSET
-    choices: tuple[str, ...] = ()
-    is_digest: bool = False
-
-
+# What is known of an argument by its name, which means the same in every tool.
+Parameter = collections.namedtuple(
+    "Parameter",
+    "help max_chars low high choices is_digest",
+    defaults=["", 300, 0, MAX_OFFSET, (), False],
+)
 PARAMETERS = {
     "workspace_id": Parameter("as list_workspaces shows it"),
     "project": Parameter("repository or folder name", MAX_NAME_CHARS),
@@ -5672,18 +5661,8 @@ PARAMETERS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Tool:
-    """Describe one tool as the protocol lists it."""
-
-    name: str
-    handler: Callable
-    scopes: tuple[str, ...]
-    description: str
-    schema: dict
-    hints: dict  # for clients
-
-
+# One tool as the protocol lists it; `hints` are for clients.
+Tool = collections.namedtuple("Tool", "name handler scopes description schema hints")
 TOOLS: dict[str, Tool] = {}
 READS = {"readOnlyHint": True, "openWorldHint": False}
 WRITES = {**READS, "readOnlyHint": False, "destructiveHint": False}
@@ -6119,7 +6098,7 @@ def _read_raw(ctx: Context, archive: Archive, offset: int) -> Iterator[dict]:
 
 def _read_data(ctx: Context, archive: Archive, first: int) -> dict:
     """Return raw transcript bytes from byte `first` on, for the sync token only."""
-    if ctx.is_ai:
+    if ctx.caller.scope == "ai":
         raise NotAllowed(
             "view=data exports unmasked bytes and takes the sync token. Use view=text "
             "or view=raw."
@@ -6187,7 +6166,7 @@ def tool_register_workspace(
     wanted = Workspace("", **names, description=one_line(description))
     workspace = register_workspace(ctx.store, wanted, ctx.caller.scope)
     workspace_id = workspace.workspace_id
-    if not ctx.is_ai:
+    if ctx.caller.scope != "ai":
         token = ctx.keys.make_write_token(workspace_id)
         return {"workspace_id": workspace_id, "write_token": token}
     binding = ctx.keys.make_binding(workspace_id)

@@ -6104,7 +6104,7 @@ class PageTest(ServerCase):
             page = {"hits": [], "total": 0, "offset": 0, "note": ""}
             return {**page, "cursor": "" if asked[-1] else "7 a b"}
 
-        fake = dataclasses.replace(tool, handler=search)
+        fake = tool._replace(handler=search)
         with mock.patch.dict(fedmem.TOOLS, search_sessions=fake):
             self.open("#/search?q=x")
             self.assertIn("The search stopped", self.read())
@@ -6241,7 +6241,7 @@ class PageTest(ServerCase):
             gate.wait(20)
             return tool.handler(ctx, **given)
 
-        late = dataclasses.replace(tool, handler=read_late)
+        late = tool._replace(handler=read_late)
         with mock.patch.dict(fedmem.TOOLS, read_session=late):
             self.open()
             address = f"#/s/{self.workspace_id}/talk"
