@@ -4582,7 +4582,7 @@ class ToolsTest(ServerCase):
         for i in range(12):
             self.put(f"{{bar}}{i}.md", "{bar} pelican\n" * 2_000)
         page = self.call("search_knowledge", query="{bar} pelican")
-        self.assertIn('query="{bar} pelican", mode="auto", offset=10)', page)
+        self.assertIn('search_knowledge(query="{bar} pelican", offset=10)', page)
         where = {"workspace_id": self.workspace_id, "path": "{bar}1.md"}
         self.assertIn("part=1)", self.call("read_knowledge", **where))
 
@@ -6115,7 +6115,7 @@ class PageTest(ServerCase):
             page = {"hits": [], "total": 0, "offset": 0, "note": ""}
             return {**page, "cursor": "" if asked[-1] else "7 a b"}
 
-        fake = dataclasses.replace(tool, handler=search)
+        fake = tool._replace(handler=search)
         with mock.patch.dict(fedmem.TOOLS, search_sessions=fake):
             self.open("#/search?q=x")
             self.assertIn("The search stopped", self.read())
@@ -6252,7 +6252,7 @@ class PageTest(ServerCase):
             gate.wait(20)
             return tool.handler(ctx, **given)
 
-        late = dataclasses.replace(tool, handler=read_late)
+        late = tool._replace(handler=read_late)
         with mock.patch.dict(fedmem.TOOLS, read_session=late):
             self.open()
             address = f"#/s/{self.workspace_id}/talk"
