@@ -198,7 +198,10 @@ INDEX_CACHE_BYTES = 4 * MIB  # of pages that a connection keeps
 INDEX_WAIT_S = 5  # for SQLite's own locks, held for milliseconds
 INDEX_POLL_S = 0.5  # how often other processes' writes are looked for
 INDEX_DELAY_S = 0.05  # what comes together is indexed together
-INDEX_COMMIT_S = 0.5  # the length of a transaction
+INDEX_POUR = 10  # writes in that time: so many come that they go first
+INDEX_REST_S = 1.0  # how long they do, until a search asks
+INDEX_COMMIT_S = 0.1  # the length of a transaction
+INDEX_HURRY_S = 1.0  # how long a search waits for what was written before it
 INDEX_RETRY_S = 2  # after an error, and while another process writes the index
 INDEX_CHECK_S = 3_600  # files changed by hand are found within the hour
 INDEXED_INPUT_CHARS = 4_000  # of a tool's input: a file it writes may be any size
@@ -4006,6 +4009,7 @@ _COMPOUND = re.compile(  # snake_case, kebab-case, camelCase, HTTPServer
     r"[A-Za-z0-9]{1,24}(?:[_-][A-Za-z0-9]{1,24}){1,4}"
     r"|[A-Za-z0-9]{0,40}[a-z0-9][A-Z]\w*|[A-Z]{2,24}[a-z]\w*"
 )
+_JOINT = re.compile("[A-Za-z0-9][_-][A-Za-z0-9]|[a-z0-9][A-Z]|[A-Z]{2}[a-z]")  # of one
 # Scripts that put no blanks between words: each character is a word of its own.
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -4043,7 +4047,8 @@ def split_words(text: str) -> str:
     """Return text as it is indexed: the parts of identifiers apart, and at the end
     each identifier once more as one word; unspaced scripts by character."""
     text = _BLOB.sub(" ", unify(text))
-    joined = {re.sub("[_-]", "", word) for word in _COMPOUND.findall(text)}
+    told = " ".join(filter(_JOINT.search, set(text.split())))
+    joined = {re.sub("[_-]", "", word) for word in _COMPOUND.findall(told)}
     if not text.isascii():
         text = _UNSPACED.sub(r" \1 ", text)
     return " ".join([CAMEL_JOINT.sub(" ", text), *sorted(joined)]).casefold()
@@ -4279,6 +4284,7 @@ class Index:
 
     def __init__(self, folder: str, mask: Callable):
         self.folder = folder
+        self.hurry: Callable[[int], None] = lambda seq: None  # its indexer's
         self._label = format_label(mask)
         self._idle: list[tuple[tuple, sqlite3.Connection]] = []
         self._lock = threading.Lock()
@@ -4439,8 +4445,10 @@ class Indexer:
         self._lock = FileLock(folder, "index.lock")
         self._changed: collections.deque[Entry] = collections.deque()
         self._pending: dict[tuple[str, str], None] = {}
-        self._news = threading.Event()
-        self._reached = self._written = 0  # journal numbers
+        self._news, self._asked = threading.Event(), threading.Event()
+        self._done = threading.Condition()
+        # Journal numbers; to write none waits for where another process does.
+        self._reached, self._wanted, self._written = 0, 0, sys.maxsize
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._writer: IndexWriter
@@ -4453,8 +4461,8 @@ class Indexer:
 
     def stop(self) -> None:
         """End the thread; what it has not indexed comes at the next start."""
-        self._stop.set()
-        self._news.set()
+        for event in (self._stop, self._news, self._asked):
+            event.set()
         if self._thread:
             self._thread.join(SHUTDOWN_GRACE_S)
         with contextlib.suppress(ValueError):  # stopped before
@@ -4465,6 +4473,15 @@ class Indexer:
         """Remember a journal line, and wake the thread."""
         self._changed.append(entry)
         self._news.set()
+
+    def hurry(self, seq: int) -> None:
+        """Return when the writes up to a number are indexed, or after a moment."""
+        self._wanted = max(self._wanted, seq)
+        if 0 <= self._written < seq:  # not while the index is built: files are scanned
+            self._news.set()
+            self._asked.set()
+            with self._done:
+                self._done.wait_for(lambda: self._written >= seq, INDEX_HURRY_S)
 
     def build(self, tell: Callable = lambda done, total: None) -> bool:
         """Make the whole index anew; return False when another process writes it."""
@@ -4508,8 +4525,23 @@ class Indexer:
                     next_check = time.monotonic() + INDEX_CHECK_S
                 self.catch_up()
                 self._news.wait(INDEX_POLL_S)  # other processes are asked, not heard
-                self._stop.wait(INDEX_DELAY_S)
-                self._news.clear()
+                self._gather()
+
+    def _gather(self) -> None:
+        """Wait for what comes together, as long as it pours in and no search asks."""
+        self._news.clear()
+        end = time.monotonic() + INDEX_REST_S
+        while time.monotonic() < end and self._wanted <= self._written:
+            self._asked.wait(INDEX_DELAY_S)
+            self._asked.clear()
+            if not self._gives_way():
+                return
+            self._take_changed()  # a note that is written again is indexed once
+
+    def _gives_way(self) -> bool:
+        """Return whether writes pour in that go first, for no search waits."""
+        is_pouring = len(self._changed) >= INDEX_POUR and not self._stop.is_set()
+        return is_pouring and self._wanted <= self._written
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
@@ -4540,49 +4572,50 @@ class Indexer:
             self._take_since(read_meta(database, "seq"))
             if not read_meta(database, "ready"):
                 self._written = -1  # even an empty memory has to be said complete
-            yield
+            try:
+                yield
+            finally:
+                self._written = sys.maxsize
 
     def catch_up(self, tell: Callable = lambda done, total: None) -> None:
         """Index what was written since, in short transactions; tell how many of all."""
         self._take_changed()
-        database, done = self._writer.database, 0
-        if not self._pending and self._reached == self._written:
-            return
-        while not self._stop.is_set():
-            database.execute("BEGIN IMMEDIATE")
-            try:
-                end = time.monotonic() + INDEX_COMMIT_S
-                while self._pending and time.monotonic() < end:
-                    workspace_id, key = next(iter(self._pending))
-                    del self._pending[workspace_id, key]
-                    self._update(workspace_id, key)
-                    done += 1
-                total = done + len(self._pending)
-                write_meta(database, done=done, total=total)
-                if not self._pending:
-                    first = self._store.journal.identity
-                    write_meta(database, ready=1, seq=self._reached, journal=first)
-                    self._written = self._reached
-            except BaseException:
-                database.execute("ROLLBACK")
-                raise
-            database.execute("COMMIT")
-            tell(done, total)
-            if not self._pending:
-                return
+        done, is_behind = 0, self._pending or self._reached != self._written
+        while is_behind and not self._stop.is_set():
+            done += self._update(done)
+            tell(done, done + len(self._pending))
+            is_behind = self._pending and not (self._thread and self._gives_way())
 
-    def _update(self, workspace_id: str, key: str) -> None:
-        """Index one document; one that fails is left out and stops no other."""
-        database = self._writer.database
-        database.execute("SAVEPOINT document")
+    def _update(self, before: int) -> int:
+        """Index some documents, in one transaction, and return how many; one that fails
+        is left out and stops no other. FTS5 writes what it holds at a savepoint."""
+        database, batch = self._writer.database, []
+        database.execute("BEGIN IMMEDIATE")
         try:
-            self._writer.update(workspace_id, key)
+            end = time.monotonic() + INDEX_COMMIT_S
+            while self._pending and time.monotonic() < end:
+                batch.append(next(iter(self._pending)))
+                del self._pending[batch[-1]]
+                self._writer.update(*batch[-1])
+            done = before + len(batch)
+            write_meta(database, done=done, total=done + len(self._pending))
+            if not self._pending:
+                first = self._store.journal.identity
+                write_meta(database, ready=1, seq=self._reached, journal=first)
+            database.execute("COMMIT")
         except (sqlite3.Error, Exhausted):
+            database.execute("ROLLBACK")
             raise
         except Exception:
-            log_incident(f"index {workspace_id}/{key}")
-            database.execute("ROLLBACK TO document")
-        database.execute("RELEASE document")
+            log_incident("index {}/{}".format(*batch.pop()))
+            database.execute("ROLLBACK")
+            self._pending = dict.fromkeys([*batch, *self._pending])
+            return 0
+        if not self._pending:
+            with self._done:
+                self._written = self._reached
+                self._done.notify_all()
+        return len(batch)
 
     def _take_since(self, seq: int) -> None:
         """Put what was journalled after a number among what is to be done."""
@@ -5463,6 +5496,8 @@ def _search_words(
     """Return a page of hits in words, and whether the index missed the literal text."""
     scope = Scope(kind, query.workspace_id, query.since, query.until)
     try:
+        if index:
+            index.hurry(store.journal.refresh())
         with open_index(index, scan.left_s() / 2) as database:
             *page, is_missed = search_index(database, store, query, scope)
             behind = store.journal.last_seq - read_meta(database, "seq")
@@ -11133,6 +11168,7 @@ def run_server(server: Server, settings: dict[str, str], signals: set) -> None:
     indexer = make_indexer(server.store, settings)
     if indexer:
         server.index = Index(settings["cache_dir"], choose_mask(settings))
+        server.index.hurry = indexer.hurry
         indexer.start()
     server.core = {sorted(server.cores)[os.getpid() % len(server.cores)]}
     threading.Thread(target=server.serve_forever, daemon=True).start()
