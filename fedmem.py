@@ -923,12 +923,10 @@ class FileLock:
     a lock for ever whose holder was killed while it waited (ceph-fuse 16.2)."""
 
     def __init__(self, root: str, relative: str, changed: str = ""):
-        self._root = root
-        self._relative = relative
+        self._root, self._relative = root, relative
         self._changed = changed or relative  # what who holds it writes to: he lives
         self._turns = 0  # of this process, and seen of others
-        self._thread_lock = threading.Lock()
-        self._fd = -1
+        self._thread_lock, self._fd = threading.Lock(), -1
         self._owner_pid = 0
 
     def _open(self) -> int:
@@ -1411,8 +1409,7 @@ def parse_old_tokens(text: str) -> tuple[tuple[str, str, str], ...]:
 def rotate_token(stored: dict[str, str], scope: str, overlap_days: float) -> str:
     """Put a new token in the place of a scope's old one, which goes on being valid for
     some days, and return it; `stored` has the names of the settings in lower case."""
-    name = {"ai": "mcp_token", "sync": "sync_token"}[scope]
-    now = utc_now()
+    name, now = {"ai": "mcp_token", "sync": "sync_token"}[scope], utc_now()
     until = format_time(now + datetime.timedelta(days=overlap_days))
     rows = parse_old_tokens(stored.get("old_tokens", ""))
     kept = [row for row in rows if row[2] > format_time(now)]
@@ -1897,8 +1894,7 @@ class LineBuffer:
 
     def __init__(self, is_raw: bool = False):
         self._size = self._blanked = 0
-        self._data = bytearray()
-        self._is_raw = is_raw
+        self._data, self._is_raw = bytearray(), is_raw
 
     def add(self, piece: bytes) -> None:
         """Take the next bytes of the line."""
@@ -2501,8 +2497,7 @@ def require_session_id(text: str) -> str:
 
 def require_knowledge_path(path: str) -> str:
     """Return a well-formed knowledge path; raise BadRequest saying what is wrong."""
-    parts = path.split("/")
-    problem = ""
+    parts, problem = path.split("/"), ""
     if path == OVERVIEW:
         problem = "overview.md is the overview: write it with write_overview"
     elif not path.endswith(".md"):
@@ -2554,8 +2549,7 @@ class Ledger:
         self.sessions: dict[str, list[str]] = {}  # last committed archive last
         self.parts: dict[str, list[str]] = {}  # of a thread: sessions, in order of time
         self.titles: dict[str, Entry] = {}  # that a tool gave its sessions
-        self.documents = 0
-        self.last_time = ""
+        self.documents, self.last_time = 0, ""
 
     def apply(self, entry: Entry) -> None:
         """Take one journal entry into account."""
@@ -2594,15 +2588,13 @@ class Journal:
 
     def __init__(self, root: str):
         self.ledgers: dict[str, Ledger] = {}
-        self.last_seq = 0
-        self.bad_lines = 0
+        self.last_seq, self.bad_lines = 0, 0
         self.registrations = 0
         self.identity = ""  # of its first line: no two memories have the same
         self.read_at_s = 0.0  # when its last line was read
         self.followers: list[Callable[[Entry], None]] = []  # told of every line read
         self.recent: collections.deque[Entry] = collections.deque((), RECENT_ENTRIES)
-        self._root = root
-        self._lock = threading.RLock()
+        self._root, self._lock = root, threading.RLock()
         self._file_lock = FileLock(root, "_meta/locks/journal", JOURNAL_FILE)
         self._trouble: Exception | None = None  # of the last round
         self._commit_lock = threading.Lock()
@@ -2758,8 +2750,7 @@ class Registry:
     """Guard the list of workspaces; the identity.json files are its truth."""
 
     def __init__(self, root: str, journal: Journal):
-        self._root = root
-        self._journal = journal
+        self._root, self._journal = root, journal
         self._lock = threading.RLock()
         self._workspaces: dict[str, Workspace] = {}
         self._seen = -1
@@ -2825,8 +2816,7 @@ class Registry:
     def choose_id(self, wanted: Workspace) -> str:
         """Return a free id: the slugs, with a hash when another identity has them."""
         parts = (wanted.machine, wanted.tool, wanted.project)
-        plain = "-".join(make_slug(part) for part in parts)
-        taken = self.all()
+        plain, taken = "-".join(make_slug(part) for part in parts), self.all()
         if plain not in taken:
             return plain
         full = "\0".join((*identify(wanted), wanted.git_remote))
@@ -2856,8 +2846,7 @@ class Store:
     """Hold the open root: journal, registry, locks, and caches of what files say."""
 
     def __init__(self, root: str):
-        self.root = root
-        self.journal = Journal(root)
+        self.root, self.journal = root, Journal(root)
         self.registry = Registry(root, self.journal)
         self._locks = [FileLock(root, f"_meta/locks/{n:02}") for n in range(LOCK_FILES)]
         self._cache_lock = threading.Lock()
@@ -3119,8 +3108,7 @@ def read_document(
 
 def list_documents(store: Store, workspace_id: str, prefix: str = "") -> list[Document]:
     """Return every knowledge document whose path begins with `prefix`, by path."""
-    folder = f"workspaces/{workspace_id}/knowledge"
-    found = []
+    folder, found = f"workspaces/{workspace_id}/knowledge", []
     for relative, stats in walk_files(store.root, folder):
         path = relative.removeprefix(folder + "/")
         wanted = path.startswith(prefix) and path.endswith(".md")
@@ -3140,8 +3128,7 @@ def list_versions(
     store: Store, workspace_id: str, path: str
 ) -> list[tuple[str, Document]]:
     """Return name and description of a document's old versions, newest first."""
-    folder = versions_folder(workspace_id, path)
-    found = []
+    folder, found = versions_folder(workspace_id, path), []
     for name, stats in reversed(list_directory(store.root, folder)):
         if stat.S_ISREG(stats.st_mode) and name.endswith(".md"):
             document = store.describe(f"{folder}/{name}", path, stats)
@@ -3220,8 +3207,9 @@ def _require_digest(path: str, old: bytes | None, if_sha256: str) -> None:
 def _version_path(store: Store, workspace_id: str, path: str, text: bytes) -> str:
     """Return the file for an old text replaced now, named to come after all others."""
     folder, stamp = versions_folder(workspace_id, path), format_stamp(utc_now())
-    names = [name for name, _ in list_directory(store.root, folder) if read_stamp(name)]
-    last = names[-1].partition("Z")[0] + "Z" if names else ""
+    names = (name for name, _ in reversed(list_directory(store.root, folder)))
+    last = next(filter(read_stamp, names), "").partition("Z")[0]
+    last += "Z" if last else ""
     if stamp <= last:
         last = datetime.datetime.strptime(last, "%Y%m%dT%H%M%S.%fZ")
         stamp = format_stamp(last + datetime.timedelta(microseconds=1))
@@ -3347,8 +3335,7 @@ def read_bytes(store: Store, archive: Archive, offset: int, count: int) -> bytes
     """Return `count` transcript bytes from `offset` on; fewer at the end."""
     starts = [block.offset for block in archive.session.blocks]
     index = max(i for i, start in enumerate(starts) if start <= offset or i == 0)
-    skip = offset - starts[index]
-    data = bytearray()
+    skip, data = offset - starts[index], bytearray()
     for content in read_blocks(store, archive, index):
         data += content
         if len(data) >= skip + count:
@@ -3581,8 +3568,7 @@ def probe_session(
         archives = list_archives(store, workspace_id, session_id)
         if deep:
             archives = [a for a in archives if _is_sound(store, a)]
-        have = describe_archives(archives)
-        next_offset = 0
+        have, next_offset = describe_archives(archives), 0
         for start in [0, *(row["size"] for row in have)] if sha256 else ():
             path = partial_path(workspace_id, session_id, sha256, start)
             found = stat_file(store.root, path)
@@ -4364,8 +4350,7 @@ class IndexWriter:
     """Guard the rows of an index: what `update` puts in, it takes out word by word."""
 
     def __init__(self, database: sqlite3.Connection, store: Store, mask: Callable):
-        self.database = database
-        self._store = store
+        self.database, self._store = database, store
         self._mask = mask
 
     def update(self, workspace_id: str, key: str) -> None:
@@ -4438,15 +4423,12 @@ class Indexer:
     """Keep an index true to the files: after the journal, and hourly by their stat."""
 
     def __init__(self, store: Store, folder: str, mask: Callable):
-        self._store = store
-        self._mask = mask
-        self._folder = folder
-        self._label = format_label(mask)
+        self._store, self._mask = store, mask
+        self._folder, self._label = folder, format_label(mask)
         self._lock = FileLock(folder, "index.lock")
         self._changed: collections.deque[Entry] = collections.deque()
         self._pending: dict[tuple[str, str], None] = {}
         self._news, self._asked = threading.Event(), threading.Event()
-        self._done = threading.Condition()
         # Journal numbers; to write none waits for where another process does.
         self._reached, self._wanted, self._written = 0, 0, sys.maxsize
         self._stop = threading.Event()
@@ -4477,11 +4459,12 @@ class Indexer:
     def hurry(self, seq: int) -> None:
         """Return when the writes up to a number are indexed, or after a moment."""
         self._wanted = max(self._wanted, seq)
-        if 0 <= self._written < seq:  # not while the index is built: files are scanned
+        end = time.monotonic() + INDEX_HURRY_S
+        # Not while it is built: the files are scanned.
+        while 0 <= self._written < seq and time.monotonic() < end:
             self._news.set()
             self._asked.set()
-            with self._done:
-                self._done.wait_for(lambda: self._written >= seq, INDEX_HURRY_S)
+            time.sleep(INDEX_DELAY_S / 10)
 
     def build(self, tell: Callable = lambda done, total: None) -> bool:
         """Make the whole index anew; return False when another process writes it."""
@@ -4510,6 +4493,7 @@ class Indexer:
                 remove_index(self._folder)
             except Exception:  # a bug must not end it for good
                 log_incident("indexer")
+            self._written = sys.maxsize
             self._stop.wait(INDEX_RETRY_S)
 
     def _follow(self) -> None:
@@ -4529,19 +4513,17 @@ class Indexer:
 
     def _gather(self) -> None:
         """Wait for what comes together, as long as it pours in and no search asks."""
-        self._news.clear()
         end = time.monotonic() + INDEX_REST_S
-        while time.monotonic() < end and self._wanted <= self._written:
-            self._asked.wait(INDEX_DELAY_S)
-            self._asked.clear()
-            if not self._gives_way():
-                return
+        while not self._asked.wait(INDEX_DELAY_S) and self._gives_way():
             self._take_changed()  # a note that is written again is indexed once
+            if time.monotonic() > end:
+                break
+        self._asked.clear()
+        self._news.clear()
 
     def _gives_way(self) -> bool:
         """Return whether writes pour in that go first, for no search waits."""
-        is_pouring = len(self._changed) >= INDEX_POUR and not self._stop.is_set()
-        return is_pouring and self._wanted <= self._written
+        return len(self._changed) >= INDEX_POUR and self._wanted <= self._written
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
@@ -4572,10 +4554,7 @@ class Indexer:
             self._take_since(read_meta(database, "seq"))
             if not read_meta(database, "ready"):
                 self._written = -1  # even an empty memory has to be said complete
-            try:
-                yield
-            finally:
-                self._written = sys.maxsize
+            yield
 
     def catch_up(self, tell: Callable = lambda done, total: None) -> None:
         """Index what was written since, in short transactions; tell how many of all."""
@@ -4611,10 +4590,7 @@ class Indexer:
             database.execute("ROLLBACK")
             self._pending = dict.fromkeys([*batch, *self._pending])
             return 0
-        if not self._pending:
-            with self._done:
-                self._written = self._reached
-                self._done.notify_all()
+        self._written = self._written if self._pending else self._reached
         return len(batch)
 
     def _take_since(self, seq: int) -> None:
@@ -4887,11 +4863,9 @@ class Scan:
         is_number = re.fullmatch(r"\d{1,15}", number)
         if cursor and (len(self.place) < parts or not is_number):
             raise BadRequest("`cursor` is not one that this search answered.")
-        self.number = int(number or 0)
-        self.is_whole = False
+        self.number, self.is_whole = int(number or 0), False
         self._next = self.place, self.number
-        self._is_seen = False
-        self._end = time.monotonic() + budget_s
+        self._is_seen, self._end = False, time.monotonic() + budget_s
 
     def left_s(self) -> float:
         """Return the seconds left, 0 when there are none."""
@@ -5283,8 +5257,7 @@ def search_index(
     required, banned = (tuple(map(quote, p)) for p in (terms.required, terms.banned))
     scope = dataclasses.replace(scope, required=required, banned=banned)
     probe, matches, pieces = make_probe(database, scope.kind, terms, literal)
-    ranked = rank_all(database, probe, (matches, pieces), scope)
-    note = ""
+    ranked, note = rank_all(database, probe, (matches, pieces), scope), ""
     if terms.required and not ranked:
         scope = dataclasses.replace(scope, required=())
         ranked = rank_all(database, probe, (matches, pieces), scope)
@@ -5927,8 +5900,7 @@ def tool_list_workspaces(
     machine, tool, project or description.
 
     Example: {"query": "laptop"}"""
-    words = query.casefold().split()
-    rows = []
+    words, rows = query.casefold().split(), []
     for workspace in _by_activity(ctx.store):
         text = words and " ".join(map(ctx.mask, vars(workspace).values())).casefold()
         if all(word in text for word in words):
@@ -6098,9 +6070,8 @@ def tool_list_sessions(
     rows = [_session_row(ctx, archive) for archive in page]
     total = count_sessions(ctx.store, ctx.index, scope)
     heading = "Sessions" + (f" of workspace `{workspace_id}`" if workspace_id else "")
-    call = (
-        f"list_sessions({_given(workspace_id=workspace_id, since=since, until=until)}"
-    )
+    given = _given(workspace_id=workspace_id, since=since, until=until)
+    call = f"list_sessions({given}"
     return _make_page(heading, {"sessions": rows}, total, offset, call)
 
 
@@ -6787,7 +6758,8 @@ def answer_message(ctx: Context, message: object, headers: dict[str, str]) -> An
     method, request_id = message.get("method"), message.get("id")
     if not isinstance(method, str):
         return refuse_body("The message has no `method`.")
-    if "id" in message and not _is_id(request_id):
+    is_float = type(request_id) is float and math.isfinite(request_id)
+    if "id" in message and not (is_float or type(request_id) in (str, int)):
         return refuse_body("`id` must be a string or a number.")
     params = _or_empty(message.get("params"))
     modern = is_modern(params, headers)
@@ -6814,11 +6786,6 @@ def answer_message(ctx: Context, message: object, headers: dict[str, str]) -> An
 def _or_empty(value: object) -> object:
     """Return an empty object for null and [], PHP's empty one; else the value."""
     return {} if value is None or value == [] else value
-
-
-def _is_id(value: object) -> bool:
-    """Return whether a JSON value can be a request's id."""
-    return type(value) in (str, int) or (type(value) is float and math.isfinite(value))
 
 
 def is_modern(params: object, headers: dict[str, str]) -> bool:
@@ -7250,8 +7217,7 @@ class BodyBudget:
     """Guard how many bytes of request bodies are in memory at once."""
 
     def __init__(self, max_bytes: int):
-        self._left = max_bytes
-        self._changed = threading.Condition()
+        self._left, self._changed = max_bytes, threading.Condition()
 
     @contextlib.contextmanager
     def hold(self, size: int) -> Iterator[None]:
@@ -7310,8 +7276,7 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, store: Store, keys: Keys, settings: dict[str, str]):
-        self.store = store
-        self.keys = keys
+        self.store, self.keys = store, keys
         self.index: Index | None = None
         self._settings = settings
         self._tokens_file = sign_file(store.root, TOKENS_FILE)
@@ -7319,14 +7284,12 @@ class Server(http.server.ThreadingHTTPServer):
         self.allowed = LOOPBACK_NAMES | parse_hosts(settings["allowed_hosts"])
         self.metrics = Metrics()
         self.bodies = BodyBudget(MAX_BODIES_IN_FLIGHT_BYTES)
-        self.large_body = threading.Lock()
-        self.is_stopping = False
+        self.large_body, self.is_stopping = threading.Lock(), False
         self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
         # When to end a connection (0: never), and whether it waits for a request.
         self._deadlines: dict[socket.socket, tuple[float, bool]] = {}
         self.cores = getattr(os, "sched_getaffinity", lambda pid: {0})(0)
-        self.core = {min(self.cores)}
-        host = settings["host"]
+        self.core, host = {min(self.cores)}, settings["host"]
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, int(settings["port"])), Handler)
@@ -7437,8 +7400,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def handle_one_request(self) -> None:
         """Read, answer and log one request."""
-        server = self.server
-        self.close_connection = True
+        server, self.close_connection = self.server, True
         server.set_deadline(self.connection, IDLE_TIMEOUT_S, is_idle=True)
         ready = self.rfile.peek(1)
         if not ready:
@@ -7574,8 +7536,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if known and known.keys is server.keys and not known.keys.old:
             self._scope = known.caller.scope
             return known
-        scope = self._require_scope(*SCOPES)
-        given = self.request_headers.get
+        scope, given = self._require_scope(*SCOPES), self.request_headers.get
         names = (given(f"x-fedmem-{name}", "") for name in ("machine", "tool"))
         caller = Caller(scope, *map(_decode_name, names))
         form = "markdown" if scope == "ai" else "json"
@@ -8571,10 +8532,8 @@ class Remote:
         attempts: int = CALL_ATTEMPTS,
         headers: dict[str, str] | None = None,
     ):
-        self.address = address
-        self.requests = 0
-        self._path = parse_url(address.url).path
-        self._timeout_s = timeout_s
+        self.address, self.requests = address, 0
+        self._path, self._timeout_s = parse_url(address.url).path, timeout_s
         self._attempts = attempts
         self._kept: dict[int, http.client.HTTPConnection] = {}  # by thread
         self._headers = {"Authorization": f"Bearer {token}"}
@@ -9315,8 +9274,7 @@ def make_claude_slug(cwd: str) -> str:
     slug = re.sub(r"[^A-Za-z0-9]", "-", cwd)
     if len(slug) <= 200:
         return slug
-    number = 0
-    units = cwd.encode("utf-16-le")
+    number, units = 0, cwd.encode("utf-16-le")
     for i in range(0, len(units), 2):
         number = (number * 31 + units[i] + 256 * units[i + 1]) & 0xFFFFFFFF
     number = abs(number - (1 << 32) if number & 0x80000000 else number)
@@ -9336,8 +9294,7 @@ class SyncState:
     KINDS = ("files", "sessions", "notes", "workspaces")
 
     def __init__(self, path: str):
-        self._path = path
-        self._lock = threading.RLock()
+        self._path, self._lock = path, threading.RLock()
         self._saved = time.monotonic()
         try:
             value = read_client_json(path)
@@ -9419,12 +9376,9 @@ class Sync:
     """Guard one run: the door to the server, the state, what is to be said."""
 
     def __init__(self, client: Client, remote: Remote, state: SyncState):
-        self.client = client
-        self.remote = remote
-        self.state = state
-        self.report = Report()
-        self.is_offline = threading.Event()
-        self._lock = threading.Lock()
+        self.client, self.remote = client, remote
+        self.state, self.report = state, Report()
+        self.is_offline, self._lock = threading.Event(), threading.Lock()
 
     def count(self, sessions: int = 0, notes: int = 0, raw_bytes: int = 0) -> None:
         """Add to the report."""
@@ -9806,8 +9760,7 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None]) 
     event = parse_json(data)
     if not isinstance(event, dict):
         raise BadRequest("the hook's input is no JSON object")
-    client = load_client(environment)
-    name = event.get("hook_event_name")
+    client, name = load_client(environment), event.get("hook_event_name")
     with contextlib.suppress(FedmemError):
         text = f"{format_time(utc_now())} {name}\n"
         write_private(client.path("hook"), text.encode())
@@ -9919,8 +9872,10 @@ def make_brief(client: Client, cwd: str) -> str:
     ids = {row["workspace_id"] for row in own}
     here = [row for row in recent if row["workspace_id"] in ids]
     elsewhere = [row for row in recent if row["workspace_id"] not in ids]
+    note_line = "- {} · {where} · {path}".format
+    newest = [note_line(format_minute(n["modified"]), **n) for n in notes[:6]]
     for title, lines in (
-        ("Newest notes on this repository", map(format_note_line, notes[:6])),
+        ("Newest notes on this repository", newest),
         ("Recent sessions of this project", map(format_session_line, here[:5])),
         ("Recent sessions elsewhere", map(format_session_line, elsewhere[:4])),
     ):
@@ -9936,11 +9891,6 @@ def make_brief(client: Client, cwd: str) -> str:
     )
     parts += _silence_note(client)
     return clip("\n\n".join(parts), BRIEF_CHARS)
-
-
-def format_note_line(row: dict) -> str:
-    """Return a note as one line of a list."""
-    return f"- {format_minute(row['modified'])} · {row['where']} · {row['path']}"
 
 
 def format_session_line(row: dict) -> str:
@@ -10539,11 +10489,28 @@ def _repair_file(store: Store, workspace_id: str, relative: str) -> None:
     if path.endswith(".jsonl.gz"):
         remove_file(store.root, record_path(relative))
         store.forget_session(relative)
-    entry = store.journal.ledger(workspace_id).entries.get(path)
-    if index_key(path) and (entry is None or entry.action == "deleted"):
+    if index_key(path) and _is_ahead(store, workspace_id, path):
         lock = _lock_name(path)
-        with store.locked(workspace_id, lock, "repaired"):
-            reconcile_path(store, workspace_id, lock, "repaired")
+        with store.locked(workspace_id, lock, "deleted"):
+            reconcile_path(store, workspace_id, lock, "deleted")
+
+
+def _is_ahead(store: Store, workspace_id: str, path: str) -> bool:
+    """Return whether a file is a write ahead of the journal, as the death of a machine
+    leaves it: what the journal says is its newest version, or how an archive begins."""
+    last = store.journal.ledger(workspace_id).entries.get(path)
+    if last is None or last.action == "deleted" or path.endswith(TITLE_ENDING):
+        return True
+    if not path.startswith("sessions/"):
+        where = store, workspace_id, path.removeprefix("knowledge/")
+        return [d.sha256 for _, d in list_versions(*where)][:1] == [last.sha256]
+    hasher, left = hashlib.sha256(), last.size
+    with contextlib.suppress(NotFound, Damaged):
+        with open_file(store.root, f"workspaces/{workspace_id}/{path}") as file:
+            for _, content in iter_members(file):
+                hasher.update(content[:left])
+                left -= len(content[:left])
+    return hasher.hexdigest() == last.sha256
 
 
 def _check_file(store: Store, workspace_id: str, relative: str, deep: bool) -> str:
@@ -11527,11 +11494,9 @@ def cmd_sync(args: argparse.Namespace) -> int:
         if not is_mine:
             print("Another sync is running; it brings everything.", file=sys.stderr)
             return 0
-        spool = read_spool(client)
-        state = SyncState(client.path("state.json"))
+        spool, state = read_spool(client), SyncState(client.path("state.json"))
         sync = Sync(client, client.remote(attempts=2 if args.quiet else 5), state)
-        started = time.monotonic()
-        is_first = not state.items("files")
+        started, is_first = time.monotonic(), not state.items("files")
         show = functools.partial(_show_progress, sync.report, started)
         show = show if sys.stderr.isatty() else lambda done, total: None
         report = run_sync(sync, environment, set(spool.values()) - {""}, show)
@@ -11617,8 +11582,7 @@ def cmd_verify(args: argparse.Namespace) -> int:
 def cmd_test(args: argparse.Namespace) -> int:
     """Print in one table what works on this machine; return 0 when all does."""
     environment = client_environment()
-    client = load_client(environment)
-    failed = 0
+    client, failed = load_client(environment), 0
     for what, probe in list_probes(client, environment):
         try:
             mark, text = "ok", probe()
