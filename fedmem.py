@@ -199,7 +199,10 @@ INDEX_CACHE_BYTES = 4 * MIB  # of pages that a connection keeps
 INDEX_WAIT_S = 5  # for SQLite's own locks, held for milliseconds
 INDEX_POLL_S = 0.5  # how often other processes' writes are looked for
 INDEX_DELAY_S = 0.05  # what comes together is indexed together
-INDEX_COMMIT_S = 0.5  # the length of a transaction
+INDEX_POUR = 10  # writes in that time: so many come that they go first
+INDEX_REST_S = 1.0  # how long they do, until a search asks
+INDEX_COMMIT_S = 0.1  # the length of a transaction
+INDEX_HURRY_S = 1.0  # how long a search waits for what was written before it
 INDEX_RETRY_S = 2  # after an error, and while another process writes the index
 INDEX_CHECK_S = 3_600  # files changed by hand are found within the hour
 INDEXED_INPUT_CHARS = 4_000  # of a tool's input: a file it writes may be any size
@@ -917,12 +920,10 @@ class FileLock:
     a lock for ever whose holder was killed while it waited (ceph-fuse 16.2)."""
 
     def __init__(self, root: str, relative: str, changed: str = ""):
-        self._root = root
-        self._relative = relative
+        self._root, self._relative = root, relative
         self._changed = changed or relative  # what who holds it writes to: he lives
         self._turns = 0  # of this process, and seen of others
-        self._thread_lock = threading.Lock()
-        self._fd = -1
+        self._thread_lock, self._fd = threading.Lock(), -1
         self._owner_pid = 0
 
     def _open(self) -> int:
@@ -1375,8 +1376,7 @@ def parse_old_tokens(text: str) -> tuple[tuple[str, str, str], ...]:
 def rotate_token(stored: dict[str, str], scope: str, overlap_days: float) -> str:
     """Put a new token in the place of a scope's old one, which goes on being valid for
     some days, and return it; `stored` has the names of the settings in lower case."""
-    name = {"ai": "mcp_token", "sync": "sync_token"}[scope]
-    now = utc_now()
+    name, now = {"ai": "mcp_token", "sync": "sync_token"}[scope], utc_now()
     until = format_time(now + datetime.timedelta(days=overlap_days))
     rows = parse_old_tokens(stored.get("old_tokens", ""))
     kept = [row for row in rows if row[2] > format_time(now)]
@@ -2966,8 +2966,7 @@ class LineBuffer:
 
     def __init__(self, is_raw: bool = False):
         self._size = self._blanked = 0
-        self._data = bytearray()
-        self._is_raw = is_raw
+        self._data, self._is_raw = bytearray(), is_raw
 
     def add(self, piece: bytes) -> None:
         """Take the next bytes of the line."""
@@ -3338,8 +3337,7 @@ def require_session_id(text: str) -> str:
 
 def require_knowledge_path(path: str) -> str:
     """Return a well-formed knowledge path; raise BadRequest saying what is wrong."""
-    parts = path.split("/")
-    problem = ""
+    parts, problem = path.split("/"), ""
     if path == OVERVIEW:
         problem = "overview.md is the overview: write it with write_overview"
     elif not path.endswith(".md"):
@@ -3391,8 +3389,7 @@ class Ledger:
         self.sessions: dict[str, list[str]] = {}  # last committed archive last
         self.parts: dict[str, list[str]] = {}  # of a thread: sessions, in order of time
         self.titles: dict[str, Entry] = {}  # that a tool gave its sessions
-        self.documents = 0
-        self.last_time = ""
+        self.documents, self.last_time = 0, ""
 
     def apply(self, entry: Entry) -> None:
         """Take one journal entry into account."""
@@ -3431,15 +3428,13 @@ class Journal:
 
     def __init__(self, root: str):
         self.ledgers: dict[str, Ledger] = {}
-        self.last_seq = 0
-        self.bad_lines = 0
+        self.last_seq, self.bad_lines = 0, 0
         self.registrations = 0
         self.identity = ""  # of its first line: no two memories have the same
         self.read_at_s = 0.0  # when its last line was read
         self.followers: list[Callable[[Entry], None]] = []  # told of every line read
         self.recent: collections.deque[Entry] = collections.deque((), RECENT_ENTRIES)
-        self._root = root
-        self._lock = threading.RLock()
+        self._root, self._lock = root, threading.RLock()
         self._file_lock = FileLock(root, "_meta/locks/journal", JOURNAL_FILE)
         self._trouble: Exception | None = None  # of the last round
         self._commit_lock = threading.Lock()
@@ -3595,8 +3590,7 @@ class Registry:
     """Guard the list of workspaces; the identity.json files are its truth."""
 
     def __init__(self, root: str, journal: Journal):
-        self._root = root
-        self._journal = journal
+        self._root, self._journal = root, journal
         self._lock = threading.RLock()
         self._workspaces: dict[str, Workspace] = {}
         self._seen = -1
@@ -3662,8 +3656,7 @@ class Registry:
     def choose_id(self, wanted: Workspace) -> str:
         """Return a free id: the slugs, with a hash when another identity has them."""
         parts = (wanted.machine, wanted.tool, wanted.project)
-        plain = "-".join(make_slug(part) for part in parts)
-        taken = self.all()
+        plain, taken = "-".join(make_slug(part) for part in parts), self.all()
         if plain not in taken:
             return plain
         full = "\0".join((*identify(wanted), wanted.git_remote))
@@ -3693,8 +3686,7 @@ class Store:
     """Hold the open root: journal, registry, locks, and caches of what files say."""
 
     def __init__(self, root: str):
-        self.root = root
-        self.journal = Journal(root)
+        self.root, self.journal = root, Journal(root)
         self.registry = Registry(root, self.journal)
         self._locks = [FileLock(root, f"_meta/locks/{n:02}") for n in range(LOCK_FILES)]
         self._cache_lock = threading.Lock()
@@ -3956,8 +3948,7 @@ def read_document(
 
 def list_documents(store: Store, workspace_id: str, prefix: str = "") -> list[Document]:
     """Return every knowledge document whose path begins with `prefix`, by path."""
-    folder = f"workspaces/{workspace_id}/knowledge"
-    found = []
+    folder, found = f"workspaces/{workspace_id}/knowledge", []
     for relative, stats in walk_files(store.root, folder):
         path = relative.removeprefix(folder + "/")
         wanted = path.startswith(prefix) and path.endswith(".md")
@@ -3977,8 +3968,7 @@ def list_versions(
     store: Store, workspace_id: str, path: str
 ) -> list[tuple[str, Document]]:
     """Return name and description of a document's old versions, newest first."""
-    folder = versions_folder(workspace_id, path)
-    found = []
+    folder, found = versions_folder(workspace_id, path), []
     for name, stats in reversed(list_directory(store.root, folder)):
         if stat.S_ISREG(stats.st_mode) and name.endswith(".md"):
             document = store.describe(f"{folder}/{name}", path, stats)
@@ -4057,8 +4047,9 @@ def _require_digest(path: str, old: bytes | None, if_sha256: str) -> None:
 def _version_path(store: Store, workspace_id: str, path: str, text: bytes) -> str:
     """Return the file for an old text replaced now, named to come after all others."""
     folder, stamp = versions_folder(workspace_id, path), format_stamp(utc_now())
-    names = [name for name, _ in list_directory(store.root, folder) if read_stamp(name)]
-    last = names[-1].partition("Z")[0] + "Z" if names else ""
+    names = (name for name, _ in reversed(list_directory(store.root, folder)))
+    last = next(filter(read_stamp, names), "").partition("Z")[0]
+    last += "Z" if last else ""
     if stamp <= last:
         last = datetime.datetime.strptime(last, "%Y%m%dT%H%M%S.%fZ")
         stamp = format_stamp(last + datetime.timedelta(microseconds=1))
@@ -4184,8 +4175,7 @@ def read_bytes(store: Store, archive: Archive, offset: int, count: int) -> bytes
     """Return `count` transcript bytes from `offset` on; fewer at the end."""
     starts = [block.offset for block in archive.session.blocks]
     index = max(i for i, start in enumerate(starts) if start <= offset or i == 0)
-    skip = offset - starts[index]
-    data = bytearray()
+    skip, data = offset - starts[index], bytearray()
     for content in read_blocks(store, archive, index):
         data += content
         if len(data) >= skip + count:
@@ -4421,8 +4411,7 @@ def probe_session(
         archives = list_archives(store, workspace_id, session_id)
         if deep:
             archives = [a for a in archives if _is_sound(store, a)]
-        have = describe_archives(archives)
-        next_offset = 0
+        have, next_offset = describe_archives(archives), 0
         for start in [0, *(row["size"] for row in have)] if sha256 else ():
             path = partial_path(workspace_id, session_id, sha256, start)
             found = stat_file(store.root, path)
@@ -4849,6 +4838,7 @@ _COMPOUND = re.compile(  # snake_case, kebab-case, camelCase, HTTPServer
     r"[A-Za-z0-9]{1,24}(?:[_-][A-Za-z0-9]{1,24}){1,4}"
     r"|[A-Za-z0-9]{0,40}[a-z0-9][A-Z]\w*|[A-Z]{2,24}[a-z]\w*"
 )
+_JOINT = re.compile("[A-Za-z0-9][_-][A-Za-z0-9]|[a-z0-9][A-Z]|[A-Z]{2}[a-z]")  # of one
 # Scripts that put no blanks between words: each character is a word of its own.
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -4886,7 +4876,8 @@ def split_words(text: str) -> str:
     """Return text as it is indexed: the parts of identifiers apart, and at the end
     each identifier once more as one word; unspaced scripts by character."""
     text = _BLOB.sub(" ", unify(text))
-    joined = {re.sub("[_-]", "", word) for word in _COMPOUND.findall(text)}
+    told = " ".join(filter(_JOINT.search, set(text.split())))
+    joined = {re.sub("[_-]", "", word) for word in _COMPOUND.findall(told)}
     if not text.isascii():
         text = _UNSPACED.sub(r" \1 ", text)
     return " ".join([CAMEL_JOINT.sub(" ", text), *sorted(joined)]).casefold()
@@ -5122,6 +5113,7 @@ class Index:
 
     def __init__(self, folder: str, mask: Callable):
         self.folder = folder
+        self.hurry: Callable[[int], None] = lambda seq: None  # its indexer's
         self._label = format_label(mask)
         self._idle: list[tuple[tuple, sqlite3.Connection]] = []
         self._lock = threading.Lock()
@@ -5201,8 +5193,7 @@ class IndexWriter:
     """Guard the rows of an index: what `update` puts in, it takes out word by word."""
 
     def __init__(self, database: sqlite3.Connection, store: Store, mask: Callable):
-        self.database = database
-        self._store = store
+        self.database, self._store = database, store
         self._mask = mask
 
     def update(self, workspace_id: str, key: str) -> None:
@@ -5275,15 +5266,14 @@ class Indexer:
     """Keep an index true to the files: after the journal, and hourly by their stat."""
 
     def __init__(self, store: Store, folder: str, mask: Callable):
-        self._store = store
-        self._mask = mask
-        self._folder = folder
-        self._label = format_label(mask)
+        self._store, self._mask = store, mask
+        self._folder, self._label = folder, format_label(mask)
         self._lock = FileLock(folder, "index.lock")
         self._changed: collections.deque[Entry] = collections.deque()
         self._pending: dict[tuple[str, str], None] = {}
-        self._news = threading.Event()
-        self._reached = self._written = 0  # journal numbers
+        self._news, self._asked = threading.Event(), threading.Event()
+        # Journal numbers; to write none waits for where another process does.
+        self._reached, self._wanted, self._written = 0, 0, sys.maxsize
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._writer: IndexWriter
@@ -5296,8 +5286,8 @@ class Indexer:
 
     def stop(self) -> None:
         """End the thread; what it has not indexed comes at the next start."""
-        self._stop.set()
-        self._news.set()
+        for event in (self._stop, self._news, self._asked):
+            event.set()
         if self._thread:
             self._thread.join(SHUTDOWN_GRACE_S)
         with contextlib.suppress(ValueError):  # stopped before
@@ -5308,6 +5298,16 @@ class Indexer:
         """Remember a journal line, and wake the thread."""
         self._changed.append(entry)
         self._news.set()
+
+    def hurry(self, seq: int) -> None:
+        """Return when the writes up to a number are indexed, or after a moment."""
+        self._wanted = max(self._wanted, seq)
+        end = time.monotonic() + INDEX_HURRY_S
+        # Not while it is built: the files are scanned.
+        while 0 <= self._written < seq and time.monotonic() < end:
+            self._news.set()
+            self._asked.set()
+            time.sleep(INDEX_DELAY_S / 10)
 
     def build(self, tell: Callable = lambda done, total: None) -> bool:
         """Make the whole index anew; return False when another process writes it."""
@@ -5336,6 +5336,7 @@ class Indexer:
                 remove_index(self._folder)
             except Exception:  # a bug must not end it for good
                 log_incident("indexer")
+            self._written = sys.maxsize
             self._stop.wait(INDEX_RETRY_S)
 
     def _follow(self) -> None:
@@ -5351,8 +5352,21 @@ class Indexer:
                     next_check = time.monotonic() + INDEX_CHECK_S
                 self.catch_up()
                 self._news.wait(INDEX_POLL_S)  # other processes are asked, not heard
-                self._stop.wait(INDEX_DELAY_S)
-                self._news.clear()
+                self._gather()
+
+    def _gather(self) -> None:
+        """Wait for what comes together, as long as it pours in and no search asks."""
+        end = time.monotonic() + INDEX_REST_S
+        while not self._asked.wait(INDEX_DELAY_S) and self._gives_way():
+            self._take_changed()  # a note that is written again is indexed once
+            if time.monotonic() > end:
+                break
+        self._asked.clear()
+        self._news.clear()
+
+    def _gives_way(self) -> bool:
+        """Return whether writes pour in that go first, for no search waits."""
+        return len(self._changed) >= INDEX_POUR and self._wanted <= self._written
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
@@ -5388,44 +5402,39 @@ class Indexer:
     def catch_up(self, tell: Callable = lambda done, total: None) -> None:
         """Index what was written since, in short transactions; tell how many of all."""
         self._take_changed()
-        database, done = self._writer.database, 0
-        if not self._pending and self._reached == self._written:
-            return
-        while not self._stop.is_set():
-            database.execute("BEGIN IMMEDIATE")
-            try:
-                end = time.monotonic() + INDEX_COMMIT_S
-                while self._pending and time.monotonic() < end:
-                    workspace_id, key = next(iter(self._pending))
-                    del self._pending[workspace_id, key]
-                    self._update(workspace_id, key)
-                    done += 1
-                total = done + len(self._pending)
-                write_meta(database, done=done, total=total)
-                if not self._pending:
-                    first = self._store.journal.identity
-                    write_meta(database, ready=1, seq=self._reached, journal=first)
-                    self._written = self._reached
-            except BaseException:
-                database.execute("ROLLBACK")
-                raise
-            database.execute("COMMIT")
-            tell(done, total)
-            if not self._pending:
-                return
+        done, is_behind = 0, self._pending or self._reached != self._written
+        while is_behind and not self._stop.is_set():
+            done += self._update(done)
+            tell(done, done + len(self._pending))
+            is_behind = self._pending and not (self._thread and self._gives_way())
 
-    def _update(self, workspace_id: str, key: str) -> None:
-        """Index one document; one that fails is left out and stops no other."""
-        database = self._writer.database
-        database.execute("SAVEPOINT document")
+    def _update(self, before: int) -> int:
+        """Index some documents, in one transaction, and return how many; one that fails
+        is left out and stops no other. FTS5 writes what it holds at a savepoint."""
+        database, batch = self._writer.database, []
+        database.execute("BEGIN IMMEDIATE")
         try:
-            self._writer.update(workspace_id, key)
+            end = time.monotonic() + INDEX_COMMIT_S
+            while self._pending and time.monotonic() < end:
+                batch.append(next(iter(self._pending)))
+                del self._pending[batch[-1]]
+                self._writer.update(*batch[-1])
+            done = before + len(batch)
+            write_meta(database, done=done, total=done + len(self._pending))
+            if not self._pending:
+                first = self._store.journal.identity
+                write_meta(database, ready=1, seq=self._reached, journal=first)
+            database.execute("COMMIT")
         except (sqlite3.Error, Exhausted):
+            database.execute("ROLLBACK")
             raise
         except Exception:
-            log_incident(f"index {workspace_id}/{key}")
-            database.execute("ROLLBACK TO document")
-        database.execute("RELEASE document")
+            log_incident("index {}/{}".format(*batch.pop()))
+            database.execute("ROLLBACK")
+            self._pending = dict.fromkeys([*batch, *self._pending])
+            return 0
+        self._written = self._written if self._pending else self._reached
+        return len(batch)
 
     def _take_since(self, seq: int) -> None:
         """Put what was journalled after a number among what is to be done."""
@@ -5684,12 +5693,10 @@ class Scan:
         is_number = re.fullmatch(r"\d{1,15}", number)
         if cursor and (len(self.place) < parts or not is_number):
             raise BadRequest("`cursor` is not one that this search answered.")
-        self.number = int(number or 0)
-        self.is_whole = False
+        self.number, self.is_whole = int(number or 0), False
         self.may_hold: Callable | None = None  # which blocks are worth parsing
         self._next = self.place, self.number
-        self._is_seen = False
-        self._end = time.monotonic() + budget_s
+        self._is_seen, self._end = False, time.monotonic() + budget_s
 
     def left_s(self) -> float:
         """Return the seconds left, 0 when there are none."""
@@ -6063,8 +6070,7 @@ def search_index(
     required, banned = (tuple(map(quote, p)) for p in (terms.required, terms.banned))
     scope = dataclasses.replace(scope, required=required, banned=banned)
     probe, matches, pieces = make_probe(database, scope.kind, terms, literal)
-    ranked = rank_all(database, probe, (matches, pieces), scope)
-    note = ""
+    ranked, note = rank_all(database, probe, (matches, pieces), scope), ""
     if terms.required and not ranked:
         scope = dataclasses.replace(scope, required=())
         ranked = rank_all(database, probe, (matches, pieces), scope)
@@ -6271,6 +6277,8 @@ def _search_words(
 ) -> tuple[dict, bool]:
     """Return a page of hits in words, and whether the index missed the literal text."""
     try:
+        if index:
+            index.hurry(store.journal.refresh())
         with open_index(index, scan.left_s() / 2) as database:
             *page, is_missed = search_index(database, store, query, scope)
             behind = store.journal.last_seq - read_meta(database, "seq")
@@ -6662,8 +6670,7 @@ def tool_list_workspaces(
     machine, tool, project or description.
 
     Example: {"query": "laptop"}"""
-    words = query.casefold().split()
-    rows = []
+    words, rows = query.casefold().split(), []
     for workspace in _by_activity(ctx.store):
         text = words and " ".join(map(ctx.mask, vars(workspace).values())).casefold()
         if all(word in text for word in words):
@@ -7942,8 +7949,7 @@ class BodyBudget:
     """Guard how many bytes of request bodies are in memory at once."""
 
     def __init__(self, max_bytes: int):
-        self._left = max_bytes
-        self._changed = threading.Condition()
+        self._left, self._changed = max_bytes, threading.Condition()
 
     @contextlib.contextmanager
     def hold(self, size: int) -> Iterator[None]:
@@ -7979,8 +7985,7 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, store: Store, keys: Keys, settings: dict[str, str]):
-        self.store = store
-        self.keys = keys
+        self.store, self.keys = store, keys
         self.index: Index | None = None
         self._settings = settings
         self._tokens_file = sign_file(store.root, TOKENS_FILE)
@@ -7990,14 +7995,12 @@ class Server(http.server.ThreadingHTTPServer):
         self._counts: collections.Counter = collections.Counter()
         self._counting = threading.Lock()
         self.bodies = BodyBudget(MAX_BODIES_IN_FLIGHT_BYTES)
-        self.large_body = threading.Lock()
-        self.is_stopping = False
+        self.large_body, self.is_stopping = threading.Lock(), False
         self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
         # When to end a connection (0: never), and whether it waits for a request.
         self._deadlines: dict[socket.socket, tuple[float, bool]] = {}
         self.cores = getattr(os, "sched_getaffinity", lambda pid: {0})(0)
-        self.core = {min(self.cores)}
-        host = settings["host"]
+        self.core, host = {min(self.cores)}, settings["host"]
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, int(settings["port"])), Handler)
@@ -8122,8 +8125,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def handle_one_request(self) -> None:
         """Read, answer and log one request."""
-        server = self.server
-        self.close_connection = True
+        server, self.close_connection = self.server, True
         server.set_deadline(self.connection, IDLE_TIMEOUT_S, is_idle=True)
         ready = self.rfile.peek(1)
         if not ready:
@@ -8259,8 +8261,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if known and known.keys is server.keys and not known.keys.old:
             self._scope = known.caller.scope
             return known
-        scope = self._require_scope(*SCOPES)
-        given = self.request_headers.get
+        scope, given = self._require_scope(*SCOPES), self.request_headers.get
         names = (given(f"x-fedmem-{name}", "") for name in ("machine", "tool"))
         caller = Caller(scope, *map(_decode_name, names))
         form = "markdown" if scope == "ai" else "json"
@@ -9245,10 +9246,8 @@ class Remote:
         attempts: int = CALL_ATTEMPTS,
         headers: dict[str, str] | None = None,
     ):
-        self.address = address
-        self.requests = 0
-        self._path = parse_url(address.url).path
-        self._timeout_s = timeout_s
+        self.address, self.requests = address, 0
+        self._path, self._timeout_s = parse_url(address.url).path, timeout_s
         self._attempts = attempts
         self._kept: dict[int, http.client.HTTPConnection] = {}  # by thread
         self._headers = {
@@ -9912,8 +9911,7 @@ def make_claude_slug(cwd: str) -> str:
     slug = re.sub(r"[^A-Za-z0-9]", "-", cwd)
     if len(slug) <= 200:
         return slug
-    number = 0
-    units = cwd.encode("utf-16-le")
+    number, units = 0, cwd.encode("utf-16-le")
     for i in range(0, len(units), 2):
         number = (number * 31 + units[i] + 256 * units[i + 1]) & 0xFFFFFFFF
     number = abs(number - (1 << 32) if number & 0x80000000 else number)
@@ -9933,8 +9931,7 @@ class SyncState:
     KINDS = ("files", "sessions", "notes", "workspaces")
 
     def __init__(self, path: str):
-        self._path = path
-        self._lock = threading.RLock()
+        self._path, self._lock = path, threading.RLock()
         self._saved = time.monotonic()
         try:
             value = read_client_json(path)
@@ -10015,12 +10012,9 @@ class Sync:
     """Guard one run: the door to the server, the state, what is to be said."""
 
     def __init__(self, client: Client, remote: Remote, state: SyncState):
-        self.client = client
-        self.remote = remote
-        self.state = state
-        self.report = Report()
-        self.is_offline = threading.Event()
-        self._lock = threading.Lock()
+        self.client, self.remote = client, remote
+        self.state, self.report = state, Report()
+        self.is_offline, self._lock = threading.Event(), threading.Lock()
 
     def count(self, sessions: int = 0, notes: int = 0, raw_bytes: int = 0) -> None:
         """Add to the report."""
@@ -10551,8 +10545,10 @@ def make_brief(client: Client, cwd: str, tool_name: str) -> str:
     ids = {row["workspace_id"] for row in own}
     here = [row for row in recent if row["workspace_id"] in ids]
     elsewhere = [row for row in recent if row["workspace_id"] not in ids]
+    note_line = "- {} · {where} · {path}".format
+    newest = [note_line(format_minute(n["modified"]), **n) for n in notes[:6]]
     for title, lines in (
-        ("Newest notes on this repository", map(format_note_line, notes[:6])),
+        ("Newest notes on this repository", newest),
         ("Recent sessions of this project", map(format_session_line, here[:5])),
         ("Recent sessions elsewhere", map(format_session_line, elsewhere[:4])),
     ):
@@ -10568,11 +10564,6 @@ def make_brief(client: Client, cwd: str, tool_name: str) -> str:
     )
     parts += _silence_note(client)
     return clip("\n\n".join(parts), BRIEF_CHARS)
-
-
-def format_note_line(row: dict) -> str:
-    """Return a note as one line of a list."""
-    return f"- {format_minute(row['modified'])} · {row['where']} · {row['path']}"
 
 
 def format_session_line(row: dict) -> str:
@@ -11946,6 +11937,7 @@ def run_server(server: Server, settings: dict[str, str], signals: set) -> None:
     indexer = make_indexer(server.store, settings)
     if indexer:
         server.index = Index(settings["cache_dir"], choose_mask(settings))
+        server.index.hurry = indexer.hurry
         indexer.start()
     server.core = {sorted(server.cores)[os.getpid() % len(server.cores)]}
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -12292,8 +12284,7 @@ def cmd_sync(args: argparse.Namespace) -> int:
         if not is_mine:
             print("Another sync is running; it brings everything.", file=sys.stderr)
             return 0
-        spool = read_spool(client)
-        state = SyncState(client.path("state.json"))
+        spool, state = read_spool(client), SyncState(client.path("state.json"))
         sync = Sync(client, client.remote(attempts=2 if args.quiet else 5), state)
         started = time.monotonic()
         is_first = not state.items("files")
@@ -12382,8 +12373,7 @@ def cmd_verify(args: argparse.Namespace) -> int:
 def cmd_test(args: argparse.Namespace) -> int:
     """Print in one table what works on this machine; return 0 when all does."""
     environment = client_environment()
-    client = load_client(environment)
-    failed = 0
+    client, failed = load_client(environment), 0
     for what, probe in list_probes(client, environment):
         try:
             mark, text = "ok", probe()

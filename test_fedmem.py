@@ -683,7 +683,7 @@ class FilesTest(RootCase):
             "import fedmem, sys\n"
             "lock = fedmem.FileLock(sys.argv[1], '_meta/locks/t')\n"
             "with lock.hold() as file:\n"
-            "    fedmem.os.pwrite(file, b'{\"path\":\"a.md\"}', 0)\n"
+            '    fedmem.os.pwrite(file, b\'{"path":"a.md"}\', 0)\n'
             "    print('held', flush=True)\n"
             "    for line in sys.stdin: fedmem.os.pwrite(file, line.encode(), 0)\n"
         )
@@ -830,6 +830,7 @@ CARRIERS = {
 def carry(kind: str) -> str:
     """Return a sentence that has a secret of a kind in it."""
     return "before " + CARRIERS.get(kind, "it is {}").format(SECRETS[kind]) + " after"
+
 
 # What carries a token; {} is its place.
 TOKEN_PLACES = (
@@ -1587,9 +1588,7 @@ class TranscriptsTest(unittest.TestCase):
         old = {
             "type": "message",
             "role": "user",
-            "content": [
-                {"type": "input_text", "text": INJECTED_CONTEXT}
-            ],
+            "content": [{"type": "input_text", "text": INJECTED_CONTEXT}],
         }
         records.insert(2, {"type": "response_item", "payload": old})
         texts = [m.text for m in read_all(to_jsonl(records))]
@@ -1769,7 +1768,7 @@ class TranscriptsTest(unittest.TestCase):
     def test_what_agents_in_the_background_report_is_a_tools(self) -> None:
         """Without the sentences to the model around it."""
         note = "<task-notification>\n<task-id>b1</task-id>\n<status>completed</status>"
-        done = f"{note}<summary>Agent \"Count\" finished</summary><note>x</note>"
+        done = f'{note}<summary>Agent "Count" finished</summary><note>x</note>'
         back = "[Subagent hand-back] vendor text. The report follows:\n  One line."
         back += "\nagentId: a9 (use SendMessage to continue)\n<usage>x</usage>"
         given = [{"type": "text", "text": back}]
@@ -1927,7 +1926,7 @@ class TranscriptsTest(unittest.TestCase):
     def test_a_message_with_pictures_is_shown_whatever_its_size(self) -> None:
         """Base64 is left out of a long line, wherever it stands and is cut by blocks;
         a line that is too long without it says so."""
-        word = "What is on this picture? \\ \n\t\u00e9 \"done\""
+        word = 'What is on this picture? \\ \n\t\u00e9 "done"'
         for size in (200_000, 300_000, 3_000_000, 5_000_000):
             for at in (0, 1):
                 picture = {"type": "image", "source": {"data": "iVBO" * (size // 4)}}
@@ -3306,6 +3305,47 @@ class IndexTest(IndexCase):
         self.indexer.stop()
         self.assert_true_to_files()
 
+    def test_a_search_finds_what_was_written_before_it(self) -> None:
+        """It hurries the index, also while writes pour in, which go first otherwise."""
+        self.index.hurry = self.indexer.hurry
+        query = fedmem.Query("pelican", "words")
+        args = self.store, self.index, query, fedmem.mask_secrets
+        self.write("a.md", "heron")
+        waits = {"INDEX_REST_S": 600, "INDEX_POLL_S": 600, "INDEX_HURRY_S": 60}
+        with mock.patch.multiple(fedmem, INDEX_POUR=0, **waits):
+            self.indexer.start()
+            self.await_hit("heron")
+            self.write("b.md", "pelican")
+            self.assertEqual(fedmem.search_documents(*args)["total"], 1)
+            self.write("b.md", "stork")
+            self.assertEqual(fedmem.search_documents(*args)["total"], 0)
+        self.indexer.stop()
+        self.assert_true_to_files()
+
+    def test_a_note_that_is_written_again_and_again_is_indexed_once(self) -> None:
+        """What pours in meanwhile waits, and so does the rest of what is to be done."""
+        names = [f"{i}.md" for i in range(fedmem.INDEX_POUR)]
+        real, seen = fedmem.IndexWriter.update, []
+
+        def update(writer: object, workspace_id: str, key: str) -> None:
+            """Write all notes again while the first of them is indexed."""
+            seen.append(key)
+            if len(seen) == 1:
+                for name in names * 3:
+                    self.write(name, f"heron {len(seen)} {name}")
+            real(writer, workspace_id, key)
+
+        with self.indexer.opened():
+            for name in names * 3:
+                self.write(name, "pelican")
+            with mock.patch.object(fedmem.IndexWriter, "update", update):
+                self.indexer.catch_up()
+                self.assertEqual(len(seen), len(names))
+                self.assertTrue(self.indexer._gives_way())
+                self.indexer.catch_up()
+                self.assertEqual(len(seen), 2 * len(names))
+        self.assert_true_to_files()
+
     def test_an_index_that_a_search_finds_torn_is_made_anew(self) -> None:
         """Though nothing is written, and the writer has not met the torn pages."""
         self.write("a.md", "pelican")
@@ -4394,16 +4434,21 @@ class ToolsTest(ServerCase):
         title = rows()[0]["title"]
         self.assertEqual(title, "Cranes and [redacted:github-token]")
         self.assertIn(title, self.call("list_sessions"))
-        page = self.call(
-            "read_session", workspace_id=self.workspace_id, session_id="s"
-        )
+        page = self.call("read_session", workspace_id=self.workspace_id, session_id="s")
         self.assertIn(title, page)
-        self.assertIn("title", self.refuse("upload_session", SYNC, **{
-            "workspace_id": self.workspace_id,
-            "write_token": self.write_token,
-            **own,
-            "title": "x" * (fedmem.MAX_NAME_CHARS + 1),
-        }))
+        self.assertIn(
+            "title",
+            self.refuse(
+                "upload_session",
+                SYNC,
+                **{
+                    "workspace_id": self.workspace_id,
+                    "write_token": self.write_token,
+                    **own,
+                    "title": "x" * (fedmem.MAX_NAME_CHARS + 1),
+                },
+            ),
+        )
         self.assert_sound()
 
     def test_forks_and_rewinds_of_codex_say_what_they_go_on_from(self) -> None:
@@ -8869,6 +8914,35 @@ class OperateTest(RootCase):
         self.assertIn("a.md", again)
         found = fedmem.list_archives(store, self.workspace_id, "t")
         self.assertEqual(found[0].session.messages, 9)
+
+    def test_what_the_death_of_a_machine_left_unjournalled_is_repaired(self) -> None:
+        """The note of the write was in memory only: a text that was replaced or moved
+        to the versions, an archive that grew, a note that is new; none is lost."""
+        raw = make_transcript(12)
+        self.upload("s", raw[: raw.index(b"\n") + 1])
+        for name in ("changed.md", "deleted.md"):
+            self.write(name, "one")
+        died = fedmem.StorageFailed("the machine died")
+        with mock.patch.object(fedmem.Journal, "append", side_effect=died):
+            for write in (
+                lambda: self.write("changed.md", "two"),
+                lambda: self.write("new.md", "one"),
+                lambda: self.upload("s", raw),
+                lambda: fedmem.delete_document(
+                    self.store, self.workspace_id, "deleted.md", "ai"
+                ),
+            ):
+                with self.assertRaises(fedmem.StorageFailed):
+                    write()
+        for lock in Path(self.root, "_meta/locks").iterdir():
+            os.truncate(lock, 0)
+        self.assertEqual(self.problems().count("\n"), 3)
+        store = self.open_again()
+        left = [what for _, what in fedmem.check_store(store, True, True) if what]
+        self.assertEqual(left, [])
+        self.assertEqual(self.problems(), "")
+        texts = fedmem.list_documents(store, self.workspace_id)
+        self.assertEqual([row.path for row in texts], ["changed.md", "new.md"])
 
     def test_a_quick_check_reads_records_and_a_deep_one_archives(self) -> None:
         """A flipped bit in the middle keeps size and tail."""
