@@ -11319,9 +11319,27 @@ def _repair_file(store: Store, workspace_id: str, path: str, lock: str) -> None:
     if path.endswith(".jsonl.gz"):
         remove_file(store.root, record_path(relative))
         store.forget_session(relative)
-    if index_key(path) and not _find_entry(store, workspace_id, path):
-        with store.locked(workspace_id, lock, "repaired"):
-            reconcile_path(store, workspace_id, lock, "repaired")
+    if index_key(path) and _is_ahead(store, workspace_id, path):
+        with store.locked(workspace_id, lock, "deleted"):
+            reconcile_path(store, workspace_id, lock, "deleted")
+
+
+def _is_ahead(store: Store, workspace_id: str, path: str) -> bool:
+    """Return whether a file is a write ahead of the journal, as the death of a machine
+    leaves it: what the journal says is its newest version, or how an archive begins."""
+    last = _find_entry(store, workspace_id, path)
+    if last is None or path.endswith(TITLE_ENDING):
+        return True
+    if not path.startswith("sessions/"):
+        where = store, workspace_id, path.removeprefix("knowledge/")
+        return [d.sha256 for _, d in list_versions(*where)][:1] == [last.sha256]
+    hasher, left = hashlib.sha256(), last.size
+    with contextlib.suppress(NotFound, Damaged):
+        with open_file(store.root, f"workspaces/{workspace_id}/{path}") as file:
+            for _, content in iter_members(file):
+                hasher.update(content[:left])
+                left -= len(content[:left])
+    return hasher.hexdigest() == last.sha256
 
 
 def _find_entry(store: Store, workspace_id: str, path: str) -> Entry | None:
