@@ -2878,7 +2878,7 @@ AGENTS = (
             more={"type": "streamableHttp"},
             inside="transport",
         ),
-        hooks=Hooks("hooks/TaskComplete.sh", {"TaskComplete": "end"}, form="script"),
+        hooks=Hooks("hooks/TaskComplete.sh", {"agent_end": "end"}, form="script"),
         remark="no brief: its start hook cannot add context",
     ),
     Agent(

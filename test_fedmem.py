@@ -14,6 +14,10 @@ python3 test_fedmem.py --shared A B    two servers on two mounts of one disk, on
                                        them killed in each of [--rounds N] but the
                                        first of [--fresh K] on a new root; [--force]d,
                                        [--brief yes], [--program FILE], [--seed S]
+python3 test_fedmem.py --agents [NAME...]
+                                       the real agents, or those named, against a
+                                       scripted model; [--packages DIR], [--talk],
+                                       [--keep]
 python3 test_fedmem.py --fuzz N        N cases of hostile input, [--seed S] [--case K]
 python3 test_fedmem.py --tables        the README's generated tables
 python3 test_fedmem.py --picture FILE  the README's picture of the page
@@ -21,6 +25,7 @@ python3 test_fedmem.py --picture FILE  the README's picture of the page
 
 from __future__ import annotations
 
+import argparse
 import ast
 import base64
 import collections
@@ -58,6 +63,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -66,6 +72,7 @@ import urllib.parse
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import fedmem
@@ -12230,7 +12237,955 @@ def fedmem_tables() -> list[str]:
     [commands] = [a for a in parser._actions if isinstance(a.choices, dict)]
     rows = ["| command | does |", "| --- | --- |"]
     rows += [f"| `{a.dest}` | {a.help} |" for a in commands._choices_actions]
-    return ["\n".join(table) for table in (options, tools, rows)]
+    tables = (options, tools, rows, agents_table())
+    return ["\n".join(table) for table in tables]
+
+
+def agents_table() -> list[str]:
+    """Return the README's table of agents."""
+    heads = "agent | run with | conversations | at session's end | brief | MCP entry"
+    rows = [f"| {heads} | go on elsewhere |", "| --- " * 7 + "|"]
+    for agent in fedmem.AGENTS:
+        if agent.parse:
+            events = agent.hooks.events.values() if agent.hooks else ()
+            cells = [
+                agent.name,
+                agent.tried,
+                "an export" if agent.export else "byte for byte",
+                "by its hook" if "end" in events else "by the schedule",
+                "yes" if "start" in events else "no",
+                "yes" if agent.server or agent is fedmem.CODEX else "by hand",
+                f"`{agent.go_on.split()[0]}`" if agent.go_on else "as text",
+            ]
+            rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+# ---- Agents: the real ones -----------------------------------------------------------
+# Runs only with `--agents [NAME...]`: each gets an empty HOME, a git repository and a
+# memory server of its own; `install` sets that HOME up; the agent has a conversation
+# with a model that speaks from a script, on 127.0.0.1; its hook brings it, or `sync`
+# does; and the server has to have it, word for word, once. Then it goes on, where that
+# takes one command. It needs Linux, git, npm and npm's registry; a proxy that leads
+# nowhere stands before every address but this machine's.
+
+NODE = "node@24.21.0"  # where this machine's is too old
+MACHINE, PROJECT = "box", "heron"
+REMOTE = f"https://git.example.org/dev/{PROJECT}.git"
+BRIEF = "[fedmem] You have a memory shared"
+RUN_S = 240  # an agent may take so long for one question
+HOOK_S = 15  # and its hook so long after that
+FOUND_S = 30  # and the search index so long to know it
+
+
+class Turn(NamedTuple):
+    """Hold a question and what the model does: it speaks, runs `echo`, and answers."""
+
+    asked: str
+    before: str
+    echoed: str
+    after: str
+    word: str  # of the question
+    found: str  # of the answer
+
+
+TURNS = (
+    Turn(
+        "Where does the quokkafern grow, please?",
+        "I look that up at once.",
+        "ibexpebble",
+        "It grows beside the marmotglint.",
+        "quokkafern",
+        "marmotglint",
+    ),
+    Turn(
+        "And who eats the tapirblossom there?",
+        "I ask the shell again.",
+        "gnumoss",
+        "Only the lemurthistle eats it.",
+        "tapirblossom",
+        "lemurthistle",
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RealAgent:
+    """Describe an agent: how to install it, point it to the model and ask it.
+
+    In files, variables and commands {base} is the model's address, {prompt} the
+    question, {home} the agent's HOME, {packages} the folder of its packages; what has
+    no {prompt} gets the question as its input.
+    """
+
+    name: str
+    tool: str  # as fedmem calls it
+    packages: tuple[str, ...]
+    ask: tuple[str, ...]
+    go_on: tuple[str, ...] = ()  # without it: not in one command
+    files: dict[str, str] = dataclasses.field(default_factory=dict)  # below HOME
+    variables: dict[str, str] = dataclasses.field(default_factory=dict)
+    set_up: tuple[tuple[str, ...], ...] = ()  # run once before
+    node: int = 0  # the oldest it runs with, 0 when it brings its own
+    unpacked: tuple[str, ...] = ()  # packages without what they depend on
+    folder: str = "node_modules/.bin"  # of its program
+
+    @property
+    def version(self) -> str:
+        """Return the version of the agent."""
+        return (*self.unpacked, *self.packages)[0].rpartition("@")[2]
+
+
+CLAUDE_VARIABLES = {
+    "ANTHROPIC_BASE_URL": "{base}",
+    "ANTHROPIC_API_KEY": "none",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "DISABLE_AUTOUPDATER": "1",
+    "IS_SANDBOX": "1",
+}
+CODEX_CONFIG = """\
+model = "scripted"
+model_provider = "local"
+[model_providers.local]
+name = "local"
+base_url = "{base}/v1"
+wire_api = "responses"
+"""
+CODEX_FLAGS = (
+    "--dangerously-bypass-approvals-and-sandbox",
+    "--dangerously-bypass-hook-trust",
+)
+GEMINI_CONFIG = """\
+{"security": {"auth": {"selectedType": "gemini-api-key"}},
+ "general": {"enableAutoUpdate": false}, "privacy": {"usageStatisticsEnabled": false}}
+"""
+GEMINI_VARIABLES = {
+    "GOOGLE_GEMINI_BASE_URL": "{base}",
+    "GEMINI_API_KEY": "none",
+    "GEMINI_CLI_TRUST_WORKSPACE": "true",
+    "GEMINI_MODEL": "gemini-3-pro-preview",
+}
+QWEN_VARIABLES = {
+    "OPENAI_BASE_URL": "{base}/v1",
+    "OPENAI_API_KEY": "none",
+    "OPENAI_MODEL": "scripted",
+}
+COPILOT_VARIABLES = {
+    "COPILOT_PROVIDER_BASE_URL": "{base}/v1",
+    "COPILOT_MODEL": "gpt-5.4",
+    "COPILOT_OFFLINE": "true",
+    "COPILOT_AUTO_UPDATE": "false",
+}
+PI_MODELS = """\
+{"providers": {"local": {"baseUrl": "{base}/v1", "api": "openai-completions",
+ "apiKey": "none", "models": [{"id": "scripted", "contextWindow": 200000,
+ "maxTokens": 4000}]}}}
+"""
+DROID_SETTINGS = """\
+{"customModels": [{"model": "scripted", "displayName": "scripted", "apiKey": "none",
+ "baseUrl": "{base}/v1", "provider": "generic-chat-completion-api",
+ "maxOutputTokens": 4000}]}
+"""
+OPENCODE_CONFIG = """\
+{"model": "local/scripted", "autoupdate": false, "permission": "allow",
+ "provider": {"local": {"npm": "@ai-sdk/openai-compatible",
+ "models": {"scripted": {}}, "options": {"baseURL": "{base}/v1", "apiKey": "none"}}}}
+"""
+# With a plugin they look for packages at every start, for more than a minute.
+NO_NPM = {".npmrc": "registry={base}\nfetch-retries=0\n"}
+CONTINUE_CONFIG = """\
+name: local
+version: 1.0.0
+schema: v1
+models:
+  - name: scripted
+    provider: openai
+    model: scripted
+    apiBase: "{base}/v1"
+    apiKey: none
+    capabilities: [tool_use]
+"""
+PI = ("pi", "--provider", "local", "--model", "scripted")
+GEMINI = ("gemini", "--approval-mode", "yolo")
+QWEN = ("qwen", "--auth-type", "openai", "--approval-mode", "yolo")
+DROID = ("droid", "exec", "--skip-permissions-unsafe", "-m", "custom:scripted-0")
+CONTINUE = ("cn", "-p", "--auto", "--config", "{home}/.continue/config.yaml")
+CLINE_AUTH = ("cline", "auth", "openai", "-k", "none", "-m", "scripted", "-b")
+LETTA = ("node", "{packages}/node_modules/@letta-ai/letta-code/letta.js")
+
+REAL_AGENTS = (
+    RealAgent(
+        "claude-code",
+        "claude-code",
+        ("@anthropic-ai/claude-code@2.1.332",),
+        ("claude", "-p", "--dangerously-skip-permissions", "{prompt}"),
+        ("claude", "-p", "-c", "--dangerously-skip-permissions", "{prompt}"),
+        variables=CLAUDE_VARIABLES,
+        node=18,
+    ),
+    RealAgent(
+        "codex",
+        "codex",
+        ("@openai/codex@0.171.0",),
+        ("codex", "exec", *CODEX_FLAGS, "{prompt}"),
+        ("codex", "exec", *CODEX_FLAGS, "resume", "--last", "{prompt}"),
+        {".codex/config.toml": CODEX_CONFIG},
+        node=18,
+    ),
+    RealAgent(
+        "gemini-cli",
+        "gemini-cli",
+        ("@google/gemini-cli@0.61.0",),
+        (*GEMINI, "-p", "{prompt}"),
+        (*GEMINI, "--resume", "latest", "-p", "{prompt}"),
+        {".gemini/settings.json": GEMINI_CONFIG},
+        GEMINI_VARIABLES,
+        node=20,
+    ),
+    RealAgent(
+        "qwen-code",
+        "qwen-code",
+        ("@qwen-code/qwen-code@0.24.4",),
+        (*QWEN, "-p", "{prompt}"),
+        (*QWEN, "--continue", "-p", "{prompt}"),
+        {".qwen/settings.json": "{}\n"},
+        QWEN_VARIABLES,
+        node=22,
+    ),
+    RealAgent(
+        "copilot-cli",
+        "copilot-cli",
+        ("@github/copilot@1.0.102",),
+        ("copilot", "--allow-all-tools", "-p", "{prompt}"),
+        ("copilot", "--allow-all-tools", "--continue", "-p", "{prompt}"),
+        {".copilot/config.json": "{}\n"},
+        COPILOT_VARIABLES,
+        node=20,
+    ),
+    RealAgent(
+        "pi",
+        "pi",
+        ("@earendil-works/pi-coding-agent@1.6.0",),
+        (*PI, "-p", "{prompt}"),
+        (*PI, "-c", "-p", "{prompt}"),
+        {".pi/agent/models.json": PI_MODELS},
+        node=22,
+    ),
+    RealAgent(
+        "droid",
+        "droid",
+        ("droid@0.215.0",),
+        (*DROID, "{prompt}"),
+        files={".factory/settings.json": DROID_SETTINGS},
+        node=20,
+    ),
+    RealAgent(
+        "letta",
+        "letta",
+        ("ws@8.23.0",),
+        (*LETTA, "-p", "{prompt}"),
+        (*LETTA, "--conversation", "local-conv-1", "-p", "{prompt}"),
+        set_up=(
+            (*LETTA, "backend", "local"),
+            (*LETTA, "connect", "openai-compatible", "--base-url", "{base}/v1"),
+        ),
+        node=22,
+        unpacked=("@letta-ai/letta-code@0.32.18",),
+    ),
+    RealAgent(
+        "opencode",
+        "opencode",
+        ("opencode-ai@1.18.33",),
+        ("opencode", "run", "--auto"),  # an argument would be kept with quotes
+        ("opencode", "run", "--auto", "-c"),
+        {".config/opencode/opencode.json": OPENCODE_CONFIG, **NO_NPM},
+        node=18,
+    ),
+    RealAgent(
+        "kilo",
+        "kilo",
+        ("@kilocode/cli-linux-x64@7.7.9",),
+        ("kilo", "run", "--auto", "--", "{prompt}"),  # without: kept with quotes
+        ("kilo", "run", "--auto", "-c", "--", "{prompt}"),
+        {".config/kilo/kilo.json": OPENCODE_CONFIG, **NO_NPM},
+        folder="node_modules/@kilocode/cli-linux-x64/bin",
+    ),
+    RealAgent(
+        "cline",
+        "cline",
+        ("cline@3.0.65",),
+        ("cline", "--json", "{prompt}"),
+        set_up=((*CLINE_AUTH, "{base}/v1"),),
+        node=20,
+    ),
+    RealAgent(
+        "continue",
+        "continue",
+        ("@continuedev/cli@1.5.47",),
+        (*CONTINUE, "{prompt}"),
+        (*CONTINUE, "--resume", "{prompt}"),
+        {".continue/config.yaml": CONTINUE_CONFIG},
+        node=18,
+    ),
+)
+
+# The scripted model: four dialects, one script.
+
+_SHELL = re.compile(
+    r"(?i)bash|(?:local_)?shell|terminal|exec(?:ute)?(?:_(?:command|bash))?"
+    r"|run_(?:shell_command|terminal_command|commands?)"
+)
+_COMMAND = re.compile(r"(?i)(?:shell_?)?(?:command|cmd|script)s?")
+
+
+def list_parts(content: object) -> list[dict]:
+    """Return a message's content as a list of parts."""
+    parts = [{"text": content}] if isinstance(content, str) else content or []
+    return [part for part in parts if isinstance(part, dict)]
+
+
+def read_dialog(body: dict) -> list[tuple[str, int]]:
+    """Return of each message what a user said and how many tools' results it has."""
+    items = body.get("input") or body.get("messages") or body.get("contents") or []
+    rows = []
+    for item in [{"role": "user", "content": items}] if type(items) is str else items:
+        parts = list_parts(item.get("content") or item.get("parts"))
+        is_result = item.get("role") == "tool"
+        is_result = is_result or str(item.get("type")).endswith("_call_output")
+        results = sum(
+            part.get("type") == "tool_result" or "functionResponse" in part
+            for part in parts
+        )
+        texts = [str(part.get("text") or "") for part in parts]
+        said = "\n".join(texts) if item.get("role") == "user" else ""
+        rows.append((said, int(is_result) or results))
+    return rows
+
+
+def list_tools(body: dict) -> dict[str, dict]:
+    """Return the tools that a request offers: name and schema of the arguments."""
+    found = {}
+    for tool in body.get("tools") or []:
+        for one in tool.get("functionDeclarations") or [tool.get("function") or tool]:
+            schemas = ("parameters", "input_schema", "parametersJsonSchema")
+            schema = next((one[key] for key in schemas if one.get(key)), {})
+            found[one.get("name") or ""] = schema
+    return found
+
+
+def make_arguments(schema: dict, echoed: str) -> dict:
+    """Return arguments for a tool that runs a command, after its schema."""
+    given = {}
+    for name, about in (schema.get("properties") or {}).items():
+        kind = str(about.get("type") or "string").lower()
+        if _COMMAND.fullmatch(name):
+            command = f"echo {echoed}"
+            given[name] = [command] if kind == "array" else command
+        elif name in (schema.get("required") or ()):
+            plain = {"boolean": False, "array": [], "object": {}}
+            text = (about.get("enum") or ["say a word"])[0]
+            is_number = kind in ("integer", "number")
+            given[name] = 10_000 if is_number else plain.get(kind, text)
+    return given
+
+
+class Answer(NamedTuple):
+    """Hold what the model says, and the tool it then calls, if any."""
+
+    text: str
+    tool: str = ""
+    arguments: dict | None = None
+
+
+def decide(body: dict) -> Answer:
+    """Return the model's answer: by the last question of the script that was asked,
+    and by the number of tools' results since then."""
+    rows, tools = read_dialog(body), list_tools(body)
+    shells = [name for name in tools if _SHELL.fullmatch(name)]
+    for turn in reversed(TURNS):
+        asked = [i for i, (said, _) in enumerate(rows) if turn.asked in said]
+        if asked and tools:
+            if sum(results for _, results in rows[asked[0] :]) or not shells:
+                return Answer(turn.after)
+            arguments = make_arguments(tools[shells[0]], turn.echoed)
+            return Answer(turn.before, shells[0], arguments)
+    return Answer("All right.")  # a title, a summary
+
+
+def answer_chat(number: int, answer: Answer, is_stream: bool) -> list[dict]:
+    """Return the chunks, or the one object, of OpenAI's Chat Completions."""
+    said: dict = {"role": "assistant", "content": answer.text}
+    if answer.tool:
+        function = {"name": answer.tool, "arguments": json.dumps(answer.arguments)}
+        call = {"id": f"call_{number}", "type": "function", "function": function}
+        said["tool_calls"] = [{"index": 0, **call}]
+    stop = "tool_calls" if answer.tool else "stop"
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    head = {"id": f"chat_{number}", "created": int(time.time()), "model": "scripted"}
+    if not is_stream:
+        choice = {"index": 0, "message": said, "finish_reason": stop}
+        more = {"choices": [choice], "usage": usage}
+        return [{**head, "object": "chat.completion", **more}]
+    head["object"] = "chat.completion.chunk"
+    return [
+        {**head, "choices": [{"index": 0, "delta": said, "finish_reason": None}]},
+        {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": stop}]},
+        {**head, "choices": [], "usage": usage},
+    ]
+
+
+def answer_responses(number: int, answer: Answer, is_stream: bool) -> list[dict]:
+    """Return the events, or the one object, of OpenAI's Responses."""
+    text = {"type": "output_text", "text": answer.text, "annotations": []}
+    said: dict = {"type": "message", "id": f"msg_{number}", "role": "assistant"}
+    items = [{**said, "status": "completed", "content": [text]}]
+    if answer.tool:
+        call = {"name": answer.tool, "arguments": json.dumps(answer.arguments)}
+        ids = {"id": f"fc_{number}", "call_id": f"call_{number}"}
+        items.append({"type": "function_call", **ids, **call, "status": "completed"})
+    usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    whole = {"id": f"resp_{number}", "object": "response", "model": "scripted"}
+    done = {**whole, "status": "completed", "output": items, "usage": usage}
+    if not is_stream:
+        return [done]
+    begun = {**whole, "status": "in_progress", "output": []}
+    events = [{"type": "response.created", "response": begun}]
+    for i, item in enumerate(items):
+        for step in ("added", "done"):
+            kind = f"response.output_item.{step}"
+            events.append({"type": kind, "output_index": i, "item": item})
+    return [*events, {"type": "response.completed", "response": done}]
+
+
+def answer_messages(number: int, answer: Answer, is_stream: bool) -> list[dict]:
+    """Return the events, or the one object, of Anthropic's Messages."""
+    blocks: list[tuple[dict, dict]] = [
+        ({"type": "text", "text": ""}, {"type": "text_delta", "text": answer.text})
+    ]
+    content = [{"type": "text", "text": answer.text}]
+    if answer.tool:
+        call = {"type": "tool_use", "id": f"toolu_{number}", "name": answer.tool}
+        text = json.dumps(answer.arguments)
+        delta = {"type": "input_json_delta", "partial_json": text}
+        blocks.append(({**call, "input": {}}, delta))
+        content.append({**call, "input": answer.arguments})
+    head = {"id": f"msg_{number}", "type": "message", "role": "assistant"}
+    head |= {"model": "scripted", "usage": {"input_tokens": 10, "output_tokens": 5}}
+    reason = "tool_use" if answer.tool else "end_turn"
+    stop = {"stop_reason": reason, "stop_sequence": None}
+    if not is_stream:
+        return [{**head, **stop, "content": content}]
+    begun = {**head, "stop_reason": None, "stop_sequence": None, "content": []}
+    events: list[dict] = [{"type": "message_start", "message": begun}]
+    for i, (block, delta) in enumerate(blocks):
+        start = {"type": "content_block_start", "index": i, "content_block": block}
+        events += [start, {"type": "content_block_delta", "index": i, "delta": delta}]
+        events.append({"type": "content_block_stop", "index": i})
+    more = {"type": "message_delta", "delta": stop, "usage": {"output_tokens": 5}}
+    return [*events, more, {"type": "message_stop"}]
+
+
+def answer_gemini(number: int, answer: Answer, is_stream: bool) -> list[dict]:
+    """Return the one object, streamed or not, of Gemini's generateContent."""
+    parts: list[dict] = [{"text": answer.text}]
+    if answer.tool:
+        call = {"name": answer.tool, "args": answer.arguments}
+        parts.append({"functionCall": {"id": f"call_{number}", **call}})
+    content = {"role": "model", "parts": parts}
+    candidate = {"content": content, "finishReason": "STOP", "index": 0}
+    usage = {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 15}
+    return [{"candidates": [candidate], "usageMetadata": usage}]
+
+
+DIALECTS = {
+    "/chat/completions": answer_chat,
+    "/responses": answer_responses,
+    "/messages": answer_messages,
+    ":generateContent": answer_gemini,
+    ":streamGenerateContent": answer_gemini,
+}
+
+
+class ModelHandler(http.server.BaseHTTPRequestHandler):
+    """Answer one request as the model, and note it."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    server: Model
+
+    def do_POST(self) -> None:
+        """Answer in the dialect of the path."""
+        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = self.path.partition("?")[0]
+        with contextlib.suppress(ValueError):
+            body = json.loads(raw or b"{}")
+            number = self.server.note(path, raw)
+            for ending, dialect in DIALECTS.items():
+                if path.endswith(ending):
+                    is_stream = body.get("stream") or ending.startswith(":stream")
+                    events = dialect(number, decide(body), bool(is_stream))
+                    return self.send_events(events) if is_stream else self.reply(events)
+        self.reply([{"error": {"message": "not part of the script"}}], 404)
+
+    def do_GET(self) -> None:
+        """Name the one model there is."""
+        is_list = self.path.partition("?")[0].endswith("/models")
+        row = {"id": "scripted", "object": "model", "owned_by": "nobody"}
+        listed = {"object": "list", "data": [row]}
+        self.reply([listed if is_list else {}], 200 if is_list else 404)
+
+    def send_events(self, events: list[dict]) -> None:
+        """Send server-sent events and end the connection."""
+        lines = []
+        for event in events:
+            name = f"event: {event['type']}\n" if "type" in event else ""
+            lines.append(f"{name}data: {json.dumps(event)}\n\n")
+        if "/chat/" in self.path:
+            lines.append("data: [DONE]\n\n")
+        self.close_connection = True
+        self.send_data(200, "text/event-stream", "".join(lines).encode())
+
+    def reply(self, values: list[dict], status: int = 200) -> None:
+        """Send one JSON object."""
+        self.send_data(status, "application/json", json.dumps(values[0]).encode())
+
+    def send_data(self, status: int, kind: str, data: bytes) -> None:
+        """Send a whole answer."""
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+
+class Model(http.server.ThreadingHTTPServer):
+    """Serve as the model behind an agent, and remember what it was sent."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        """Take a free port of this machine."""
+        super().__init__(("127.0.0.1", 0), ModelHandler)
+        self.base = f"http://127.0.0.1:{self.server_port}"
+        self.requests: list[tuple[str, bytes]] = []
+
+    def note(self, path: str, raw: bytes) -> int:
+        """Remember a request; return its number."""
+        self.requests.append((path, raw))
+        return len(self.requests)
+
+    def bodies(self, since: int = 0) -> list[dict]:
+        """Return the requests to the model."""
+        return [json.loads(raw) for _, raw in self.requests[since:]]
+
+    def was_told(self, text: str, since: int = 0) -> bool:
+        """Return whether a text was in a request to the model."""
+        quoted = json.dumps(text)[1:-1].encode()
+        return any(quoted in raw for _, raw in self.requests[since:])
+
+    def handle_error(self, *_: object) -> None:
+        """Stay silent when an agent hangs up."""
+
+
+# Running: one agent, its HOME and its server.
+
+
+class Failed(Exception):
+    """Say in a sentence what did not happen."""
+
+
+def run_npm(folder: Path, *words: str) -> None:
+    """Run npm in a folder; raise Failed with what it said."""
+    command = ["npm", *words, "--no-audit", "--no-fund", "--loglevel=error"]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    if done.returncode:
+        said = done.stdout.decode("utf-8", "replace")[-1500:]
+        raise Failed(f"npm {' '.join(words)} failed:\n{said}")
+
+
+def install_packages(folder: Path, names: tuple, unpacked: tuple = ()) -> Path:
+    """Return a folder with npm packages in it, installed unless they were before."""
+    done = folder / "installed"
+    wanted = " ".join((*names, *unpacked))
+    if not done.exists() or done.read_text() != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        run_npm(folder, "install", "--prefix", ".", *names)
+        for package in unpacked:
+            run_npm(folder, "pack", package)
+            (archive,) = folder.glob("*.tgz")
+            place = folder / "node_modules" / package.rpartition("@")[0]
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder / "unpacked")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (folder / "unpacked/package").rename(place)
+            archive.unlink()
+        done.write_text(wanted)
+    return folder
+
+
+def find_node(packages: Path, oldest: int) -> str:
+    """Return the folder of a Node that is new enough, installed where needed; or ""."""
+    if not oldest:
+        return ""
+    with contextlib.suppress(OSError, ValueError):
+        found = subprocess.run(["node", "--version"], capture_output=True, check=False)
+        if int(found.stdout.decode().strip("v\n").partition(".")[0]) >= oldest:
+            return ""
+    folder = install_packages(packages / "node", (NODE,))
+    return str(folder / "node_modules/node/bin")
+
+
+def list_children(home: Path) -> Iterator[int]:
+    """Yield the processes that have a folder as their HOME."""
+    mark = b"\0HOME=" + os.fsencode(home) + b"\0"
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if mark in b"\0" + (entry / "environ").read_bytes():
+                    yield int(entry.name)
+
+
+def end_children(home: Path) -> None:
+    """End what an agent left running; it is known by its HOME."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        for _ in range(20):
+            left = list(list_children(home))
+            if not left:
+                return
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sign)
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def serve_memory(folder: Path) -> Iterator[str]:
+    """Give the address of a memory server on an empty root."""
+    environment = {"PATH": os.defpath, "HOME": str(folder)}
+    environment |= {"MCP_TOKEN": AI, "SYNC_TOKEN": SYNC}
+    command = [sys.executable, str(PROGRAM), "serve", "--port", "0"]
+    with open(folder / "serve.log", "wb") as log:
+        process = subprocess.Popen(
+            [*command, "--root", str(folder / "root")],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and process.poll() is None:
+            said = (folder / "serve.log").read_text(encoding="utf-8")
+            if address := re.search(r"(http://127\.0\.0\.1:\d+)/mcp", said):
+                yield address[1]
+                return
+            time.sleep(0.1)
+        raise Failed(f"the memory server did not start: {said[-1500:]}")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def show_messages(rows: list[tuple[str, str]]) -> str:
+    """Return messages for a person to read."""
+    return "".join(f"\n    {role}: {text!r}" for role, text in rows) or " nothing"
+
+
+class Trial:
+    """Hold one agent's try: its HOME, its model, its memory server."""
+
+    def __init__(self, agent: RealAgent, folder: Path, packages: Path, model: Model):
+        """Make HOME, a repository, and a PATH with the agent and a crontab of ours."""
+        self.agent, self.folder, self.model = agent, folder, model
+        self.home, self.work = folder / "home", folder / "home/work" / PROJECT
+        self.packages = install_packages(
+            packages / agent.name, agent.packages, agent.unpacked
+        )
+        self.ways: list[str] = []
+        self.talks_only, self.empty = False, 0
+        tools = folder / "tools"
+        for made in (self.work, tools, folder / "tmp"):
+            made.mkdir(parents=True)
+        table = shlex.quote(str(folder / "crontab"))
+        text = f'if [ "$1" = -l ]; then cat {table}; else cat >{table}; fi'
+        for name, script in (("crontab", text), ("systemctl", "exit 1")):
+            (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+            (tools / name).chmod(0o755)
+        places = [str(tools), str(self.packages / agent.folder)]
+        places += [find_node(packages, agent.node), os.environ["PATH"]]
+        nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+        nowhere["no_proxy"] = "127.0.0.1,localhost"
+        nowhere |= {name.upper(): value for name, value in nowhere.items()}
+        given = {name: self.fill(text) for name, text in agent.variables.items()}
+        self.environment = {
+            "PATH": ":".join(filter(None, places)),
+            "HOME": str(self.home),
+            "TMPDIR": str(folder / "tmp"),
+            "TERM": "dumb",
+            "LANG": "C.UTF-8",
+            **nowhere,
+            **given,
+        }
+
+    def fill(self, text: str, prompt: str = "") -> str:
+        """Return a text of the table with what stands for its names."""
+        names = {"base": self.model.base, "home": self.home, "prompt": prompt}
+        for name, value in {**names, "packages": self.packages}.items():
+            text = text.replace(f"{{{name}}}", str(value))
+        return text
+
+    def run(self, *words: str, given: str = "") -> str:
+        """Run a command as the agent's user; return its output; raise Failed."""
+        name = os.path.basename(words[0])
+        (self.folder / "input").write_text(given)
+        with contextlib.ExitStack() as files:
+            out = files.enter_context(open(self.folder / "output", "w+b"))
+            typed = files.enter_context(open(self.folder / "input", "rb"))
+            process = subprocess.Popen(
+                words,
+                cwd=self.work,
+                env=self.environment,
+                stdin=typed,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                status = process.wait(RUN_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                status = -1
+            out.seek(0)
+            said = out.read().decode("utf-8", "replace")
+        with open(self.folder / "log", "a", encoding="utf-8") as log:
+            log.write(f"$ {shlex.join(words)}\n{said}\nstatus {status}\n")
+        if status:
+            what = f"took over {RUN_S} s" if status < 0 else f"ended with {status}"
+            raise Failed(f"{name} {what}:\n{said[-1500:]}")
+        return said
+
+    def prepare(self, url: str) -> None:
+        """Make the repository, point the agent to the model, and run `install`."""
+        git = ("git", "-c", "user.name=dev", "-c", "user.email=dev@example.org")
+        self.run("git", "init", "-q", "-b", "main", ".")
+        self.run("git", "remote", "add", "origin", REMOTE)
+        self.run(*git, "commit", "-q", "--allow-empty", "-m", "begin")
+        for name, text in self.agent.files.items():
+            path = self.home / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.fill(text), encoding="utf-8")
+        for command in self.agent.set_up:
+            self.run(*map(self.fill, command))
+        install = (sys.executable, str(PROGRAM), "install", AI, "--sync-token", SYNC)
+        self.run(*install, "--url", url, "--machine", MACHINE)
+        self.remote = fedmem.Remote(fedmem.Address(url), SYNC)
+
+    def converse(self, command: tuple[str, ...], turns: tuple[Turn, ...]) -> None:
+        """Ask the agent the last of the questions; require that it went by the script
+        and, when it goes on, that the model was told of the earlier ones."""
+        since = len(self.model.requests)
+        asked = turns[-1].asked
+        words = [self.fill(word, asked) for word in command]
+        said = self.run(*words, given="" if asked in words else asked)
+        for turn in turns:
+            if not self.model.was_told(turn.asked, since):
+                raise Failed(f"{turn.asked!r} never reached the model:\n{said[-1500:]}")
+        if not self.model.was_told(turns[-1].echoed, since):
+            tools = set().union(*map(list_tools, self.model.bodies(since)))
+            raise Failed(f"the agent ran no command; its tools: {sorted(tools)}")
+
+    def find_session(self) -> dict:
+        """Return the one session the server should have; raise Failed. One without a
+        message may lie beside it: Gemini CLI leaves a second file when it goes on."""
+        rows = self.remote.call("list_sessions", limit=50)["sessions"]
+        tools = sorted(f"{row['tool']}: {row['title']}" for row in rows)
+        rows = [row for row in rows if row["tool"] == self.agent.tool]
+        self.empty = sum(not row["messages"] for row in rows)
+        rows = [row for row in rows if row["messages"]]
+        if len(rows) != 1:
+            raise Failed(f"{len(rows)} sessions of {self.agent.tool}; all: {tools}")
+        return rows[0]
+
+    def read_texts(self) -> list[tuple[str, str]]:
+        """Return the session's messages without tools: who, and what was said."""
+        row, rows = self.find_session(), []
+        ids = {"workspace_id": row["workspace_id"], "session_id": row["session_id"]}
+        for message in self.remote.call("read_session", **ids, view="text")["messages"]:
+            lines = message["text"].strip().split("\n")
+            text = "\n".join(line for line in lines if not line.startswith("→ "))
+            rows.append((message["role"], text))
+        return [(role, text) for role, text in rows if role != "tool" and text]
+
+    def await_texts(self, wanted: list[tuple[str, str]], seconds: float) -> None:
+        """Wait until the server has a conversation; raise Failed."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                found = self.read_texts()
+                if found == wanted:
+                    return
+                raise Failed(f"the server has other messages:{show_messages(found)}")
+            except Failed:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.3)
+
+    def bring(self, turns: tuple[Turn, ...]) -> None:
+        """Wait for the hook to bring a conversation, else have `sync` do it."""
+        wanted = []
+        for turn in turns:
+            texts = (turn.before, turn.after)
+            wanted += [("user", turn.asked)]
+            wanted += [("assistant", text) for text in texts]
+        has_hooks = fedmem.FORMATS[self.agent.tool].hooks is not None
+        is_hopeful = has_hooks and "by sync" not in self.ways
+        try:
+            self.await_texts(wanted, HOOK_S if is_hopeful else 0)
+            self.ways.append("by hook")
+        except Failed:
+            sync = self.home / ".memory-sync/bin/memory_sync.py"
+            self.run(sys.executable, str(sync), "sync")
+            self.await_texts(wanted, 5)
+            self.ways.append("by sync")
+
+    def check_place(self) -> None:
+        """Require the session's workspace to be the repository's on this machine."""
+        where = self.find_session()["workspace_id"]
+        rows = self.remote.call("list_workspaces", limit=50)["workspaces"]
+        (row,) = [row for row in rows if row["workspace_id"] == where]
+        found = tuple(row[key] for key in ("machine", "tool", "project"))
+        if found != (MACHINE, self.agent.tool, PROJECT):
+            raise Failed(f"it is filed under {found}")
+        if PROJECT not in str(row["git_remote"]):
+            raise Failed(f"its workspace has the remote {row['git_remote']!r}")
+
+    def check_search(self, word: str) -> None:
+        """Require a search for a word to find the session, and nothing else."""
+        wanted, end = {self.find_session()["session_id"]}, time.monotonic() + FOUND_S
+        found: set = set()
+        while found != wanted and time.monotonic() < end:
+            hits = self.remote.call("search_sessions", query=word)["hits"]
+            found = {hit["session_id"] for hit in hits}
+            time.sleep(0 if found == wanted else 0.3)
+        if found != wanted:
+            raise Failed(f"a search for {word} finds {sorted(found) or 'nothing'}")
+
+    def list_holders(self, word: str) -> list[str]:
+        """Return the agent's own files that hold a word."""
+        names = []
+        for path in sorted(self.home.rglob("*")):
+            name = str(path.relative_to(self.home))
+            if path.is_file() and not name.startswith((".memory-sync", "work/")):
+                with contextlib.suppress(OSError):
+                    names += [name] if word.encode() in path.read_bytes() else []
+        return names
+
+    def check_own_files(self, turn: Turn) -> None:
+        """Require the agent to have kept a question and its answer."""
+        for word in (turn.word, turn.found):
+            if not self.list_holders(word):
+                raise Failed(f"no file of the agent holds {word}")
+        self.ways.append("on disk")
+
+    def go(self, url: str) -> None:
+        """Run all of it; raise Failed at the first thing that is wrong."""
+        self.prepare(url)
+        for count, command in enumerate((self.agent.ask, self.agent.go_on), 1):
+            if command:
+                turn = TURNS[count - 1]
+                self.converse(command, TURNS[:count])
+                if self.talks_only:
+                    self.check_own_files(turn)
+                    continue
+                self.bring(TURNS[:count])
+                self.check_place()
+                self.check_search(turn.word)
+                self.check_search(turn.found)
+
+
+def diagnose(trial: Trial, problem: str) -> str:
+    """Return a problem, with what is known of the conversation itself."""
+    lines = [problem]
+    for turn in TURNS:
+        for word in (turn.word, turn.found):
+            if names := trial.list_holders(word):
+                shown = ", ".join(names[:6]) + ", …" * (len(names) > 6)
+                lines.append(f"{word} is in {shown}")
+    paths = [path for path, _ in trial.model.requests]
+    lines.append(f"the model was asked {len(paths)} times: {sorted(set(paths))}")
+    return "\n  ".join(lines)
+
+
+def try_agent(
+    agent: RealAgent, packages: Path, is_kept: bool, talks_only: bool
+) -> bool:
+    """Try one agent, print one line, and more when it failed; return success."""
+    folder = Path(tempfile.mkdtemp(prefix=f"fedmem-{agent.name}-"))
+    model, problem, trial = Model(), "", None
+    threading.Thread(target=model.serve_forever, daemon=True).start()
+    started = time.monotonic()
+    try:
+        trial = Trial(agent, folder, packages, model)
+        trial.talks_only = talks_only
+        started = time.monotonic()
+        with serve_memory(folder) as url:
+            trial.go(url)
+    except (Failed, fedmem.FedmemError) as e:
+        problem = diagnose(trial, str(e)) if trial else str(e)
+    finally:
+        end_children(folder / "home")
+        model.shutdown()
+        model.server_close()
+    seconds = time.monotonic() - started
+    ways = dict.fromkeys(trial.ways if trial else ())
+    more = "" if agent.go_on else ", cannot go on in one command"
+    more += f", {trial.empty} empty beside it" if trial and trial.empty else ""
+    print(
+        f"{agent.name:12} {agent.version:9} {'failed' if problem else 'ok':6} "
+        f"{' and '.join(ways) or 'not brought':11} "
+        f"brief {'yes' if model.was_told(BRIEF) else 'no':3} {seconds:4.0f} s{more}"
+    )
+    if problem:
+        print(f"  {problem}" + f"\n  kept: {folder}" * is_kept)
+    sys.stdout.flush()
+    if problem and is_kept:
+        lines = map(json.dumps, model.bodies())
+        (folder / "requests.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    return not problem
+
+
+def run_agents(words: list[str]) -> int:
+    """Try the named agents, or all; return 0 when every one passed."""
+    names = [agent.name for agent in REAL_AGENTS]
+    parser = argparse.ArgumentParser(prog="--agents", description="Try real agents.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
+    parser.add_argument("--packages", metavar="DIR", help="keep packages there")
+    parser.add_argument("--talk", action="store_true", help="only the conversations")
+    parser.add_argument("--keep", action="store_true", help="keep what failed")
+    given = parser.parse_args(words)
+    if unknown := set(given.names) - set(names):
+        parser.error(f"no agent {', '.join(sorted(unknown))}; there are {names}")
+    with tempfile.TemporaryDirectory(prefix="fedmem-packages-") as made:
+        packages = Path(given.packages or made).resolve()
+        wanted = given.names or names
+        chosen = [agent for agent in REAL_AGENTS if agent.name in wanted]
+        more = (packages, given.keep, given.talk)
+        passed = [try_agent(agent, *more) for agent in chosen]
+    print(f"{sum(passed)} passed, {len(passed) - sum(passed)} failed")
+    return 0 if all(passed) else 1
 
 
 # ---- Interop: other people's clients and checks against a real server ----------------
@@ -14684,6 +15639,8 @@ def main() -> None:
         sys.exit(run_crash(int(options["--crash"]), seed, options.get("--in")))
     if "--shared" in sys.argv[1:]:
         sys.exit(run_shared(sys.argv[1:]))
+    if sys.argv[1:2] == ["--agents"]:
+        sys.exit(run_agents(sys.argv[2:]))
     if "--jobs" in sys.argv[1:]:
         at = sys.argv.index("--jobs")
         Runner.jobs = int(sys.argv[at + 1])
