@@ -16,8 +16,8 @@ python3 test_fedmem.py --shared A B    two servers on two mounts of one disk, on
                                        [--brief yes], [--program FILE], [--seed S]
 python3 test_fedmem.py --agents [NAME...]
                                        the real agents, or those named, against a
-                                       scripted model; [--packages DIR], [--talk],
-                                       [--keep]
+                                       scripted model; [--packages DIR], [--install],
+                                       [--talk], [--keep]
 python3 test_fedmem.py --fuzz N        N cases of hostile input, [--seed S] [--case K]
 python3 test_fedmem.py --tables        the README's generated tables
 python3 test_fedmem.py --picture FILE  the README's picture of the page
@@ -13173,6 +13173,7 @@ def run_agents(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="--agents", description="Try real agents.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     parser.add_argument("--packages", metavar="DIR", help="keep packages there")
+    parser.add_argument("--install", action="store_true", help="only the packages")
     parser.add_argument("--talk", action="store_true", help="only the conversations")
     parser.add_argument("--keep", action="store_true", help="keep what failed")
     given = parser.parse_args(words)
@@ -13182,6 +13183,12 @@ def run_agents(words: list[str]) -> int:
         packages = Path(given.packages or made).resolve()
         wanted = given.names or names
         chosen = [agent for agent in REAL_AGENTS if agent.name in wanted]
+        if given.install:
+            for agent in chosen:
+                find_node(packages, agent.node)
+                folder = packages / agent.name
+                install_packages(folder, agent.packages, agent.unpacked)
+            return 0
         more = (packages, given.keep, given.talk)
         passed = [try_agent(agent, *more) for agent in chosen]
     print(f"{sum(passed)} passed, {len(passed) - sum(passed)} failed")
