@@ -12252,7 +12252,8 @@ def agents_table() -> list[str]:
                 agent.name,
                 agent.tried,
                 "an export" if agent.export else "byte for byte",
-                "by its hook" if "end" in events else "by the schedule",
+                ("by its hook" if "end" in events else "by the schedule")
+                + ", once trusted" * (agent is fedmem.CODEX),
                 "yes" if "start" in events else "no",
                 "yes" if agent.server or agent is fedmem.CODEX else "by hand",
                 f"`{agent.go_on.split()[0]}`" if agent.go_on else "as text",
