@@ -33,6 +33,7 @@ import contextlib
 import dataclasses
 import datetime
 import errno
+import fnmatch
 import functools
 import gzip
 import hashlib
@@ -2067,6 +2068,998 @@ class TranscriptsTest(unittest.TestCase):
                 scanner.feed(content, 0, known)
                 known = None
             self.assertEqual(scanner.finish(sha256(raw), 0, ""), whole, end)
+
+
+# What each agent keeps, reduced by hand from what was measured: JSON values, of which
+# each is a line of a file, a store that is rewritten, or a row of a database.
+
+
+def read_values(text: str) -> list:
+    """Return the JSON values that stand one after the other in a text."""
+    values, decode, at = [], json.JSONDecoder().raw_decode, 0
+    while at < len(text.rstrip()):
+        at += len(text[at:]) - len(text[at:].lstrip())
+        value, at = decode(text, at)
+        values.append(value)
+    return values
+
+
+OPENCODE_SCHEMA = """
+CREATE TABLE session (id text PRIMARY KEY, parent_id text, directory text NOT NULL,
+ title text NOT NULL, version text NOT NULL, time_created integer NOT NULL,
+ time_updated integer NOT NULL);
+CREATE TABLE message (id text PRIMARY KEY, session_id text NOT NULL,
+ time_created integer NOT NULL, time_updated integer NOT NULL, data text NOT NULL);
+CREATE TABLE part (id text PRIMARY KEY, message_id text NOT NULL,
+ session_id text NOT NULL, time_created integer NOT NULL,
+ time_updated integer NOT NULL, data text NOT NULL);
+CREATE TABLE event_sequence (aggregate_id text PRIMARY KEY, seq integer NOT NULL);
+CREATE TABLE event (id text PRIMARY KEY, aggregate_id text NOT NULL,
+ seq integer NOT NULL, type text NOT NULL, data text NOT NULL);
+"""
+
+
+def fill_database(path: Path, rows: list[dict], keep_wal: bool = False) -> None:
+    """Put rows into a database in opencode's shape, {"table": {column: value}}; a -wal
+    stays beside it only where it is in use."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        if keep_wal:
+            database.execute("PRAGMA journal_mode = WAL")
+        if not database.execute("SELECT * FROM sqlite_master").fetchone():
+            database.executescript(OPENCODE_SCHEMA)
+        for row in rows:
+            [(table, values)] = row.items()
+            if table == "delete":
+                for name, keys in values.items():
+                    marks = ", ".join("?" * len(keys))
+                    database.execute(f"DELETE FROM {name} WHERE id IN ({marks})", keys)
+                continue
+            if "data" in values:
+                values = {**values, "data": json.dumps(values["data"])}
+            if table == "event":
+                last = (values["aggregate_id"], values["seq"])
+                sql = "REPLACE INTO event_sequence VALUES (?, ?)"
+                database.execute(sql, last)
+                values = {"id": f"evt_{last[0]}_{last[1]}", **values}
+            names = ", ".join(values)
+            marks = ", ".join("?" * len(values))
+            sql = f"REPLACE INTO {table} ({names}) VALUES ({marks})"
+            database.execute(sql, list(values.values()))
+        database.commit()
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixture:
+    """Hold what one agent keeps in files below HOME, and what has to be read of it: by
+    session id (a pattern) project, title and messages; then how it grows."""
+
+    agent: str
+    files: dict[str, str]
+    told: dict[str, tuple[str, str, list[tuple[str, str]]]]
+    word: str  # of its first session alone
+    grown: dict[str, str]  # lines and rows are added, a store is written anew
+    more: list[tuple[str, str]]  # messages that its first session has behind the others
+
+    def write(self, home: str, files: dict[str, str] | None = None) -> None:
+        """Write the files, or those that grew."""
+        for name, text in (self.files if files is None else files).items():
+            path = Path(home, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith(".db"):
+                fill_database(path, read_values(text))
+            elif name.endswith(".jsonl"):
+                with open(path, "ab") as file:
+                    for value in read_values(text):
+                        file.write(json.dumps(value).encode() + b"\n")
+            else:
+                path.write_text(text)
+
+    def main(self) -> str:
+        """Return the path of the file with the first session."""
+        return next(name for name in self.files if self.word in self.files[name])
+
+
+ASKED = "→ %s " + '{"query":"eider"}'
+AGENT_FIXTURES = (
+    Fixture(
+        "claude-code",
+        {
+            ".claude/projects/-home-dev-shop/18bb363d-d09d-4517-8b55.jsonl": r"""
+{"type": "queue-operation", "operation": "enqueue", "sessionId": "18bb363d",
+ "timestamp": "2026-11-27T21:08:21.186Z", "content": "Why does the gannet leak?"}
+{"parentUuid": null, "isSidechain": false, "type": "attachment", "uuid": "a0",
+ "attachment": {"type": "hook_additional_context", "hookName": "SessionStart",
+ "content": ["[fedmem] INJECTED"]}, "timestamp": "2026-11-27T21:08:21.148Z",
+ "cwd": "/home/dev/shop", "version": "2.1.332"}
+{"parentUuid": "a0", "isSidechain": false, "type": "user", "uuid": "a1",
+ "message": {"role": "user", "content": "Why does the gannet leak?"},
+ "timestamp": "2026-11-27T21:08:21.293Z", "cwd": "/home/dev/shop"}
+{"parentUuid": "a1", "isSidechain": false, "type": "assistant", "uuid": "a2",
+ "message": {"role": "assistant", "content": [
+ {"type": "thinking", "thinking": "HIDDEN"}, {"type": "text", "text": "I look."},
+ {"type": "tool_use", "id": "t1", "name": "Bash", "input": {"command": "cat it"}}]},
+ "timestamp": "2026-11-27T21:08:22.000Z"}
+{"parentUuid": "a2", "isSidechain": false, "type": "user", "uuid": "a3",
+ "message": {"role": "user", "content": [
+ {"type": "tool_result", "tool_use_id": "t1", "content": "pool = 3"}]},
+ "timestamp": "2026-11-27T21:08:23.000Z"}
+{"parentUuid": "a3", "isSidechain": false, "type": "assistant", "uuid": "a4",
+ "message": {"role": "assistant", "content": [{"type": "tool_use", "id": "t2",
+ "name": "mcp__fedmem__search_sessions", "input": {"query": "eider"}}]},
+ "timestamp": "2026-11-27T21:08:24.000Z"}
+{"parentUuid": "a4", "isSidechain": false, "type": "user", "uuid": "a5",
+ "message": {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t2",
+ "content": [{"type": "text", "text": "[fedmem] INJECTED"}]}]},
+ "timestamp": "2026-11-27T21:08:25.000Z"}
+{"parentUuid": "a5", "isSidechain": false, "type": "assistant", "uuid": "a6",
+ "message": {"role": "assistant", "content": [{"type": "text", "text": "Three."}]},
+ "timestamp": "2026-11-27T21:08:26.000Z"}
+""",
+            ".claude/projects/-home-dev-shop/18bb363d-d09d-4517-8b55/subagents/"
+            "agent-a9.jsonl": r"""
+{"parentUuid": null, "isSidechain": true, "agentId": "a9", "type": "user",
+ "message": {"role": "user", "content": "Count the lines."}, "uuid": "b1",
+ "timestamp": "2026-11-27T21:08:30.000Z", "cwd": "/home/dev/shop"}
+{"parentUuid": "b1", "isSidechain": true, "agentId": "a9", "type": "assistant",
+ "message": {"role": "assistant", "content": [{"type": "text", "text": "One line."}]},
+ "uuid": "b2", "timestamp": "2026-11-27T21:08:31.000Z"}
+""",
+        },
+        {
+            "18bb363d-d09d-4517-8b55": (
+                "shop",
+                "Why does the gannet leak?",
+                [
+                    ("user", "Why does the gannet leak?"),
+                    ("assistant", 'I look.\n→ Bash {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "mcp__fedmem__search_sessions"),
+                    ("assistant", "Three."),
+                ],
+            ),
+            "18bb363d-d09d-4517-8b55.agent-a9": (
+                "shop",
+                "Count the lines.",
+                [("task", "Count the lines."), ("agent", "One line.")],
+            ),
+        },
+        "gannet",
+        {
+            ".claude/projects/-home-dev-shop/18bb363d-d09d-4517-8b55.jsonl": r"""
+{"type": "system", "subtype": "compact_boundary", "uuid": "a7", "parentUuid": null,
+ "timestamp": "2026-11-27T21:09:00.000Z"}
+{"parentUuid": "a7", "type": "user", "uuid": "a8", "isCompactSummary": true,
+ "isVisibleInTranscriptOnly": true, "message": {"role": "user", "content":
+ "This session is being continued.\n\nSummary:\nThe pool has three."},
+ "timestamp": "2026-11-27T21:09:00.000Z"}
+{"parentUuid": "a8", "type": "user", "uuid": "a9",
+ "message": {"role": "user", "content": "And after the resume?"},
+ "timestamp": "2026-11-27T21:09:01.000Z"}
+"""
+        },
+        [("summary", "The pool has three."), ("user", "And after the resume?")],
+    ),
+    Fixture(
+        "codex",
+        {
+            ".codex/sessions/2026/11/27/rollout-2026-11-27T20-27-52-"
+            "01a21eb1-6705-7b02-90bf-385ca35bfa2f.jsonl": r"""
+{"timestamp": "2026-11-27T20:27:52.945Z", "ordinal": 0, "type": "session_meta",
+ "payload": {"id": "01a21eb1-6705-7b02-90bf-385ca35bfa2f", "cwd": "/home/dev/shop",
+ "originator": "codex_exec", "cli_version": "0.171.0", "source": "exec",
+ "base_instructions": {"text": "HIDDEN"}}}
+{"timestamp": "2026-11-27T20:27:53.015Z", "ordinal": 1, "type": "response_item",
+ "payload": {"type": "message", "role": "user", "content": [{"type": "input_text",
+ "text": "<environment_context>HIDDEN</environment_context>"}]}}
+{"timestamp": "2026-11-27T20:27:53.069Z", "ordinal": 2, "type": "response_item",
+ "payload": {"type": "message", "role": "user",
+ "content": [{"type": "input_text", "text": "Why does the heron leak?"}]}}
+{"timestamp": "2026-11-27T20:27:53.071Z", "ordinal": 3, "type": "event_msg",
+ "payload": {"type": "item_completed", "item": {"type": "UserMessage",
+ "content": [{"type": "text", "text": "Why does the heron leak?"}]}}}
+{"timestamp": "2026-11-27T20:27:53.545Z", "ordinal": 4, "type": "event_msg",
+ "payload": {"type": "item_completed", "item": {"type": "AgentMessage",
+ "content": [{"type": "Text", "text": "I look."}]}}}
+{"timestamp": "2026-11-27T20:27:53.768Z", "ordinal": 5, "type": "response_item",
+ "payload": {"type": "message", "role": "assistant",
+ "content": [{"type": "output_text", "text": "I look."}]}}
+{"timestamp": "2026-11-27T20:27:53.826Z", "ordinal": 6, "type": "response_item",
+ "payload": {"type": "function_call", "name": "shell", "arguments": "{\"c\": 1}"}}
+{"timestamp": "2026-11-27T20:27:53.900Z", "ordinal": 7, "type": "response_item",
+ "payload": {"type": "function_call_output", "output": "pool = 3"}}
+{"timestamp": "2026-11-27T20:27:53.926Z", "ordinal": 8, "type": "response_item",
+ "payload": {"type": "function_call", "name": "search_sessions",
+ "namespace": "mcp__fedmem", "arguments": "{\"query\":\"eider\"}"}}
+{"timestamp": "2026-11-27T20:27:53.971Z", "ordinal": 9, "type": "response_item",
+ "payload": {"type": "function_call_output", "output": [
+ {"type": "input_text", "text": "Wall time: 0.01 seconds\nOutput:"},
+ {"type": "input_text", "text": "[fedmem] INJECTED"}]},
+ "metadata": {"mcp_attribution": {"sources": [{"server_name": "fedmem"}]}}}
+""",
+            ".codex/session_index.jsonl": r"""
+{"id": "01a21eb1-6705-7b02-90bf-385ca35bfa2f", "thread_name": "Pool talk"}
+""",
+        },
+        {
+            "01a21eb1-6705-7b02-90bf-385ca35bfa2f": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the heron leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ shell {"c": 1}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "mcp__fedmem.search_sessions"),
+                ],
+            )
+        },
+        "heron",
+        {
+            ".codex/sessions/2026/11/27/rollout-2026-11-27T20-27-52-"
+            "01a21eb1-6705-7b02-90bf-385ca35bfa2f.jsonl": r"""
+{"timestamp": "2026-11-27T20:28:00.000Z", "ordinal": 10, "type": "compacted",
+ "payload": {"message": "Another language model started this.\nThe pool has three."}}
+{"timestamp": "2026-11-27T20:28:01.071Z", "ordinal": 11, "type": "event_msg",
+ "payload": {"type": "item_completed", "item": {"type": "UserMessage",
+ "content": [{"type": "text", "text": "And after the resume?"}]}}}
+"""
+        },
+        [("summary", "The pool has three."), ("user", "And after the resume?")],
+    ),
+    Fixture(
+        "gemini-cli",
+        {
+            ".gemini/tmp/shop/.project_root": "/home/dev/shop",
+            ".gemini/tmp/shop/chats/session-2026-11-27T21-09-27fa18a7.jsonl": r"""
+{"sessionId": "27fa18a7-73d2-4f37-a031-0cf8405805f0", "projectHash": "e828acfc",
+ "startTime": "2026-11-27T21:09:04.826Z", "kind": "main",
+ "lastUpdated": "2026-11-27T21:09:04.826Z"}
+{"$set": {"messages": [{"id": "g0", "timestamp": "2026-11-27T21:09:04.827Z",
+ "type": "user", "content": [{"text": "<session_context>\nHIDDEN\n</session_context>"
+ }]}], "lastUpdated": "2026-11-27T21:09:04.827Z"}}
+{"id": "g1", "timestamp": "2026-11-27T21:09:04.844Z", "type": "user", "content":
+ [{"text": "<hook_context>[fedmem] INJECTED</hook_context>\n\nWhy does the ibis leak?"
+ }]}
+{"$set": {"lastUpdated": "2026-11-27T21:09:04.844Z"}}
+{"id": "g2", "timestamp": "2026-11-27T21:09:05.214Z", "type": "gemini",
+ "content": "I look.", "thoughts": [{"subject": "HIDDEN", "description": "HIDDEN"}],
+ "model": "gemini-3.1-pro-preview"}
+{"id": "g2", "timestamp": "2026-11-27T21:09:05.214Z", "type": "gemini",
+ "content": "I look.", "thoughts": [], "toolCalls": [{"id": "c1",
+ "name": "run_shell_command", "args": {"command": "cat it"}, "status": "success",
+ "result": [{"functionResponse": {"id": "c1", "name": "run_shell_command",
+ "response": {"output":
+ "<untrusted_context>\nOutput: pool = 3\n</untrusted_context>"}}}],
+ "timestamp": "2026-11-27T21:09:05.460Z", "resultDisplay": "HIDDEN"}]}
+{"id": "g3", "timestamp": "2026-11-27T21:09:05.462Z", "type": "user", "content": [
+ {"functionResponse": {"id": "c1", "name": "run_shell_command", "response":
+ {"output": "<untrusted_context>\nOutput: pool = 3\n</untrusted_context>"}}}]}
+{"id": "g4", "timestamp": "2026-11-27T21:09:06.000Z", "type": "gemini",
+ "content": "", "toolCalls": [{"id": "c2", "name": "mcp_fedmem_search_sessions",
+ "args": {"query": "eider"}, "result": [{"functionResponse": {"id": "c2",
+ "name": "mcp_fedmem_search_sessions", "response": {"output":
+ "<untrusted_context>\n[fedmem] INJECTED\n</untrusted_context>"}}}],
+ "timestamp": "2026-11-27T21:09:06.460Z"}]}
+""",
+            ".gemini/tmp/shop/chats/session-2026-11-27T21-10-27fa18a7.jsonl": r"""
+{"sessionId": "27fa18a7-73d2-4f37-a031-0cf8405805f0", "projectHash": "e828acfc",
+ "startTime": "2026-11-27T21:10:10.498Z", "kind": "main"}
+{"$set": {"messages": [{"id": "g0", "timestamp": "2026-11-27T21:10:10.501Z",
+ "type": "user", "content": [{"text": "<session_context>\nHIDDEN\n</session_context>"
+ }]}]}}
+""",
+            ".gemini/tmp/shop/chats/27fa18a7-73d2-4f37-a031-0cf8405805f0/"
+            "f7b676dd-110d-4c80-a52b-2d0e81a9f2cd.jsonl": r"""
+{"sessionId": "f7b676dd-110d-4c80-a52b-2d0e81a9f2cd", "projectHash": "e828acfc",
+ "startTime": "2026-11-27T21:09:19.227Z", "kind": "subagent",
+ "directories": ["/home/dev/shop"]}
+{"id": "s1", "timestamp": "2026-11-27T21:09:19.230Z", "type": "user", "content": [
+ {"text": "<loaded_context>\nHIDDEN\n</loaded_context>"},
+ {"text": "Count the lines."}]}
+{"id": "s2", "timestamp": "2026-11-27T21:09:19.254Z", "type": "gemini",
+ "content": "One line."}
+{"$set": {"summary": "{\n  \"Summary\": \"HIDDEN\"}"}}
+""",
+        },
+        {
+            "27fa18a7-73d2-4f37-a031-0cf8405805f0": (
+                "shop",
+                "Why does the ibis leak?",
+                [
+                    ("user", "Why does the ibis leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ run_shell_command {"command":"cat it"}'),
+                    ("tool", "← Output: pool = 3"),
+                    ("assistant", ASKED % "mcp_fedmem_search_sessions"),
+                ],
+            ),
+            "27fa18a7-73d2-4f37-a031-0cf8405805f0."
+            "f7b676dd-110d-4c80-a52b-2d0e81a9f2cd": (
+                "shop",
+                "Count the lines.",
+                [("task", "Count the lines."), ("agent", "One line.")],
+            ),
+        },
+        "ibis",
+        {
+            ".gemini/tmp/shop/chats/session-2026-11-27T21-09-27fa18a7.jsonl": r"""
+{"$set": {"messages": [
+ {"id": "g1", "timestamp": "2026-11-27T21:09:04.844Z", "type": "user",
+ "content": [{"text": "Why does the ibis leak?"}]},
+ {"id": "g2", "timestamp": "2026-11-27T21:09:05.214Z", "type": "gemini",
+ "content": [{"text": "HIDDEN", "thought": true}, {"text": "I look."}]}]}}
+{"$set": {"messages": [{"id": "g5", "timestamp": "2026-11-27T21:10:00.000Z",
+ "type": "user", "content":
+ [{"text": "<state_snapshot>\nThe pool has three.\n</state_snapshot>"}]}]}}
+{"id": "g6", "timestamp": "2026-11-27T21:10:10.649Z", "type": "user",
+ "content": [{"text": "And after the resume?"}]}
+"""
+        },
+        [("summary", "The pool has three."), ("user", "And after the resume?")],
+    ),
+    Fixture(
+        "qwen-code",
+        {
+            ".qwen/projects/-home-dev-shop/chats/73a82241-023c-4923.jsonl": r"""
+{"uuid": "q1", "parentUuid": null, "sessionId": "73a82241-023c-4923", "type": "user",
+ "timestamp": "2026-11-27T20:59:03.524Z", "provenance": "real_user",
+ "cwd": "/home/dev/shop", "version": "0.24.4", "gitBranch": "main",
+ "message": {"role": "user", "parts": [{"text": "Why does the kestrel leak?"}]}}
+{"uuid": "q2", "parentUuid": "q1", "sessionId": "73a82241-023c-4923",
+ "timestamp": "2026-11-27T20:59:03.548Z", "type": "system", "provenance": "system",
+ "subtype": "ui_telemetry", "systemPayload": {"uiEvent": {"text": "HIDDEN"}}}
+{"uuid": "q3", "parentUuid": "q2", "sessionId": "73a82241-023c-4923",
+ "timestamp": "2026-11-27T20:59:05.346Z", "type": "assistant",
+ "provenance": "assistant_output", "message": {"role": "model", "parts": [
+ {"text": "HIDDEN", "thought": true}, {"text": "I look."}, {"functionCall":
+ {"id": "c1", "name": "run_shell_command", "args": {"command": "cat it"}}}]}}
+{"uuid": "q4", "parentUuid": "q3", "sessionId": "73a82241-023c-4923",
+ "timestamp": "2026-11-27T20:59:05.393Z", "type": "tool_result",
+ "provenance": "tool_result", "message": {"role": "user", "parts": [
+ {"functionResponse": {"id": "c1", "name": "run_shell_command",
+ "response": {"output": "pool = 3"}}}]},
+ "toolCallResult": {"callId": "c1", "resultDisplay": "HIDDEN"}}
+{"uuid": "q5", "parentUuid": "q4", "sessionId": "73a82241-023c-4923",
+ "timestamp": "2026-11-27T20:59:06.346Z", "type": "assistant",
+ "provenance": "assistant_output", "message": {"role": "model", "parts": [
+ {"functionCall": {"id": "c2", "name": "mcp__fedmem__search_sessions",
+ "args": {"query": "eider"}}}]}}
+{"uuid": "q6", "parentUuid": "q5", "sessionId": "73a82241-023c-4923",
+ "timestamp": "2026-11-27T20:59:06.393Z", "type": "tool_result",
+ "provenance": "tool_result", "message": {"role": "user", "parts": [
+ {"functionResponse": {"id": "c2", "name": "mcp__fedmem__search_sessions",
+ "response": {"output": "[fedmem] INJECTED"}}}]}}
+{"uuid": "q7", "parentUuid": "q6", "sessionId": "73a82241-023c-4923",
+ "timestamp": "2026-11-27T20:59:07.393Z", "type": "system", "provenance": "system",
+ "subtype": "custom_title", "systemPayload": {"customTitle": "Pool talk"}}
+""",
+            ".qwen/projects/-home-dev-shop/subagents/73a82241-023c-4923/"
+            "agent-general-purpose-call_4e.jsonl": r"""
+{"uuid": "r1", "parentUuid": null, "sessionId": "73a82241-023c-4923",
+ "timestamp": "2026-11-27T20:57:44.620Z", "type": "user", "cwd": "/home/dev/shop",
+ "agentId": "general-purpose-call_4e", "isSidechain": true,
+ "message": {"role": "user", "parts": [{"text": "Count the lines."}]}}
+{"uuid": "r2", "parentUuid": "r1", "sessionId": "73a82241-023c-4923",
+ "timestamp": "2026-11-27T20:57:45.210Z", "type": "assistant",
+ "agentId": "general-purpose-call_4e", "isSidechain": true,
+ "message": {"role": "model", "parts": [{"text": "One line."}]}}
+""",
+        },
+        {
+            "73a82241-023c-4923": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the kestrel leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ run_shell_command {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "mcp__fedmem__search_sessions"),
+                ],
+            ),
+            "73a82241-023c-4923.agent-general-purpose-call_4e": (
+                "shop",
+                "Count the lines.",
+                [("task", "Count the lines."), ("agent", "One line.")],
+            ),
+        },
+        "kestrel",
+        {
+            ".qwen/projects/-home-dev-shop/chats/73a82241-023c-4923.jsonl": r"""
+{"uuid": "q8", "parentUuid": "q7", "sessionId": "73a82241-023c-4923",
+ "timestamp": "2026-11-27T21:00:00.000Z", "type": "system", "provenance": "system",
+ "subtype": "chat_compression", "systemPayload": {"compressedHistory": [
+ {"role": "user", "parts": [{"text":
+ "<state_snapshot>\nThe pool has three.\n</state_snapshot>\nGo on."}]},
+ {"role": "model", "parts": [{"text": "Got it. HIDDEN"}]}]}}
+{"uuid": "q9", "parentUuid": "q8", "sessionId": "73a82241-023c-4923",
+ "timestamp": "2026-11-27T21:00:01.000Z", "type": "user", "provenance": "real_user",
+ "subtype": "mid_turn_user_message",
+ "systemPayload": {"displayText": "And after the resume?"},
+ "message": {"role": "user", "parts": [{"text": "HIDDEN: typed meanwhile"}]}}
+"""
+        },
+        [("summary", "The pool has three."), ("user", "And after the resume?")],
+    ),
+    Fixture(
+        "copilot-cli",
+        {
+            ".copilot/session-state/de39d4e2-53ac-4fe8/workspace.yaml": (
+                "id: de39d4e2-53ac-4fe8\ncwd: /home/dev/shop\nname: pool-talk\n"
+                "user_named: true\n"
+            ),
+            ".copilot/session-state/de39d4e2-53ac-4fe8/events.jsonl": r"""
+{"type": "session.start", "data": {"sessionId": "de39d4e2-53ac-4fe8", "version": 1,
+ "copilotVersion": "1.0.102", "context": {"cwd": "/home/dev/shop"}}, "id": "p0",
+ "timestamp": "2026-11-27T21:03:03.265Z", "parentId": null}
+{"type": "hook.start", "data": {"hookType": "sessionStart", "input": {"initialPrompt":
+ "HIDDEN"}}, "id": "p1", "timestamp": "2026-11-27T21:03:23.500Z", "parentId": "p0"}
+{"type": "hook.end", "data": {"output": "[fedmem] INJECTED"}, "id": "p2",
+ "timestamp": "2026-11-27T21:03:23.670Z", "parentId": "p1"}
+{"type": "user.message", "data": {"content": "Why does the lapwing leak?",
+ "transformedContent": "<current_datetime>HIDDEN</current_datetime>"}, "id": "p3",
+ "timestamp": "2026-11-27T21:03:24.097Z", "parentId": "p2"}
+{"type": "system.message", "data": {"role": "system", "content": "HIDDEN"},
+ "id": "p4", "timestamp": "2026-11-27T21:03:24.100Z", "parentId": "p3"}
+{"type": "assistant.message", "data": {"content": "I look.", "reasoningText":
+ "HIDDEN", "toolRequests": [{"toolCallId": "c1", "name": "bash",
+ "arguments": {"command": "cat it"}}]}, "id": "p5",
+ "timestamp": "2026-11-27T21:03:25.000Z", "parentId": "p4"}
+{"type": "tool.execution_start", "data": {"toolCallId": "c1", "toolName": "bash",
+ "arguments": {"command": "cat it"}}, "id": "p6",
+ "timestamp": "2026-11-27T21:03:25.100Z", "parentId": "p5"}
+{"type": "tool.execution_complete", "data": {"toolCallId": "c1", "success": true,
+ "result": {"content": "pool = 3"}}, "id": "p7",
+ "timestamp": "2026-11-27T21:03:25.200Z", "parentId": "p6"}
+{"type": "assistant.message", "data": {"content": "", "toolRequests": [{
+ "toolCallId": "c2", "name": "fedmem-search_sessions", "mcpServerName": "fedmem",
+ "arguments": {"query": "eider"}}]}, "id": "p8",
+ "timestamp": "2026-11-27T21:03:26.000Z", "parentId": "p7"}
+{"type": "tool.execution_complete", "data": {"toolCallId": "c2", "success": true,
+ "result": {"content": "[fedmem] INJECTED"}}, "id": "p9",
+ "timestamp": "2026-11-27T21:03:26.200Z", "parentId": "p8"}
+{"type": "user.message", "data": {"content": "Count the lines.",
+ "source": "agent-de39"}, "agentId": "42953db1", "id": "pa",
+ "timestamp": "2026-11-27T21:03:27.000Z", "parentId": "p9"}
+{"type": "assistant.message", "data": {"content": "One line.", "toolRequests": []},
+ "agentId": "42953db1", "id": "pb", "timestamp": "2026-11-27T21:03:28.000Z",
+ "parentId": "pa"}
+""",
+        },
+        {
+            "de39d4e2-53ac-4fe8": (
+                "shop",
+                "pool-talk",
+                [
+                    ("user", "Why does the lapwing leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ bash {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "fedmem-search_sessions"),
+                    ("task", "Count the lines."),
+                    ("agent", "One line."),
+                ],
+            )
+        },
+        "lapwing",
+        {
+            ".copilot/session-state/de39d4e2-53ac-4fe8/events.jsonl": r"""
+{"type": "session.compaction_start", "data": {"trigger": "manual"}, "id": "pc",
+ "timestamp": "2026-11-27T21:03:46.314Z", "parentId": "pb"}
+{"type": "model.messages_snapshot", "data": {"messages": [{"role": "user",
+ "content": "HIDDEN"}]}, "id": "pd", "timestamp": "2026-11-27T21:03:46.400Z",
+ "parentId": "pc"}
+{"type": "session.compaction_complete", "data": {"success": true,
+ "summaryContent": "The pool has three."}, "id": "pe",
+ "timestamp": "2026-11-27T21:03:46.604Z", "parentId": "pd"}
+{"type": "session.resume", "data": {"context": {"cwd": "/home/dev/shop"}},
+ "id": "pf", "timestamp": "2026-11-27T21:03:50.000Z", "parentId": "pe"}
+{"type": "user.message", "data": {"content": "And after the resume?",
+ "delivery": "steering"}, "id": "pg", "timestamp": "2026-11-27T21:03:54.716Z",
+ "parentId": "pf"}
+"""
+        },
+        [("summary", "The pool has three."), ("user", "And after the resume?")],
+    ),
+    Fixture(
+        "pi",
+        {
+            ".pi/agent/sessions/--home-dev-shop--/2026-11-27T20-50-31-707Z_"
+            "01a21ec6-249a-7713-abb1-2c861043364d.jsonl": r"""
+{"type": "session", "version": 3, "id": "01a21ec6-249a-7713-abb1-2c861043364d",
+ "timestamp": "2026-11-27T20:50:31.707Z", "cwd": "/home/dev/shop"}
+{"type": "model_change", "id": "m0", "parentId": null, "provider": "mock",
+ "timestamp": "2026-11-27T20:50:31.894Z"}
+{"type": "message", "id": "m1", "parentId": "m0", "message": {"role": "system",
+ "content": "", "sections": {"preamble": "HIDDEN"}},
+ "timestamp": "2026-11-27T20:50:31.900Z"}
+{"type": "message", "id": "m2", "parentId": "m1", "message": {"role": "user",
+ "content": [{"type": "text", "text": "Why does the merlin leak?"}],
+ "timestamp": 1795812631907}, "timestamp": "2026-11-27T20:50:31.910Z"}
+{"type": "custom_message", "customType": "fedmem", "content": "[fedmem] INJECTED",
+ "display": true, "id": "m3", "parentId": "m2",
+ "timestamp": "2026-11-27T20:50:31.920Z"}
+{"type": "message", "id": "m4", "parentId": "m3", "message": {"role": "assistant",
+ "content": [{"type": "thinking", "thinking": "HIDDEN"},
+ {"type": "text", "text": "I look."}, {"type": "toolCall", "id": "c1", "name": "bash",
+ "arguments": {"command": "cat it"}}]}, "timestamp": "2026-11-27T20:50:32.025Z"}
+{"type": "message", "id": "m5", "parentId": "m4", "message": {"role": "toolResult",
+ "toolCallId": "c1", "toolName": "bash",
+ "content": [{"type": "text", "text": "pool = 3\n"}], "isError": false},
+ "timestamp": "2026-11-27T20:50:32.049Z"}
+{"type": "message", "id": "m6", "parentId": "m5", "message": {"role": "assistant",
+ "content": [{"type": "toolCall", "id": "c2", "name": "mcp__fedmem__search_sessions",
+ "arguments": {"query": "eider"}}]}, "timestamp": "2026-11-27T20:50:33.025Z"}
+{"type": "message", "id": "m7", "parentId": "m6", "message": {"role": "toolResult",
+ "toolCallId": "c2", "toolName": "mcp__fedmem__search_sessions",
+ "content": [{"type": "text", "text": "[fedmem] INJECTED"}], "isError": false},
+ "timestamp": "2026-11-27T20:50:33.049Z"}
+""",
+        },
+        {
+            "01a21ec6-249a-7713-abb1-2c861043364d": (
+                "shop",
+                "Why does the merlin leak?",
+                [
+                    ("user", "Why does the merlin leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ bash {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "mcp__fedmem__search_sessions"),
+                ],
+            )
+        },
+        "merlin",
+        {
+            ".pi/agent/sessions/--home-dev-shop--/2026-11-27T20-50-31-707Z_"
+            "01a21ec6-249a-7713-abb1-2c861043364d.jsonl": r"""
+{"type": "compaction", "id": "m8", "parentId": "m7", "summary": "The pool has three.",
+ "firstKeptEntryId": "m7", "timestamp": "2026-11-27T20:51:43.173Z",
+ "systemMessage": {"role": "system", "sections": {"preamble": "HIDDEN"}}}
+{"type": "message", "id": "m9", "parentId": "m8", "message": {"role": "user",
+ "content": [{"type": "text", "text": "And after the resume?"}]},
+ "timestamp": "2026-11-27T20:51:44.252Z"}
+"""
+        },
+        [("summary", "The pool has three."), ("user", "And after the resume?")],
+    ),
+    Fixture(
+        "droid",
+        {
+            ".factory/sessions/-home-dev-shop/bfac2211-86df-4851.jsonl": r"""
+{"type": "session_start", "id": "bfac2211-86df-4851", "title": "Pool talk",
+ "owner": "dev", "version": 2, "cwd": "/home/dev/shop", "hostId": "0"}
+{"type": "message", "id": "d0", "timestamp": "2026-11-27T20:59:10.337Z",
+ "message": {"role": "user", "content": [], "visibility": "user_only",
+ "hookEventName": "SessionStart", "hookResults": [{"stdout": "[fedmem] INJECTED"}]}}
+{"type": "message", "id": "context-d1", "timestamp": "2026-11-27T20:59:10.679Z",
+ "message": {"role": "user", "content": [{"type": "text", "text": "HIDDEN"}]}}
+{"type": "message", "id": "d1", "parentId": "context-d1", "message": {"role": "user",
+ "content": [{"type": "text", "text": "Why does the nightjar leak?"}]},
+ "timestamp": "2026-11-27T20:59:10.779Z"}
+{"type": "message", "id": "d2", "parentId": "d1", "message": {"role": "assistant",
+ "content": [{"type": "text", "text": "I look."}, {"type": "tool_use", "id": "c1",
+ "name": "Execute", "input": {"command": "cat it"}}]},
+ "timestamp": "2026-11-27T20:59:12.170Z"}
+{"type": "message", "id": "d3", "parentId": "d2", "message": {"role": "user",
+ "content": [{"type": "tool_result", "tool_use_id": "c1", "is_error": false,
+ "content": "pool = 3"}]}, "timestamp": "2026-11-27T20:59:13.257Z"}
+{"type": "message", "id": "d4", "parentId": "d3", "message": {"role": "assistant",
+ "content": [{"type": "tool_use", "id": "c2", "name": "fedmem___search_sessions",
+ "input": {"query": "eider"}}]}, "timestamp": "2026-11-27T20:59:14.202Z"}
+{"type": "message", "id": "d5", "parentId": "d4", "message": {"role": "user",
+ "content": [{"type": "tool_result", "tool_use_id": "c2", "is_error": false,
+ "content": "[fedmem] INJECTED"}]}, "timestamp": "2026-11-27T20:59:14.538Z"}
+{"type": "agent_turn_outcome", "turnId": "d1", "reason": "completed"}
+""",
+        },
+        {
+            "bfac2211-86df-4851": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the nightjar leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ Execute {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "fedmem___search_sessions"),
+                ],
+            )
+        },
+        "nightjar",
+        {
+            ".factory/sessions/-home-dev-shop/bfac2211-86df-4851.jsonl": r"""
+{"type": "message", "id": "d6", "parentId": "d5", "message": {"role": "user",
+ "content": [{"type": "text", "text": "And after the resume?"}]},
+ "timestamp": "2026-11-27T21:00:10.779Z"}
+"""
+        },
+        [("user", "And after the resume?")],
+    ),
+    Fixture(
+        "letta",
+        {
+            ".letta/lc-local-backend/conversations/Y29udmVy/conversation.json": "{}",
+            ".letta/lc-local-backend/conversations/Y29udmVy/messages.jsonl": r"""
+{"type": "session", "version": 3, "id": "local-conv-1", "cwd": "/home/dev/shop",
+ "timestamp": "2026-11-27T21:05:35.679Z"}
+{"type": "message", "id": "l1", "parentId": null, "message": {"id": "ui-msg-1",
+ "role": "user", "content": [
+ {"type": "text", "text": "<system-reminder>\nHIDDEN\n</system-reminder>"},
+ {"type": "text", "text": "Why does the osprey leak?"}]},
+ "timestamp": "2026-11-27T21:05:36.540Z"}
+{"type": "message", "id": "l2", "parentId": "l1", "message": {"id": "ui-msg-2",
+ "role": "assistant", "content": [{"type": "thinking", "thinking": "HIDDEN"},
+ {"type": "text", "text": "I look."}, {"type": "toolCall", "id": "c1",
+ "name": "Bash", "arguments": {"command": "cat it"}}]},
+ "timestamp": "2026-11-27T21:05:36.703Z"}
+{"type": "message", "id": "l3", "parentId": "l2", "message": {"id": "ui-msg-3",
+ "role": "toolResult", "toolCallId": "c1", "toolName": "Bash",
+ "content": [{"type": "text", "text": "pool = 3\n"}], "isError": false},
+ "timestamp": "2026-11-27T21:05:36.956Z"}
+{"type": "message", "id": "l4", "parentId": "l3", "message": {"id": "ui-msg-4",
+ "role": "assistant", "content": [{"type": "toolCall", "id": "c2",
+ "name": "mcp__fedmem__search_sessions", "arguments": {"query": "eider"}}]},
+ "timestamp": "2026-11-27T21:05:37.703Z"}
+{"type": "message", "id": "l5", "parentId": "l4", "message": {"id": "ui-msg-5",
+ "role": "toolResult", "toolCallId": "c2",
+ "toolName": "mcp__fedmem__search_sessions", "content": [{"type": "text",
+ "text": "[fedmem] INJECTED"}]}, "timestamp": "2026-11-27T21:05:37.956Z"}
+""",
+        },
+        {
+            "local-conv-1-????????": (
+                "shop",
+                "Why does the osprey leak?",
+                [
+                    ("user", "Why does the osprey leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ Bash {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "mcp__fedmem__search_sessions"),
+                ],
+            )
+        },
+        "osprey",
+        {
+            ".letta/lc-local-backend/conversations/Y29udmVy/messages.jsonl": r"""
+{"type": "message", "id": "l6", "parentId": "l5", "message": {"id": "ui-msg-6",
+ "role": "user", "content": [
+ {"type": "text", "text": "<system-reminder>\nHIDDEN\n</system-reminder>"},
+ {"type": "text", "text": "And after the resume?"}]},
+ "timestamp": "2026-11-27T21:06:08.240Z"}
+"""
+        },
+        [("user", "And after the resume?")],
+    ),
+    Fixture(
+        "opencode",
+        {
+            ".local/share/opencode/opencode.db": r"""
+{"session": {"id": "ses_a", "directory": "/home/dev/shop", "title": "Pool talk",
+ "version": "1.18.33", "time_created": 1795811280628, "time_updated": 1795811289436}}
+{"event": {"aggregate_id": "ses_a", "seq": 0, "type": "session.created.1", "data":
+ {"sessionID": "ses_a", "info": {"id": "ses_a", "directory": "/home/dev/shop",
+ "title": "New session - 2026-11-27T20:28:00.628Z", "version": "1.18.33"}}}}
+{"event": {"aggregate_id": "ses_a", "seq": 1, "type": "session.updated.1", "data":
+ {"sessionID": "ses_a", "info": {"id": "ses_a", "title": "HIDDEN"}}}}
+{"event": {"aggregate_id": "ses_a", "seq": 2, "type": "message.updated.1", "data":
+ {"sessionID": "ses_a", "info": {"id": "msg_1", "role": "user",
+ "time": {"created": 1795811281027}}}}}
+{"event": {"aggregate_id": "ses_a", "seq": 3, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_a", "part": {"id": "prt_1", "messageID": "msg_1",
+ "type": "text", "text": "\"Why does the petrel leak?\""}, "time": 1795811283713}}}
+{"event": {"aggregate_id": "ses_a", "seq": 4, "type": "message.updated.1", "data":
+ {"sessionID": "ses_a", "info": {"id": "msg_2", "role": "assistant",
+ "mode": "build", "time": {"created": 1795811283733}}}}}
+{"event": {"aggregate_id": "ses_a", "seq": 5, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_a", "part": {"id": "prt_2", "messageID": "msg_2",
+ "type": "reasoning", "text": "HIDDEN", "time": {"start": 1, "end": 2}}}}}
+{"event": {"aggregate_id": "ses_a", "seq": 6, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_a", "part": {"id": "prt_3", "messageID": "msg_2",
+ "type": "text", "text": "I", "time": {"start": 1}}, "time": 1795811287330}}}
+{"event": {"aggregate_id": "ses_a", "seq": 7, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_a", "part": {"id": "prt_3", "messageID": "msg_2",
+ "type": "text", "text": "I look.", "time": {"start": 1, "end": 2}},
+ "time": 1795811287390}}}
+{"event": {"aggregate_id": "ses_a", "seq": 8, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_a", "part": {"id": "prt_4", "messageID": "msg_2",
+ "type": "tool", "tool": "bash", "callID": "c1", "state": {"status": "completed",
+ "input": {"command": "cat it"}, "output": "pool = 3\n"}}, "time": 1795811287772}}}
+{"event": {"aggregate_id": "ses_a", "seq": 9, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_a", "part": {"id": "prt_5", "messageID": "msg_2",
+ "type": "tool", "tool": "fedmem_search_sessions", "state": {"status": "completed",
+ "input": {"query": "eider"}, "output": "[fedmem] INJECTED"}},
+ "time": 1795811287972}}}
+{"event": {"aggregate_id": "ses_a", "seq": 10, "type": "message.updated.1", "data":
+ {"sessionID": "ses_a", "info": {"id": "msg_1", "role": "user",
+ "summary": {"diffs": []}, "time": {"created": 1795811281027}}}}}
+{"session": {"id": "ses_c", "parent_id": "ses_a", "directory": "/home/dev/shop",
+ "title": "Count (@general subagent)", "version": "1.18.33",
+ "time_created": 1795811280628, "time_updated": 1795811289436}}
+{"event": {"aggregate_id": "ses_c", "seq": 0, "type": "session.created.1", "data":
+ {"sessionID": "ses_c", "info": {"id": "ses_c", "parentID": "ses_a",
+ "directory": "/home/dev/shop", "version": "1.18.33"}}}}
+{"event": {"aggregate_id": "ses_c", "seq": 1, "type": "message.updated.1", "data":
+ {"sessionID": "ses_c", "info": {"id": "msg_8", "role": "user"}}}}
+{"event": {"aggregate_id": "ses_c", "seq": 2, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_c", "part": {"id": "prt_8", "messageID": "msg_8",
+ "type": "text", "text": "Count the lines."}, "time": 1795811283713}}}
+{"session": {"id": "ses_old", "directory": "/home/dev/old", "title": "Older talk",
+ "version": "1.15.13", "time_created": 1795811200000, "time_updated": 1795811200009}}
+{"message": {"id": "msg_o1", "session_id": "ses_old", "time_created": 1795811200001,
+ "time_updated": 1795811200002, "data": {"role": "user"}}}
+{"part": {"id": "prt_o1", "message_id": "msg_o1", "session_id": "ses_old",
+ "time_created": 1795811200001, "time_updated": 1795811200002,
+ "data": {"type": "text", "text": "An older question"}}}
+{"message": {"id": "msg_o2", "session_id": "ses_old", "time_created": 1795811200003,
+ "time_updated": 1795811200004, "data": {"role": "assistant", "mode": "build",
+ "time": {"created": 1795811200003, "completed": 1795811200004}}}}
+{"part": {"id": "prt_o2", "message_id": "msg_o2", "session_id": "ses_old",
+ "time_created": 1795811200003, "time_updated": 1795811200004,
+ "data": {"type": "text", "text": "An older answer"}}}
+{"part": {"id": "prt_o3", "message_id": "msg_o2", "session_id": "ses_old",
+ "time_created": 1795811200003, "time_updated": 1795811200004,
+ "data": {"type": "text", "text": "HIDDEN", "synthetic": true}}}
+"""
+        },
+        {
+            "ses_a": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the petrel leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ bash {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "fedmem_search_sessions"),
+                ],
+            ),
+            "ses_a.ses_c": (
+                "shop",
+                "Count (@general subagent)",
+                [("task", "Count the lines.")],
+            ),
+            "ses_old": (
+                "old",
+                "Older talk",
+                [("user", "An older question"), ("assistant", "An older answer")],
+            ),
+        },
+        "petrel",
+        {
+            ".local/share/opencode/opencode.db": r"""
+{"session": {"id": "ses_a", "directory": "/home/dev/shop", "title": "Pool talk",
+ "version": "1.18.33", "time_created": 1795811280628, "time_updated": 1795811511550}}
+{"event": {"aggregate_id": "ses_a", "seq": 11, "type": "message.updated.1", "data":
+ {"sessionID": "ses_a", "info": {"id": "msg_3", "role": "user"}}}}
+{"event": {"aggregate_id": "ses_a", "seq": 12, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_a", "part": {"id": "prt_6", "messageID": "msg_3",
+ "type": "compaction", "auto": true}, "time": 1795811511244}}}
+{"event": {"aggregate_id": "ses_a", "seq": 13, "type": "message.updated.1", "data":
+ {"sessionID": "ses_a", "info": {"id": "msg_4", "role": "assistant",
+ "mode": "compaction", "summary": true, "time": {"created": 1795811511261}}}}}
+{"event": {"aggregate_id": "ses_a", "seq": 14, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_a", "part": {"id": "prt_7", "messageID": "msg_4",
+ "type": "text", "text": "The pool has three.", "time": {"start": 1, "end": 2}},
+ "time": 1795811511261}}}
+{"event": {"aggregate_id": "ses_a", "seq": 15, "type": "message.updated.1", "data":
+ {"sessionID": "ses_a", "info": {"id": "msg_5", "role": "user"}}}}
+{"event": {"aggregate_id": "ses_a", "seq": 16, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_a", "part": {"id": "prt_8", "messageID": "msg_5",
+ "type": "text", "text": "HIDDEN", "synthetic": true}, "time": 1795811511556}}}
+{"event": {"aggregate_id": "ses_a", "seq": 17, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_a", "part": {"id": "prt_9", "messageID": "msg_5",
+ "type": "text", "text": "And after the resume?"}, "time": 1795811511656}}}
+"""
+        },
+        [("summary", "The pool has three."), ("user", "And after the resume?")],
+    ),
+    Fixture(
+        "kilo",
+        {
+            ".local/share/kilo/kilo.db": r"""
+{"session": {"id": "ses_k", "directory": "/home/dev/shop", "title": "Pool talk",
+ "version": "7.7.9", "time_created": 1795811791957, "time_updated": 1795811818933}}
+{"event": {"aggregate_id": "ses_k", "seq": 0, "type": "session.created.1", "data":
+ {"sessionID": "ses_k", "info": {"id": "ses_k", "directory": "/home/dev/shop",
+ "version": "7.7.9"}}}}
+{"event": {"aggregate_id": "ses_k", "seq": 1, "type": "message.updated.1", "data":
+ {"sessionID": "ses_k", "info": {"id": "msg_1", "role": "user"}}}}
+{"event": {"aggregate_id": "ses_k", "seq": 2, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_k", "part": {"id": "prt_1", "messageID": "msg_1",
+ "type": "text", "text": "\"Why does the quail leak?\""}, "time": 1795811810552}}}
+{"event": {"aggregate_id": "ses_k", "seq": 3, "type": "message.updated.1", "data":
+ {"sessionID": "ses_k", "info": {"id": "msg_2", "role": "assistant",
+ "mode": "code"}}}}
+{"event": {"aggregate_id": "ses_k", "seq": 4, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_k", "part": {"id": "prt_2", "messageID": "msg_2",
+ "type": "text", "text": "HIDDEN: it spins", "synthetic": true,
+ "metadata": {"kilocode.lifecycle": "transient"}}, "time": 1795811813450}}}
+{"event": {"aggregate_id": "ses_k", "seq": 5, "type": "message.part.removed.1",
+ "data": {"sessionID": "ses_k", "messageID": "msg_2", "partID": "prt_2"}}}
+{"event": {"aggregate_id": "ses_k", "seq": 6, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_k", "part": {"id": "prt_3", "messageID": "msg_2",
+ "type": "text", "text": "I look.", "time": {"start": 1, "end": 2}},
+ "time": 1795811815514}}}
+{"event": {"aggregate_id": "ses_k", "seq": 7, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_k", "part": {"id": "prt_4", "messageID": "msg_2",
+ "type": "tool", "tool": "bash", "state": {"status": "completed",
+ "input": {"command": "cat it"}, "output": "pool = 3\n",
+ "metadata": {"approval": "auto"}}}, "time": 1795811817772}}}
+{"event": {"aggregate_id": "ses_k", "seq": 8, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_k", "part": {"id": "prt_5", "messageID": "msg_2",
+ "type": "tool", "tool": "fedmem_search_sessions", "state": {"status": "completed",
+ "input": {"query": "eider"}, "output": "[fedmem] INJECTED"}},
+ "time": 1795811818772}}}
+"""
+        },
+        {
+            "ses_k": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the quail leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ bash {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "fedmem_search_sessions"),
+                ],
+            )
+        },
+        "quail",
+        {
+            ".local/share/kilo/kilo.db": r"""
+{"session": {"id": "ses_k", "directory": "/home/dev/shop", "title": "Pool talk",
+ "version": "7.7.9", "time_created": 1795811791957, "time_updated": 1795811820000}}
+{"event": {"aggregate_id": "ses_k", "seq": 9, "type": "message.updated.1", "data":
+ {"sessionID": "ses_k", "info": {"id": "msg_3", "role": "user"}}}}
+{"event": {"aggregate_id": "ses_k", "seq": 10, "type": "message.part.updated.1",
+ "data": {"sessionID": "ses_k", "part": {"id": "prt_6", "messageID": "msg_3",
+ "type": "text", "text": "And after the resume?"}, "time": 1795811820000}}}
+"""
+        },
+        [("user", "And after the resume?")],
+    ),
+    Fixture(
+        "cline",
+        {
+            ".cline/data/sessions/1795812257415_artby/1795812257415_artby.json": r"""
+{"version": 1, "session_id": "1795812257415_artby", "pid": 8958,
+ "started_at": "2026-11-27T20:44:17.440Z", "status": "running",
+ "cwd": "/home/dev/shop", "workspace_root": "/home/dev/shop", "prompt": "HIDDEN",
+ "metadata": {"title": "Pool talk", "usage": {"inputTokens": 960}}}
+""",
+            ".cline/data/sessions/1795812257415_artby/"
+            "1795812257415_artby.messages.json": r"""
+{"version": 1, "updated_at": "2026-11-27T20:44:20.000Z", "agent": "lead",
+ "sessionId": "1795812257415_artby", "origin": {"version": "3.0.65"}, "messages": [
+ {"id": "n1", "role": "user", "content": [{"type": "text",
+ "text": "<user_input mode=\"act\">Why does the redpoll leak?</user_input>"}],
+ "ts": 1795812258185},
+ {"id": "n2", "role": "assistant", "content": [
+ {"type": "thinking", "thinking": "HIDDEN"}, {"type": "text", "text": "I look."},
+ {"type": "tool_use", "id": "c1", "name": "run_commands",
+ "input": {"commands": ["cat it"]}}], "ts": 1795812259032},
+ {"id": "n3", "role": "user", "content": [{"type": "tool_result",
+ "tool_use_id": "c1", "name": "run_commands", "content": [
+ {"query": "cat it", "result": "pool = 3\n", "success": true}]}],
+ "ts": 1795812259164},
+ {"id": "n4", "role": "user", "content": [{"type": "text",
+ "text": "<hook_context source=\"PreToolUse\">\nHIDDEN\n</hook_context>"}],
+ "ts": 1795812259165, "metadata": {"displayRole": "system"}},
+ {"id": "n5", "role": "assistant", "content": [{"type": "tool_use", "id": "c2",
+ "name": "fedmem__search_sessions", "input": {"query": "eider"}}],
+ "ts": 1795812260032},
+ {"id": "n6", "role": "user", "content": [{"type": "tool_result",
+ "tool_use_id": "c2", "name": "fedmem__search_sessions", "content":
+ "{\"content\":[{\"type\":\"text\",\"text\":\"[fedmem] INJECTED\"}]}"}],
+ "ts": 1795812260164}],
+ "system_prompt": "HIDDEN"}
+""",
+            ".cline/data/sessions/1795812257415_artby/"
+            "agent_1795812438890_8vr7ml.messages.json": r"""
+{"version": 1, "agent": "subagent", "sessionId": "1795812257415_artby__agent_1",
+ "origin": {"version": "3.0.65", "parentThreadId": "1795812257415_artby"},
+ "messages": [
+ {"id": "o1", "role": "user", "ts": 1795812438902,
+ "content": [{"type": "text", "text": "Count the lines."}]},
+ {"id": "o2", "role": "assistant", "ts": 1795812439084,
+ "content": [{"type": "text", "text": "One line."}]}]}
+""",
+        },
+        {
+            "1795812257415_artby": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the redpoll leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ run_commands {"commands":["cat it"]}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "fedmem__search_sessions"),
+                ],
+            ),
+            "1795812257415_artby.agent_1795812438890_8vr7ml": (
+                "shop",
+                "Count the lines.",
+                [("task", "Count the lines."), ("agent", "One line.")],
+            ),
+        },
+        "redpoll",
+        {},
+        [("user", "And after the resume?")],
+    ),
+    Fixture(
+        "continue",
+        {
+            ".continue/sessions/sessions.json": r"""
+[{"sessionId": "c4e5f69d-d836-4fc0-b73d-a9b2a2260922", "title": "Pool talk",
+ "dateCreated": "1795812752924", "workspaceDirectory": "/home/dev/shop"}]
+""",
+            ".continue/sessions/c4e5f69d-d836-4fc0-b73d-a9b2a2260922.json": r"""
+{"sessionId": "c4e5f69d-d836-4fc0-b73d-a9b2a2260922", "title": "Pool talk",
+ "workspaceDirectory": "/home/dev/shop", "history": [
+ {"message": {"role": "user", "content": "Why does the siskin leak?"},
+ "contextItems": [], "editorState": "HIDDEN"},
+ {"message": {"role": "assistant", "content": "I look.", "toolCalls": [
+ {"id": "c1", "type": "function", "function": {"name": "Bash",
+ "arguments": "{\"command\":\"cat it\"}"}}]}, "contextItems": [], "toolCallStates": [
+ {"toolCallId": "c1", "toolCall": {"id": "c1", "function": {"name": "Bash"}},
+ "status": "done", "parsedArgs": {"command": "cat it"}, "output": [
+ {"content": "pool = 3\n", "name": "Tool Result"}]}]},
+ {"message": {"role": "assistant", "content": "", "toolCalls": []},
+ "toolCallStates": [{"toolCallId": "c2", "toolCall": {"id": "c2",
+ "function": {"name": "search_sessions"}}, "status": "done",
+ "parsedArgs": {"query": "eider"}, "output": [{"content":
+ "[{\"type\":\"text\",\"text\":\"[fedmem] INJECTED\"}]", "name": "Tool Result"}]}]}],
+ "usage": {"totalCost": 0.0008}}
+""",
+        },
+        {
+            "c4e5f69d-d836-4fc0-b73d-a9b2a2260922": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the siskin leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ Bash {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "search_sessions"),
+                ],
+            )
+        },
+        "siskin",
+        {},
+        [("user", "And after the resume?")],
+    ),
+)
+FIXTURE = {fixture.agent: fixture for fixture in AGENT_FIXTURES}
+
+
+def change_store(path: Path, change: Callable[[dict], None]) -> None:
+    """Rewrite a JSON store in place, as its agent does."""
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value, indent=2))
+
+
+def say_more(value: dict, text: str = "And after the resume?") -> None:
+    """Add a question to a store of Cline or of Continue."""
+    if "messages" in value:
+        said = [{"type": "text", "text": f"<user_input>{text}</user_input>"}]
+        row = {"id": f"n-{text}", "role": "user", "content": said, "ts": 1795812405369}
+        value["messages"].append(row)
+    else:
+        value["history"].append({"message": {"role": "user", "content": text}})
+
+
+def grow(fixture: Fixture, home: str) -> None:
+    """Let a fixture's first session grow by what `more` says."""
+    if fixture.grown:
+        fixture.write(home, fixture.grown)
+    else:
+        change_store(Path(home, fixture.main()), say_more)
 
 
 # ---- 9. Store ---------------------------------------------------------------
@@ -7809,6 +8802,95 @@ class SyncTest(ClientCase):
         self.assertIn(b"Another sync is running", done.stderr)
 
 
+class AgentsSyncTest(ClientCase):
+    """Each agent of the table, from its files to what a reader sees."""
+
+    def setUp(self) -> None:
+        """Let nothing of this machine name another folder of an agent."""
+        super().setUp()
+        self.env = {"HOME": self.home, "MEMORY_SYNC_HOME": self.env["MEMORY_SYNC_HOME"]}
+
+    def read(self, session_id: str) -> list[tuple[str, str]]:
+        """Return role and text of each message that a reader sees of a session."""
+        return [(row["role"], row["text"]) for row in self.rows(session_id)]
+
+    def rows(self, session_id: str) -> list[dict]:
+        """Return the messages of a session, as read_session gives them."""
+        where = self.told_sessions()[session_id]
+        names = {n: where[n] for n in ("workspace_id", "session_id")}
+        return self.sync("read_session", **names, limit=1000)["messages"]
+
+    def first(self, fixture: Fixture) -> str:
+        """Return the archived name of a fixture's first session."""
+        [name] = fnmatch.filter(self.told_sessions(), next(iter(fixture.told)))
+        return name
+
+    def test_every_agents_sessions_go_up_once_and_read_as_they_were(self) -> None:
+        """Project, title, roles, texts; found by a word; then nothing is asked."""
+        for fixture in AGENT_FIXTURES:
+            fixture.write(self.home)
+        report = self.run_sync()
+        count = sum(len(fixture.told) for fixture in AGENT_FIXTURES)
+        self.assertEqual((report.problems, report.sessions), ([], count))
+        sessions = self.told_sessions()
+        self.assertEqual(len(sessions), count)
+        workspaces = {w.workspace_id: w for w in self.store.registry.all().values()}
+        for fixture in AGENT_FIXTURES:
+            for pattern, (project, title, messages) in fixture.told.items():
+                with self.subTest(fixture.agent, session=pattern):
+                    [name] = fnmatch.filter(sessions, pattern)
+                    where = workspaces[sessions[name]["workspace_id"]]
+                    self.assertEqual(where.tool, fixture.agent)
+                    self.assertEqual(where.project, project)
+                    self.assertEqual(sessions[name]["title"], title)
+                    self.assertEqual(self.read(name), messages)
+            found = self.sync("search_sessions", query=fixture.word)["hits"]
+            names = {row["session_id"] for row in found}
+            self.assertEqual(names, {self.first(fixture)})
+        for archive in self.archived().values():
+            self.assertTrue(archive.endswith(b"\n"))
+        report = self.run_sync()
+        self.assertEqual((report.sessions, report.unchanged), (0, count))
+        self.assertEqual((report.problems, self.remote.requests), ([], 0))
+
+    def test_nothing_that_the_memory_gave_is_shown_or_found(self) -> None:
+        """Pages in every wrapping, briefs of hooks, prompts of vendors."""
+        for fixture in AGENT_FIXTURES:
+            fixture.write(self.home)
+        self.run_sync()
+        for name, raw in self.archived().items():
+            shown = str(self.read(name))
+            for word in ("INJECTED", "HIDDEN", "[fedmem]", "system-reminder"):
+                self.assertNotIn(word, shown, name)
+            if b"eider" in raw:
+                self.assertIn(b"INJECTED", raw, name)
+        for word in ("INJECTED", "HIDDEN"):
+            self.assertEqual(self.sync("search_sessions", query=word)["hits"], [])
+
+    def test_what_grows_extends_its_archive(self) -> None:
+        """A resume, a compaction: one archive, and only what is new is sent."""
+        for fixture in AGENT_FIXTURES:
+            fixture.write(self.home)
+        self.run_sync()
+        before = self.archived()
+        for fixture in AGENT_FIXTURES:
+            grow(fixture, self.home)
+        report = self.run_sync()
+        told = (report.problems, report.waiting, report.sessions)
+        self.assertEqual(told, ([], [], len(AGENT_FIXTURES)))
+        archived = self.archived()
+        self.assertEqual(set(archived), set(before))
+        for name, raw in before.items():
+            self.assertTrue(archived[name].startswith(raw), name)
+        for fixture in AGENT_FIXTURES:
+            with self.subTest(fixture.agent):
+                *_, messages = next(iter(fixture.told.values()))
+                shown = self.read(self.first(fixture))
+                self.assertEqual(shown, [*messages, *fixture.more])
+        self.run_sync()
+        self.assertEqual(self.remote.requests, 0)
+
+
 # ---- 18. Hooks --------------------------------------------------------------
 
 
@@ -13276,6 +14358,7 @@ import contextlib
 import dataclasses
 import datetime
 import errno
+import fnmatch
 import functools
 import gzip
 import hashlib
