@@ -8890,6 +8890,152 @@ class AgentsSyncTest(ClientCase):
         self.run_sync()
         self.assertEqual(self.remote.requests, 0)
 
+    def words(self, session_id: str) -> str:
+        """Return all that a reader sees of a session and of its revisions."""
+        where = self.told_sessions()[session_id]
+        own, pages = {"workspace_id": where["workspace_id"]}, []
+        for name in (session_id, *where["revisions"]):
+            pages.append(self.sync("read_session", **own, session_id=name, limit=1000))
+        rows = [row for page in pages for row in page["messages"]]
+        return "\n".join(f"{row['role']}: {row['text']}" for row in rows)
+
+    def database(self, agent: str) -> Path:
+        """Return the path of an agent's database."""
+        return Path(self.home, FIXTURE[agent].main())
+
+    def test_a_tool_that_runs_is_waited_for_and_then_extends_its_archive(self) -> None:
+        """Continue rewrites its item, opencode its part; half of it never goes up."""
+        for agent in ("continue", "opencode"):
+            FIXTURE[agent].write(self.home)
+        store = Path(self.home, FIXTURE["continue"].main())
+        item = {"message": {"role": "assistant", "content": "I wait."}}
+        part = {"id": "prt_w", "messageID": "msg_2", "type": "tool", "tool": "sleep"}
+        for seq, (status, said) in enumerate(
+            (("calling", ""), ("calling", "half"), ("done", "all of it"))
+        ):
+            state = {"toolCallId": "c9", "toolCall": {"function": {"name": "sleep"}}}
+            state |= {"status": status, "output": [{"content": said}] if said else []}
+            item["toolCallStates"] = [state]
+
+            def put(value: dict) -> None:
+                """Put the item behind the three that were there."""
+                value["history"][3:] = [item]
+
+            change_store(store, put)
+            status = {"calling": "running", "done": "completed"}[status]
+            data = {"part": {**part, "state": {"status": status, "output": said}}}
+            row = {"aggregate_id": "ses_a", "seq": 11 + seq, "data": data}
+            row["type"] = "message.part.updated.1"
+            fill_database(self.database("opencode"), [{"event": row}])
+            before = self.archived() if seq else {}
+            report = self.run_sync()
+            self.assertEqual((report.problems, report.waiting), ([], []))
+            for name, raw in before.items():
+                self.assertTrue(self.archived()[name].startswith(raw), name)
+            for agent in ("continue", "opencode"):
+                shown = str(self.read(self.first(FIXTURE[agent])))
+                self.assertNotIn("half", shown)
+                self.assertEqual("all of it" in shown, said == "all of it", agent)
+        self.assertEqual(len(self.archived()), 4)
+
+    def revise(self, session_id: str) -> None:
+        """Sync what does not continue its archive: it waits first, then goes up as a
+        revision."""
+        report = self.run_sync()
+        self.assertEqual((report.problems, report.sessions), ([], 0))
+        self.assertEqual(len(report.waiting), 1)
+        with self.at(fedmem.FORMATS["continue"].wait_s + 60):
+            report = self.run_sync()
+        self.assertEqual((report.problems, report.waiting), ([], []))
+        found = [n for n in self.archived() if n.startswith(session_id)]
+        self.assertEqual(len(found), 2)
+        self.assertEqual(self.run_sync().sessions, 0)
+        self.assertEqual(self.remote.requests, 0)
+
+    def test_what_continue_compacts_away_stays_readable(self) -> None:
+        """The shorter store goes up as a revision, which grows as any other."""
+        fixture = FIXTURE["continue"]
+        fixture.write(self.home)
+        self.run_sync()
+        store = Path(self.home, fixture.main())
+        said = {"role": "assistant", "content": "The pool has three."}
+        items = [{"message": said, "conversationSummary": said["content"]}]
+        change_store(store, lambda value: value.update(history=items))
+        name = self.first(fixture)
+        self.revise(name)
+        words = self.words(name)
+        for part in (fixture.word, "pool = 3", "summary: The pool has three."):
+            self.assertIn(part, words)
+        grow(fixture, self.home)
+        report = self.run_sync()
+        self.assertEqual((report.sessions, report.waiting), (1, []))
+        self.assertEqual(len(self.archived()), 2)
+        self.assertIn("And after the resume?", self.words(name))
+
+    def test_a_revert_without_an_event_log_is_a_revision(self) -> None:
+        """opencode before its log deletes the rows; other sessions stay as they are."""
+        FIXTURE["opencode"].write(self.home)
+        self.run_sync()
+        rows = [{"delete": {"message": ["msg_o2"], "part": ["prt_o2", "prt_o3"]}}]
+        when = {"time_created": 1795811300000, "time_updated": 1795811300001}
+        keys = {"id": "msg_o4", "session_id": "ses_old", **when}
+        rows.append({"message": {**keys, "data": {"role": "user"}}})
+        part = {"id": "prt_o4", "message_id": "msg_o4", "session_id": "ses_old"}
+        said = {"type": "text", "text": "Another way"}
+        rows.append({"part": {**part, **when, "data": said}})
+        about = {"id": "ses_old", "directory": "/home/dev/old", "title": "Older talk"}
+        rows.append({"session": {**about, "version": "1.15.13", **when}})
+        fill_database(self.database("opencode"), rows)
+        self.revise("ses_old")
+        words = self.words("ses_old")
+        for part in ("An older question", "An older answer", "Another way"):
+            self.assertIn(part, words)
+
+    def test_a_revert_with_an_event_log_extends_and_marks_what_was_removed(
+        self,
+    ) -> None:
+        """From the removed message on; what came before and after it is not."""
+        fixture = FIXTURE["opencode"]
+        fixture.write(self.home)
+        grow(fixture, self.home)
+        self.run_sync()
+        kinds = [("message.removed.1", {"messageID": f"msg_{i}"}) for i in (3, 4, 5)]
+        info = {"id": "msg_6", "role": "user"}
+        kinds.append(("message.updated.1", {"info": info}))
+        part = {"id": "prt_z", "messageID": "msg_6", "type": "text", "text": "Third"}
+        kinds.append(("message.part.updated.1", {"part": part, "time": 1795811562686}))
+        rows = [
+            {"event": {"aggregate_id": "ses_a", "seq": seq, "type": kind, "data": data}}
+            for seq, (kind, data) in enumerate(kinds, 18)
+        ]
+        fill_database(self.database("opencode"), rows)
+        report = self.run_sync()
+        self.assertEqual((report.sessions, report.waiting), (1, []))
+        self.assertEqual(len(self.archived()), len(fixture.told))
+        marks = {r["text"]: r.get("abandoned", False) for r in self.rows("ses_a")}
+        expected = dict.fromkeys((text for _, text in fixture.told["ses_a"][2]), False)
+        expected |= {text: True for _, text in fixture.more}
+        self.assertEqual(marks, {**expected, "Third": False})
+
+    def test_what_cline_cut_off_loses_nothing(self) -> None:
+        """A store that only got shorter is contained; other words are a revision."""
+        fixture = FIXTURE["cline"]
+        fixture.write(self.home)
+        self.run_sync()
+        before, store = self.archived(), Path(self.home, fixture.main())
+        change_store(store, lambda value: value.update(messages=value["messages"][:3]))
+        name = self.first(fixture)
+        self.assertEqual(len(self.run_sync().waiting), 1)
+        with self.at(700):
+            self.assertEqual(self.run_sync().waiting, [])
+        self.assertEqual(self.archived(), before)
+        change_store(store, lambda value: say_more(value, "Another way"))
+        self.assertEqual(self.run_sync().sessions, 1)
+        self.assertEqual(len(self.archived()), 3)  # and that of its sub-agent
+        words = self.words(name)
+        for part in ("Another way", "eider", fixture.word):
+            self.assertIn(part, words)
+
 
 # ---- 18. Hooks --------------------------------------------------------------
 
