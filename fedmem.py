@@ -2452,7 +2452,10 @@ def describe_cline(path: str) -> tuple[str, str]:
 def _read_cline(path: str) -> dict:
     """Return what Cline keeps of a session beside its messages."""
     folder = os.path.dirname(path)
-    return read_store(os.path.join(folder, f"{os.path.basename(folder)}.json"))
+    about = os.path.join(folder, f"{os.path.basename(folder)}.json")
+    if not os.path.exists(about):
+        raise BadRequest(f"{about} is not there, which says where it was held")
+    return read_store(about)
 
 
 def describe_continue(path: str) -> tuple[str, str]:
