@@ -2506,8 +2506,11 @@ def list_opencode(path: str) -> Iterator[Row]:
         number = "max(time_updated) FROM part WHERE session_id = session.id"
         if "event_sequence" in names:
             number = "seq FROM event_sequence WHERE aggregate_id = session.id"
-        sql = f"""SELECT id, coalesce(parent_id, ''), directory, title,
-            coalesce((SELECT {number}), 0), time_updated FROM session"""
+        texts = ("id", "parent_id", "directory", "title")
+        columns = [f"CAST(coalesce({name}, '') AS text)" for name in texts]
+        for value in (f"(SELECT {number})", "time_updated"):
+            columns.append(f"CAST(coalesce({value}, 0) AS integer)")
+        sql = f"SELECT {', '.join(columns)} FROM session"
         for row in itertools.starmap(Row, database.execute(sql)):
             is_new = re.match("(New|Child) session - ", row.title)
             yield row._replace(title="") if is_new else row
