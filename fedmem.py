@@ -12384,7 +12384,8 @@ def list_agents(environment: dict, state: SyncState, report: Report) -> list[str
 
 def find_version(transcript: Transcript) -> str:
     """Return the version of an agent that wrote a transcript, empty for unknown."""
-    with contextlib.suppress(FedmemError, OSError, StopIteration):
+    odd = AttributeError, TypeError, LookupError, ValueError, StopIteration
+    with contextlib.suppress(FedmemError, OSError, *odd):
         if transcript.agent.export:
             export = transcript.agent.export(transcript.path, transcript.row)
             head = encode_json(next(iter(export)))
