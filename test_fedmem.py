@@ -8802,8 +8802,8 @@ class SyncTest(ClientCase):
         self.assertIn(b"Another sync is running", done.stderr)
 
 
-class AgentsSyncTest(ClientCase):
-    """Each agent of the table, from its files to what a reader sees."""
+class AgentsCase(ClientCase):
+    """Give each test a machine on which agents keep what the fixtures say."""
 
     def setUp(self) -> None:
         """Let nothing of this machine name another folder of an agent."""
@@ -8824,6 +8824,23 @@ class AgentsSyncTest(ClientCase):
         """Return the archived name of a fixture's first session."""
         [name] = fnmatch.filter(self.told_sessions(), next(iter(fixture.told)))
         return name
+
+    def words(self, session_id: str) -> str:
+        """Return all that a reader sees of a session and of its revisions."""
+        where = self.told_sessions()[session_id]
+        own, pages = {"workspace_id": where["workspace_id"]}, []
+        for name in (session_id, *where["revisions"]):
+            pages.append(self.sync("read_session", **own, session_id=name, limit=1000))
+        rows = [row for page in pages for row in page["messages"]]
+        return "\n".join(f"{row['role']}: {row['text']}" for row in rows)
+
+    def database(self, agent: str) -> Path:
+        """Return the path of an agent's database."""
+        return Path(self.home, FIXTURE[agent].main())
+
+
+class AgentsSyncTest(AgentsCase):
+    """Each agent of the table, from its files to what a reader sees."""
 
     def test_every_agents_sessions_go_up_once_and_read_as_they_were(self) -> None:
         """Project, title, roles, texts; found by a word; then nothing is asked."""
@@ -8889,19 +8906,6 @@ class AgentsSyncTest(ClientCase):
                 self.assertEqual(shown, [*messages, *fixture.more])
         self.run_sync()
         self.assertEqual(self.remote.requests, 0)
-
-    def words(self, session_id: str) -> str:
-        """Return all that a reader sees of a session and of its revisions."""
-        where = self.told_sessions()[session_id]
-        own, pages = {"workspace_id": where["workspace_id"]}, []
-        for name in (session_id, *where["revisions"]):
-            pages.append(self.sync("read_session", **own, session_id=name, limit=1000))
-        rows = [row for page in pages for row in page["messages"]]
-        return "\n".join(f"{row['role']}: {row['text']}" for row in rows)
-
-    def database(self, agent: str) -> Path:
-        """Return the path of an agent's database."""
-        return Path(self.home, FIXTURE[agent].main())
 
     def test_a_tool_that_runs_is_waited_for_and_then_extends_its_archive(self) -> None:
         """Continue rewrites its item, opencode its part; half of it never goes up."""
@@ -9035,6 +9039,322 @@ class AgentsSyncTest(ClientCase):
         words = self.words(name)
         for part in ("Another way", "eider", fixture.word):
             self.assertIn(part, words)
+
+
+class AgentsTroubleTest(AgentsCase):
+    """Stores that are torn, locked, foreign, in use, many, and named alike."""
+
+    def test_a_store_that_is_being_written_is_told_and_goes_up_next_time(self) -> None:
+        """Empty, torn, of another shape; the other agents' sessions go up."""
+        FIXTURE["qwen-code"].write(self.home)
+        for agent in ("continue", "cline"):
+            FIXTURE[agent].write(self.home)
+        self.run_sync()
+        for agent in ("continue", "cline"):
+            store = Path(self.home, FIXTURE[agent].main())
+            grow(FIXTURE[agent], self.home)
+            text = store.read_text()
+            beside = store.with_name(f"{store.parent.name}.json")
+            for path in (store, beside) if agent == "cline" else (store,):
+                whole = path.read_text()
+                for torn in ("", whole[: len(whole) // 2], "[1]", None):
+                    path.unlink() if torn is None else path.write_text(torn)
+                    report = self.run_sync()
+                    if path != store or torn is not None:
+                        [problem] = report.problems
+                        self.assertIn(str(store), problem)
+                        self.assertNotIn("\n", problem)
+                    self.assertEqual(report.sessions, 0, torn)
+                    path.write_text(whole)
+            self.assertEqual(store.read_text(), text)
+            report = self.run_sync()
+            self.assertEqual((report.problems, report.sessions), ([], 1), agent)
+            shown = self.read(self.first(FIXTURE[agent]))
+            self.assertEqual(shown[-1], FIXTURE[agent].more[-1])
+
+    def test_a_database_that_cannot_be_read_is_told_in_a_line_with_its_path(
+        self,
+    ) -> None:
+        """Locked, half migrated, of another schema, no database; the rest goes on."""
+        FIXTURE["kilo"].write(self.home)
+        folder = Path(self.home, ".local/share/opencode")
+        folder.mkdir(parents=True)
+        told = {}
+        for name, script in (
+            ("locked", OPENCODE_SCHEMA),
+            ("half", "CREATE TABLE session (id text); INSERT INTO session VALUES (1);"),
+            ("other", "CREATE TABLE chats (id text);"),
+            ("empty", ""),
+            ("text", None),
+        ):
+            told[name] = path = folder / f"opencode-{name}.db"
+            if script is None:
+                path.write_text("This is no database. " * 500)
+                continue
+            database = sqlite3.connect(path)
+            self.addCleanup(database.close)
+            if name == "locked":
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            database.executescript(script)
+        connect = functools.partial(sqlite3.connect, timeout=0)
+        with mock.patch("fedmem.sqlite3.connect", connect):
+            report = self.run_sync()
+        self.assertEqual(len(report.problems), 4)
+        for name, path in told.items():
+            found = [p for p in report.problems if p.startswith(str(path))]
+            self.assertEqual(len(found), name != "empty", name)
+            self.assertNotIn("\n", "".join(found))
+        self.assertEqual(set(self.archived()), {"ses_k"})
+        self.assertEqual(self.main("agents").returncode, 1)
+
+    def test_rows_of_another_kind_stop_nothing_else(self) -> None:
+        """No title, a folder that is a number, a time in words, JSON of another shape:
+        told or shown without it, and `agents` lists what is there."""
+        FIXTURE["kilo"].write(self.home)
+        path = self.database("kilo")
+        loose = OPENCODE_SCHEMA.replace(" NOT NULL", "").replace(
+            "text PRIMARY", "PRIMARY"
+        )
+        path.unlink()
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.executescript(re.sub(r"\b(?:text|integer)\b", "", loose))
+        FIXTURE["kilo"].write(self.home)
+        sessions = (
+            {"id": "ses_1", "directory": 5, "title": None, "time_updated": "now"},
+            {"id": 7, "directory": None, "title": 8, "time_updated": None},
+            {"id": "ses_2", "directory": "/home/dev/shop", "title": "T"},
+        )
+        rows = [{"session": {"version": "1", **row}} for row in sessions]
+        event = {"aggregate_id": "ses_2", "seq": 0, "type": "session.created.1"}
+        rows.append({"event": {**event, "data": [1]}})
+        fill_database(path, rows)
+        report = self.run_sync()
+        [problem] = report.problems
+        self.assertIn(f"{path}#ses_2: its records are not those of Kilo", problem)
+        self.assertLessEqual({"ses_k", "ses_1", "7"}, set(self.archived()))
+        change = {"origin": 5, "messages": {"a": 1}}
+        FIXTURE["cline"].write(self.home)
+        change_store(
+            Path(self.home, FIXTURE["cline"].main()), lambda value: value.update(change)
+        )
+        report = self.run_sync()
+        self.assertEqual(len(report.problems), 2)
+        self.assertIn("its records are not those of Cline", str(report.problems))
+        done = self.main("agents")
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        self.assertIn(b"Kilo", done.stdout)
+
+    def test_a_database_in_use_stays_as_it_is_and_none_gets_files_beside_it(
+        self,
+    ) -> None:
+        """Its -wal and -shm are those of its agent, which goes on writing."""
+        for agent in ("opencode", "kilo"):
+            FIXTURE[agent].write(self.home)
+        path, still = self.database("opencode"), self.database("kilo")
+        database = sqlite3.connect(path, isolation_level=None)
+        self.addCleanup(database.close)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("UPDATE session SET title = 'Live' WHERE id = 'ses_a'")
+
+        def look() -> dict[str, tuple]:
+            """Return name, file number and bytes of all that lies beside it."""
+            found = [*path.parent.iterdir(), *still.parent.iterdir()]
+            rows = {}
+            for f in found:
+                is_shared = f.name.endswith("-shm")  # readers count themselves there
+                rows[f.name] = f.stat().st_ino, "" if is_shared else f.read_bytes()
+            return rows
+
+        before = look()
+        names = {"opencode.db", "opencode.db-wal", "opencode.db-shm", "kilo.db"}
+        self.assertEqual(set(before), names)
+        self.assertEqual(self.run_sync().problems, [])
+        self.assertEqual(look(), before)
+        self.assertEqual(self.told_sessions()["ses_a"]["title"], "Live")
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("UPDATE session SET title = 'Later' WHERE id = 'ses_a'")
+        self.assertEqual(self.run_sync().problems, [])
+        database.execute("COMMIT")
+        self.assertEqual(self.run_sync().problems, [])
+        self.assertEqual(self.told_sessions()["ses_a"]["title"], "Later")
+        self.assertEqual(set(look()), names)
+
+    def test_of_many_sessions_in_a_database_only_the_changed_are_read(self) -> None:
+        """A sync without a change reads the list alone."""
+        FIXTURE["kilo"].write(self.home)
+        rows = []
+        for i in range(40):
+            name = f"ses_m{i}"
+            about = {"id": name, "directory": "/home/dev/shop", "title": f"Talk {i}"}
+            times = {"time_created": 1795811791957, "time_updated": 1795811818933}
+            rows.append({"session": {**about, "version": "7.7.9", **times}})
+            event = {"aggregate_id": name, "seq": 0, "type": "session.created.1"}
+            data = {"sessionID": name, "info": {"id": name, "version": "7.7.9"}}
+            rows.append({"event": {**event, "data": data}})
+        path, read = self.database("kilo"), []
+        fill_database(path, rows)
+        real = fedmem.export_transcript
+
+        def count(transcript: fedmem.Transcript, folder: str) -> fedmem.Transcript:
+            """Note which session is exported."""
+            read.append(transcript.session_id)
+            return real(transcript, folder)
+
+        with mock.patch("fedmem.export_transcript", count):
+            self.assertEqual(self.run_sync().sessions, 41)
+            self.assertEqual(len(read), 41)
+            read.clear()
+            self.assertEqual(self.run_sync().unchanged, 41)
+            self.assertEqual(read, [])
+            grow(FIXTURE["kilo"], self.home)
+            about = {"title": "Renamed", "version": "7.7.9", **times}
+            row = {"id": "ses_m1", "directory": "/home/dev/shop", **about}
+            fill_database(path, [{"session": row}])
+            self.assertEqual(self.run_sync().sessions, 1)
+            self.assertEqual(read, ["ses_k"])
+        self.assertEqual(self.told_sessions()["ses_m1"]["title"], "Renamed")
+
+    def test_sessions_are_of_the_repository_that_they_were_held_in(self) -> None:
+        """Of every agent, by the folder that its store names."""
+        shop = Path(self.home, "code/checkout")
+        (shop / ".git").mkdir(parents=True)
+        config = '[remote "origin"]\n\turl = https://git.example.org/acme/shop.git\n'
+        (shop / ".git/config").write_text(config)
+        for fixture in AGENT_FIXTURES:
+            files = {
+                name: text.replace("/home/dev/shop", str(shop))
+                for name, text in fixture.files.items()
+            }
+            fixture.write(self.home, files)
+        self.assertEqual(self.run_sync().problems, [])
+        workspaces = {w.workspace_id: w for w in self.store.registry.all().values()}
+        sessions = self.told_sessions()
+        for fixture in AGENT_FIXTURES:
+            for pattern, (project, *_) in fixture.told.items():
+                [name] = fnmatch.filter(sessions, pattern)
+                where = workspaces[sessions[name]["workspace_id"]]
+                self.assertEqual(where.project, project, fixture.agent)
+                remote = (
+                    "git.example.org/acme/shop"
+                    if project == "shop"
+                    else "/home/dev/old"
+                )
+                self.assertEqual(where.git_remote, remote, fixture.agent)
+
+    def test_two_agents_with_one_session_id_are_two_sessions(self) -> None:
+        """Each in the workspace of its agent, and each grows."""
+        paths, expected = [], {}
+        for fixture in (FIXTURE["qwen-code"], FIXTURE["droid"]):
+            fixture.write(self.home)
+            path = Path(self.home, fixture.main())
+            paths.append(path.rename(path.with_name("same.jsonl")))
+            *_, messages = next(iter(fixture.told.values()))
+            expected[f"laptop-{fixture.agent}-shop"] = [*messages, *fixture.more]
+        self.assertEqual(self.run_sync().problems, [])
+        for path, agent in zip(paths, ("qwen-code", "droid"), strict=True):
+            [text] = FIXTURE[agent].grown.values()
+            with open(path, "ab") as file:
+                for value in read_values(text):
+                    file.write(json.dumps(value).encode() + b"\n")
+        report = self.run_sync()
+        self.assertEqual((report.problems, report.sessions), ([], 2))
+        found = {}
+        for workspace in expected:
+            own = {"workspace_id": workspace, "session_id": "same"}
+            rows = self.sync("read_session", **own)["messages"]
+            found[workspace] = [(row["role"], row["text"]) for row in rows]
+        self.assertEqual(found, expected)
+        self.run_sync()
+        self.assertEqual(self.remote.requests, 0)
+
+    def test_two_gemini_files_of_one_id_are_two_sessions(self) -> None:
+        """A resume leaves an empty one; one with words has its minute behind its id,
+        and neither changes its name when Gemini CLI deletes the other."""
+        fixture = FIXTURE["gemini-cli"]
+        fixture.write(self.home)
+        self.run_sync()
+        first = Path(self.home, fixture.main())
+        second = first.with_name(first.name.replace("T21-09", "T21-10"))
+        said = {"id": "h1", "type": "user", "content": [{"text": "In the second file"}]}
+        with open(second, "ab") as file:
+            file.write(json.dumps(said).encode() + b"\n")
+        name, report = self.first(fixture), self.run_sync()
+        self.assertEqual((report.problems, report.sessions), ([], 1))
+        later = f"{name}_2026-11-27T21-10"
+        self.assertEqual(self.read(later), [("user", "In the second file")])
+        first.unlink()
+        with open(second, "ab") as file:
+            said["id"], said["content"][0]["text"] = "h2", "And once more"
+            file.write(json.dumps(said).encode() + b"\n")
+        report = self.run_sync()
+        self.assertEqual((report.problems, report.sessions), ([], 1))
+        self.assertEqual(len(self.archived()), 3)
+        self.assertEqual(self.read(later)[-1], ("user", "And once more"))
+        self.assertEqual(len(self.read(name)), len(fixture.told[name][2]))
+
+    def test_a_counter_for_an_id_is_another_session_in_another_place(self) -> None:
+        """Letta's local-conv-1: in two folders, and of two machines."""
+        fixture = FIXTURE["letta"]
+        fixture.write(self.home)
+        other = {n.replace("Y29udmVy", "Zm9vYmFy"): t for n, t in fixture.files.items()}
+        fixture.write(self.home, other)
+        self.assertEqual(self.run_sync().sessions, 2)
+        names = set(self.archived())
+        with mock.patch("fedmem.socket.gethostname", return_value="another"):
+            Path(self.env["MEMORY_SYNC_HOME"], "state.json").unlink()
+            self.assertEqual(self.run_sync().sessions, 2)
+        self.assertEqual(len(self.archived()), 4)
+        self.assertLess(names, set(self.archived()))
+        for name in self.archived():
+            self.assertRegex(name, r"\Alocal-conv-1-[0-9a-f]{8}\Z")
+
+    def test_records_of_a_later_version_are_archived_and_not_shown(self) -> None:
+        """Byte for byte where the file is lines; no message is lost or made up."""
+        future = '{"type": "hologram", "id": "zz", "data": {"text": "FUTURE"}}\n'
+        future += (
+            '5\n[]\nnot JSON\n{}\n{"type": "user"}\n{"type": "message", "id": 1}\n'
+        )
+        items = [{"id": "zz", "role": "hologram", "content": 5, "text": "FUTURE"}]
+        items.append({"message": {"role": 7, "content": {"text": "FUTURE"}}})
+        kinds = (
+            ("session.next.step.1", {"text": "FUTURE"}),
+            (
+                "message.part.updated.1",
+                {
+                    "part": {
+                        "id": "p",
+                        "messageID": "m",
+                        "type": "hologram",
+                        "t": "FUTURE",
+                    }
+                },
+            ),
+        )
+        for fixture in AGENT_FIXTURES:
+            fixture.write(self.home)
+            path, name = Path(self.home, fixture.main()), next(iter(fixture.told))
+            if path.suffix == ".jsonl":
+                with open(path, "a") as file:
+                    file.write(future)
+            elif path.suffix == ".json":
+                key = "messages" if fixture.agent == "cline" else "history"
+                change_store(path, lambda value, key=key: value[key].extend(items))
+            else:
+                for seq, (kind, data) in enumerate(kinds, 20):
+                    row = {"aggregate_id": name, "seq": seq, "type": kind, "data": data}
+                    fill_database(path, [{"event": row}])
+        self.assertEqual(self.run_sync().problems, [])
+        archived = self.archived()
+        for fixture in AGENT_FIXTURES:
+            with self.subTest(fixture.agent):
+                name, messages = self.first(fixture), next(iter(fixture.told.values()))
+                self.assertEqual(self.read(name), messages[2])
+                path = Path(self.home, fixture.main())
+                if path.suffix == ".jsonl":
+                    self.assertEqual(archived[name], path.read_bytes())
+                else:
+                    self.assertIn(b"FUTURE", archived[name])
 
 
 # ---- 18. Hooks --------------------------------------------------------------
