@@ -1996,7 +1996,7 @@ def _render_block(block: dict) -> str:
         return text if isinstance(text, str) else ""
     if kind in ("tool_use", "toolCall"):
         return render_call(block.get("name"), dig(block, "input|arguments"))
-    if kind == "tool_result":
+    if kind == "tool_result" and not _MEMORY_TOOL.match(str(block.get("name"))):
         return _render_result(block.get("content"), bool(block.get("is_error")))
     if kind in ("image", "input_image", "document"):
         return f"[{kind.removeprefix('input_')}]"
