@@ -2483,11 +2483,11 @@ def export_continue(path: str, session_id: str) -> Iterator[dict]:
     still runs: that changes (1.5.47)."""
     value = read_store(path)
     head = {n: value.get(n) for n in ("sessionId", "workspaceDirectory")}
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+    with contextlib.suppress(FileNotFoundError):  # a torn one is read next time
         with open(os.path.join(os.path.dirname(path), "sessions.json"), "rb") as file:
             rows = json.loads(file.read().decode("utf-8", "replace"))
-        [row] = [row for row in rows if row["sessionId"] == head["sessionId"]]
-        head["dateCreated"] = row["dateCreated"]
+        found = (r for r in rows if r.get("sessionId") == head["sessionId"])
+        head |= {"dateCreated": row.get("dateCreated") for row in found}
     yield head
     for item in value.get("history") or ():
         states = {state.get("status") for state in item.get("toolCallStates") or ()}
