@@ -2486,8 +2486,8 @@ def export_continue(path: str, session_id: str) -> Iterator[dict]:
     with contextlib.suppress(FileNotFoundError):  # a torn one is read next time
         with open(os.path.join(os.path.dirname(path), "sessions.json"), "rb") as file:
             rows = json.loads(file.read().decode("utf-8", "replace"))
-        found = (r for r in rows if r.get("sessionId") == head["sessionId"])
-        head |= {"dateCreated": row.get("dateCreated") for row in found}
+        for row in (r for r in rows if r.get("sessionId") == head["sessionId"]):
+            head["dateCreated"] = row.get("dateCreated")
     yield head
     for item in value.get("history") or ():
         states = {state.get("status") for state in item.get("toolCallStates") or ()}
