@@ -3062,6 +3062,163 @@ def grow(fixture: Fixture, home: str) -> None:
         change_store(Path(home, fixture.main()), say_more)
 
 
+def read_stores(fixture: Fixture) -> dict[str, bytes]:
+    """Return what goes up of a fixture's files, by session id."""
+    with tempfile.TemporaryDirectory() as home:
+        fixture.write(home)
+        report = fedmem.Report()
+        state = fedmem.SyncState(os.path.join(home, "none.json"))
+        found = {}
+        for row in fedmem.list_transcripts({"HOME": home}, report, state):
+            if row.agent.export:
+                row = fedmem.export_transcript(row, home)
+            found[row.session_id] = Path(row.path).read_bytes()
+        assert not report.problems, report.problems
+        return found
+
+
+def read_first(fixture: Fixture) -> bytes:
+    """Return what goes up of a fixture's first session."""
+    stores = read_stores(fixture)
+    return stores[fnmatch.filter(stores, next(iter(fixture.told)))[0]]
+
+
+def list_missing(agent: fedmem.Agent) -> Iterator[str]:
+    """Yield what a row of the table of agents still needs, in words."""
+    fixture, forms = FIXTURE.get(agent.tool), {"groups", "copilot", "script"}
+    needs = {
+        "tried: the version that was run": agent.tried,
+        "home: (variable, ~/default, folder below)": agent.home[1].startswith("~/"),
+        "folders: where its conversations lie below home": agent.folders,
+        "file, a pattern of paths, or listing, of a database": agent.file
+        or agent.listing,
+        "file: the groups id, or parent and child": agent.listing
+        or {"id", "name_by"} & {*re.compile(agent.file).groupindex, "name_by"},
+        "export: a listing has no files to send": agent.export or not agent.listing,
+        "signs: what tells its first lines": agent.signs or agent.tool == "letta",
+        "a row in this file's AGENT_FIXTURES": fixture,
+        "a fixture that grows": fixture and fixture.more,
+        "events in this file's AGENT_EVENTS": not agent.hooks
+        or agent.tool in AGENT_EVENTS,
+        "remark: why it has no hooks or no MCP entry": agent.remark
+        or (agent.hooks and (agent.server or agent is fedmem.CODEX)),
+        "hooks: a form that room 19 writes": not agent.hooks
+        or agent.hooks.form in forms | set(fedmem.PLUGINS),
+        "hooks: events that start, stop or end": not agent.hooks
+        or set(agent.hooks.events.values()) <= {"start", "stop", "end"},
+        "hooks: an event that ends": not agent.hooks
+        or "end" in agent.hooks.events.values(),
+        "go_on: the command that goes with put": bool(agent.put) == bool(agent.go_on),
+        "tool: a name that is a slug": fedmem.make_slug(agent.tool) == agent.tool,
+    }
+    yield from (need for need, given in needs.items() if not given)
+
+
+class AgentsTest(unittest.TestCase):
+    """The table of agents, and what it says of their records."""
+
+    def test_every_row_with_conversations_has_all_that_it_needs(self) -> None:
+        """Who adds an agent is told what is missing."""
+        for agent in fedmem.AGENTS:
+            if agent.parse:
+                missing = "; ".join(list_missing(agent))
+                self.assertEqual(missing, "", f"AGENTS, {agent.tool} lacks {missing}")
+            elif not agent.server:
+                self.assertTrue(agent.remark, f"{agent.tool}: nothing is known of it")
+        for names in zip(*((a.tool, a.name) for a in fedmem.AGENTS), strict=True):
+            self.assertEqual(len(set(names)), len(names), "a name stands there twice")
+        self.assertLessEqual(set(FIXTURE), set(fedmem.FORMATS))
+
+    def test_a_format_is_told_by_its_own_lines_and_by_no_others(self) -> None:
+        """Every line of every fixture against every row's signs."""
+        for fixture in AGENT_FIXTURES:
+            format_name = "pi" if fixture.agent == "letta" else fixture.agent
+            for name, raw in read_stores(fixture).items():
+                with self.subTest(fixture.agent, session=name):
+                    self.assertEqual(scan(raw).about["format"], format_name)
+                    for line in raw.splitlines():
+                        about = fedmem.parse_about(json.loads(line))
+                        told = about.get("format", format_name)
+                        self.assertEqual(told, format_name, line)
+        parses = {fedmem.FORMATS[name].parse for name in ("letta", "pi")}
+        self.assertEqual(len(parses), 1)
+
+    def test_lines_that_are_passed_over_show_nothing(self) -> None:
+        """The bytes by which lines are chosen miss none that shows something."""
+        for fixture in AGENT_FIXTURES:
+            for raw in read_stores(fixture).values():
+                about = scan(raw).about
+                chosen = fedmem.join_shown(raw, about)
+                for line in raw.splitlines(keepends=True):
+                    shown = fedmem.parse_messages(json.loads(line), about)
+                    self.assertTrue(line in chosen or not shown, line)
+
+    def test_versions_and_parents_are_found_in_the_first_lines(self) -> None:
+        """Of the fixtures that name them."""
+        for fixture in AGENT_FIXTURES:
+            agent, told = fedmem.FORMATS[fixture.agent], fixture.told
+            for name, raw in read_stores(fixture).items():
+                about = scan(raw).about
+                is_first = fnmatch.fnmatch(name, next(iter(told)))
+                if (
+                    "version" in agent.facts
+                    and is_first
+                    and agent.tool != "claude-code"
+                ):
+                    self.assertEqual(about.get("version"), agent.tried, agent.tool)
+                if agent.tool in ("opencode", "cline"):
+                    self.assertEqual("parent" in about, "." in name, name)
+
+    def test_a_line_that_is_too_long_is_named_in_its_place(self) -> None:
+        """Its neighbours are shown as they were."""
+        for fixture in AGENT_FIXTURES:
+            with self.subTest(fixture.agent):
+                raw, word = read_first(fixture), fixture.word
+                lines = raw.splitlines(keepends=True)
+                at = max(i for i, ln in enumerate(lines) if word.encode() in ln)
+                long = word.encode() + b" x" * (fedmem.MAX_PARSED_LINE_BYTES // 2 + 9)
+                lines[at] = lines[at].replace(word.encode(), long)
+                shown = read_all(b"".join(lines))
+                *_, messages = next(iter(fixture.told.values()))
+                self.assertEqual(len(shown), len(messages))
+                named = [m for m in shown if "too much to be shown" in m.text]
+                self.assertEqual(len(named), 1)
+                rest = [(m.role, m.text) for m in shown if m not in named]
+                self.assertEqual(rest, messages[1:])
+
+    def test_what_a_tool_of_the_memory_gave_is_not_shown_whatever_it_is(self) -> None:
+        """Where the agent writes down which tool a result is of."""
+        for tool in "gemini-cli qwen-code pi letta opencode kilo cline".split():
+            raw = read_first(FIXTURE[tool])
+            self.assertIn(b"[fedmem] INJECTED", raw)
+            shown = read_all(raw.replace(b"[fedmem] INJECTED", b"INJECTED"))
+            texts = [m.text for m in shown if m.role == "tool"]
+            self.assertEqual("INJECTED" in "".join(texts), False, tool)
+            raw = raw.replace(b"[fedmem] INJECTED", b"OTHERS")
+            raw = raw.replace(b"fedmem_", b"other_")
+            self.assertIn("OTHERS", str(read_all(raw)), tool)
+
+    def test_what_a_pi_user_asks_anew_leaves_the_earlier_way_abandoned(self) -> None:
+        """The tree is inside its file; extensions have lines between."""
+        raw = read_first(FIXTURE["pi"])
+        row = {"type": "message", "id": "x1", "parentId": "m1"}
+        said = {"role": "user", "content": [{"type": "text", "text": "Another way"}]}
+        raw += json.dumps({**row, "message": said}).encode() + b"\n"
+        self.assertEqual(scan(raw).abandoned, ((0, 5),))
+        said["content"] = [{"type": "text", "text": "And on"}]
+        row |= {"id": "x2", "parentId": "x1", "message": said}
+        self.assertEqual(
+            scan(raw + json.dumps(row).encode() + b"\n").abandoned, ((0, 5),)
+        )
+
+    def test_a_gemini_rewind_marks_what_it_dropped(self) -> None:
+        """That message and all after it."""
+        raw = read_first(FIXTURE["gemini-cli"])
+        session = scan(raw + b'{"$rewindTo": "g2"}\n')
+        self.assertEqual(session.abandoned, ((1, 5),))
+        self.assertEqual(scan(raw + b'{"$rewindTo": "zz"}\n').abandoned, ())
+
+
 # ---- 9. Store ---------------------------------------------------------------
 
 
@@ -9072,6 +9229,23 @@ class AgentsTroubleTest(AgentsCase):
             shown = self.read(self.first(FIXTURE[agent]))
             self.assertEqual(shown[-1], FIXTURE[agent].more[-1])
 
+    def test_a_torn_list_of_continue_makes_no_revision_later(self) -> None:
+        """The session's beginning stands in it, and in the first line that goes up."""
+        fixture = FIXTURE["continue"]
+        fixture.write(self.home)
+        listed = Path(self.home, fixture.main()).with_name("sessions.json")
+        whole = listed.read_text()
+        listed.write_text(whole[:40])
+        report = self.run_sync()
+        self.assertEqual((len(report.problems), report.sessions), (1, 0))
+        listed.write_text(whole)
+        self.assertEqual(self.run_sync().sessions, 1)
+        grow(fixture, self.home)
+        self.assertEqual(self.run_sync().sessions, 1)
+        self.assertEqual(len(self.archived()), 1)
+        [row] = self.told_sessions().values()
+        self.assertEqual(row["start"], "2026-11-27T20:52:32.924Z")
+
     def test_a_database_that_cannot_be_read_is_told_in_a_line_with_its_path(
         self,
     ) -> None:
@@ -9506,6 +9680,195 @@ class HooksTest(ClientCase):
         with mock.patch.object(fedmem, "Remote", keep):
             brief = fedmem.make_brief(self.client(), "/home/dev/shop", "codex")
         self.assertRegex(brief, r"last complete sync to the memory was \d+ days ago")
+
+
+def make_event(agent: str, name: str, **more: object) -> dict:
+    """Return what an agent gives a hook on stdin, of its fixture's first session."""
+    fixture = FIXTURE[agent]
+    [session_id, *_] = fixture.told
+    event = {"session_id": session_id, "cwd": "/home/dev/shop", "hook_event_name": name}
+    if agent not in ("copilot-cli", "opencode", "kilo"):
+        event["transcript_path"] = fixture.main()  # below HOME
+    return {**event, **more}
+
+
+def make_cline_event(name: str) -> dict:
+    """Return what Cline gives a hook, which names the event in another way."""
+    return {
+        "clineVersion": "",
+        "timestamp": "2026-11-27T21:18:20.234Z",
+        "taskId": "conv_1795814299712_acp15mc",
+        "sessionContext": {"rootSessionId": "1795812257415_artby"},
+        "workspaceRoots": ["/home/dev/shop"],
+        "agent_id": "agent_1795814299542_v98tno",
+        "parent_agent_id": None,
+        "hookName": name,
+    }
+
+
+# What agents give their hooks: a start, a stop, an end, and what is none of these.
+AGENT_EVENTS = {
+    "claude-code": (
+        make_event("claude-code", "SessionStart", source="startup"),
+        make_event("claude-code", "Stop", stop_hook_active=False),
+        make_event("claude-code", "SessionEnd", reason="other"),
+        make_event("claude-code", "Notification"),
+    ),
+    "codex": (
+        make_event("codex", "SessionStart", source="startup", model="m"),
+        make_event("codex", "Stop", turn_id="1"),
+        make_event("codex", "SessionEnd", reason="exit"),
+        make_event("codex", "UserPromptSubmit"),
+    ),
+    "gemini-cli": (
+        make_event("gemini-cli", "SessionStart", source="startup"),
+        make_event("gemini-cli", "AfterAgent", prompt="p", prompt_response="r"),
+        make_event("gemini-cli", "SessionEnd", reason="exit"),
+        make_event("gemini-cli", "PreCompress", trigger="auto"),  # at every call
+    ),
+    "qwen-code": (
+        make_event("qwen-code", "SessionStart", source="startup", model="m"),
+        None,
+        make_event("qwen-code", "Stop"),  # a one-shot run has no SessionEnd
+        make_event("qwen-code", "PreToolUse"),
+    ),
+    "copilot-cli": (
+        make_event("copilot-cli", "SessionStart", source="new", initial_prompt="p"),
+        make_event("copilot-cli", "Stop", stop_reason="end_turn"),
+        make_event("copilot-cli", "SessionEnd", reason="user_exit"),
+        {"sessionId": "de39d4e2-53ac-4fe8", "timestamp": 1, "reason": "complete"},
+    ),
+    "pi": (
+        make_event("pi", "SessionStart"),
+        None,
+        make_event("pi", "SessionEnd"),
+        make_event("pi", "agent_end"),
+    ),
+    "droid": (
+        make_event("droid", "SessionStart", permission_mode="off", source="startup"),
+        make_event("droid", "Stop", message_id="5b17", elapsed_time=676),
+        make_event("droid", "SessionEnd", reason="other", message_count=17),
+        make_event("droid", "PostToolUse"),
+    ),
+    "opencode": (
+        make_event("opencode", "SessionStart"),
+        None,
+        make_event("opencode", "Stop"),
+        make_event("opencode", "session.updated"),
+    ),
+    "kilo": (
+        make_event("kilo", "SessionStart"),
+        None,
+        make_event("kilo", "SessionEnd"),
+        make_event("kilo", "session.drained"),
+    ),
+    "cline": (
+        None,
+        None,
+        make_cline_event("agent_end"),
+        make_cline_event("agent_start"),
+    ),
+}
+
+
+class AgentsHooksTest(AgentsCase):
+    """Every agent's own way to call, and to be answered."""
+
+    def handle(self, tool: str, event: dict) -> tuple[str, int]:
+        """Return what a hook prints, and how many syncs it starts."""
+        if "transcript_path" in event:
+            path = os.path.join(self.home, event["transcript_path"])
+            event = {**event, "transcript_path": path}
+        starts: list[int] = []
+        data = json.dumps(event).encode()
+        given = self.env, data, lambda: starts.append(1), fedmem.FORMATS[tool]
+        return fedmem.handle_hook(*given), len(starts)
+
+    def test_a_brief_is_given_in_the_form_that_the_agent_takes(self) -> None:
+        """JSON of Claude Code's, Copilot's at the top, plain text for our plugins."""
+        asked: list[tuple] = []
+
+        def brief(client: fedmem.Client, cwd: str, tool_name: str) -> str:
+            """Note for whom a brief is made."""
+            asked.append((cwd, tool_name))
+            return "[fedmem] What others know"
+
+        for tool, (start, *_) in AGENT_EVENTS.items():
+            if start is None:
+                continue
+            with mock.patch("fedmem.wait_for_brief", brief):
+                said, started = self.handle(tool, start)
+            self.assertEqual((asked.pop(), started), (("/home/dev/shop", tool), 0))
+            expected = {"additionalContext": "[fedmem] What others know"}
+            if tool in ("pi", "opencode", "kilo"):
+                self.assertEqual(said, "[fedmem] What others know")
+            elif tool == "copilot-cli":
+                self.assertEqual(json.loads(said), expected)
+            else:
+                name = {"hookEventName": start["hook_event_name"]}
+                self.assertEqual(
+                    json.loads(said), {"hookSpecificOutput": {**name, **expected}}
+                )
+            with mock.patch("fedmem.wait_for_brief", return_value=""):
+                self.assertEqual(self.handle(tool, start), ("", 0))
+
+    def test_an_end_is_written_down_under_the_id_that_is_archived(self) -> None:
+        """And starts a sync, in which a changed transcript does not wait."""
+        for tool, (*_, end, _) in AGENT_EVENTS.items():
+            with self.subTest(tool):
+                FIXTURE[tool].write(self.home)
+                self.assertEqual(self.handle(tool, end), ("", 1))
+                spool = fedmem.read_spool(self.client())
+                [expected, *_] = FIXTURE[tool].told
+                self.assertEqual(set(spool.values()), {expected})
+                for path in spool:
+                    os.unlink(path)
+
+    def test_a_stop_starts_a_sync_only_when_the_last_is_old(self) -> None:
+        """Also when the agent calls it by another name."""
+        self.run_sync()
+        state = Path(self.env["MEMORY_SYNC_HOME"], "state.json")
+        now = time.time()
+        for tool, (_, stop, *_) in AGENT_EVENTS.items():
+            if stop is None:
+                self.assertNotIn("stop", fedmem.FORMATS[tool].hooks.events.values())
+                continue
+            for age_s, expected in ((5, 0), (fedmem.STOP_SYNC_S + 60, 1)):
+                os.utime(state, (now - age_s, now - age_s))
+                self.assertEqual(self.handle(tool, stop), ("", expected), tool)
+        self.assertEqual(fedmem.read_spool(self.client()), {})
+
+    def test_other_events_are_passed_over(self) -> None:
+        """Those of a later version, and those that come at every call of a model."""
+        for tool, (*_, other) in AGENT_EVENTS.items():
+            self.assertEqual(self.handle(tool, other), ("", 0), tool)
+            self.assertEqual(self.handle(tool, {}), ("", 0), tool)
+            event = {**other, "hook_event_name": 5, "hookName": "SessionFuture"}
+            self.assertEqual(self.handle(tool, event), ("", 0), tool)
+        self.assertEqual(fedmem.read_spool(self.client()), {})
+
+    def test_the_command_of_every_agents_hooks_runs(self) -> None:
+        """As installed: it prints a brief, and the end brings the session up."""
+        fixture = FIXTURE["kilo"]
+        fixture.write(self.home)
+        self.run_sync()
+        grow(fixture, self.home)
+        start, _, end, _ = AGENT_EVENTS["kilo"]
+        done = self.main("hook", "kilo", data=json.dumps(start).encode())
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        said = done.stdout.decode()
+        self.assertTrue(said.startswith(fedmem.PAGE_MARK), said)
+        self.assertIn("Pool talk", said)
+        self.assertIn('tool="kilo"', said)
+        done = self.main("hook", "kilo", data=json.dumps(end).encode())
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, b"", b""))
+        last = fixture.more[-1][1].encode()
+        found = wait_for(self.archived, lambda a: last in a["ses_k"], 30)
+        self.assertIn(last, found["ses_k"])
+        for agent in fedmem.AGENTS:
+            if agent.hooks:
+                parsed = fedmem.build_parser().parse_args([*fedmem.hook_words(agent)])
+                self.assertEqual(getattr(parsed, "agent", agent.tool), agent.tool)
 
 
 # ---- 19. Setup --------------------------------------------------------------
