@@ -10769,6 +10769,378 @@ class ReadingTest(ClientCase):
         self.assertIn("memory", manifest["tracked_dirs"][0]["local"])
 
 
+# What install writes for each agent that is here: file, path of its entry, the entry.
+MCP_ENTRIES = {
+    "gemini-cli": (".gemini/settings.json", "mcpServers", {"httpUrl": "URL"}),
+    "qwen-code": (".qwen/settings.json", "mcpServers", {"httpUrl": "URL"}),
+    "copilot-cli": (
+        ".copilot/mcp-config.json",
+        "mcpServers",
+        {"url": "URL", "type": "http", "tools": ["*"]},
+    ),
+    "pi": (".pi/agent/mcp.json", "mcpServers", {"url": "URL", "exposure": "direct"}),
+    "droid": (".factory/mcp.json", "mcpServers", {"url": "URL", "type": "http"}),
+    "opencode": (
+        ".config/opencode/opencode.json",
+        "mcp",
+        {"url": "URL", "type": "remote", "enabled": True, "oauth": False},
+    ),
+    "kilo": (
+        ".config/kilo/kilo.json",
+        "mcp",
+        {"url": "URL", "type": "remote", "enabled": True, "oauth": False},
+    ),
+    "cline": (
+        ".cline/data/settings/cline_mcp_settings.json",
+        "mcpServers",
+        {"transport": {"url": "URL", "type": "streamableHttp"}},
+    ),
+    "cursor": (".cursor/mcp.json", "mcpServers", {"url": "URL"}),
+}
+# Where hooks are, and the timeout of each event as the agent counts.
+HOOK_FILES = {
+    "gemini-cli": (
+        ".gemini/settings.json",
+        {"SessionStart": 10_000, "SessionEnd": 30_000, "AfterAgent": 10_000},
+    ),
+    "qwen-code": (
+        ".qwen/settings.json",
+        {
+            "SessionStart": 10_000,
+            "SessionEnd": 30_000,
+            "PreCompact": 30_000,
+            "Stop": 30_000,
+        },
+    ),
+    "droid": (
+        ".factory/settings.json",
+        {"SessionStart": 10, "SessionEnd": 30, "Stop": 10},
+    ),
+    "copilot-cli": (
+        ".copilot/hooks/fedmem.json",
+        {"SessionStart": 10, "SessionEnd": 30, "PreCompact": 30, "Stop": 10},
+    ),
+}
+PLUGIN_FILES = {
+    "pi": ".pi/agent/extensions/fedmem.js",
+    "opencode": ".config/opencode/plugin/fedmem.js",
+    "kilo": ".config/kilo/plugin/fedmem.js",
+    "cline": ".cline/hooks/TaskComplete.sh",
+}
+CONTINUE_ITEM = """\
+  # >>> fedmem >>>
+  - name: fedmem
+    type: streamable-http
+    url: "URL"
+    requestOptions:
+      headers:
+        Authorization: "Bearer ai-token-for-tests"
+        X-Fedmem-Machine: "laptop"
+        X-Fedmem-Tool: "continue"
+  # <<< fedmem <<<
+"""
+# Loads a plugin and lets it live through a session, as its agent does.
+LIVE = {
+    "opencode": """
+const { Fedmem } = await import(process.argv[2])
+const plugin = await Fedmem({ directory: "/home/dev/shop" })
+const change = plugin["experimental.chat.system.transform"]
+for (const sessionID of ["ses_a", "ses_a", undefined]) {
+  const output = { system: ["own"] }
+  await change({ sessionID }, output)
+  console.log(JSON.stringify(output.system))
+}
+const info = { id: "ses_c", parentID: "ses_a" }
+await plugin.event({ event: { type: "session.created", properties: { info } } })
+const output = { system: ["own"] }
+await change({ sessionID: "ses_c" }, output)
+console.log(JSON.stringify(output.system))
+const properties = { sessionID: "ses_a" }
+await plugin.event({ event: { type: "session.idle", properties } })
+await plugin.event({ event: { type: "server.connected" } })
+await plugin.dispose()
+""",
+    "pi": """
+const { default: start } = await import(process.argv[2])
+const on = {}
+start({ on: (name, work) => { on[name] = work } })
+const entries = []
+const sessionManager = {
+  getSessionFile: () => "/tmp/s.jsonl",
+  getSessionId: () => "ses_a",
+  getEntries: () => entries,
+}
+const context = { sessionManager, cwd: "/home/dev/shop" }
+for (const i of [1, 2]) {
+  const given = await on.before_agent_start({}, context)
+  console.log(JSON.stringify(given ?? null))
+}
+await on.session_shutdown({ reason: "quit" }, context)
+""",
+}
+# In the place of the program: notes what it is given, answers a start.
+STUB = """\
+import json, os, sys
+event = json.load(sys.stdin)
+with open(os.path.join(os.path.dirname(__file__), "told"), "a") as file:
+    file.write(json.dumps([sys.argv[1:], event]) + "\\n")
+if event["hook_event_name"] == "SessionStart":
+    print("[fedmem] BRIEF")
+"""
+
+
+class AgentsSetupTest(ClientCase):
+    """What install does for every agent that is here, and undoes."""
+
+    def setUp(self) -> None:
+        """Make the folders by which the agents are found."""
+        super().setUp()
+        self.env = {"HOME": self.home, "MEMORY_SYNC_HOME": self.env["MEMORY_SYNC_HOME"]}
+        for agent in fedmem.AGENTS:
+            if folder := agent.folder(self.env):
+                os.makedirs(folder)
+        Path(self.home, ".cursor").mkdir()
+
+    def install(self, remove: bool = False) -> tuple[list[str], list[str]]:
+        """Make the planned changes; return the files that changed and what is left to
+        do by hand."""
+        changed, left, made = [], [], set()
+        for change in fedmem.plan_install(self.client(), self.env, remove):
+            if isinstance(change, str):
+                left.append(change)
+            elif change.before != change.after:
+                made |= {change.path} if change.before is None else set()
+                fedmem.apply_change(change, not remove and change.path not in made)
+                changed.append(os.path.relpath(change.path, self.home))
+        return changed, left
+
+    def files(self) -> dict[str, tuple[str, int]]:
+        """Return text and mode of every file of HOME that is no backup."""
+        found = (p for p in Path(self.home).rglob("*") if p.is_file())
+        return {
+            str(p.relative_to(self.home)): (p.read_text(), p.stat().st_mode & 0o777)
+            for p in found
+            if not p.name.endswith(fedmem.BACKUP_ENDING)
+        }
+
+    def put(self, name: str, text: str) -> Path:
+        """Write a file below HOME."""
+        path = Path(self.home, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
+        return path
+
+    def load(self, name: str) -> dict:
+        """Return the value of a JSON file below HOME."""
+        return json.loads(Path(self.home, name).read_text())
+
+    def entry(self, tool: str) -> dict:
+        """Return the MCP entry that an agent's file has to have."""
+        _, _, entry = MCP_ENTRIES[tool]
+        headers = fedmem.make_client_headers(self.client(), tool)
+        self.assertEqual(headers["Authorization"], f"Bearer {AI}")
+        inside = entry.get("transport", entry)
+        url = {name: f"{self.url()}/mcp" for name in inside if inside[name] == "URL"}
+        whole = {**inside, **url, "headers": headers}
+        return {"transport": whole} if inside is not entry else whole
+
+    def command(self, tool: str) -> str:
+        """Return the command of an agent's hooks."""
+        return shlex.join(self.client().command("hook", tool))
+
+    def test_every_agent_that_is_here_gets_its_entry_and_its_hooks(self) -> None:
+        """In the shapes that were measured; a second run changes nothing; removed, no
+        file is left that was not there."""
+        before = self.files()
+        changed, [left] = self.install()
+        self.assertIn("Continue makes it", left)
+        for tool, (name, key, _) in MCP_ENTRIES.items():
+            self.assertEqual(self.load(name)[key], {"fedmem": self.entry(tool)}, tool)
+        for tool, (name, timeouts) in HOOK_FILES.items():
+            found, command = self.load(name), self.command(tool)
+            self.assertEqual(set(found["hooks"]), set(timeouts), tool)
+            for event, [row] in found["hooks"].items():
+                hook = {"type": "command", "bash": command}
+                hook["timeoutSec"] = timeouts[event]
+                if tool == "copilot-cli":
+                    self.assertEqual(found["version"], 1)
+                    self.assertEqual(row, hook)
+                else:
+                    hook = {"type": "command", "command": command}
+                    hook["timeout"] = timeouts[event]
+                    self.assertEqual(row, {"hooks": [hook]}, tool)
+        for tool, name in PLUGIN_FILES.items():
+            path = Path(self.home, name)
+            for word in self.client().command("hook", tool):
+                self.assertIn(word, path.read_text(), tool)
+            self.assertEqual(os.access(path, os.X_OK), name.endswith(".sh"), tool)
+        known = {*MCP_ENTRIES, "claude-code", "codex", "continue"}
+        with_server = {a.tool for a in fedmem.AGENTS if a.server} | {"codex"}
+        self.assertEqual(with_server, known, "a row of MCP_ENTRIES is missing here")
+        files = self.files()
+        self.assertEqual(self.install()[0], [])
+        self.assertEqual(self.files(), files)
+        self.assertEqual(set(self.install(True)[0]), set(changed))
+        self.assertEqual(self.files(), before)
+
+    def test_what_others_wrote_stays_and_comes_back(self) -> None:
+        """Servers, hooks and settings beside ours; agents that are away get nothing."""
+        mine = {"hooks": [{"type": "command", "command": "mine", "name": "m"}]}
+        for name, key, _ in MCP_ENTRIES.values():
+            value = {"theme": "dark", key: {"other": {"command": "x"}}}
+            value["hooks"] = {"SessionStart": [mine], "BeforeTool": [mine]}
+            self.put(name, json.dumps(value, indent=4))
+        for name, _ in HOOK_FILES.values():
+            if not Path(self.home, name).exists() and "hooks/" not in name:
+                self.put(name, json.dumps({"hooks": {"Stop": [mine]}, "a": [1]}))
+        before = {n: json.loads(t) for n, (t, _) in self.files().items() if "json" in n}
+        changed, _ = self.install()
+        for name, key, _ in MCP_ENTRIES.values():
+            value = self.load(name)
+            self.assertEqual(value["theme"], "dark")
+            self.assertEqual(value[key]["other"], {"command": "x"})
+            self.assertEqual(value["hooks"]["BeforeTool"], [mine])
+            self.assertEqual(value["hooks"]["SessionStart"][0], mine)
+            backup = self.load(name + fedmem.BACKUP_ENDING)
+            self.assertEqual(backup, before[name])
+        self.assertEqual(self.install()[0], [])
+        self.assertEqual(set(self.install(True)[0]), set(changed))
+        after = {n: json.loads(t) for n, (t, _) in self.files().items() if "json" in n}
+        self.assertEqual(after, before)
+        for folder in (".gemini", ".factory", ".copilot", ".pi", ".config"):
+            shutil.rmtree(Path(self.home, folder))
+        shutil.rmtree(Path(self.home, ".local"))
+        away = {"gemini-cli", "droid", "copilot-cli", "pi", "opencode", "kilo"}
+        changed, _ = self.install()
+        for tool in away:
+            name, *_ = MCP_ENTRIES[tool]
+            self.assertNotIn(name, changed)
+
+    def test_a_file_that_is_not_ours_or_no_plain_json_is_left_alone(self) -> None:
+        """It is told, with the entry to put there; the others are set up."""
+        odd = {name: '{"a": 1, // mine\n}' for name, *_ in MCP_ENTRIES.values()}
+        odd |= {name: "// somebody's own\n" for name in PLUGIN_FILES.values()}
+        odd[".copilot/hooks/fedmem.json"] = '{"version": 1, "hooks": {}}'
+        del odd[".cursor/mcp.json"]
+        for name, text in odd.items():
+            self.put(name, text)
+        for remove in (False, True):
+            _, left = self.install(remove)
+            for name, text in odd.items():
+                self.assertEqual(Path(self.home, name).read_text(), text)
+                found = [t for t in left if t.startswith(os.path.join(self.home, name))]
+                self.assertGreaterEqual(len(found), 1, name)
+                self.assertIn("it is left as it is", found[0])
+                self.assertIn("fedmem", found[0].partition("The entry for it:")[2])
+            self.assertEqual(Path(self.home, ".cursor/mcp.json").exists(), not remove)
+
+    def test_continues_yaml_keeps_every_byte_of_others(self) -> None:
+        """Behind its end, or before its other servers, however these are indented."""
+        item = CONTINUE_ITEM.replace("URL", f"{self.url()}/mcp")
+        flush = re.sub("(?m)^  ", "", item)
+        other = "- name: other\n    url: http://x\n"
+        top = "name: dev\nversion: 0.0.1  # mine\n"
+        for before, after in (
+            (top, f"{top}mcpServers:\n{item}"),
+            (f"{top}\n\n", f"{top}mcpServers:\n{item}"),
+            (top.rstrip(), f"{top}mcpServers:\n{item}"),
+            (f"{top}mcpServers:\n  {other}", f"{top}mcpServers:\n{item}  {other}"),
+            (
+                f"{top}mcpServers:\n- name: x\nmodels:\n  - name: y\n",
+                f"{top}mcpServers:\n{flush}- name: x\nmodels:\n  - name: y\n",
+            ),
+            (
+                f"{top}a:\n  mcpServers: [1]\n",
+                f"{top}a:\n  mcpServers: [1]\nmcpServers:\n{item}",
+            ),
+            ("name: dev\r\na: 1\r\n", f"name: dev\r\na: 1\r\nmcpServers:\n{item}"),
+        ):
+            with self.subTest(before):
+                path = self.put(".continue/config.yaml", before)
+                self.install()
+                self.assertEqual(path.read_bytes().decode(), after)
+                self.assertEqual(self.install(), ([], []))
+                self.save("tokens.json", {"mcp_token": "new", "sync_token": SYNC})
+                self.assertIn(".continue/config.yaml", self.install()[0])
+                self.assertEqual(path.read_bytes().decode(), after.replace(AI, "new"))
+                self.save("tokens.json", {"mcp_token": AI, "sync_token": SYNC})
+                self.install(True)
+                left = path.read_bytes().decode()
+                self.assertEqual(left.rstrip("\r\n"), before.rstrip("\r\n"))
+                if before.endswith("\n") and not before.endswith("\n\n"):
+                    self.assertEqual(left, before)
+
+    def test_continues_yaml_of_another_shape_is_refused(self) -> None:
+        """Flow style, Windows' line ends in the list, our name taken, no mapping."""
+        for text in (
+            "mcpServers: []\n",
+            'mcpServers: [{name: other, url: "http://x"}]\n',
+            "mcpServers: {}\n",
+            "mcpServers:\n  # mine\n  - name: other\n",
+            '"mcpServers":\n  - name: other\n',
+            "mcpServers:\r\n  - name: other\r\n",
+            "mcpServers:\n  - name: fedmem\n    url: http://x\n",
+            'mcpServers:\n  - url: http://x\n    name: "fedmem"\n',
+            "{name: dev}\n",
+            "[1]\n",
+            "name: dev\n...\n",
+            "--- {name: dev}\n",
+        ):
+            with self.subTest(text):
+                path = self.put(".continue/config.yaml", text)
+                _, [left] = self.install()
+                self.assertIn(str(path), left)
+                self.assertIn("X-Fedmem-Tool: ", left)
+                self.assertEqual(path.read_bytes().decode(), text)
+                self.assertEqual(self.install(True)[1], [])
+                self.assertEqual(path.read_bytes().decode(), text)
+
+    @unittest.skipUnless(shutil.which("node"), "no node here")
+    def test_plugins_tell_of_every_turn_and_give_the_brief_once(self) -> None:
+        """Run by node, a program in fedmem's place; one that fails does no harm."""
+        self.install()
+        stub = Path(self.client().path("bin", "memory_sync.py"))
+        stub.parent.mkdir(parents=True)
+        brief = "[fedmem] BRIEF"
+        said = {"customType": "fedmem", "content": brief, "display": False}
+        ends = {"opencode": ["Stop", "SessionEnd"], "pi": ["SessionEnd"]}
+        given = {
+            "opencode": [["own", brief], ["own", brief], ["own"], ["own"]],
+            "pi": [{"message": said}, None],
+        }
+        none = {"opencode": [["own"]] * 4, "pi": [None, None]}
+        for tool in ("opencode", "kilo", "pi"):
+            form = fedmem.FORMATS[tool].hooks.form
+            plugin = Path(self.home, f"{tool}.mjs")
+            shutil.copy(Path(self.home, PLUGIN_FILES[tool]), plugin)
+            done = subprocess.run(["node", "--check", plugin], capture_output=True)
+            self.assertEqual((done.returncode, done.stderr), (0, b""), tool)
+            live = self.put(f"{tool}-live.mjs", LIVE[form])
+            for text, expected in ((STUB, given), ("raise SystemExit(3)", none)):
+                stub.write_text(text)
+                stub.with_name("told").write_text("")
+                command = ("node", live, plugin)
+                done = subprocess.run(command, capture_output=True, timeout=60)
+                self.assertEqual((done.returncode, done.stderr), (0, b""), tool)
+                lines = [json.loads(line) for line in done.stdout.splitlines()]
+                self.assertEqual(lines, expected[form], tool)
+                if text != STUB:
+                    continue
+                names = ["SessionStart", *ends[form]]
+                told = wait_for(
+                    stub.with_name("told").read_text,
+                    lambda found, names=names: found.count("\n") == len(names),
+                )
+                rows = [json.loads(line) for line in told.splitlines()]
+                self.assertEqual(
+                    sorted(event["hook_event_name"] for _, event in rows), sorted(names)
+                )
+                for arguments, event in rows:
+                    self.assertEqual(arguments, ["hook", tool])
+                    self.assertEqual(event["session_id"], "ses_a")
+                    self.assertEqual(event["cwd"], "/home/dev/shop")
+
+
 # ---- 20. Operate ------------------------------------------------------------
 
 
