@@ -18,7 +18,7 @@ The rooms, bottom-up; a room uses only names of the rooms above it:
      5 Records         plain data that travels between the rooms
      6 Options         one table of flags, variables and help
      7 Secrets         tokens, signatures, masking
-     8 Transcripts     Claude Code and Codex JSONL to messages
+     8 Agents          how each keeps its conversations, and what these show
      9 Store           the files that are the truth
     10 Index           a cache of what search finds; the only door to SQL
     11 Search          words, literal, regex over what an AI may read
