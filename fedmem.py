@@ -12546,8 +12546,9 @@ def cmd_resume(args: argparse.Namespace) -> None:
         return
     where = find_session_place(client, args.session)
     row = remote.call("read_session", **where, limit=1)
-    agent = FORMATS.get(row.get("format", ""))
-    if agent is None or not agent.put or args.as_text:
+    agent = FORMATS.get(row["tool"])
+    is_own = agent and agent.tool == row.get("format")  # Letta's has pi's
+    if not is_own or not agent.put or args.as_text:
         name = agent.name if agent else row["tool"]
         print(f"Go on with this conversation, which was held with {name}:\n")
         print_page(args, "read_session", **where, offset=-args.limit)
