@@ -9530,6 +9530,82 @@ class AgentsTroubleTest(AgentsCase):
                 else:
                     self.assertIn(b"FUTURE", archived[name])
 
+    def test_what_was_lost_on_the_server_is_exported_again(self) -> None:
+        """`verify` asks for sessions of databases and of stores as for any other."""
+        for agent in ("kilo", "continue", "gemini-cli"):
+            FIXTURE[agent].write(self.home)
+        self.assertEqual(self.main("sync").returncode, 0)
+        before = self.archived()
+        for name in ("ses_k", self.first(FIXTURE["continue"])):
+            next(Path(self.root, "workspaces").rglob(f"{name}.jsonl.gz")).unlink()
+        done = self.main("verify")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"the server had lost session kilo/ses_k", done.stdout)
+        self.assertIn(b"the server had lost session continue/", done.stdout)
+        self.assertEqual(self.archived(), before)
+        self.assertEqual(self.main("verify").returncode, 0)
+
+    def test_masked_exports_grow_as_others_do(self) -> None:
+        """With "redact" no secret leaves the machine, whatever store it lies in."""
+        config = {"url": self.url(), "machine": "laptop", "redact": True}
+        self.save("config.json", config)
+        secret = SECRETS["aws-key"]
+        for fixture in AGENT_FIXTURES:
+            files = {
+                name: text.replace(f"the {fixture.word} leak", f"{secret} leak")
+                for name, text in fixture.files.items()
+            }
+            fixture.write(self.home, files)
+        report = self.run_sync()
+        self.assertEqual(report.problems, [])
+        self.assertGreaterEqual(report.masked["aws-key"], len(AGENT_FIXTURES))
+        count = len(self.archived())
+        for fixture in AGENT_FIXTURES:
+            grow(fixture, self.home)
+        report = self.run_sync()
+        self.assertEqual((report.problems, report.waiting), ([], []))
+        archived = self.archived()
+        self.assertEqual(len(archived), count)
+        for fixture in AGENT_FIXTURES:
+            raw = archived[self.first(fixture)]
+            self.assertNotIn(secret.encode(), raw, fixture.agent)
+            self.assertIn(b"[redacted:aws-key] leak", raw, fixture.agent)
+        self.run_sync()
+        self.assertEqual(self.remote.requests, 0)
+
+    def test_a_session_is_gone_on_with_on_another_machine(self) -> None:
+        """Where its agent looks for it, byte for byte; a sync there brings nothing
+        twice; agents whose store takes no file get the conversation as text."""
+        for fixture in AGENT_FIXTURES:
+            fixture.write(self.home)
+        self.run_sync()
+        before, names = self.archived(), {}
+        for fixture in AGENT_FIXTURES:
+            names[fixture.agent] = self.first(fixture)
+        Path(self.env["MEMORY_SYNC_HOME"], "state.json").unlink()
+        for entry in Path(self.home).iterdir():
+            if entry.name != ".memory-sync":
+                shutil.rmtree(entry)
+        for tool, name in names.items():
+            with self.subTest(tool):
+                agent, done = fedmem.FORMATS[tool], self.main("resume", name)
+                self.assertEqual((done.returncode, done.stderr), (0, b""))
+                last = done.stdout.decode().splitlines()[-1]
+                if not agent.put:
+                    self.assertIn(FIXTURE[tool].word, done.stdout.decode())
+                    continue
+                self.assertTrue(last.startswith("Go on with: "), last)
+                self.assertIn(name, last)
+                found = fedmem.list_transcripts(
+                    self.env, fedmem.Report(), fedmem.SyncState("/none")
+                )
+                rows = [row for row in found if row.session_id == name]
+                [row] = [row for row in rows if row.agent is agent]
+                self.assertEqual(Path(row.path).read_bytes(), before[name])
+        report = self.run_sync()
+        self.assertEqual((report.problems, report.waiting), ([], []))
+        self.assertTrue(self.archived() == before, "archived otherwise than before")
+
 
 # ---- 18. Hooks --------------------------------------------------------------
 
