@@ -4921,6 +4921,23 @@ class SearchTest(IndexCase):
                     self.assertIn(name, found[:first], (query, mode))
                     self.assertEqual(len(set(found)), len(found), query)
 
+    def test_every_agents_words_are_found_and_nothing_that_it_was_given(self) -> None:
+        """Also what its tools said, and in the mode that looks for exact text."""
+        names = {}
+        for fixture in AGENT_FIXTURES:
+            for name, raw in read_stores(fixture).items():
+                self.upload(name, raw)
+                if fnmatch.fnmatch(name, next(iter(fixture.told))):
+                    names[fixture.word] = name
+        for word, name in names.items():
+            for mode in ("words", "literal"):
+                self.assertEqual(self.find(word, mode), [name])
+        found = set(self.find("pool = 3", "literal", limit=50))
+        self.assertEqual(found, {*names.values()})
+        for word in ("INJECTED", "HIDDEN"):
+            for mode in ("words", "literal"):
+                self.assertEqual(self.find(word, mode), [], mode)
+
     def test_phrases_are_required_and_exclusions_hold_for_the_whole_session(
         self,
     ) -> None:
@@ -9040,6 +9057,43 @@ class AgentsSyncTest(AgentsCase):
                 self.assertIn(b"INJECTED", raw, name)
         for word in ("INJECTED", "HIDDEN"):
             self.assertEqual(self.sync("search_sessions", query=word)["hits"], [])
+
+    def test_agents_are_listed_with_what_of_theirs_is_up(self) -> None:
+        """Version, conversations, how the last came, what does not work."""
+        for fixture in AGENT_FIXTURES:
+            fixture.write(self.home)
+        Path(self.home, ".cursor").mkdir()
+
+        def look() -> dict[str, str]:
+            """Return what is said of each agent by its name."""
+            state = fedmem.SyncState(self.client().path("state.json"))
+            report = fedmem.Report()
+            lines = fedmem.list_agents(self.env, state, report)
+            self.assertEqual(report.problems, [])
+            return {line[:20].strip(): line[20:] for line in lines}
+
+        for text in look().values():
+            self.assertTrue(" 0 up" in text or "no conversations are read" in text)
+        self.run_sync()
+        grow(FIXTURE["kilo"], self.home)
+        self.run_sync(ended={"ses_k"})
+        grow(FIXTURE["continue"], self.home)
+        found = look()
+        names = {fedmem.FORMATS[fixture.agent].name for fixture in AGENT_FIXTURES}
+        self.assertEqual(set(found), names | {"Cursor"})
+        for fixture in AGENT_FIXTURES:
+            agent, text = (
+                fedmem.FORMATS[fixture.agent],
+                found.pop(fedmem.FORMATS[fixture.agent].name),
+            )
+            count = len(fixture.told)
+            is_up = count - (fixture.agent == "continue")
+            self.assertIn(f"{fedmem.plural(count, 'conversation')}, {is_up} up", text)
+            by = "hook" if fixture.agent == "kilo" else "sync"
+            self.assertRegex(text, rf"; last 20\d\d-\d\d-\d\d \d\d:\d\d UTC by {by}")
+            self.assertTrue(text.endswith(agent.remark))
+            self.assertTrue(text.startswith((agent.tried, "?")), text)
+        self.assertIn("no conversations are read", found["Cursor"])
 
     def test_what_grows_extends_its_archive(self) -> None:
         """A resume, a compaction: one archive, and only what is new is sent."""
