@@ -2414,7 +2414,9 @@ def name_gemini(path: str, match: re.Match) -> str:
 
 def name_letta(path: str, match: re.Match) -> str:
     """Return a Letta conversation's id with its place, for ids are counters."""
-    name = str(read_head(path).get("id"))
+    name = read_head(path).get("id")
+    if not isinstance(name, str):
+        return ""  # nothing is in it yet
     place = f"{socket.gethostname()}\0{os.path.dirname(path)}"
     return f"{make_slug(name)}-{hash_text(place)[:8]}"
 
