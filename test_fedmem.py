@@ -9537,6 +9537,20 @@ class AgentsTroubleTest(AgentsCase):
         for name in self.archived():
             self.assertRegex(name, r"\Alocal-conv-1-[0-9a-f]{8}\Z")
 
+    def test_a_conversation_without_a_whole_line_gets_no_name_that_stays(self) -> None:
+        """Letta makes an empty one for each agent; a first line may be half written."""
+        fixture = FIXTURE["letta"]
+        fixture.write(self.home)
+        path = Path(self.home, fixture.main())
+        whole = path.read_bytes()
+        for half in (b"", whole[:40]):
+            path.write_bytes(half)
+            report = self.run_sync()
+            self.assertEqual((report.problems, self.archived()), ([], {}))
+        path.write_bytes(whole)
+        self.assertEqual(self.run_sync().sessions, 1)
+        self.assertEqual(self.archived(), {self.first(fixture): whole})
+
     def test_records_of_a_later_version_are_archived_and_not_shown(self) -> None:
         """Byte for byte where the file is lines; no message is lost or made up."""
         future = '{"type": "hologram", "id": "zz", "data": {"text": "FUTURE"}}\n'
