@@ -10887,10 +10887,9 @@ def make_entry(client: Client, tool_name: str, form: McpEntry) -> dict:
         command = [server["command"], *server["args"]]
         entry = {"type": "local", "command": command, "enabled": True}
     else:
-        kind = (
-            {"type": "stdio"} if "type" in form.more or tool_name == CLAUDE.tool else {}
-        )
-        entry = {**kind, **describe_bridge(client, tool_name)}
+        is_typed = "type" in form.more or tool_name == CLAUDE.tool
+        kind = {"type": "stdio"} if is_typed else {}
+        entry = {**form.more, **kind, **describe_bridge(client, tool_name)}
     return {form.inside: entry} if form.inside else entry
 
 
