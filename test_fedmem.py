@@ -11127,6 +11127,24 @@ class AgentsSetupTest(ClientCase):
         self.assertEqual(set(self.install(True)[0]), set(changed))
         self.assertEqual(self.files(), before)
 
+    def test_with_a_pin_every_agent_starts_the_bridge_under_its_own_name(self) -> None:
+        """And keeps what makes its model see the tools; no entry holds a token."""
+        config = {"url": "https://memory.example:7443", "machine": "desk", "pin": "x"}
+        self.save("config.json", config)
+        self.install()
+        for tool, (name, key, entry) in MCP_ENTRIES.items():
+            found = self.load(name)[key]["fedmem"]
+            inside, entry = found.get("transport", found), entry.get("transport", entry)
+            words = self.client().command("stdio", "--tool", tool)
+            if key == "mcp":
+                wanted = {"type": "local", "command": words, "enabled": True}
+            else:
+                kept = {n: v for n, v in entry.items() if n in ("tools", "exposure")}
+                kept |= {"type": "stdio"} if "type" in entry else {}
+                wanted = {"command": words[0], "args": words[1:], **kept}
+            self.assertEqual(inside, wanted, tool)
+            self.assertNotIn(AI, json.dumps(found))
+
     def test_what_others_wrote_stays_and_comes_back(self) -> None:
         """Servers, hooks and settings beside ours; agents that are away get nothing."""
         mine = {"hooks": [{"type": "command", "command": "mine", "name": "m"}]}
