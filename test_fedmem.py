@@ -9095,6 +9095,24 @@ class AgentsSyncTest(AgentsCase):
             self.assertTrue(text.startswith((agent.tried, "?")), text)
         self.assertIn("no conversations are read", found["Cursor"])
 
+    def test_stores_are_found_where_a_variable_says(self) -> None:
+        """Each agent's own; the installation writes the variable down."""
+        moved = []
+        for fixture in AGENT_FIXTURES:
+            variable, default, _ = fedmem.FORMATS[fixture.agent].home
+            if variable:
+                self.env[variable] = f"{self.home}/moved/{default[2:]}"
+                moved.append(fixture)
+                files = {f"moved/{name}": text for name, text in fixture.files.items()}
+                fixture.write(self.home, files)
+                self.assertIn(variable, fedmem.AGENT_VARIABLES)
+        report = self.run_sync()
+        count = sum(len(fixture.told) for fixture in moved)
+        self.assertEqual((report.problems, report.sessions), ([], count))
+        for fixture in moved:
+            *_, messages = next(iter(fixture.told.values()))
+            self.assertEqual(self.read(self.first(fixture)), messages)
+
     def test_what_grows_extends_its_archive(self) -> None:
         """A resume, a compaction: one archive, and only what is new is sent."""
         for fixture in AGENT_FIXTURES:
