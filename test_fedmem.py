@@ -3095,7 +3095,9 @@ def list_missing(agent: fedmem.Agent) -> Iterator[str]:
         "file: the groups id, or parent and child": agent.listing
         or {"id", "name_by"} & {*re.compile(agent.file).groupindex, "name_by"},
         "export: a listing has no files to send": agent.export or not agent.listing,
-        "signs: what tells its first lines": agent.signs or agent.tool == "letta",
+        "signs: what tells its first line": agent.signs
+        or agent.export
+        or agent.tool == "letta",
         "a row in this file's AGENT_FIXTURES": fixture,
         "a fixture that grows": fixture and fixture.more,
         "events in this file's AGENT_EVENTS": not agent.hooks
@@ -9902,7 +9904,7 @@ AGENT_EVENTS = {
     ),
     "pi": (
         make_event("pi", "SessionStart"),
-        None,
+        make_event("pi", "Stop"),
         make_event("pi", "SessionEnd"),
         make_event("pi", "agent_end"),
     ),
@@ -9914,13 +9916,13 @@ AGENT_EVENTS = {
     ),
     "opencode": (
         make_event("opencode", "SessionStart"),
-        None,
         make_event("opencode", "Stop"),
+        make_event("opencode", "SessionEnd"),
         make_event("opencode", "session.updated"),
     ),
     "kilo": (
         make_event("kilo", "SessionStart"),
-        None,
+        make_event("kilo", "Stop"),
         make_event("kilo", "SessionEnd"),
         make_event("kilo", "session.drained"),
     ),
