@@ -3131,6 +3131,27 @@ class AgentsTest(unittest.TestCase):
             self.assertEqual(len(set(names)), len(names), "a name stands there twice")
         self.assertLessEqual(set(FIXTURE), set(fedmem.FORMATS))
 
+    def test_the_readme_says_with_which_version_each_agent_was_run(self) -> None:
+        """A row of its table for each that has conversations, as the program's."""
+        readme = (HERE / "README.md").read_text()
+        for agent in fedmem.AGENTS:
+            self.assertIn(agent.name, readme)
+            if agent.parse:
+                name = re.escape(f"| {agent.name} | {agent.tried} |")
+                row = re.search(rf"(?m)^{name}.*$", readme)
+                self.assertTrue(row, f"README: no row begins with {name}")
+                _, _, _, kept, end, brief, entry, there, _ = row[0].split("|")
+                starts = agent.hooks and "start" in agent.hooks.events.values()
+                command = f"`{agent.go_on.partition(' ')[0]}`"
+                for said, expected in (
+                    (kept, "an export" if agent.export else "byte for byte"),
+                    (end, "by its hook" if agent.hooks else "by the schedule"),
+                    (brief, "yes" if starts else "no"),
+                    (entry, "yes" if agent.server or agent.tool == "codex" else "by"),
+                    (there, command if agent.go_on else "as text"),
+                ):
+                    self.assertTrue(said.strip().startswith(expected), row[0])
+
     def test_a_format_is_told_by_its_own_lines_and_by_no_others(self) -> None:
         """Every line of every fixture against every row's signs."""
         for fixture in AGENT_FIXTURES:
