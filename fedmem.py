@@ -162,6 +162,7 @@ MAX_NOTE_CHARS = 2_000  # description, cwd, git_remote
 SLUG_CHARS = 40  # three slugs, two dashes and a suffix stay under 128
 LOCK_FILES = 64
 LOCK_WAIT_S = 8.0  # longer than any write takes: its holder is gone, or its disk
+DOUBT_S = 1.0  # ceph-fuse shows, for moments, NULs or a shift where another one wrote
 LOCK_PAUSE_S = 0.0004  # doubled up to 5 ms: other processes' locks are asked for
 # Backups.
 SNAPSHOTS_KEPT = 14  # two weeks of days
@@ -3378,17 +3379,37 @@ class Journal:
             raise Gone("The memory's disk is away: it has no journal.") from e
         return self.last_seq
 
-    def _read(self, fd: int) -> None:
-        """Take the lines into account that stand behind those that were read."""
+    def _read(self, fd: int, is_held: bool = False) -> None:
+        """Take the lines into account that stand behind those that were read. What
+        makes no sense is read again for a while before it is believed; so is, under
+        the lock, where nobody writes, what is no whole line."""
         if os.fstat(fd).st_size < self._offset:  # cut after its fsync had failed
             self.ledgers, self.last_seq, self._offset = {}, 0, 0
+        end, is_late = 0.0, False
+        while not is_late:
+            is_late = 0 < end <= time.monotonic()
+            is_sound = self._take(fd, is_late)
+            if is_sound and not (is_held and os.fstat(fd).st_size != self._offset):
+                return
+            end = end or time.monotonic() + DOUBT_S
+            with contextlib.suppress(AttributeError):  # macOS
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            time.sleep(0.005)
+
+    def _take(self, fd: int, is_sure: bool) -> bool:
+        """Take whole lines into account, all if `is_sure`; else return False at one
+        that is not the next."""
         while data := os.pread(fd, MIB, self._offset):
-            end = data.rfind(b"\n") + 1
-            if not end:
-                return  # a line being written, or torn: the next writer cuts it
-            for line in data[:end].splitlines():
-                self._apply(parse_entry(line), line)
-            self._offset += end
+            whole = data[: data.rfind(b"\n") + 1]
+            if not whole:
+                break  # a line being written, or torn: the next writer cuts it
+            for line in whole.splitlines(keepends=True):
+                entry = parse_entry(line)
+                if not is_sure and (entry is None or entry.seq != self.last_seq + 1):
+                    return False
+                self._apply(entry, line.rstrip(b"\r\n"))
+                self._offset += len(line)
+        return True
 
     def _apply(self, entry: Entry | None, line: bytes) -> None:
         """Take one line into account; count it when it cannot be read."""
@@ -3460,7 +3481,7 @@ class Journal:
             with directory(self._root, folder) as handle:
                 os.fsync(handle)
         with self._lock:
-            self._read(fd)
+            self._read(fd, is_held=True)
             start, seq = self._offset, self.last_seq
         if os.fstat(fd).st_size != start:
             os.ftruncate(fd, start)  # what is left is a torn line
@@ -3479,10 +3500,10 @@ class Journal:
             raise
         with self._lock:
             if self._offset != start:  # a reader was here meanwhile
-                self._read(fd)
+                self._read(fd, is_held=True)
                 return
             for entry, line in zip(entries, lines, strict=True):
-                self._apply(entry, line)
+                self._apply(entry, line[:-1])
             self._offset += len(data)
 
     def confirm(self) -> None:

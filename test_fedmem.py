@@ -4070,6 +4070,40 @@ class CrashTest(RootCase):
             self.assertEqual(store.journal.bad_lines, 1)
             self.assertIn("1 bad lines", find_problems(store)[0])
 
+    def test_what_a_disk_shows_wrongly_for_a_moment_is_not_believed(self) -> None:
+        """ceph-fuse shows NULs, or a shift, where another machine has just written: a
+        writer that took them for a torn line would cut acknowledged ones away."""
+        about = "w", "updated", "knowledge/x.md", 1, "ab" * 32, "sync"
+        real = os.pread
+        wrong = {
+            "NULs before the end": lambda data: b"\0" * (len(data) - 22) + data[-22:],
+            "a shift": lambda data: data[22:],
+            "NULs": lambda data: b"\0" * len(data),
+        }
+        for name, twist in wrong.items():
+            with self.subTest(name), tempfile.TemporaryDirectory() as root:
+                os.makedirs(f"{root}/_meta/locks")
+                first = fedmem.Journal(root)
+                first.append(*about)
+                other, shown = fedmem.Journal(root), []
+                for _ in range(4):
+                    first.append(*about)
+
+                def read(fd: int, size: int, offset: int) -> bytes:
+                    """Show what is there wrongly, once."""
+                    data = real(fd, size, offset)
+                    if size != fedmem.MIB or not data or shown:  # noqa: B023
+                        return data
+                    shown.append(data)  # noqa: B023
+                    return twist(data)  # noqa: B023
+
+                with mock.patch("os.pread", read):
+                    other.append(*about)
+                lines = Path(root, fedmem.JOURNAL_FILE).read_bytes().splitlines()
+                numbers = [json.loads(line)["seq"] for line in lines]
+                self.assertEqual((numbers, other.bad_lines), ([1, 2, 3, 4, 5, 6], 0))
+                self.assertEqual(first.refresh(), 6)
+
     def test_a_torn_journal_line_is_cut_and_written_again(self) -> None:
         """Power failed in the middle of the last line."""
         self.write("a.md", "second")
