@@ -733,9 +733,12 @@ def read_tail(root: str, relative: str) -> str:
 
 def list_directory(root: str, relative: str) -> list[tuple[str, os.stat_result]]:
     """Return name and stat of the files and folders in a directory, sorted; or []."""
+    found = []
     try:
         with directory(root, relative) as handle, os.scandir(handle) as entries:
-            found = [(e.name, e.stat(follow_symlinks=False)) for e in entries]
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                    found.append((entry.name, entry.stat(follow_symlinks=False)))
     except OSError as e:
         return _absent(relative, e) or []
     kinds = stat.S_IFREG, stat.S_IFDIR

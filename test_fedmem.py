@@ -430,6 +430,31 @@ class FilesTest(RootCase):
         ]
         self.assertEqual(important, expected)
 
+    def test_a_file_that_goes_during_a_listing_takes_no_other_with_it(self) -> None:
+        """Writers replace files all the time; a backup would lack the whole folder."""
+        for name in ("a", "b", "c"):
+            Path(self.root, name).write_text(name)
+        real = os.scandir
+
+        @contextlib.contextmanager
+        def vanish(handle: int) -> Iterator[Iterator[os.DirEntry]]:
+            """List a folder from which one file goes before it is looked at."""
+
+            def each() -> Iterator[os.DirEntry]:
+                """Give the entries."""
+                for entry in entries:
+                    if entry.name == "b":
+                        os.unlink(f"{self.root}/b")
+                    yield entry
+
+            with real(handle) as entries:
+                yield each()
+
+        with mock.patch("os.scandir", vanish):
+            found = fedmem.list_directory(self.root, "")
+        names = [name for name, _ in found]
+        self.assertEqual([n for n in names if len(n) == 1], ["a", "c"])
+
     def test_an_archive_is_as_durable_before_its_journal_line(self) -> None:
         """Growth too: temp file, fsync, rename, fsync, journal, fsync."""
         raw = make_transcript(4)
