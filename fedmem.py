@@ -9561,24 +9561,22 @@ def load_client(environment: dict) -> Client:
     home = client_home(environment)
     config = read_client_json(os.path.join(home, "config.json"))
     tokens = read_client_json(os.path.join(home, "tokens.json"))
-    url = environment.get("MCP_MEMORY_URL") or config.get("url", "")
     values = {
+        "url": environment.get("MCP_MEMORY_URL") or config.get("url", ""),
+        "pin": config.get("pin", ""), "ca": config.get("ca", ""),
         "machine": config.get("machine") or socket.gethostname(),
         "mcp_token": environment.get("MCP_MEMORY_TOKEN") or tokens.get("mcp_token", ""),
-        "sync_token": environment.get("SYNC_TOKEN") or tokens.get("sync_token", ""),
-    }
-    more = {name: config.get(name, "") for name in ("pin", "ca")}
-    for name, value in {"url": url, **values, **more}.items():
+        "sync_token": environment.get("SYNC_TOKEN") or tokens.get("sync_token", "")}
+    for name, value in values.items():
         if not isinstance(value, str):
             raise BadRequest(f"{home}/config.json: `{name}` must be a text in quotes.")
+    url, pin, ca, *names = values.values()
     if not url:
         raise BadRequest(
             f"This machine is not set up: {home}/config.json has no `url`. Run: "
-            "fedmem.py install TOKEN --sync-token TOKEN --url URL"
-        )
-    address = Address(url, config.get("pin", ""), config.get("ca", ""))
+            "fedmem.py install TOKEN --sync-token TOKEN --url URL")
     parse_url(url)
-    return Client(home, address, **values, options=config)
+    return Client(home, Address(url, pin, ca), *names, options=config)
 
 
 def read_client_json(path: str) -> dict:
@@ -9608,14 +9606,12 @@ def scan_folder(folder: str, problems: list[str] | None = None) -> list[os.DirEn
     except OSError as e:
         is_missing = isinstance(e, (FileNotFoundError, NotADirectoryError))
         if problems is not None and (not is_missing or os.path.islink(folder)):
-            text = f"{folder}: {e.strerror}; nothing in it is uploaded."
-            problems.append(text)
+            problems.append(f"{folder}: {e.strerror}; nothing in it is uploaded.")
     return []
 
 
-def scan_files(
-    folder: str, problems: list[str], seen: set | None = None
-) -> Iterator[os.DirEntry]:
+def scan_files(folder: str, problems: list[str],
+               seen: set | None = None) -> Iterator[os.DirEntry]:
     """Yield every file below a tool's folder; links are followed, in each project no
     folder twice: a link to another project would take that one's names away."""
     above = {*(seen or ())}
@@ -9639,9 +9635,8 @@ def scan_files(
             problems.append(f"{entry.path}: a link that leads nowhere. Is a disk away?")
 
 
-def list_transcripts(
-    environment: dict, report: Report, state: SyncState
-) -> list[Transcript]:
+def list_transcripts(environment: dict, report: Report,
+                     state: SyncState) -> list[Transcript]:
     """Return every transcript of every agent on this machine."""
     found: list[Transcript] = []
     for agent in AGENTS:
@@ -9659,37 +9654,28 @@ def list_transcripts(
                     rows += [row] if row else []
         titles = agent.titles(home) if agent.titles and rows else {}
         for row in rows:
-            title = titles.get(row.thread)
-            found.append(dataclasses.replace(row, title=title) if title else row)
+            title = titles.get(row.thread) or row.title
+            found.append(dataclasses.replace(row, title=title))
     return found
 
 
-def _list_databases(
-    agent: Agent, home: str, pattern: str, report: Report
-) -> Iterator[Transcript]:
+def _list_databases(agent: Agent, home: str, pattern: str,
+                    report: Report) -> Iterator[Transcript]:
     """Yield the conversations in an agent's databases."""
     for entry in scan_folder(home, report.problems):
         if not fnmatch.fnmatch(entry.name, pattern):
             continue
         try:
             for row in agent.listing(entry.path):
-                name = row.session_id
-                name = f"{row.parent}.{name}" if row.parent else name
+                name = f"{row.parent}." * bool(row.parent) + row.session_id
                 about = row.cwd, one_line(row.title)[:MAX_NAME_CHARS], row.session_id
-                seen = row.size, row.changed
-                yield Transcript(entry.path, agent, name, *seen, *about)
+                yield Transcript(entry.path, agent, name, row.size, row.changed, *about)
         except (OSError, BadRequest) as e:
             report.problems.append(f"{entry.path}: {e}; nothing of it is uploaded.")
 
 
-def _look_at(
-    agent: Agent,
-    entry: os.DirEntry,
-    match: re.Match,
-    files: set,
-    state: SyncState,
-    report: Report,
-) -> Transcript | None:
+def _look_at(agent: Agent, entry: os.DirEntry, match: re.Match, files: set,
+             state: SyncState, report: Report) -> Transcript | None:
     """Return a file as a transcript under its session's name, None for another link to
     one, for a compressed one beside the plain one, or one that cannot be read here."""
     path, parts = entry.path, match.groupdict()
@@ -9717,20 +9703,11 @@ def _look_at(
         if agent.name_by and not (parts.get("id") and state.get("sessions", row.key)):
             row = dataclasses.replace(row, session_id=agent.name_by(path, match))
         return row if row.session_id else None
-    except FileNotFoundError:
-        return None  # removed since
     except (OSError, BadRequest) as e:
-        text = e.strerror if isinstance(e, OSError) else e
-        report.problems.append(f"{path}: {text}; it is not uploaded.")
+        if not isinstance(e, FileNotFoundError):  # removed since
+            text = e.strerror if isinstance(e, OSError) else e
+            report.problems.append(f"{path}: {text}; it is not uploaded.")
         return None
-
-
-def read_told_remote(transcript: Transcript) -> str:
-    """Return the git remote that a transcript says its session ran in."""
-    if transcript.agent.tool != "codex":
-        return ""
-    remote = dig(read_head(transcript.path), "payload.git.repository_url")
-    return remote if isinstance(remote, str) else ""
 
 
 def read_cwd(path: str) -> str:
@@ -9817,13 +9794,12 @@ def load_manifests(home: str) -> list[dict]:
             if not isinstance(manifest.get(name), str) or not manifest[name]:
                 raise BadRequest(f"{entry.path}: `{name}` must be a text.")
         for name, second in (("tracked", "upload"), ("tracked_dirs", "upload_prefix")):
-            keys = "local", second
             rows = manifest.get(name, [])
             for row in rows if isinstance(rows, list) else [None]:
-                texts = [isinstance(row, dict) and row.get(key) for key in keys]
-                if not all(isinstance(text, str) for text in texts):
-                    needed = " and ".join(f"`{key}`" for key in keys)
-                    raise BadRequest(f"{entry.path}: each of `{name}` needs {needed}.")
+                row = row if isinstance(row, dict) else {}
+                if not all(isinstance(row.get(key), str) for key in ("local", second)):
+                    needed = f"needs `local` and `{second}`"
+                    raise BadRequest(f"{entry.path}: each of `{name}` {needed}.")
         found.append(manifest)
     return found
 
@@ -9836,10 +9812,8 @@ def identify_manifest(manifest: dict) -> Identity:
 def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
     """Yield the documents that a manifest tracks; a missing one is no problem."""
     workspace = identify_manifest(manifest)
-    uploads = [
-        (os.path.expanduser(row["local"]), row["upload"])
-        for row in manifest.get("tracked", [])
-    ]
+    uploads = [(os.path.expanduser(row["local"]), row["upload"])
+               for row in manifest.get("tracked", [])]
     for row in manifest.get("tracked_dirs", []):
         folder = os.path.realpath(os.path.expanduser(row["local"]))
         glob, before = str(row.get("glob") or "*.md"), len(uploads)
@@ -9876,8 +9850,8 @@ def scan_notes(folder: str, report: Report) -> Iterator[str]:
         if entry.name.startswith("."):
             continue
         if entry.is_symlink():
-            text = f"{entry.path}: a symbolic link; track what it leads to instead."
-            report.remarks.append(text)
+            report.remarks.append(
+                f"{entry.path}: a symbolic link; track what it leads to instead.")
         elif entry.is_dir(follow_symlinks=False):
             yield from scan_notes(entry.path, report)
         elif entry.is_file(follow_symlinks=False):
@@ -9946,6 +9920,10 @@ class SyncState:
         """Return what is remembered of a thing, empty for nothing."""
         return self._kinds[kind].get(key) or {}
 
+    def has_seen(self, transcript: Transcript) -> bool:
+        """Return whether a transcript's file was acknowledged as it is now."""
+        return list(self.get("files", transcript.place))[:2] == transcript.seen[:2]
+
     def items(self, kind: str) -> list[tuple[str, dict]]:
         """Return all that is remembered of a kind."""
         with self._lock:
@@ -9966,20 +9944,17 @@ class SyncState:
     def save(self) -> None:
         """Write the file, whole or not at all."""
         with self._lock:
-            data = encode_json({**self.about, **self._kinds})
-            write_private(self._path, data)
+            write_private(self._path, encode_json({**self.about, **self._kinds}))
             self._saved = time.monotonic()
 
 
-def plan_transcripts(
-    found: list[Transcript], state: SyncState, ended: set, now_s: float
-) -> tuple[list[Transcript], list[Transcript]]:
+def plan_transcripts(found: list[Transcript], state: SyncState,
+                     ended: set) -> tuple[list[Transcript], list[Transcript]]:
     """Return the transcripts to send, the oldest first, and those that have to wait."""
-    todo, waiting = [], []
+    todo, waiting, now_s = [], [], utc_now().timestamp()
     for transcript in found:
         known = state.get("sessions", transcript.key)
-        seen = list(state.get("files", transcript.place))
-        if seen[:2] == transcript.seen[:2]:
+        if state.has_seen(transcript):
             if transcript.title and known.get("title", "") != transcript.title:
                 todo.append(transcript)
         elif transcript.session_id in ended or not transcript.due_s(known, now_s):
@@ -10027,17 +10002,9 @@ class Sync:
         """Say that a transcript that changed in its middle waits, and how long."""
         known = self.state.get("sessions", transcript.key)
         due = format_mtime(transcript.due_s(known, utc_now().timestamp()))
-        text = (
+        self.report.waiting.append(
             f"{transcript.path}: what was uploaded of it has changed; it goes up when "
-            f"its session ends, or after {format_minute(due)}."
-        )
-        with self._lock:
-            self.report.waiting.append(text)
-
-    def fail(self, what: str, error: Exception) -> None:
-        """Add a problem to the report; the rest goes on."""
-        with self._lock:
-            self.report.problems.append(f"{what}: {error}")
+            f"its session ends, or after {format_minute(due)}.")
 
     def register(self, identity: Identity, again: bool = False) -> dict:
         """Return a workspace's id and write_token."""
@@ -10067,47 +10034,41 @@ class Sync:
         raise Refused(f"The server does not list its workspace {workspace_id!r}.")
 
 
-def unpack_transcript(transcript: Transcript, folder: str) -> Transcript:
-    """Return a plain copy of a compressed transcript; raise OSError, BadRequest."""
-    path = os.path.join(folder, "unpacked.jsonl")
-    with open_transcript(transcript.path) as file, open(path, "wb") as out:
-        while data := file.read(MIB):
-            out.write(data)
-    return dataclasses.replace(transcript, path=path, size=os.path.getsize(path))
-
-
-def export_transcript(transcript: Transcript, folder: str) -> Transcript:
-    """Return a file with a line for each finished record of a conversation; the first
+def iter_lines(transcript: Transcript) -> Iterator[bytes]:
+    """Yield a transcript's lines; of an export one for each finished record, the first
     names the agent. Raise OSError, BadRequest, also for what no version writes."""
-    path, agent = os.path.join(folder, "export.jsonl"), transcript.agent
+    path, agent = transcript.path, transcript.agent
+    if not agent.export:
+        left = sys.maxsize if path.endswith(".zst") else transcript.size
+        with open_transcript(path) as file:
+            while line := file.readline(left):
+                yield line
+                left -= len(line)
+        return
     head: dict = {"export": agent.tool}
     try:
-        with open(path, "wb") as out:
-            for record in agent.export(transcript.path, transcript.row):
-                out.write(encode_json({**head, **record}) + b"\n")
-                head = {}
+        for record in agent.export(path, transcript.row):
+            yield encode_json({**head, **record}) + b"\n"
+            head = {}
     except (AttributeError, TypeError, LookupError, ValueError) as e:
         text = f"its records are not those of {agent.name} {agent.tried} ({e!r})"
         raise BadRequest(text) from e
+
+
+def copy_transcript(transcript: Transcript, path: str,
+                    masked: collections.Counter | None) -> Transcript:
+    """Return a copy of what is to go up, each line masked if there is a count of it."""
+    with open(path, "wb") as out:
+        for line in iter_lines(transcript):
+            if masked is not None:
+                text = mask_counted(line.decode("utf-8", "surrogateescape"), masked)
+                line = text.encode("utf-8", "surrogateescape")
+            out.write(line)
     return dataclasses.replace(transcript, path=path, size=os.path.getsize(path))
 
 
-def mask_transcript(transcript: Transcript, folder: str, report: Report) -> Transcript:
-    """Return a copy of a transcript in which every line is masked; counts the kinds."""
-    path = os.path.join(folder, "masked.jsonl")
-    with open(transcript.path, "rb") as file, open(path, "wb") as out:
-        left = transcript.size
-        while left > 0 and (line := file.readline(left)):
-            left -= len(line)
-            text = line.decode("utf-8", "surrogateescape")
-            masked = mask_counted(text, report.masked)
-            out.write(masked.encode("utf-8", "surrogateescape"))
-    return dataclasses.replace(transcript, path=path, size=os.path.getsize(path))
-
-
-def upload_transcript(
-    sync: Sync, transcript: Transcript, identity: Identity, title: str, may_differ: bool
-) -> bool:
+def upload_transcript(sync: Sync, transcript: Transcript, identity: Identity,
+                      title: str, may_differ: bool) -> bool:
     """Bring a transcript and its title to the server; return False when it waits."""
     state, key = sync.state, transcript.key
     known = state.get("sessions", key)
@@ -10150,9 +10111,8 @@ def choose_start(path: str, size: int, probe: dict) -> tuple[int, str]:
     return max(base, probe["next_offset"]), sizes[base] if same else ""
 
 
-def send_pieces(
-    sync: Sync, path: str, identity: Identity, at: int, whole: dict
-) -> None:
+def send_pieces(sync: Sync, path: str, identity: Identity, at: int,
+                whole: dict) -> None:
     """Send a transcript by pieces, `whole` with each; raise Refused, BadRequest."""
     size, restarts = whole["total_size"], 0
     with open(path, "rb") as file:
@@ -10184,17 +10144,16 @@ def upload_note(sync: Sync, note: Note) -> None:
         content = mask_counted(content, sync.report.masked)
     digest = hash_text(content)
     if sync.state.get("notes", note.key).get("sha256") != digest:
-        arguments = {"path": note.upload, "content": content}
-        answer = sync.call_signed(note.workspace, "upload_knowledge", **arguments)
+        answer = sync.call_signed(
+            note.workspace, "upload_knowledge", path=note.upload, content=content)
         if answer["sha256"] != digest:
             raise Refused("the receipt is for other bytes")
         sync.count(notes=1, raw_bytes=len(raw))
     sync.state.put("notes", note.key, {"sha256": digest, "stat": note.seen})
 
 
-def choose_identity(
-    client: Client, manifests: list[dict], tool_name: str, cwd: str, told: str = ""
-) -> Identity:
+def choose_identity(client: Client, manifests: list[dict], tool_name: str, cwd: str,
+                    told: str = "") -> Identity:
     """Return a directory's workspace by manifest, repository, or as it was `told`."""
     for manifest in manifests:
         folder = os.path.expanduser(str(manifest.get("cwd", ""))).rstrip("/\\")
@@ -10204,9 +10163,8 @@ def choose_identity(
     return Identity(client.machine, tool_name, *identify_project(cwd, told))
 
 
-def list_memory_notes(
-    sync: Sync, environment: dict, manifests: list[dict]
-) -> Iterator[Note]:
+def list_memory_notes(sync: Sync, environment: dict,
+                      manifests: list[dict]) -> Iterator[Note]:
     """Yield the notes that Claude Code keeps by itself, a folder for each git root."""
     known = sync.state.about.setdefault("folders", {})
     problems = sync.report.problems
@@ -10214,12 +10172,12 @@ def list_memory_notes(
         folder = os.path.join(project.path, "memory")
         if not any(e.name.endswith(".md") for e in scan_folder(folder, problems)):
             continue
-        cwd = known.get(project.name) or find_memory_cwd(project)
-        cwd = cwd or find_folder(project.name)
+        name = project.name
+        cwd = known.get(name) or find_memory_cwd(project) or find_folder(name)
         if not cwd:  # its folder is gone, and its transcripts with it
             log.warning("%s: nothing tells its project; it is not uploaded", folder)
             continue
-        known[project.name] = cwd
+        known[name] = cwd
         identity = choose_identity(sync.client, manifests, "claude-code", cwd)
         row = {"local": folder, "upload_prefix": "auto/", "glob": "*.md"}
         manifest = {**identity._asdict(), "tracked_dirs": [row]}
@@ -10250,37 +10208,32 @@ def find_folder(slug: str, base: str = os.sep) -> str:
                 name = make_claude_slug(entry.path)
                 if name == slug:
                     return entry.path
-                found = slug.startswith(name + "-") and find_folder(slug, entry.path)
-                if found:
-                    return found
+                if slug.startswith(name + "-"):
+                    if found := find_folder(slug, entry.path):
+                        return found
     return ""
 
 
-def run_sync(
-    sync: Sync, environment: dict, ended: set[str], show: Callable[[int, int], None]
-) -> Report:
+def run_sync(sync: Sync, environment: dict, ended: set[str],
+             show: Callable[[int, int], None]) -> Report:
     """Bring what is new or changed to the server; return what was done and failed."""
     state, report = sync.state, sync.report
     manifests = load_manifests(sync.client.home)
     found = list_transcripts(environment, report, state)
-    now_s = utc_now().timestamp()
-    todo, waiting = plan_transcripts(found, state, ended, now_s)
+    todo, waiting = plan_transcripts(found, state, ended)
     for transcript in waiting:
         sync.wait_for(transcript)
     if report.compressed:
         report.problems.append(
             f"{plural(report.compressed, 'compressed rollout')} of Codex (.jsonl.zst) "
-            "cannot be read: install zstd, or Python 3.14 or newer."
-        )
+            "cannot be read: install zstd, or Python 3.14 or newer.")
     notes = [note for manifest in manifests for note in list_notes(manifest, report)]
     if sync.client.options.get("auto_memory", True):
         notes += list_memory_notes(sync, environment, manifests)
     report.unchanged = len(found) - len(todo) - len(waiting)
-    changed = [n for n in notes if state.get("notes", n.key).get("stat") != n.seen]
-    tasks: list[tuple] = [(upload_note, note) for note in changed]
-    for transcript in todo:
-        has_ended = transcript.session_id in ended
-        tasks.append((_sync_transcript, transcript, manifests, has_ended))
+    tasks: list[tuple] = [(upload_note, n) for n in notes
+                          if state.get("notes", n.key).get("stat") != n.seen]
+    tasks += [(_sync_transcript, t, manifests, t.session_id in ended) for t in todo]
     with concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         done = [pool.submit(_run_task, sync, *task) for task in tasks]
         for number, future in enumerate(done, 1):
@@ -10294,13 +10247,11 @@ def run_sync(
     return report
 
 
-def _sync_transcript(
-    sync: Sync, transcript: Transcript, manifests: list, has_ended: bool
-) -> None:
+def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
+                     has_ended: bool) -> None:
     """Upload a transcript, or a plain or masked copy, to its directory's workspace."""
     known, agent = sync.state.get("sessions", transcript.key), transcript.agent
-    seen = list(sync.state.get("files", transcript.place))
-    is_same = known.get("sha256") and seen[:2] == transcript.seen[:2]
+    is_same = known.get("sha256") and sync.state.has_seen(transcript)
     cwd, title = transcript.cwd, transcript.title
     if agent.describe and not is_same:
         cwd, title = agent.describe(transcript.path)
@@ -10309,7 +10260,9 @@ def _sync_transcript(
         identity = Identity(*known["identity"])
     else:
         cwd = cwd or read_cwd(transcript.path) or os.path.dirname(transcript.path)
-        told = read_told_remote(transcript)
+        head = read_head(transcript.path) if agent is CODEX else {}
+        told = dig(head, "payload.git.repository_url")
+        told = told if isinstance(told, str) else ""
         identity = choose_identity(sync.client, manifests, agent.tool, cwd, told)
     if is_same:  # Only its title is new; what was compressed since is not at its path.
         named = {"session_id": transcript.session_id, "title": title}
@@ -10317,30 +10270,23 @@ def _sync_transcript(
         sync.state.put("sessions", transcript.key, {**known, "title": title})
         return
     may_differ = has_ended or "diverged_at" in known  # then it was planned when due
+    masked = sync.report.masked if sync.client.options.get("redact") else None
     with contextlib.ExitStack() as stack:
-        copy, is_packed = transcript, transcript.path.endswith(".zst")
-        if is_packed or agent.export or sync.client.options.get("redact"):
+        copy = transcript
+        if agent.export or masked is not None or copy.path.endswith(".zst"):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-        if is_packed:
-            copy = unpack_transcript(copy, folder)
-        if agent.export:
-            copy = export_transcript(copy, folder)
-        if sync.client.options.get("redact"):
-            copy = mask_transcript(copy, folder, sync.report)
+            copy = copy_transcript(copy, os.path.join(folder, "copy.jsonl"), masked)
         if upload_transcript(sync, copy, identity, title, may_differ):
             sync.state.put("files", transcript.place, transcript.seen)
-            row = {
-                "time": format_time(utc_now()),
-                "by": "hook" if has_ended else "sync",
-            }
+            by = "hook" if has_ended else "sync"
+            row = {"time": format_time(utc_now()), "by": by}
             sync.state.about.setdefault("agents", {})[agent.tool] = row
         else:
             sync.wait_for(transcript)
 
 
-def _run_task(
-    sync: Sync, work: Callable, item: Transcript | Note, *more: object
-) -> None:
+def _run_task(sync: Sync, work: Callable, item: Transcript | Note,
+              *more: object) -> None:
     """Do one upload; a problem is reported, an unreachable server ends all others."""
     if sync.is_offline.is_set():
         return
@@ -10349,11 +10295,11 @@ def _run_task(
     except (Unreachable, Unauthorized) as e:
         if not sync.is_offline.is_set():
             sync.is_offline.set()
-            sync.fail("everything waits", e)
+            sync.report.problems.append(f"everything waits: {e}")
     except FileNotFoundError:
         pass  # removed since the listing; what was uploaded stays
     except (FedmemError, OSError) as e:
-        sync.fail(getattr(item, "place", item.path), e)
+        sync.report.problems.append(f"{getattr(item, 'place', item.path)}: {e}")
 
 
 # What was acknowledged is still there?
@@ -10368,10 +10314,8 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
         asked = {"session_id": key.partition("/")[2], "deep": deep}
         probe = sync.call_signed(identity, "upload_session", **asked)
         # What was answered `contained` lies in a longer archive of the session.
-        return any(
-            row["sha256"] == known["sha256"] or row["size"] > known["size"]
-            for row in probe["have"]
-        )
+        return any(row["sha256"] == known["sha256"] or row["size"] > known["size"]
+                   for row in probe["have"])
 
     sessions = {k: v for k, v in sync.state.items("sessions") if v.get("sha256")}
     lost = []
@@ -10393,8 +10337,8 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
         if listed[workspace_id].get(upload) == known["sha256"]:
             continue
         # What was deleted or replaced on purpose is kept as a version.
-        more = {"workspace_id": workspace_id, "versions_of": upload}
-        rows = sync.remote.iter_rows(*documents, **more)
+        rows = sync.remote.iter_rows(
+            *documents, workspace_id=workspace_id, versions_of=upload)
         if all(row["sha256"] != known["sha256"] for row in rows):
             lost.append(f"note {upload} of {workspace_id}")
             sync.state.drop("notes", key)
