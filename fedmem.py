@@ -9836,10 +9836,9 @@ def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
     for path, upload in uploads:
         try:
             found = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
         except OSError as e:
-            report.problems.append(f"{path}: {e.strerror}; it is not uploaded.")
+            if not isinstance(e, (FileNotFoundError, NotADirectoryError)):
+                report.problems.append(f"{path}: {e.strerror}; it is not uploaded.")
             continue
         if stat.S_ISREG(found.st_mode):
             upload = unicodedata.normalize("NFC", upload)  # macOS' may not be
@@ -10788,8 +10787,7 @@ def _require_room_in_toml(path: str, text: str, block: str) -> None:
         import tomllib
     except ImportError as e:
         table = rf"\[mcp_servers\.(?!{SERVER_NAME}\b)[\w.-]+\]"
-        plain = rf"(?m)^[ \t]*{table}[ \t]*(?:#.*)?$"
-        if "mcp_servers" in re.sub(plain, "", text):
+        if "mcp_servers" in re.sub(rf"(?m)^[ \t]*{table}[ \t]*(?:#.*)?$", "", text):
             raise BadRequest(f"{path} writes mcp_servers in another way; {left}") from e
         return
     try:
@@ -11314,8 +11312,6 @@ def _fill_snapshot(root: str, last: str, draft: str) -> tuple[int, int]:
                     copy_file(root, path, draft)
     for _ in range(BACKUP_ROUNDS):
         before, reached = reached, measure_journal(root)
-        if before == reached:
-            break
         for path in iter_written(root, before, reached):
             is_kept = "/.versions/" in path and stat_file(draft, path)
             if not is_kept and not copy_file(root, path, draft):
