@@ -3271,29 +3271,18 @@ class TranscriptScanner:
         if self._is_mid_line:
             self._end_line()
         return Session(
-            size=self.size,
-            sha256=sha256,
-            archive_size=archive_size,
-            archive_tail=archive_tail,
-            title=self.title,
-            start=self.start,
-            end=self.end,
-            messages=self.messages + (0 if self.told else self.items),
-            lines=self.lines,
-            title_rank=self.title_rank,
-            uses_items=not self.told,
-            blocks=tuple(self.blocks),
-            repeats=tuple(self.repeats),
-            abandoned=tuple(self.abandoned),
-            about=self.about,
-        )
+            size=self.size, sha256=sha256, archive_size=archive_size,
+            archive_tail=archive_tail, title=self.title, start=self.start, end=self.end,
+            messages=self.messages + (0 if self.told else self.items), lines=self.lines,
+            title_rank=self.title_rank, uses_items=not self.told,
+            blocks=tuple(self.blocks), repeats=tuple(self.repeats),
+            abandoned=tuple(self.abandoned), about=self.about)
 
 
 def is_shown(message: Message, uses_items: bool) -> bool:
     """Return whether a reader of this transcript sees a message."""
     return message.kind not in ("undone", "linked") and (
-        message.kind != "item" or uses_items
-    )
+        message.kind != "item" or uses_items)
 
 
 # ---- 9. Store: the files that are the truth ---------------------------------
@@ -3311,8 +3300,7 @@ _PART = re.compile(r"[0-9a-f-]{36}_[0-9a-f-]{36}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Blanks of any width and the joiners of emoji and of Persian are letters of names.
 _NOT_IN_NAMES = re.compile(
-    "[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+    "[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def require_workspace_id(text: str) -> str:
@@ -3321,8 +3309,7 @@ def require_workspace_id(text: str) -> str:
         return text
     raise BadRequest(
         f"{clip(text, 80)!r} is not a workspace_id: up to 128 of a-z 0-9 . _ -, as "
-        "list_workspaces shows them."
-    )
+        "list_workspaces shows them.")
 
 
 def require_session_id(text: str) -> str:
@@ -3331,8 +3318,7 @@ def require_session_id(text: str) -> str:
         return text
     raise BadRequest(
         f"{clip(text, 80)!r} is not a session_id: up to 128 of A-Z a-z 0-9 . _ -, as "
-        "list_sessions shows them."
-    )
+        "list_sessions shows them.")
 
 
 def require_knowledge_path(path: str) -> str:
@@ -3640,8 +3626,7 @@ class Registry:
             return found
         raise NotFound(
             f"There is no workspace {workspace_id!r}. list_workspaces shows those "
-            "there are; register_workspace makes one."
-        )
+            "there are; register_workspace makes one.")
 
     def match(self, wanted: Workspace) -> Workspace | None:
         """Return the workspace of an identity and remote; an empty remote fits any."""
@@ -3738,9 +3723,8 @@ class Store:
         with disk_errors("_meta/locks"):
             os.ftruncate(fd, 0)
 
-    def _keep(
-        self, cache: collections.OrderedDict, key: object, value: object, size: int
-    ) -> None:
+    def _keep(self, cache: collections.OrderedDict, key: object, value: object,
+              size: int) -> None:
         """Put a value into a cache of at most `size`, of which the oldest goes."""
         with self._cache_lock:
             cache[key] = value
@@ -3828,9 +3812,8 @@ class Store:
             self._sessions.pop(relative, None)
             self._scans.pop(relative, None)
 
-    def keep_scan(
-        self, relative: str, hasher: object, scanner: TranscriptScanner
-    ) -> None:
+    def keep_scan(self, relative: str, hasher: object,
+                  scanner: TranscriptScanner) -> None:
         """Remember hash and scan of the archive that is there, if more can follow."""
         if not scanner.is_closed:
             kept = sign_file(self.root, relative), hasher, scanner
@@ -3841,9 +3824,8 @@ class Store:
                 self._scans.popitem(last=False)
                 del sizes[0]
 
-    def take_scan(
-        self, relative: str, session: Session
-    ) -> tuple[object, TranscriptScanner | None]:
+    def take_scan(self, relative: str,
+                  session: Session) -> tuple[object, TranscriptScanner | None]:
         """Return hash object and scanner fed with an archive's whole transcript, the
         caller's now; no scanner when its last line is cut. Raise Damaged for others."""
         with self._cache_lock:
@@ -3885,8 +3867,7 @@ def open_store(root: str, existing: bool = False) -> Store:
     if existing and stat_file(root, JOURNAL_FILE) is None:
         raise NotFound(
             f"{root!r} is not a fedmem root (no {JOURNAL_FILE}). Is its disk mounted? "
-            "`serve` without --existing begins a new memory there."
-        )
+            "`serve` without --existing begins a new memory there.")
     make_folder(root)
     with disk_errors(root):
         store = Store(root)
@@ -3925,9 +3906,8 @@ def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace
 # Documents: overviews and knowledge.
 
 
-def read_document(
-    store: Store, workspace_id: str, path: str, version: str = ""
-) -> tuple[Document, bytes]:
+def read_document(store: Store, workspace_id: str, path: str,
+                  version: str = "") -> tuple[Document, bytes]:
     """Return a document, or an old version of it, and its bytes; raise NotFound."""
     if version:
         return _read_version(store, workspace_id, path, version)
@@ -3964,9 +3944,8 @@ def versions_folder(workspace_id: str, path: str) -> str:
     return f"workspaces/{workspace_id}/.versions/{path}"
 
 
-def list_versions(
-    store: Store, workspace_id: str, path: str
-) -> list[tuple[str, Document]]:
+def list_versions(store: Store, workspace_id: str,
+                  path: str) -> list[tuple[str, Document]]:
     """Return name and description of a document's old versions, newest first."""
     folder, found = versions_folder(workspace_id, path), []
     for name, stats in reversed(list_directory(store.root, folder)):
@@ -3978,9 +3957,8 @@ def list_versions(
     return found
 
 
-def _read_version(
-    store: Store, workspace_id: str, path: str, version: str
-) -> tuple[Document, bytes]:
+def _read_version(store: Store, workspace_id: str, path: str,
+                  version: str) -> tuple[Document, bytes]:
     """Return an old version named in full, or by six or more digits of its digest."""
     for name, document in list_versions(store, workspace_id, path):
         by_digest = len(version) >= 6 and document.sha256.startswith(version)
@@ -3989,19 +3967,12 @@ def _read_version(
             return document, read_file(store.root, relative)
     raise NotFound(
         f"{path!r} in workspace {workspace_id!r} has no version {clip(version, 80)!r}. "
-        "list_knowledge with versions_of shows its versions."
-    )
+        "list_knowledge with versions_of shows its versions.")
 
 
-def write_document(
-    store: Store,
-    workspace_id: str,
-    path: str,
-    content: bytes,
-    actor: str,
-    if_sha256: str = "",
-    keep_deleted: bool = False,
-) -> Receipt:
+def write_document(store: Store, workspace_id: str, path: str, content: bytes,
+                   actor: str, if_sha256: str = "",
+                   keep_deleted: bool = False) -> Receipt:
     """Store a document and return its receipt; the old text becomes a version. With
     `keep_deleted` a text that was deleted last stays deleted. Raise Conflict when
     `if_sha256` is not the digest of what is there."""
@@ -4040,8 +4011,7 @@ def _require_digest(path: str, old: bytes | None, if_sha256: str) -> None:
             f"{path!r} is not what you last read: "
             + (f"its sha256 is {there}" if there else "there is no such document")
             + ". Read it again, merge, and write with its present sha256.",
-            {"status": "conflict", "path": path, "sha256": there},
-        )
+            {"status": "conflict", "path": path, "sha256": there})
 
 
 def _version_path(store: Store, workspace_id: str, path: str, text: bytes) -> str:
@@ -4056,9 +4026,8 @@ def _version_path(store: Store, workspace_id: str, path: str, text: bytes) -> st
     return f"{folder}/{stamp}-{hash_bytes(text)[:12]}.md"
 
 
-def _keep_version(
-    store: Store, workspace_id: str, path: str, relative: str, text: bytes
-) -> None:
+def _keep_version(store: Store, workspace_id: str, path: str, relative: str,
+                  text: bytes) -> None:
     """Keep the text that is about to be replaced, unless a write that failed did."""
     found = stat_file(store.root, relative)
     if found and found.st_nlink > 1:
@@ -4148,8 +4117,7 @@ def require_archive(store: Store, workspace_id: str, name: str) -> Archive:
     raise NotFound(
         f"There is no session {clip(name, 200)!r} in workspace {workspace_id!r}. "
         "Ids are case-sensitive; list_sessions shows them, search_sessions finds one "
-        "by what was said in it."
-    )
+        "by what was said in it.")
 
 
 def find_session(store: Store, workspace: Workspace, session_id: str) -> str:
@@ -4183,13 +4151,8 @@ def read_bytes(store: Store, archive: Archive, offset: int, count: int) -> bytes
     return bytes(data[skip : skip + count])
 
 
-def iter_lines(
-    store: Store,
-    archive: Archive,
-    index: int,
-    count: int | None = None,
-    is_raw: bool = False,
-) -> Iterator[tuple[int, bytes, int]]:
+def iter_lines(store: Store, archive: Archive, index: int, count: int | None = None,
+               is_raw: bool = False) -> Iterator[tuple[int, bytes, int]]:
     """Yield number, bytes and true size of each line of `count` blocks (or all) from
     block `index` on, which must begin with a line."""
     number, is_begun = archive.session.blocks[index].lines, False
@@ -4205,12 +4168,9 @@ def iter_lines(
         yield number, *line.take()
 
 
-def iter_messages(
-    store: Store,
-    archive: Archive,
-    offset: int = 0,
-    may_hold: Callable[[bytes, int], bool] = lambda block, number: True,
-) -> Iterator[tuple[int, Message]]:
+def iter_messages(store: Store, archive: Archive, offset: int = 0,
+                  may_hold: Callable[[bytes, int], bool] = lambda block,
+                  number: True) -> Iterator[tuple[int, Message]]:
     """Yield number and message from number `offset` on; no block before it is parsed,
     nor those of which `may_hold`, given their first message's number, says no."""
     session, blocks = archive.session, archive.session.blocks
@@ -4301,9 +4261,8 @@ def title_of(store: Store, archive: Archive, depth: int = 0) -> str:
     return f"Fork of {title.removeprefix('Fork of ') or origin.session_id}"
 
 
-def write_title(
-    store: Store, workspace_id: str, session_id: str, title: str, actor: str
-) -> None:
+def write_title(store: Store, workspace_id: str, session_id: str, title: str,
+                actor: str) -> None:
     """Keep the title that a tool gave a session, beside its archives, durably."""
     text = one_line(title).encode("utf-8", "replace")
     paths = store.journal.ledger(workspace_id).sessions.get(session_id)
@@ -4324,9 +4283,8 @@ def messages_before(session: Session, block: Block) -> int:
     return block.messages + (block.items if session.uses_items else 0)
 
 
-def read_lines(
-    store: Store, archive: Archive, offset: int
-) -> Iterator[tuple[int, bytes, int]]:
+def read_lines(store: Store, archive: Archive,
+               offset: int) -> Iterator[tuple[int, bytes, int]]:
     """Yield number, bytes and true size of the lines from line `offset` on."""
     index = 0
     for i, block in enumerate(archive.session.blocks):
@@ -4392,8 +4350,7 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
     if used + len(raw) > PARTIAL_QUOTA_BYTES:
         raise Busy(
             f"Unfinished uploads fill their {format_size(PARTIAL_QUOTA_BYTES)}. Finish "
-            "one first, or wait: they expire after 7 days."
-        )
+            "one first, or wait: they expire after 7 days.")
     parent, name = split_path(relative)
     with disk_errors(relative), directory(store.root, parent, create=True) as handle:
         flags = os.O_WRONLY | _NO_FOLLOW | (0 if at else os.O_CREAT)
@@ -4403,9 +4360,8 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
             file.write(raw)
 
 
-def probe_session(
-    store: Store, workspace_id: str, session_id: str, sha256: str, deep: bool
-) -> dict:
+def probe_session(store: Store, workspace_id: str, session_id: str, sha256: str,
+                  deep: bool) -> dict:
     """Return what is archived of a session and how far an upload is; deep: re-hash."""
     with store.locked(workspace_id, f"sessions/{session_id}", "probed"):
         archives = list_archives(store, workspace_id, session_id)
@@ -4426,8 +4382,7 @@ def describe_archives(archives: list[Archive]) -> list[dict]:
     """Return size and digest of each archive, the head last."""
     return [
         {"size": a.session.size, "sha256": a.session.sha256, "name": a.name}
-        for a in archives
-    ]
+        for a in archives]
 
 
 def _is_sound(store: Store, archive: Archive) -> bool:
@@ -4450,9 +4405,8 @@ def set_aside(store: Store, relative: str) -> None:
     store.forget_session(relative)
 
 
-def receive_piece(
-    store: Store, workspace_id: str, session_id: str, piece: Piece, actor: str
-) -> dict:
+def receive_piece(store: Store, workspace_id: str, session_id: str, piece: Piece,
+                  actor: str) -> dict:
     """Take a piece of a transcript; return `partial`, `restart`, or a receipt."""
     end = piece.offset + len(piece.raw)
     if end > piece.total_size:
@@ -4483,8 +4437,7 @@ def receive_piece(
             raise Conflict(
                 f"This upload stands at byte {reached}, not at {piece.offset}. Send "
                 "the piece that begins there.",
-                {**_make_restart(archives), "next_offset": reached},
-            )
+                {**_make_restart(archives), "next_offset": reached})
         if end < piece.total_size:
             if not piece.raw:
                 raise BadRequest("`data` is empty before the end of the transcript.")
@@ -4525,8 +4478,7 @@ def _commit(upload: Upload) -> dict:
         raise Conflict(
             f"The bytes received have sha256 {hasher.hexdigest()}, not the announced "
             f"{sha256}. Nothing was stored; send the transcript again from 0.",
-            _make_restart(archives),
-        )
+            _make_restart(archives))
     for archive in archives if extended is None else ():
         if _contains(store, archive, upload.piece):
             return _make_receipt("contained", archive)
@@ -4556,8 +4508,7 @@ def _find_lost(store: Store, workspace_id: str, session_id: str) -> str:
 
 
 def _match_upload(
-    upload: Upload,
-) -> tuple[Archive | None, object, TranscriptScanner | None]:
+    upload: Upload,) -> tuple[Archive | None, object, TranscriptScanner | None]:
     """Return the archive that an upload continues or None, the hash of the whole, and a
     scan of that archive; raise Damaged when it is not what its record says."""
     store, base, archives = upload.store, upload.base, upload.archives
@@ -4685,9 +4636,8 @@ def is_within(store: Store, archive: Archive, since: str, until: str) -> bool:
     return (not since or last >= since) and (not until or first <= until)
 
 
-def list_heads(
-    store: Store, workspaces: list[str], since: str = "", until: str = ""
-) -> list[Archive]:
+def list_heads(store: Store, workspaces: list[str], since: str = "",
+               until: str = "") -> list[Archive]:
     """Return the head archive of every session within the times, the newest first."""
     found = []
     for workspace_id in workspaces:
@@ -4776,9 +4726,8 @@ def _reconcile_session(store: Store, workspace_id: str, relative: str) -> None:
         log.error("archive damaged: %s", e)
 
 
-def _reconcile_document(
-    store: Store, workspace_id: str, path: str, action: str = "", live: str = ""
-) -> None:
+def _reconcile_document(store: Store, workspace_id: str, path: str, action: str = "",
+                        live: str = "") -> None:
     """Journal a document's present text (as `live`), or its deletion, unless it is."""
     last = store.journal.ledger(workspace_id).entries.get(path)
     is_live = last is not None and last.action != "deleted"
@@ -4842,8 +4791,7 @@ _JOINT = re.compile("[A-Za-z0-9][_-][A-Za-z0-9]|[a-z0-9][A-Z]|[A-Z]{2}[a-z]")  #
 # Scripts that put no blanks between words: each character is a word of its own.
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-)
+    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff")
 _UNSPACED = re.compile(f"([{UNSPACED}])")
 _ACCENTED = re.compile("[\u00c0-\u04ff\u1e00-\u1fff]")
 _ACCENTS = re.compile("[\u0300-\u036f]+")  # that no letter has taken in
@@ -4910,13 +4858,11 @@ def condense(message: Message) -> str:
         return clip(text, INDEXED_INPUT_CHARS)  # Codex: a call is a message of its own
     return "\n".join(
         clip(line, INDEXED_INPUT_CHARS) if line.startswith("→") else line
-        for line in text.split("\n")
-    )
+        for line in text.split("\n"))
 
 
-def cut_chapters(
-    messages: Iterable[tuple[int, Message]], mask: Callable
-) -> Iterator[tuple[bool, list[Excerpt]]]:
+def cut_chapters(messages: Iterable[tuple[int, Message]],
+                 mask: Callable) -> Iterator[tuple[bool, list[Excerpt]]]:
     """Yield chapters: whether it was abandoned, and consecutive messages up to a size,
     masked before they are cut, for half a secret has no shape. A message of several
     chapters begins the first and is all of the others but the last."""
@@ -5000,9 +4946,8 @@ def list_keys(store: Store, entry: Entry) -> list[str]:
     return [f"sessions/{part}" for part in parts]
 
 
-def find_source(
-    store: Store, workspace_id: str, key: str, mask: Callable
-) -> Source | None:
+def find_source(store: Store, workspace_id: str, key: str,
+                mask: Callable) -> Source | None:
     """Return what a key stands for now, None when it is gone or cannot be read."""
     try:
         project = store.registry.require(workspace_id).project
@@ -5030,9 +4975,8 @@ def show_document(data: bytes, mask: Callable) -> str:
     return mask(strip_escapes(data.decode("utf-8", "replace")))
 
 
-def _find_session(
-    store: Store, workspace_id: str, project: str, key: str
-) -> Source | None:
+def _find_session(store: Store, workspace_id: str, project: str,
+                  key: str) -> Source | None:
     """Return what a session's head archive holds, None without one."""
     ledger = store.journal.ledger(workspace_id)
     paths = ledger.sessions.get(key.removeprefix("sessions/"), [])
@@ -5510,15 +5454,13 @@ class Scope:
     besides: tuple[tuple[str, str], ...] = ()  # workspace and key of what is left out
 
 
-def rank_chapters(
-    database: sqlite3.Connection, match: str, scope: Scope
-) -> list[tuple[int, int, str, bool, float]]:
+def rank_chapters(database: sqlite3.Connection, match: str,
+                  scope: Scope) -> list[tuple[int, int, str, bool, float]]:
     """Return chapter, document, its end, whether abandoned, score, the best first."""
     limits, values = _limit_documents(scope)
     ranked = (
         f"SELECT rowid AS chapter, -bm25({scope.kind}) AS score FROM {scope.kind} "
-        f"WHERE {scope.kind} MATCH ?"
-    )
+        f"WHERE {scope.kind} MATCH ?")
     best = f"ORDER BY score DESC LIMIT {RANKED_ROWS}"
     inner, outer = ("", f"WHERE {limits} {best}") if values else (best, "")
     joined = "JOIN chapters ON chapters.id = chapter"
@@ -5545,8 +5487,7 @@ def _limit_documents(scope: Scope) -> tuple[str, list[str]]:
         for match in matches:
             conditions.append(
                 f"document {word} (SELECT document FROM chapters WHERE id IN "
-                f"(SELECT rowid FROM {scope.kind} WHERE {scope.kind} MATCH ?))"
-            )
+                f"(SELECT rowid FROM {scope.kind} WHERE {scope.kind} MATCH ?))")
             values.append(match)
     if scope.besides:
         pairs = ", ".join(["(?, ?)"] * len(scope.besides))
@@ -5555,16 +5496,14 @@ def _limit_documents(scope: Scope) -> tuple[str, list[str]]:
     return " AND ".join(conditions), values
 
 
-def list_newest(
-    database: sqlite3.Connection, scope: Scope, before: tuple[str, str, str]
-) -> list[tuple[str, str, str]]:
+def list_newest(database: sqlite3.Connection, scope: Scope,
+                before: tuple[str, str, str]) -> list[tuple[str, str, str]]:
     """Return end, name and workspace of the next documents, the newest first."""
     limits, values = _limit_documents(scope)
     sql = (
         "SELECT end, name, workspace FROM documents WHERE kind = ? "
         f"AND (end, name, workspace) < (?, ?, ?) AND {limits} "
-        f"ORDER BY end DESC, name DESC, workspace DESC LIMIT {HEADS_AT_ONCE}"
-    )
+        f"ORDER BY end DESC, name DESC, workspace DESC LIMIT {HEADS_AT_ONCE}")
     return database.execute(sql, (scope.kind, *before, *values)).fetchall()
 
 
@@ -5599,9 +5538,8 @@ def read_indexed(database: sqlite3.Connection, document: int) -> tuple:
     return database.execute(sql, (document,)).fetchone()
 
 
-def recall_text(
-    index: Index | None, workspace_id: str, key: str, signature: str
-) -> tuple[str, str]:
+def recall_text(index: Index | None, workspace_id: str, key: str,
+                signature: str) -> tuple[str, str]:
     """Return when a document was written and its text as it is searched, without its
     file; both empty when the index has another state of it, or none."""
     columns = "end, excerpts FROM documents JOIN chapters ON document = documents.id"
