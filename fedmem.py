@@ -2934,8 +2934,6 @@ _TITLES = (  # kind of the record, path of its text, rank
 _PROMPT_RANKS = {"item": 1}  # others 2; the first of its rank stays
 _BARE_COMMAND = re.compile(r"/\S+")  # says less than what is asked next
 _IMAGE_MARK = re.compile(r"\[[Ii]mage[^\]\n]{0,20}\]")
-
-
 _SIGNS = [(sign, agent) for agent in AGENTS for sign in agent.signs]
 _SIGNS.sort(key=lambda row: -len(row[0]))  # the most exact first
 _EVERY_LINE = re.compile(b"")
@@ -3015,13 +3013,14 @@ def parse_record(line: bytes, size: int, about: dict) -> dict | None:
 def parse_messages(record: dict, about: dict) -> list[Message]:
     """Return the messages that a record of a transcript shows; `about` is what
     parse_about found in its first lines."""
-    agent = FORMATS.get(about.get("format", ""))
-    parse = agent.parse if agent and "isTooLong" not in record else None
+    agent = None if "isTooLong" in record else FORMATS.get(about.get("format", ""))
+    parse = agent and agent.parse  # without one its shape tells
     messages: list[Message] = []
     # What is shaped like no version of its tool writes it is archived, not shown.
     errors = (AttributeError, TypeError, KeyError, ValueError, RecursionError)
     with contextlib.suppress(*errors):
-        found = (parse or _parse_any)(record)
+        found = parse(record) if parse else (
+            _parse_claude(record) or _parse_codex(record))
         found = (found,) if isinstance(found, Message) else found or ()
         messages += itertools.islice(found, MESSAGES_PER_LINE)
     if "parent" in about or about.get("kind") == "subagent":
@@ -3029,11 +3028,6 @@ def parse_messages(record: dict, about: dict) -> list[Message]:
             role = _AGENT_ROLES.get(message.role, message.role)
             messages[i] = dataclasses.replace(message, role=role)
     return messages
-
-
-def _parse_any(record: dict) -> Message | None:
-    """Return the message of a line of which no first line told the format."""
-    return _parse_claude(record) or _parse_codex(record)
 
 
 def number_part(line: int, index: int) -> int:
@@ -3142,7 +3136,8 @@ class TranscriptScanner:
         self.about = self.about or (parse_about(record) if is_whole else {})
         self._take_back(record)
         rank, title = parse_title(record)
-        self._set_title(rank, title)
+        if rank and rank >= self.title_rank:
+            self.title, self.title_rank = title, rank
         for index, message in enumerate(parse_messages(record, self.about)):
             if message.kind in ("undone", "linked"):
                 self._follow(message)
@@ -3153,11 +3148,6 @@ class TranscriptScanner:
                     self._title_by(message, record)
                 self._count(message)
 
-    def _set_title(self, rank: int, title: str) -> None:
-        """Take a title unless a better one is there; rank 0 is none."""
-        if rank and rank >= self.title_rank:
-            self.title, self.title_rank = title, rank
-
     def _title_by(self, message: Message, record: dict) -> None:
         """Take a prompt as title unless one as good is there."""
         said = dig(record, "message.content")
@@ -3165,7 +3155,7 @@ class TranscriptScanner:
         is_bare = is_own or _BARE_COMMAND.fullmatch(message.text)
         rank = 1 if is_bare else _PROMPT_RANKS.get(message.kind, 2)
         if rank > self.title_rank:
-            self._set_title(rank, make_title(message.text))
+            self.title, self.title_rank = make_title(message.text), rank
 
     def _follow(self, message: Message) -> None:
         """Note what a line that shows nothing says of others, and its time."""
@@ -3255,13 +3245,12 @@ class TranscriptScanner:
     def _count(self, message: Message) -> None:
         """Count a message and its time."""
         self._find_branch(message)
-        if message.role == "user" and message.kind != "item":
+        is_item = message.kind == "item"
+        if message.role == "user" and not is_item:
             self._prompts.append(self._next)
-        if message.kind == "item":
-            self.items += 1
-        else:
-            self.messages += 1
-            self.told += message.kind == "told"
+        self.items += is_item
+        self.messages += not is_item
+        self.told += message.kind == "told"
         self._span(message.time)
 
     def finish(self, sha256: str, archive_size: int, archive_tail: str) -> Session:
@@ -3273,16 +3262,9 @@ class TranscriptScanner:
         return Session(
             size=self.size, sha256=sha256, archive_size=archive_size,
             archive_tail=archive_tail, title=self.title, start=self.start, end=self.end,
-            messages=self.messages + (0 if self.told else self.items), lines=self.lines,
-            title_rank=self.title_rank, uses_items=not self.told,
-            blocks=tuple(self.blocks), repeats=tuple(self.repeats),
-            abandoned=tuple(self.abandoned), about=self.about)
-
-
-def is_shown(message: Message, uses_items: bool) -> bool:
-    """Return whether a reader of this transcript sees a message."""
-    return message.kind not in ("undone", "linked") and (
-        message.kind != "item" or uses_items)
+            messages=self._next, lines=self.lines, title_rank=self.title_rank,
+            uses_items=not self.told, blocks=tuple(self.blocks), about=self.about,
+            repeats=tuple(self.repeats), abandoned=tuple(self.abandoned))
 
 
 # ---- 9. Store: the files that are the truth ---------------------------------
@@ -3296,6 +3278,7 @@ PARTIAL_DIR = "_meta/partial"
 TITLE_ENDING = ".title"
 
 _WORKSPACE_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+_IDS = {"workspace": (_WORKSPACE_ID, "a-z"), "session": (SESSION_ID, "A-Z a-z")}
 _PART = re.compile(r"[0-9a-f-]{36}_[0-9a-f-]{36}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Blanks of any width and the joiners of emoji and of Persian are letters of names.
@@ -3303,27 +3286,19 @@ _NOT_IN_NAMES = re.compile(
     "[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def require_workspace_id(text: str) -> str:
-    """Return a well-formed workspace_id; raise BadRequest."""
-    if _WORKSPACE_ID.fullmatch(text):
+def require_id(kind: str, text: str) -> str:
+    """Return a well-formed workspace or session id, no revision; raise BadRequest."""
+    shape, letters = _IDS[kind]
+    if shape.fullmatch(text):
         return text
     raise BadRequest(
-        f"{clip(text, 80)!r} is not a workspace_id: up to 128 of a-z 0-9 . _ -, as "
-        "list_workspaces shows them.")
-
-
-def require_session_id(text: str) -> str:
-    """Return a well-formed session_id without a revision; raise BadRequest."""
-    if SESSION_ID.fullmatch(text):
-        return text
-    raise BadRequest(
-        f"{clip(text, 80)!r} is not a session_id: up to 128 of A-Z a-z 0-9 . _ -, as "
-        "list_sessions shows them.")
+        f"{clip(text, 80)!r} is not a {kind}_id: up to 128 of {letters} 0-9 . _ -, as "
+        f"list_{kind}s shows them.")
 
 
 def require_knowledge_path(path: str) -> str:
     """Return a well-formed knowledge path; raise BadRequest saying what is wrong."""
-    parts, problem = path.split("/"), ""
+    parts = path.split("/")
     if path == OVERVIEW:
         problem = "overview.md is the overview: write it with write_overview"
     elif not path.endswith(".md"):
@@ -3334,15 +3309,15 @@ def require_knowledge_path(path: str) -> str:
         problem = f"it has more than {MAX_PATH_PARTS} parts"
     elif any(not part or part.startswith(".") for part in parts):
         problem = "no part may be empty or begin with a dot, and it may not be absolute"
-    elif any(part.endswith(".md") for part in parts[:-1]):
+    elif ".md/" in path:
         problem = "only its last part may end in .md"
     elif _NOT_IN_NAMES.search(path):
         problem = "it has a backslash, a control character or one that turns text round"
     elif unicodedata.normalize("NFC", path) != path:
         problem = "it must be in Unicode normal form NFC"
-    if problem:
-        raise BadRequest(f"The path {clip(path, 80)!r} is refused: {problem}.")
-    return path
+    else:
+        return path
+    raise BadRequest(f"The path {clip(path, 80)!r} is refused: {problem}.")
 
 
 def document_path(path: str) -> str:
@@ -3390,8 +3365,8 @@ class Ledger:
             else:
                 others = [p for p in self.sessions.get(name, ()) if p != entry.path]
                 self.sessions[name] = [*others, entry.path]
-                if name not in self.parts.get(thread_of(name), ()):
-                    known = self.parts.get(thread_of(name), [])
+                known = self.parts.get(thread_of(name), [])
+                if name not in known:
                     self.parts[thread_of(name)] = sorted([*known, name])
         self.entries[entry.path] = entry
         self.last_time = max(self.last_time, entry.time)
@@ -3414,8 +3389,7 @@ class Journal:
 
     def __init__(self, root: str):
         self.ledgers: dict[str, Ledger] = {}
-        self.last_seq, self.bad_lines = 0, 0
-        self.registrations = 0
+        self.last_seq = self.bad_lines = self.registrations = self._offset = 0
         self.identity = ""  # of its first line: no two memories have the same
         self.read_at_s = 0.0  # when its last line was read
         self.followers: list[Callable[[Entry], None]] = []  # told of every line read
@@ -3425,7 +3399,6 @@ class Journal:
         self._trouble: Exception | None = None  # of the last round
         self._commit_lock = threading.Lock()
         self._waiting: collections.deque[Ticket] = collections.deque()
-        self._offset = 0
         with disk_errors(JOURNAL_FILE), self._opened(os.O_RDONLY | os.O_CREAT):
             sync_folders(root, JOURNAL_FILE)
         self.refresh()
@@ -3433,9 +3406,8 @@ class Journal:
     @contextlib.contextmanager
     def _opened(self, flags: int) -> Iterator[int]:
         """Hold the file open; raise OSError."""
-        parent, name = split_path(JOURNAL_FILE)
         is_new = bool(flags & os.O_CREAT)
-        with directory(self._root, parent, create=is_new) as handle:
+        with place(self._root, JOURNAL_FILE, is_new) as (handle, name):
             fd = os.open(name, flags | _NO_FOLLOW, 0o600, dir_fd=handle)
         try:
             yield fd
@@ -3545,9 +3517,8 @@ class Journal:
             start, seq = self._offset, self.last_seq
         if os.fstat(fd).st_size != start:
             os.ftruncate(fd, start)  # what is left is a torn line
-        now, entries = format_time(utc_now()), []
-        for ticket in tickets:
-            entries.append(Entry(seq + 1 + len(entries), now, *ticket.about))
+        now = format_time(utc_now())
+        entries = [Entry(seq + n, now, *t.about) for n, t in enumerate(tickets, 1)]
         lines = [encode_json(entry._asdict()) + b"\n" for entry in entries]
         data = b"".join(lines)
         try:
@@ -3609,8 +3580,12 @@ class Registry:
     def save(self) -> None:
         """Write the registry's file, durably."""
         rows = [vars(workspace) for _, workspace in sorted(self._workspaces.items())]
-        text = json.dumps({"workspaces": rows}, ensure_ascii=False, indent=1)
-        write_file(self._root, REGISTRY_FILE, text.encode("utf-8", "replace") + b"\n")
+        self._write(REGISTRY_FILE, {"workspaces": rows})
+
+    def _write(self, relative: str, value: dict) -> None:
+        """Write a file that people may read, durably."""
+        text = json.dumps(value, ensure_ascii=False, indent=1)
+        write_file(self._root, relative, text.encode("utf-8", "replace") + b"\n")
 
     def all(self) -> dict[str, Workspace]:
         """Return every workspace by id."""
@@ -3621,7 +3596,7 @@ class Registry:
 
     def require(self, workspace_id: str) -> Workspace:
         """Return a registered workspace; raise BadRequest or NotFound."""
-        require_workspace_id(workspace_id)
+        require_id("workspace", workspace_id)
         if found := self._workspaces.get(workspace_id) or self.all().get(workspace_id):
             return found
         raise NotFound(
@@ -3630,13 +3605,10 @@ class Registry:
 
     def match(self, wanted: Workspace) -> Workspace | None:
         """Return the workspace of an identity and remote; an empty remote fits any."""
+        remote = wanted.git_remote
         same = [w for w in self.all().values() if identify(w) == identify(wanted)]
-        same.sort(key=lambda w: (w.git_remote != wanted.git_remote, bool(w.git_remote)))
-        for workspace in same:
-            remotes = {workspace.git_remote, wanted.git_remote} - {""}
-            if len(remotes) < 2:
-                return workspace
-        return None
+        same.sort(key=lambda w: (w.git_remote != remote, bool(w.git_remote)))
+        return next((w for w in same if len({w.git_remote, remote} - {""}) < 2), None)
 
     def choose_id(self, wanted: Workspace) -> str:
         """Return a free id: the slugs, with a hash when another identity has them."""
@@ -3656,8 +3628,7 @@ class Registry:
         identity = f"workspaces/{workspace.workspace_id}/identity.json"
         with self._lock:
             self.all()
-            row = json.dumps(vars(workspace), ensure_ascii=False, indent=1)
-            write_file(self._root, identity, row.encode("utf-8", "replace") + b"\n")
+            self._write(identity, vars(workspace))
             self._workspaces = {**self._workspaces, workspace.workspace_id: workspace}
             self.save()
 
@@ -3675,11 +3646,8 @@ class Store:
         self.registry = Registry(root, self.journal)
         self._locks = [FileLock(root, f"_meta/locks/{n:02}") for n in range(LOCK_FILES)]
         self._cache_lock = threading.Lock()
-        self._digests: collections.OrderedDict = collections.OrderedDict()
-        self._sessions: collections.OrderedDict = collections.OrderedDict()
-        self._scans: collections.OrderedDict = collections.OrderedDict()
-        self._titles: collections.OrderedDict = collections.OrderedDict()
-        self._answers: collections.OrderedDict = collections.OrderedDict()
+        caches = [collections.OrderedDict() for _ in range(5)]
+        self._digests, self._sessions, self._scans, self._titles, self._answers = caches
 
     def lock_of(self, workspace_id: str, path: str) -> FileLock:
         """Return the lock of a path."""
@@ -3830,9 +3798,9 @@ class Store:
         caller's now; no scanner when its last line is cut. Raise Damaged for others."""
         with self._cache_lock:
             kept = self._scans.pop(relative, None)
-        if kept and kept[0] == sign_file(self.root, relative):
-            if kept[1].hexdigest() == session.sha256:
-                return kept[1:]
+        is_same = kept and kept[0] == sign_file(self.root, relative)
+        if is_same and kept[1].hexdigest() == session.sha256:
+            return kept[1:]
         hasher, scanner, problem = hashlib.sha256(), TranscriptScanner(), ""
         try:
             with open_file(self.root, relative) as file:
@@ -3850,16 +3818,14 @@ class Store:
     def read_title(self, workspace_id: str, session_id: str) -> str:
         """Return the title that a tool gave a session, empty for none."""
         entry = self.journal.ledger(workspace_id).titles.get(session_id)
-        if entry is None:
-            return ""
-        text = self._titles.get(entry.sha256)
+        text = self._titles.get(entry.sha256) if entry else ""
         if text is None:
+            text, relative = "", f"workspaces/{workspace_id}/{entry.path}"
             with contextlib.suppress(NotFound, NotAllowed, TooLarge):
-                relative = f"workspaces/{workspace_id}/{entry.path}"
-                text = read_file(self.root, relative).decode("utf-8", "replace")
-                text = make_title(text)
-            self._keep(self._titles, entry.sha256, text or "", SESSION_CACHE_ENTRIES)
-        return text or ""
+                data = read_file(self.root, relative)
+                text = make_title(data.decode("utf-8", "replace"))
+            self._keep(self._titles, entry.sha256, text, SESSION_CACHE_ENTRIES)
+        return text
 
 
 def open_store(root: str, existing: bool = False) -> Store:
@@ -3892,10 +3858,10 @@ def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace
             name, now = store.registry.choose_id(wanted), format_time(utc_now())
             updated = dataclasses.replace(wanted, workspace_id=name, created_at=now)
         else:
-            about = wanted.description or found.description
-            remote, cwd = found.git_remote or wanted.git_remote, wanted.cwd or found.cwd
-            more = {"cwd": cwd, "git_remote": remote, "description": about}
-            updated = dataclasses.replace(found, **more)
+            updated = dataclasses.replace(
+                found, cwd=wanted.cwd or found.cwd,
+                git_remote=found.git_remote or wanted.git_remote,
+                description=wanted.description or found.description)
         if updated != found:
             store.registry.put(updated)
             name = updated.workspace_id
@@ -3951,9 +3917,8 @@ def list_versions(store: Store, workspace_id: str,
     for name, stats in reversed(list_directory(store.root, folder)):
         if stat.S_ISREG(stats.st_mode) and name.endswith(".md"):
             document = store.describe(f"{folder}/{name}", path, stats)
-            replaced = read_stamp(name) or document.modified
-            document = document._replace(modified=replaced)
-            found.append((name.removesuffix(".md"), document))
+            replaced = document._replace(modified=read_stamp(name) or document.modified)
+            found.append((name.removesuffix(".md"), replaced))
     return found
 
 
@@ -3985,10 +3950,10 @@ def write_document(store: Store, workspace_id: str, path: str, content: bytes,
             old = read_file(store.root, relative)
         except NotFound:
             old = None
-        is_recorded = last is not None and last.sha256 == sha256
-        if old is None and keep_deleted and is_recorded and last.action == "deleted":
+        done = last.action if last is not None and last.sha256 == sha256 else ""
+        if old is None and keep_deleted and done == "deleted":
             return Receipt("deleted", path, size, sha256)
-        if old == content and is_recorded and last.action != "deleted":
+        if old == content and done not in ("", "deleted"):
             return Receipt("unchanged", path, size, sha256)
         if old != content:
             _require_digest(path, old, if_sha256)
@@ -3999,8 +3964,7 @@ def write_document(store: Store, workspace_id: str, path: str, content: bytes,
         action = "created" if old is None else "updated"
         args = workspace_id, action, inner, size, sha256, actor
         store.journal.append(*args, folder=split_path(relative)[0])
-        status = action if old != content else "unchanged"
-        return Receipt(status, path, size, sha256)
+        return Receipt(action if old != content else "unchanged", path, size, sha256)
 
 
 def _require_digest(path: str, old: bytes | None, if_sha256: str) -> None:
@@ -4018,8 +3982,7 @@ def _version_path(store: Store, workspace_id: str, path: str, text: bytes) -> st
     """Return the file for an old text replaced now, named to come after all others."""
     folder, stamp = versions_folder(workspace_id, path), format_stamp(utc_now())
     names = (name for name, _ in reversed(list_directory(store.root, folder)))
-    last = next(filter(read_stamp, names), "").partition("Z")[0]
-    last += "Z" if last else ""
+    last = next(filter(read_stamp, names), "")[: len(stamp)]
     if stamp <= last:
         last = datetime.datetime.strptime(last, "%Y%m%dT%H%M%S.%fZ")
         stamp = format_stamp(last + datetime.timedelta(microseconds=1))
@@ -4106,7 +4069,7 @@ def list_archives(store: Store, workspace_id: str, session_id: str) -> list[Arch
 def require_archive(store: Store, workspace_id: str, name: str) -> Archive:
     """Return the archive named `session_id` or `session_id~prefix`; raise NotFound."""
     session_id, mark, prefix = name.partition("~")
-    require_session_id(session_id)
+    require_id("session", session_id)
     archives = list_archives(store, workspace_id, session_id)
     if not mark and archives:
         return archives[-1]
@@ -4169,33 +4132,31 @@ def iter_lines(store: Store, archive: Archive, index: int, count: int | None = N
 
 
 def iter_messages(store: Store, archive: Archive, offset: int = 0,
-                  may_hold: Callable[[bytes, int], bool] = lambda block,
-                  number: True) -> Iterator[tuple[int, Message]]:
+                  may_hold: Callable | None = None) -> Iterator[tuple[int, Message]]:
     """Yield number and message from number `offset` on; no block before it is parsed,
     nor those of which `may_hold`, given their first message's number, says no."""
     session, blocks = archive.session, archive.session.blocks
     repeats, cut = frozenset(session.repeats), find_cut(store, archive)
+    hidden = {"undone", "linked", *(() if session.uses_items else ["item"])}
     starts_back = [first for first, _ in session.abandoned]
     starts = [i for i, block in enumerate(blocks) if not block.is_cut]
     for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
         if end < len(blocks) and messages_before(session, blocks[end]) <= offset:
             continue
         number = messages_before(session, blocks[start])
-        if end == start + 1:
+        if may_hold and end == start + 1:
             if not may_hold(next(read_blocks(store, archive, start)), number):
                 continue
         for at, line, size in iter_lines(store, archive, start, end - start):
             record = parse_record(line, size, session.about)
             messages = parse_messages(record, session.about) if record else []
             for index, message in enumerate(messages):
-                is_repeat = number_part(at, index) in repeats
-                if is_repeat or not is_shown(message, session.uses_items):
+                if message.kind in hidden or number_part(at, index) in repeats:
                     continue
                 if number >= offset:
-                    is_cut = message.ordinal >= cut
                     span = bisect.bisect(starts_back, number) - 1
                     is_back = span >= 0 and number < session.abandoned[span][1]
-                    if is_cut or is_back:
+                    if is_back or message.ordinal >= cut:
                         message = dataclasses.replace(message, abandoned=True)
                     yield number, message
                 number += 1
@@ -4271,10 +4232,9 @@ def write_title(store: Store, workspace_id: str, session_id: str, title: str,
     with store.locked(workspace_id, f"sessions/{session_id}", "titled"):
         path = f"{split_path(paths[0])[0]}/{session_id}{TITLE_ENDING}"
         last = store.journal.ledger(workspace_id).titles.get(session_id)
-        sha256 = hash_bytes(text)
-        if last is None or last.sha256 != sha256:
+        if last is None or last.sha256 != hash_bytes(text):
             write_file(store.root, f"workspaces/{workspace_id}/{path}", text)
-            args = (path, len(text), sha256, actor)
+            args = (path, len(text), hash_bytes(text), actor)
             store.journal.append(workspace_id, "titled", *args)
 
 
@@ -4286,25 +4246,17 @@ def messages_before(session: Session, block: Block) -> int:
 def read_lines(store: Store, archive: Archive,
                offset: int) -> Iterator[tuple[int, bytes, int]]:
     """Yield number, bytes and true size of the lines from line `offset` on."""
-    index = 0
-    for i, block in enumerate(archive.session.blocks):
-        if block.lines <= offset and not block.is_cut:
-            index = i
-    for row in iter_lines(store, archive, index, is_raw=True):
-        if row[0] >= offset:
-            yield row
+    blocks = enumerate(archive.session.blocks)
+    fit = (i for i, block in blocks if block.lines <= offset and not block.is_cut)
+    index = max(fit, default=0)
+    lines = iter_lines(store, archive, index, is_raw=True)
+    yield from (row for row in lines if row[0] >= offset)
 
 
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """Hold one upload call: raw bytes from `offset` of a transcript of `total_size`
-    bytes and digest `sha256`, which continues the archived one of `base_sha256`."""
-
-    offset: int
-    raw: bytes
-    total_size: int
-    sha256: str
-    base_sha256: str = ""
+# One upload call: raw bytes from `offset` of a transcript of `total_size` bytes and
+# digest `sha256`, which continues the archived one of `base_sha256`.
+Piece = collections.namedtuple(
+    "Piece", "offset raw total_size sha256 base_sha256", defaults=[""])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -4365,8 +4317,14 @@ def probe_session(store: Store, workspace_id: str, session_id: str, sha256: str,
     """Return what is archived of a session and how far an upload is; deep: re-hash."""
     with store.locked(workspace_id, f"sessions/{session_id}", "probed"):
         archives = list_archives(store, workspace_id, session_id)
-        if deep:
-            archives = [a for a in archives if _is_sound(store, a)]
+        for archive in list(archives) if deep else ():
+            store.forget_session(archive.relative)
+            try:
+                store.take_scan(archive.relative, archive.session)
+            except (Damaged, NotFound) as e:
+                log.error("archive damaged, set aside: %s", e)
+                set_aside(store, archive.relative)
+                archives.remove(archive)
         have, next_offset = describe_archives(archives), 0
         for start in [0, *(row["size"] for row in have)] if sha256 else ():
             path = partial_path(workspace_id, session_id, sha256, start)
@@ -4380,21 +4338,8 @@ def probe_session(store: Store, workspace_id: str, session_id: str, sha256: str,
 
 def describe_archives(archives: list[Archive]) -> list[dict]:
     """Return size and digest of each archive, the head last."""
-    return [
-        {"size": a.session.size, "sha256": a.session.sha256, "name": a.name}
-        for a in archives]
-
-
-def _is_sound(store: Store, archive: Archive) -> bool:
-    """Return whether an archive's digest is right; if not, it is set aside."""
-    store.forget_session(archive.relative)
-    try:
-        store.take_scan(archive.relative, archive.session)
-        return True
-    except (Damaged, NotFound) as e:
-        log.error("archive damaged, set aside: %s", e)
-        set_aside(store, archive.relative)
-        return False
+    about = ((a.session, a.name) for a in archives)
+    return [{"size": s.size, "sha256": s.sha256, "name": name} for s, name in about]
 
 
 def set_aside(store: Store, relative: str) -> None:
@@ -4410,8 +4355,8 @@ def receive_piece(store: Store, workspace_id: str, session_id: str, piece: Piece
     """Take a piece of a transcript; return `partial`, `restart`, or a receipt."""
     end = piece.offset + len(piece.raw)
     if end > piece.total_size:
-        text = f"This piece ends at byte {end}, after `total_size` {piece.total_size}."
-        raise BadRequest(text)
+        raise BadRequest(
+            f"This piece ends at byte {end}, after `total_size` {piece.total_size}.")
     with store.locked(workspace_id, f"sessions/{session_id}", "stored"):
         archives = list_archives(store, workspace_id, session_id)
         for archive in archives:
@@ -4424,8 +4369,8 @@ def receive_piece(store: Store, workspace_id: str, session_id: str, piece: Piece
         base = same[-1] if same else None
         start = base.session.size if base else 0
         if piece.offset < start:
-            text = f"`offset` {piece.offset} lies before the end of the base ({start})."
-            raise BadRequest(text)
+            raise BadRequest(
+                f"`offset` {piece.offset} lies before the end of the base ({start}).")
         path = partial_path(workspace_id, session_id, piece.sha256, start)
         found = stat_file(store.root, path)
         reached = start + (found.st_size if found else 0)
@@ -4508,7 +4453,7 @@ def _find_lost(store: Store, workspace_id: str, session_id: str) -> str:
 
 
 def _match_upload(
-    upload: Upload,) -> tuple[Archive | None, object, TranscriptScanner | None]:
+        upload: Upload) -> tuple[Archive | None, object, TranscriptScanner | None]:
     """Return the archive that an upload continues or None, the hash of the whole, and a
     scan of that archive; raise Damaged when it is not what its record says."""
     store, base, archives = upload.store, upload.base, upload.archives
@@ -4530,9 +4475,8 @@ def _match_upload(
             extended = same[-1] if same else extended
         hasher.update(view)
         here += len(view)
-    scanner = None
-    if extended:
-        _, scanner = store.take_scan(extended.relative, extended.session)
+    take = store.take_scan
+    scanner = take(extended.relative, extended.session)[1] if extended else None
     return extended, hasher, scanner
 
 
@@ -4642,9 +4586,8 @@ def list_heads(store: Store, workspaces: list[str], since: str = "",
     found = []
     for workspace_id in workspaces:
         for paths in list(store.journal.ledger(workspace_id).sessions.values()):
-            archive = load_head(store, workspace_id, paths)
-            if archive and is_within(store, archive, since, until):
-                found.append(archive)
+            head = load_head(store, workspace_id, paths)
+            found += [head] if head and is_within(store, head, since, until) else []
     return sorted(found, key=functools.partial(rank_head, store), reverse=True)
 
 
@@ -4852,13 +4795,12 @@ def condense(message: Message) -> str:
     if message.role == "tool" and len(text) > INDEXED_RESULT_CHARS:
         end = INDEXED_RESULT_CHARS // 4
         return f"{text[: 3 * end]}\n…\n{text[-end:]}"
-    if message.role == "note" or len(text) <= INDEXED_INPUT_CHARS:
+    most = INDEXED_INPUT_CHARS
+    if message.role == "note" or len(text) <= most:
         return text
-    if message.text.startswith("→") and "\n→" not in text:
-        return clip(text, INDEXED_INPUT_CHARS)  # Codex: a call is a message of its own
-    return "\n".join(
-        clip(line, INDEXED_INPUT_CHARS) if line.startswith("→") else line
-        for line in text.split("\n"))
+    if text.startswith("→") and "\n→" not in text:
+        return clip(text, most)  # Codex: a call is a message of its own
+    return re.sub("^→.*", lambda line: clip(line[0], most), text, flags=re.MULTILINE)
 
 
 def cut_chapters(messages: Iterable[tuple[int, Message]],
@@ -4920,13 +4862,8 @@ class Indexed:
 _COLUMNS = ", ".join(field.name for field in dataclasses.fields(Indexed))
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Hold a row to be, and `read`, which yields messages, or sections, from one on."""
-
-    row: Indexed
-    read: Callable[[int], Iterable[tuple[int, Message]]]
-    session: Session | None = None
+# A row to be, and `read`, which yields messages, or sections, from one on.
+Source = collections.namedtuple("Source", "row read session", defaults=[None])
 
 
 def index_key(path: str) -> str:
@@ -5012,12 +4949,11 @@ def has_fts5() -> bool:
     """Return whether this Python's SQLite can index text."""
     if sqlite3 is None:
         return False
-    try:
+    with contextlib.suppress(sqlite3.Error):
         with contextlib.closing(sqlite3.connect(":memory:")) as database:
             database.executescript(_SCHEMA)
-    except sqlite3.Error:
-        return False
-    return True
+            return True
+    return False
 
 
 def connect_index(folder: str, create: bool = False) -> sqlite3.Connection:
@@ -5137,8 +5073,7 @@ class IndexWriter:
     """Guard the rows of an index: what `update` puts in, it takes out word by word."""
 
     def __init__(self, database: sqlite3.Connection, store: Store, mask: Callable):
-        self.database, self._store = database, store
-        self._mask = mask
+        self.database, self._store, self._mask = database, store, mask
 
     def update(self, workspace_id: str, key: str) -> None:
         """Make one document's rows say what its file says now."""
@@ -5175,8 +5110,7 @@ class IndexWriter:
 
     def _add(self, row: Indexed, messages: Iterable[tuple[int, Message]]) -> None:
         """Add a document's chapters."""
-        columns = "document, first, abandoned, excerpts"
-        keep = f"INSERT INTO chapters ({columns}) VALUES (?, ?, ?, ?)"
+        keep = "INSERT INTO chapters VALUES (NULL, ?, ?, ?, ?)"
         find = f"INSERT INTO {row.kind} (rowid, words) VALUES (?, ?)"
         try:
             for abandoned, chapter in cut_chapters(messages, self._mask):
@@ -5215,10 +5149,9 @@ class Indexer:
         self._lock = FileLock(folder, "index.lock")
         self._changed: collections.deque[Entry] = collections.deque()
         self._pending: dict[tuple[str, str], None] = {}
-        self._news, self._asked = threading.Event(), threading.Event()
+        self._news, self._asked, self._stop = (threading.Event() for _ in range(3))
         # Journal numbers; to write none waits for where another process does.
         self._reached, self._wanted, self._written = 0, 0, sys.maxsize
-        self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._writer: IndexWriter
         store.journal.followers.append(self._note)
@@ -5440,18 +5373,11 @@ def iter_signatures(store: Store, workspace_id: str) -> Iterator[tuple[str, str]
 
 # What a search asks the index.
 
-
-@dataclasses.dataclass(frozen=True)
-class Scope:
-    """Say which documents may be found: kind, workspace, time, FTS5 expressions."""
-
-    kind: str
-    workspace_id: str = ""
-    since: str = ""
-    until: str = ""
-    required: tuple[str, ...] = ()
-    banned: tuple[str, ...] = ()
-    besides: tuple[tuple[str, str], ...] = ()  # workspace and key of what is left out
+# Which documents may be found: kind, workspace, time, FTS5 expressions; `besides` are
+# workspace and key of what is left out.
+Scope = collections.namedtuple(
+    "Scope", "kind workspace_id since until required banned besides",
+    defaults=["", "", "", (), (), ()])
 
 
 def rank_chapters(database: sqlite3.Connection, match: str,
@@ -6006,11 +5932,11 @@ def search_index(
     """Return hits in words, how many there are, a note, if the literal is missed."""
     terms, literal = parse_terms(query.text), find_literal(query)
     required, banned = (tuple(map(quote, p)) for p in (terms.required, terms.banned))
-    scope = dataclasses.replace(scope, required=required, banned=banned)
+    scope = scope._replace(required=required, banned=banned)
     probe, matches, pieces = make_probe(database, scope.kind, terms, literal)
     ranked, note = rank_all(database, probe, (matches, pieces), scope), ""
     if terms.required and not ranked:
-        scope = dataclasses.replace(scope, required=())
+        scope = scope._replace(required=())
         ranked = rank_all(database, probe, (matches, pieces), scope)
         note = "Nothing has the quoted phrase; these hold its words." if ranked else ""
     hits = []
@@ -6276,7 +6202,7 @@ def open_listing(store: Store, index: Index | None, scope: Scope) -> Iterator[tu
                 continue
             if is_within(store, archive, scope.since, scope.until):
                 fresh.append(rank_head(store, archive))
-        yield database, dataclasses.replace(scope, besides=besides), fresh
+        yield database, scope._replace(besides=besides), fresh
 
 
 def count_sessions(store: Store, index: Index | None, scope: Scope) -> int:
@@ -7058,7 +6984,7 @@ def tool_upload_session(
     Example: {"workspace_id": "w", "write_token": "w1.0", "session_id": "3f2a"}"""
     workspace = ctx.store.registry.require(workspace_id)
     ctx.keys.require_write_token(workspace_id, write_token)
-    require_session_id(session_id)
+    require_id("session", session_id)
     if content and data:
         raise BadRequest("Give `content` or `data`, not both.")
     if content:
@@ -7137,7 +7063,7 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
 def _sign_document(ctx: Context, values: dict) -> tuple | None:
     """Return what changes with the file of a document; None for an old version."""
     workspace_id, path = values["workspace_id"], document_path(values["path"])
-    relative = f"workspaces/{require_workspace_id(workspace_id)}/{path}"
+    relative = f"workspaces/{require_id('workspace', workspace_id)}/{path}"
     return None if "version" in values else glance_file(ctx.store.root, relative)
 
 
