@@ -2958,9 +2958,8 @@ def join_shown(block: bytes, about: dict) -> bytes:
 
 
 class LineBuffer:
-    """Gather a line that comes in pieces within the limit of what is parsed: of a long
-    one pictures and other base64 are left out, and of one that is longer still all but
-    the beginning; a raw one is kept as it is that far."""
+    """Gather a line that comes in pieces, within the limit of what is parsed; of a long
+    one that is not raw, pictures and other base64 are left out."""
 
     def __init__(self, is_raw: bool = False):
         self._size = self._blanked = 0
@@ -2988,8 +2987,7 @@ class LineBuffer:
 
 
 def parse_record(line: bytes, size: int, about: dict) -> dict | None:
-    """Return a transcript line's JSON object, None when it can hold no message; one
-    that is too long is given, with its true size, as a message that says so."""
+    """Return a line's JSON object, of one too long a message of that, None for none."""
     if not find_marks(about).search(line):
         return None
     if len(line) > MAX_PARSED_LINE_BYTES:
@@ -3011,8 +3009,7 @@ def parse_record(line: bytes, size: int, about: dict) -> dict | None:
 
 
 def parse_messages(record: dict, about: dict) -> list[Message]:
-    """Return the messages that a record of a transcript shows; `about` is what
-    parse_about found in its first lines."""
+    """Return the messages that a record shows; `about` is parse_about's."""
     agent = None if "isTooLong" in record else FORMATS.get(about.get("format", ""))
     parse = agent and agent.parse  # without one its shape tells
     messages: list[Message] = []
@@ -3036,10 +3033,9 @@ def number_part(line: int, index: int) -> int:
 
 
 def parse_about(record: dict) -> dict[str, str | int]:
-    """Return what a record says of its whole transcript, empty when it says nothing:
-    format and version of the tool; of a Codex thread the one that it goes on from
-    (`continues`, up to line number `at`) or copies, its own first line number, and of a
-    sub-agent its parent (0.171.0)."""
+    """Return what a record says of its whole transcript: the tool's format and version;
+    of a Codex thread (0.171.0) its first line number, the one it `continues`, up to a
+    line number `at`, or `copies`, and of a sub-agent its parent."""
     for sign, row in _SIGNS:
         seen = {path: dig(record, path) for path in sign}
         if all(v in sign[p] if sign[p] else v is not None for p, v in seen.items()):
@@ -3060,8 +3056,7 @@ def parse_about(record: dict) -> dict[str, str | int]:
 
 
 def make_title(text: str) -> str:
-    """Return a title's line, masked before it is cut: half a secret has no shape. Of a
-    very long text the beginning counts, up to a blank."""
+    """Return a title's line, masked before it is cut: half a secret has no shape."""
     head = clean_text(text[: 100 * TITLE_CHARS].encode("utf-8", "replace").decode())
     line = one_line(head)
     if len(text) > 100 * TITLE_CHARS:
@@ -3081,9 +3076,8 @@ def parse_title(record: dict) -> tuple[int, str]:
 
 
 class TranscriptScanner:
-    """Count lines and messages of a transcript fed block by block, and find what one
-    line alone does not tell: messages that repeat an earlier one, and turns that were
-    taken back, for a later prompt answers to a line before them."""
+    """Count lines and messages of a transcript fed block by block, and find repeated
+    ones, and turns taken back, for a later prompt answers to a line before them."""
 
     def __init__(self) -> None:
         self.size = self.lines = self.messages = self.items = self.told = 0
@@ -3106,8 +3100,7 @@ class TranscriptScanner:
         return len(self._numbers) + len(self.repeats) + len(self._answered)
 
     def feed(self, block: bytes, archive_offset: int, known: int | None = None) -> None:
-        """Take the next block, whose gzip member begins at `archive_offset`; with
-        `known` the last one, which has grown behind so many bytes."""
+        """Take the next block, or the last one, grown behind `known` bytes."""
         if known is not None:
             block = block[known:]
         else:
@@ -3181,8 +3174,7 @@ class TranscriptScanner:
 
     def _is_repeat(self, message: Message) -> bool:
         """Return whether a message was shown before: /branch copies lines with their
-        ids; what was typed while the tool worked stands in lines of two kinds, and at
-        times once more as a prompt."""
+        ids; what was typed meanwhile stands in lines of two kinds, or as a prompt."""
         keys = list(map(hash, message.keys))
         is_known = any(key in self._numbers for key in keys)
         if not is_known:
@@ -3206,11 +3198,10 @@ class TranscriptScanner:
 
     def _take_back(self, record: dict) -> None:
         """Note that Codex rolled turns back, the last so many prompts on."""
-        payload = record.get("payload")
-        if record.get("type") == "event_msg" and isinstance(payload, dict):
-            turns = payload.get("num_turns")
-            is_rollback = payload.get("type") == "thread_rolled_back"
-            if is_rollback and type(turns) is int and turns > 0 and self._prompts:
+        is_event = record.get("type") == "event_msg"
+        if is_event and dig(record, "payload.type") == "thread_rolled_back":
+            turns = dig(record, "payload.num_turns")
+            if type(turns) is int and turns > 0 and self._prompts:
                 self._abandon(self._prompts[-turns:][0])
                 del self._prompts[-turns:]
 
@@ -3224,8 +3215,7 @@ class TranscriptScanner:
             self.abandoned.append((first, self._next))
 
     def _find_branch(self, message: Message) -> None:
-        """Note what a prompt takes back: from the first on that answers to the same
-        line, or from the first prompt behind the message that it answers to."""
+        """Note what a prompt takes back: all since what answers to the same line."""
         if message.role == "summary":
             self._answered.pop("", None)  # what follows it may begin anew
         if message.parent is None or (not message.parent and message.text[0] == "/"):
@@ -3254,8 +3244,7 @@ class TranscriptScanner:
         self._span(message.time)
 
     def finish(self, sha256: str, archive_size: int, archive_tail: str) -> Session:
-        """Return the session; a last line without a line end counts, and no scan goes
-        on behind it."""
+        """Return the session; a last line without an end counts, and ends the scan."""
         self.is_closed = self._is_mid_line
         if self._is_mid_line:
             self._end_line()
@@ -3291,9 +3280,8 @@ def require_id(kind: str, text: str) -> str:
     shape, letters = _IDS[kind]
     if shape.fullmatch(text):
         return text
-    raise BadRequest(
-        f"{clip(text, 80)!r} is not a {kind}_id: up to 128 of {letters} 0-9 . _ -, as "
-        f"list_{kind}s shows them.")
+    raise BadRequest(f"{clip(text, 80)!r} is not a {kind}_id: up to 128 of {letters} "
+                     f"0-9 . _ -, as list_{kind}s shows them.")
 
 
 def require_knowledge_path(path: str) -> str:
@@ -3382,10 +3370,9 @@ class Ticket:
 
 class Journal:
     """Guard the append-only list of committed writes and what follows from it.
-    Other processes and machines append too: refresh() reads on from where the last one
-    ended. Network file systems promise that what one closed another sees when it opens
-    the file, and no more: so it is opened under its lock, and synced and closed before
-    the lock is given back; one of those who wait does that for all of them."""
+    Others append too: refresh() reads on. Network file systems promise that what one
+    closed another sees when it opens the file, and no more: so it is opened under its
+    lock, and synced and closed before that is given back, by one for all who wait."""
 
     def __init__(self, root: str):
         self.ledgers: dict[str, Ledger] = {}
@@ -3471,9 +3458,8 @@ class Journal:
         return self.ledgers.get(workspace_id) or Ledger()
 
     def append(self, *about: object, folder: str = "") -> None:
-        """Commit a write, about workspace_id, action, path, size in bytes, sha256 and
-        actor: return when its line is on the disk, and before it the names in `folder`;
-        raise StorageFailed."""
+        """Commit a write (workspace_id, action, path, size, sha256, actor): return when
+        the names in `folder`, then its line, are on the disk; raise StorageFailed."""
         ticket = Ticket(folder, *about)
         self._waiting.append(ticket)
         with self._commit_lock:  # who has it finds a whole queue, or was in another's
@@ -3559,8 +3545,7 @@ class Registry:
         with self._lock:
             seen = self._journal.registrations
             signature = sign_file(self._root, REGISTRY_FILE)
-            value = read_json_file(self._root, REGISTRY_FILE)
-            listed = value.get("workspaces") if isinstance(value, dict) else None
+            listed = dig(read_json_file(self._root, REGISTRY_FILE), "workspaces")
             known = map(parse_workspace, listed if isinstance(listed, list) else ())
             found = {w.workspace_id: w for w in known if w}
             for name, _ in list_directory(self._root, "workspaces"):
@@ -3599,9 +3584,8 @@ class Registry:
         require_id("workspace", workspace_id)
         if found := self._workspaces.get(workspace_id) or self.all().get(workspace_id):
             return found
-        raise NotFound(
-            f"There is no workspace {workspace_id!r}. list_workspaces shows those "
-            "there are; register_workspace makes one.")
+        raise NotFound(f"There is no workspace {workspace_id!r}. list_workspaces shows "
+                       "those there are; register_workspace makes one.")
 
     def match(self, wanted: Workspace) -> Workspace | None:
         """Return the workspace of an identity and remote; an empty remote fits any."""
@@ -3768,8 +3752,7 @@ class Store:
 
     def recall_session(self, workspace_id: str, path: str) -> Session:
         """Return what an archive held last: for lists, not for receipts."""
-        relative = f"workspaces/{workspace_id}/{path}"
-        cached = self._sessions.get(relative)
+        cached = self._sessions.get(f"workspaces/{workspace_id}/{path}")
         last = self.journal.ledgers[workspace_id].entries[path]
         is_fresh = cached and cached[1].sha256 == last.sha256
         return cached[1] if is_fresh else self.load_session(workspace_id, path)
@@ -3831,9 +3814,9 @@ class Store:
 def open_store(root: str, existing: bool = False) -> Store:
     """Return a root's store, mended, and made unless `existing`; raise NotFound."""
     if existing and stat_file(root, JOURNAL_FILE) is None:
-        raise NotFound(
-            f"{root!r} is not a fedmem root (no {JOURNAL_FILE}). Is its disk mounted? "
-            "`serve` without --existing begins a new memory there.")
+        raise NotFound(f"{root!r} is not a fedmem root (no {JOURNAL_FILE}). Is its "
+                       "disk mounted? `serve` without --existing begins a new memory "
+                       "there.")
     make_folder(root)
     with disk_errors(root):
         store = Store(root)
@@ -3845,7 +3828,6 @@ def open_store(root: str, existing: bool = False) -> Store:
 
 
 # Workspaces.
-
 
 def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace:
     """Return an identity's workspace, made or filled in; raise TooLarge, Conflict."""
@@ -3870,7 +3852,6 @@ def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace
 
 
 # Documents: overviews and knowledge.
-
 
 def read_document(store: Store, workspace_id: str, path: str,
                   version: str = "") -> tuple[Document, bytes]:
@@ -3938,9 +3919,8 @@ def _read_version(store: Store, workspace_id: str, path: str,
 def write_document(store: Store, workspace_id: str, path: str, content: bytes,
                    actor: str, if_sha256: str = "",
                    keep_deleted: bool = False) -> Receipt:
-    """Store a document and return its receipt; the old text becomes a version. With
-    `keep_deleted` a text that was deleted last stays deleted. Raise Conflict when
-    `if_sha256` is not the digest of what is there."""
+    """Store a document, its old text as a version; with `keep_deleted` a text deleted
+    last stays so. Raise Conflict when `if_sha256` is not the present text's digest."""
     inner = document_path(path)
     relative = f"workspaces/{workspace_id}/{inner}"
     sha256, size = hash_bytes(content), len(content)
@@ -3956,7 +3936,13 @@ def write_document(store: Store, workspace_id: str, path: str, content: bytes,
         if old == content and done not in ("", "deleted"):
             return Receipt("unchanged", path, size, sha256)
         if old != content:
-            _require_digest(path, old, if_sha256)
+            there = hash_bytes(old) if old is not None else ""
+            if if_sha256 not in ("", there):
+                now = f"its sha256 is {there}" if there else "there is no such document"
+                raise Conflict(
+                    f"{path!r} is not what you last read: {now}. Read it again, merge, "
+                    "and write with its present sha256.",
+                    {"status": "conflict", "path": path, "sha256": there})
             if old is not None:
                 _keep_version(store, workspace_id, path, relative, old)
             # The folder is synced with the journal, once for all who wrote there.
@@ -3965,17 +3951,6 @@ def write_document(store: Store, workspace_id: str, path: str, content: bytes,
         args = workspace_id, action, inner, size, sha256, actor
         store.journal.append(*args, folder=split_path(relative)[0])
         return Receipt(action if old != content else "unchanged", path, size, sha256)
-
-
-def _require_digest(path: str, old: bytes | None, if_sha256: str) -> None:
-    """Raise Conflict unless `if_sha256` is empty or the digest of the text there is."""
-    there = hash_bytes(old) if old is not None else ""
-    if if_sha256 and if_sha256 != there:
-        raise Conflict(
-            f"{path!r} is not what you last read: "
-            + (f"its sha256 is {there}" if there else "there is no such document")
-            + ". Read it again, merge, and write with its present sha256.",
-            {"status": "conflict", "path": path, "sha256": there})
 
 
 def _version_path(store: Store, workspace_id: str, path: str, text: bytes) -> str:
@@ -3992,9 +3967,8 @@ def _version_path(store: Store, workspace_id: str, path: str, text: bytes) -> st
 def _keep_version(store: Store, workspace_id: str, path: str, relative: str,
                   text: bytes) -> None:
     """Keep the text that is about to be replaced, unless a write that failed did."""
-    found = stat_file(store.root, relative)
+    found, ending = stat_file(store.root, relative), f"-{hash_bytes(text)[:12]}.md"
     if found and found.st_nlink > 1:
-        ending = f"-{hash_bytes(text)[:12]}.md"
         folder = list_directory(store.root, versions_folder(workspace_id, path))
         if any(n.endswith(ending) and s.st_ino == found.st_ino for n, s in folder):
             return
@@ -4007,24 +3981,17 @@ def delete_document(store: Store, workspace_id: str, path: str, actor: str) -> R
     """Move a document to its versions and return a receipt; raise NotFound."""
     inner = document_path(path)
     with store.locked(workspace_id, inner, "deleted"):
-        document, text = read_document(store, workspace_id, path)
+        (_, size, sha256, _), text = read_document(store, workspace_id, path)
         target = _version_path(store, workspace_id, path, text)
         move_file(store.root, f"workspaces/{workspace_id}/{inner}", target)
-        args = (inner, document.size, document.sha256, actor)
-        store.journal.append(workspace_id, "deleted", *args)
-        return Receipt("deleted", path, document.size, document.sha256)
+        store.journal.append(workspace_id, "deleted", inner, size, sha256, actor)
+        return Receipt("deleted", path, size, sha256)
 
 
 # Sessions: archives, their revisions, and uploads under way.
 
-
-@dataclasses.dataclass(frozen=True)
-class Archive:
+class Archive(collections.namedtuple("Archive", "workspace_id path session")):
     """Name one stored transcript: a session's first archive or a revision of it."""
-
-    workspace_id: str
-    path: str
-    session: Session
 
     @property
     def relative(self) -> str:
@@ -4059,10 +4026,9 @@ def list_archives(store: Store, workspace_id: str, session_id: str) -> list[Arch
     for path in store.journal.ledger(workspace_id).sessions.get(session_id, ()):
         try:
             session = store.load_session(workspace_id, path)
+            found.append(Archive(workspace_id, path, session))
         except (NotFound, NotAllowed, Damaged) as e:
             log.warning("archive left out: %s", e)
-        else:
-            found.append(Archive(workspace_id, path, session))
     return found
 
 
@@ -4116,8 +4082,7 @@ def read_bytes(store: Store, archive: Archive, offset: int, count: int) -> bytes
 
 def iter_lines(store: Store, archive: Archive, index: int, count: int | None = None,
                is_raw: bool = False) -> Iterator[tuple[int, bytes, int]]:
-    """Yield number, bytes and true size of each line of `count` blocks (or all) from
-    block `index` on, which must begin with a line."""
+    """Yield number, bytes and size of each line of `count` blocks, which begin one."""
     number, is_begun = archive.session.blocks[index].lines, False
     line = LineBuffer(is_raw)
     for content in itertools.islice(read_blocks(store, archive, index), count):
@@ -4259,18 +4224,10 @@ Piece = collections.namedtuple(
     "Piece", "offset raw total_size sha256 base_sha256", defaults=[""])
 
 
-@dataclasses.dataclass(frozen=True)
-class Upload:
-    """Hold a complete upload: its last piece, where it goes, and what is there."""
-
-    store: Store
-    workspace_id: str
-    session_id: str
-    archives: list[Archive]
-    base: Archive | None
-    piece: Piece
-    partial: str  # the file of what comes before the last piece
-    actor: str
+class Upload(collections.namedtuple(
+        "Upload", "store workspace_id session_id archives base piece partial actor")):
+    """Hold a complete upload: its last piece, where it goes, the archives there, the
+    one it continues if told, and the file of what comes before the last piece."""
 
     def read(self, offset: int) -> Iterator[bytes]:
         """Yield the transcript from byte `offset` on; never from within the base."""
@@ -4300,11 +4257,9 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
         else:
             used += found.st_size
     if used + len(raw) > PARTIAL_QUOTA_BYTES:
-        raise Busy(
-            f"Unfinished uploads fill their {format_size(PARTIAL_QUOTA_BYTES)}. Finish "
-            "one first, or wait: they expire after 7 days.")
-    parent, name = split_path(relative)
-    with disk_errors(relative), directory(store.root, parent, create=True) as handle:
+        raise Busy(f"Unfinished uploads fill their {format_size(PARTIAL_QUOTA_BYTES)}. "
+                   "Finish one first, or wait: they expire after 7 days.")
+    with disk_errors(relative), place(store.root, relative, True) as (handle, name):
         flags = os.O_WRONLY | _NO_FOLLOW | (0 if at else os.O_CREAT)
         with os.fdopen(os.open(name, flags, 0o600, dir_fd=handle), "wb") as file:
             file.truncate(at)
@@ -4330,9 +4285,8 @@ def probe_session(store: Store, workspace_id: str, session_id: str, sha256: str,
             path = partial_path(workspace_id, session_id, sha256, start)
             found = stat_file(store.root, path)
             next_offset = max(next_offset, start + found.st_size if found else 0)
-        for row in have:
-            if row["sha256"] == sha256:
-                next_offset = row["size"]
+        done = [row["size"] for row in have if row["sha256"] == sha256]
+        next_offset = done[-1] if done else next_offset
         return {"have": have, "next_offset": next_offset, "workspace_id": workspace_id}
 
 
@@ -4379,10 +4333,9 @@ def receive_piece(store: Store, workspace_id: str, session_id: str, piece: Piece
         if piece.offset > reached:
             if reached == 0:
                 return _make_restart(archives)
-            raise Conflict(
-                f"This upload stands at byte {reached}, not at {piece.offset}. Send "
-                "the piece that begins there.",
-                {**_make_restart(archives), "next_offset": reached})
+            raise Conflict(f"This upload stands at byte {reached}, not at "
+                           f"{piece.offset}. Send the piece that begins there.",
+                           {**_make_restart(archives), "next_offset": reached})
         if end < piece.total_size:
             if not piece.raw:
                 raise BadRequest("`data` is empty before the end of the transcript.")
@@ -4417,7 +4370,7 @@ def _commit(upload: Upload) -> dict:
         rest = [a for a in archives if a.relative != e.data["path"]]
         if upload.base:
             return _make_restart(rest)
-        return _commit(dataclasses.replace(upload, archives=rest))
+        return _commit(upload._replace(archives=rest))
     if hasher.hexdigest() != sha256:
         remove_file(store.root, upload.partial)
         raise Conflict(
@@ -4428,28 +4381,22 @@ def _commit(upload: Upload) -> dict:
         if _contains(store, archive, upload.piece):
             return _make_receipt("contained", archive)
     status = "extended" if extended else "revision" if archives else "stored"
+    folder = f"workspaces/{upload.workspace_id}/"
+    ledger = store.journal.ledger(upload.workspace_id)
+    paths = ledger.sessions.get(upload.session_id, ())
     if extended:
         path = extended.path
-    elif lost := _find_lost(store, upload.workspace_id, upload.session_id):
-        path = lost
+    elif lost := [p for p in paths if stat_file(store.root, folder + p) is None]:
+        path = lost[0]  # the next takes the place of what is gone
     elif archives:
-        month = split_path(archives[0].path)[0]
-        path = f"{month}/{upload.session_id}~{sha256[:12]}.jsonl.gz"
+        folder_of_all = split_path(archives[0].path)[0]
+        path = f"{folder_of_all}/{upload.session_id}~{sha256[:12]}.jsonl.gz"
     else:
-        month = find_month(upload.read(0))
-        path = f"sessions/{month}/{upload.session_id}.jsonl.gz"
+        path = f"sessions/{find_month(upload.read(0))}/{upload.session_id}.jsonl.gz"
     archive, scanner = _write_archive(upload, path, extended, scanner)
     store.keep_scan(archive.relative, hasher, scanner)
     _journal_archive(store, archive, status, upload.actor)
     return _make_receipt(status, archive)
-
-
-def _find_lost(store: Store, workspace_id: str, session_id: str) -> str:
-    """Return the path of an archive that is gone, if any: the next takes its place."""
-    for path in store.journal.ledger(workspace_id).sessions.get(session_id, ()):
-        if stat_file(store.root, f"workspaces/{workspace_id}/{path}") is None:
-            return path
-    return ""
 
 
 def _match_upload(
@@ -4592,12 +4539,10 @@ def list_heads(store: Store, workspaces: list[str], since: str = "",
 
 
 def list_places(store: Store, workspaces: list[str]) -> list[tuple[str, str, str]]:
-    """Return month, id and workspace of every session, the newest first. Nothing is
-    read, and nothing that is written changes the order of the others."""
-    places = []
+    """Return month, id and workspace of all sessions, newest first, without reading."""
+    places, ledger = [], store.journal.ledger
     for workspace_id in workspaces:
-        sessions = store.journal.ledger(workspace_id).sessions
-        for session_id, paths in list(sessions.items()):
+        for session_id, paths in list(ledger(workspace_id).sessions.items()):
             month = paths[0].removeprefix("sessions/")[:7]
             places.append((month, session_id, workspace_id))
     return sorted(places, reverse=True)
@@ -4616,7 +4561,6 @@ def load_head(store: Store, workspace_id: str, paths: list[str]) -> Archive | No
 
 
 # Recovery: make the journal say what the files are.
-
 
 def reconcile_path(store: Store, workspace_id: str, path: str, action: str) -> None:
     """Journal what an interrupted write left, and remove what is half-written."""
@@ -4674,17 +4618,16 @@ def _reconcile_document(store: Store, workspace_id: str, path: str, action: str 
     """Journal a document's present text (as `live`), or its deletion, unless it is."""
     last = store.journal.ledger(workspace_id).entries.get(path)
     is_live = last is not None and last.action != "deleted"
+    live, about = live or ("updated" if is_live else "created"), ()
     try:
         data = read_file(store.root, f"workspaces/{workspace_id}/{path}")
+        if not is_live or last.sha256 != hash_bytes(data):
+            about = live, path, len(data), hash_bytes(data)
     except NotFound:
         if action == "deleted" and is_live:  # it was moved to the versions
-            args = (path, last.size, last.sha256, "recovery")
-            store.journal.append(workspace_id, "deleted", *args)
-        return
-    if not is_live or last.sha256 != hash_bytes(data):
-        args = (path, len(data), hash_bytes(data), "recovery")
-        live = live or ("updated" if is_live else "created")
-        store.journal.append(workspace_id, live, *args)
+            about = action, path, last.size, last.sha256
+    if about:
+        store.journal.append(workspace_id, *about, "recovery")
 
 
 def reconcile_workspace(store: Store, workspace_id: str) -> None:
@@ -4728,15 +4671,16 @@ CREATE INDEX documents_newest ON documents (kind, end, name, workspace);
 CAMEL_JOINT = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _COMPOUND = re.compile(  # snake_case, kebab-case, camelCase, HTTPServer
     r"[A-Za-z0-9]{1,24}(?:[_-][A-Za-z0-9]{1,24}){1,4}"
-    r"|[A-Za-z0-9]{0,40}[a-z0-9][A-Z]\w*|[A-Z]{2,24}[a-z]\w*"
-)
+    r"|[A-Za-z0-9]{0,40}[a-z0-9][A-Z]\w*|[A-Z]{2,24}[a-z]\w*")
 _JOINT = re.compile("[A-Za-z0-9][_-][A-Za-z0-9]|[a-z0-9][A-Z]|[A-Z]{2}[a-z]")  # of one
 # Scripts that put no blanks between words: each character is a word of its own.
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff")
 _UNSPACED = re.compile(f"([{UNSPACED}])")
-_ACCENTED = re.compile("[\u00c0-\u04ff\u1e00-\u1fff]")
+_ACCENTED = re.compile("[\u00c0-\u04ff\u1e00-\u1fff]")  # Latin, Greek, Cyrillic
+_PLAIN_LETTERS = {n: unicodedata.normalize("NFD", chr(n))[0]
+                  for n in (*range(0xC0, 0x500), *range(0x1E00, 0x2000))}
 _ACCENTS = re.compile("[\u0300-\u036f]+")  # that no letter has taken in
 _BLOB = re.compile(r"[A-Za-z0-9+=]{100,}")  # base64: nobody searches for its letters
 _HEADING = re.compile(r"^(?=#{1,6} )", re.MULTILINE)
@@ -4746,14 +4690,7 @@ Excerpt = collections.namedtuple("Excerpt", "number time text")
 
 def fold_letters(text: str) -> str:
     """Return text of the same length without accents."""
-    return text.translate(_plain_letters()) if _ACCENTED.search(text) else text
-
-
-@functools.cache
-def _plain_letters() -> dict[int, str]:
-    """Return the Latin, Greek and Cyrillic letters with accents, each with its own."""
-    letters = map(chr, (*range(0xC0, 0x500), *range(0x1E00, 0x2000)))
-    return {ord(c): unicodedata.normalize("NFD", c)[0] for c in letters}
+    return text.translate(_PLAIN_LETTERS) if _ACCENTED.search(text) else text
 
 
 def unify(text: str) -> str:
@@ -4805,9 +4742,8 @@ def condense(message: Message) -> str:
 
 def cut_chapters(messages: Iterable[tuple[int, Message]],
                  mask: Callable) -> Iterator[tuple[bool, list[Excerpt]]]:
-    """Yield chapters: whether it was abandoned, and consecutive messages up to a size,
-    masked before they are cut, for half a secret has no shape. A message of several
-    chapters begins the first and is all of the others but the last."""
+    """Yield chapters: whether abandoned, and consecutive messages up to a size, masked
+    before they are cut. One of several chapters begins the first and fills the next."""
     chapter: list[Excerpt] = []
     room, abandoned = CHAPTER_CHARS, False
     for number, message in messages:
@@ -4835,23 +4771,12 @@ def format_head(title: str, chapter: list[Excerpt]) -> str:
     return f"{title} {spell_days(excerpt.time for excerpt in chapter)}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Indexed:
-    """Describe one document or session as the index has it: a row of `documents`."""
-
-    workspace: str
-    key: str
-    kind: str
-    title: str
-    name: str
-    project: str
-    abandoned: str  # of a session: which messages were taken back
-    sha256: str
-    signature: str
-    start: str
-    end: str
-    blocks: str = ""  # of an archive: whether items are shown, where members begin
-    id: int | None = None
+class Indexed(collections.namedtuple(
+        "Indexed", "workspace key kind title name project abandoned sha256 signature "
+        "start end blocks id", defaults=["", None])):
+    """Describe one document or session as the index has it: a row of `documents`. Which
+    messages were taken back is `abandoned`; if items are shown and where the archive's
+    members begin is `blocks`."""
 
     @property
     def text(self) -> tuple[str, ...]:
@@ -4859,7 +4784,7 @@ class Indexed:
         return self.title, self.name, self.project, self.abandoned, self.sha256
 
 
-_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Indexed))
+_COLUMNS = ", ".join(Indexed._fields)
 
 
 # A row to be, and `read`, which yields messages, or sections, from one on.
@@ -4871,16 +4796,6 @@ def index_key(path: str) -> str:
     if path.startswith("sessions/"):
         return "sessions/" + session_of(path)
     return path if path == OVERVIEW or path.startswith("knowledge/") else ""
-
-
-def list_keys(store: Store, entry: Entry) -> list[str]:
-    """Return the keys of a journal line: a later part takes back from those before."""
-    key = index_key(entry.path)
-    if not key.startswith("sessions/"):
-        return [key] if key else []
-    thread = thread_of(session_of(entry.path))
-    parts = store.journal.ledger(entry.workspace).parts.get(thread, [])
-    return [f"sessions/{part}" for part in parts]
 
 
 def find_source(store: Store, workspace_id: str, key: str,
@@ -5091,22 +5006,18 @@ class IndexWriter:
         is_same = old is not None and old.text == source.row.text
         first = 0
         if old and not is_same:
-            first = self._find_restart(old, source)
+            if old.text[:-1] == source.row.text[:-1]:  # the last chapters changed
+                where = "document = ? AND first <= ?"
+                sql = f"SELECT max(first) FROM chapters WHERE {where}"
+                same = count_same_messages(old.blocks, source.session)
+                first = database.execute(sql, (old.id, same)).fetchone()[0] or 0
             self._drop(old, first)
-        new = dataclasses.replace(source.row, id=old and old.id)
-        marks = ", ".join("?" * len(vars(new)))
+        new = source.row._replace(id=old and old.id)
+        marks = ", ".join("?" * len(new))
         sql = f"REPLACE INTO documents ({_COLUMNS}) VALUES ({marks})"
-        added = database.execute(sql, tuple(vars(new).values()))
+        added = database.execute(sql, new)
         if not is_same:
-            self._add(dataclasses.replace(new, id=added.lastrowid), source.read(first))
-
-    def _find_restart(self, old: Indexed, source: Source) -> int:
-        """Return the first message of the last chapter that growth may have changed."""
-        if old.text[:-1] != source.row.text[:-1]:
-            return 0
-        sql = "SELECT max(first) FROM chapters WHERE document = ? AND first <= ?"
-        same = count_same_messages(old.blocks, source.session)
-        return self.database.execute(sql, (old.id, same)).fetchone()[0] or 0
+            self._add(new._replace(id=added.lastrowid), source.read(first))
 
     def _add(self, row: Indexed, messages: Iterable[tuple[int, Message]]) -> None:
         """Add a document's chapters."""
@@ -5317,10 +5228,10 @@ class Indexer:
         """Put what was journalled after a number among what is to be done."""
         self._store.journal.refresh()
         self._reached, self._written = self._store.journal.last_seq, seq
-        for workspace_id, ledger in list(self._store.journal.ledgers.items()):
+        for ledger in list(self._store.journal.ledgers.values()):
             for entry in list(ledger.entries.values()):
-                for key in list_keys(self._store, entry) if entry.seq > seq else ():
-                    self._pending[workspace_id, key] = None
+                if entry.seq > seq:
+                    self._put(entry)
 
     def _take_changed(self) -> None:
         """Put what was journalled since the last look among what is to be done."""
@@ -5328,8 +5239,16 @@ class Indexer:
         while self._changed:
             entry = self._changed.popleft()
             self._reached = max(self._reached, entry.seq)
-            for key in list_keys(self._store, entry):
-                self._pending[entry.workspace, key] = None
+            self._put(entry)
+
+    def _put(self, entry: Entry) -> None:
+        """Put a journal line on the list: a later part takes back from those before."""
+        keys = [index_key(entry.path)]
+        if keys[0].startswith("sessions/"):
+            ledger = self._store.journal.ledger(entry.workspace)
+            parts = ledger.parts.get(thread_of(session_of(entry.path)), [])
+            keys = [f"sessions/{part}" for part in parts]
+        self._pending |= {(entry.workspace, key): None for key in keys if key}
 
     def compare_files(self) -> None:
         """Put every document whose file is not the indexed one on the list."""
@@ -5384,13 +5303,12 @@ def rank_chapters(database: sqlite3.Connection, match: str,
                   scope: Scope) -> list[tuple[int, int, str, bool, float]]:
     """Return chapter, document, its end, whether abandoned, score, the best first."""
     limits, values = _limit_documents(scope)
-    ranked = (
-        f"SELECT rowid AS chapter, -bm25({scope.kind}) AS score FROM {scope.kind} "
-        f"WHERE {scope.kind} MATCH ?")
-    best = f"ORDER BY score DESC LIMIT {RANKED_ROWS}"
+    kind, best = scope.kind, f"ORDER BY score DESC LIMIT {RANKED_ROWS}"
+    ranked = f"SELECT rowid AS chapter, -bm25({kind}) AS score FROM {kind} "
+    ranked += f"WHERE {kind} MATCH ?"
     inner, outer = ("", f"WHERE {limits} {best}") if values else (best, "")
-    joined = "JOIN chapters ON chapters.id = chapter"
-    joined += " JOIN documents ON documents.id = document"
+    joined = ("JOIN chapters ON chapters.id = chapter "
+              "JOIN documents ON documents.id = document")
     columns = "chapter, document, end, chapters.abandoned, score"
     sql = f"SELECT {columns} FROM ({ranked} {inner}) {joined} {outer}"
     rows = database.execute(sql, (match, *values)).fetchall()
@@ -5466,8 +5384,7 @@ def read_indexed(database: sqlite3.Connection, document: int) -> tuple:
 
 def recall_text(index: Index | None, workspace_id: str, key: str,
                 signature: str) -> tuple[str, str]:
-    """Return when a document was written and its text as it is searched, without its
-    file; both empty when the index has another state of it, or none."""
+    """Return time and text of a document as it is indexed, both empty if it is not."""
     columns = "end, excerpts FROM documents JOIN chapters ON document = documents.id"
     sql = f"SELECT {columns} WHERE workspace = ? AND key = ? AND signature = ?"
     about = workspace_id, key, signature
