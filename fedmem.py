@@ -2843,8 +2843,6 @@ _TITLES = (  # kind of the record, path of its text, rank
 _PROMPT_RANKS = {"item": 1}  # others 2; the first of its rank stays
 _BARE_COMMAND = re.compile(r"/\S+")  # says less than what is asked next
 _IMAGE_MARK = re.compile(r"\[[Ii]mage[^\]\n]{0,20}\]")
-
-
 _SIGNS = [(a.signs or a.export and {"export": (a.tool,)}, a) for a in AGENTS]
 _SIGNS = sorted((row for row in _SIGNS if row[0]), key=lambda row: -len(row[0]))
 _EVERY_LINE = re.compile(b"")
@@ -2869,9 +2867,8 @@ def join_shown(block: bytes, about: dict) -> bytes:
 
 
 class LineBuffer:
-    """Gather a line that comes in pieces within the limit of what is parsed: of a long
-    one pictures and other base64 are left out, and of one that is longer still all but
-    the beginning; a raw one is kept as it is that far."""
+    """Gather a line that comes in pieces, within the limit of what is parsed; of a long
+    one that is not raw, pictures and other base64 are left out."""
 
     def __init__(self, is_raw: bool = False):
         self._size = self._blanked = 0
@@ -2899,8 +2896,7 @@ class LineBuffer:
 
 
 def parse_record(line: bytes, size: int, about: dict) -> dict | None:
-    """Return a transcript line's JSON object, None when it can hold no message; one
-    that is too long is given, with its true size, as a message that says so."""
+    """Return a line's JSON object, of one too long a message of that, None for none."""
     if not find_marks(about).search(line):
         return None
     if len(line) > MAX_PARSED_LINE_BYTES:
@@ -2922,15 +2918,15 @@ def parse_record(line: bytes, size: int, about: dict) -> dict | None:
 
 
 def parse_messages(record: dict, about: dict) -> list[Message]:
-    """Return the messages that a record of a transcript shows; `about` is what
-    parse_about found in its first lines."""
-    agent = FORMATS.get(about.get("format", ""))
-    parse = agent.parse if agent and "isTooLong" not in record else None
+    """Return the messages that a record shows; `about` is parse_about's."""
+    agent = None if "isTooLong" in record else FORMATS.get(about.get("format", ""))
+    parse = agent and agent.parse  # without one its shape tells
     messages: list[Message] = []
     # What is shaped like no version of its tool writes it is archived, not shown.
     errors = (AttributeError, TypeError, KeyError, ValueError, RecursionError)
     with contextlib.suppress(*errors):
-        found = (parse or _parse_any)(record)
+        found = parse(record) if parse else (
+            _parse_claude(record) or _parse_codex(record))
         found = (found,) if isinstance(found, Message) else found or ()
         messages += itertools.islice(found, MESSAGES_PER_LINE)
     if "parent" in about or about.get("kind") == "subagent":
@@ -2940,21 +2936,15 @@ def parse_messages(record: dict, about: dict) -> list[Message]:
     return messages
 
 
-def _parse_any(record: dict) -> Message | None:
-    """Return the message of a line of which no first line told the format."""
-    return _parse_claude(record) or _parse_codex(record)
-
-
 def number_part(line: int, index: int) -> int:
     """Return one number for a line's message of some index."""
     return line * MESSAGES_PER_LINE + index
 
 
 def parse_about(record: dict) -> dict[str, str | int]:
-    """Return what a record says of its whole transcript, empty when it says nothing:
-    format and version of the tool; of a Codex thread the one that it goes on from
-    (`continues`, up to line number `at`) or copies, its own first line number, and of a
-    sub-agent its parent (0.171.0)."""
+    """Return what a record says of its whole transcript: the tool's format and version;
+    of a Codex thread (0.171.0) its first line number, the one it `continues`, up to a
+    line number `at`, or `copies`, and of a sub-agent its parent."""
     for sign, row in _SIGNS:
         seen = {path: dig(record, path) for path in sign}
         if all(v in sign[p] if sign[p] else v is not None for p, v in seen.items()):
@@ -2975,8 +2965,7 @@ def parse_about(record: dict) -> dict[str, str | int]:
 
 
 def make_title(text: str) -> str:
-    """Return a title's line, masked before it is cut: half a secret has no shape. Of a
-    very long text the beginning counts, up to a blank."""
+    """Return a title's line, masked before it is cut: half a secret has no shape."""
     head = clean_text(text[: 100 * TITLE_CHARS].encode("utf-8", "replace").decode())
     line = one_line(head)
     if len(text) > 100 * TITLE_CHARS:
@@ -2996,9 +2985,8 @@ def parse_title(record: dict) -> tuple[int, str]:
 
 
 class TranscriptScanner:
-    """Count lines and messages of a transcript fed block by block, and find what one
-    line alone does not tell: messages that repeat an earlier one, and turns that were
-    taken back, for a later prompt answers to a line before them."""
+    """Count lines and messages of a transcript fed block by block, and find repeated
+    ones, and turns taken back, for a later prompt answers to a line before them."""
 
     def __init__(self) -> None:
         self.size = self.lines = self.messages = self.items = self.told = 0
@@ -3021,8 +3009,7 @@ class TranscriptScanner:
         return len(self._numbers) + len(self.repeats) + len(self._answered)
 
     def feed(self, block: bytes, archive_offset: int, known: int | None = None) -> None:
-        """Take the next block, whose gzip member begins at `archive_offset`; with
-        `known` the last one, which has grown behind so many bytes."""
+        """Take the next block, or the last one, grown behind `known` bytes."""
         if known is not None:
             block = block[known:]
         else:
@@ -3051,7 +3038,8 @@ class TranscriptScanner:
         self.about = self.about or (parse_about(record) if is_whole else {})
         self._take_back(record)
         rank, title = parse_title(record)
-        self._set_title(rank, title)
+        if rank and rank >= self.title_rank:
+            self.title, self.title_rank = title, rank
         for index, message in enumerate(parse_messages(record, self.about)):
             if message.kind in ("undone", "linked"):
                 self._follow(message)
@@ -3062,11 +3050,6 @@ class TranscriptScanner:
                     self._title_by(message, record)
                 self._count(message)
 
-    def _set_title(self, rank: int, title: str) -> None:
-        """Take a title unless a better one is there; rank 0 is none."""
-        if rank and rank >= self.title_rank:
-            self.title, self.title_rank = title, rank
-
     def _title_by(self, message: Message, record: dict) -> None:
         """Take a prompt as title unless one as good is there."""
         said = dig(record, "message.content")
@@ -3074,7 +3057,7 @@ class TranscriptScanner:
         is_bare = is_own or _BARE_COMMAND.fullmatch(message.text)
         rank = 1 if is_bare else _PROMPT_RANKS.get(message.kind, 2)
         if rank > self.title_rank:
-            self._set_title(rank, make_title(message.text))
+            self.title, self.title_rank = make_title(message.text), rank
 
     def _follow(self, message: Message) -> None:
         """Note what a line that shows nothing says of others, and its time."""
@@ -3100,8 +3083,7 @@ class TranscriptScanner:
 
     def _is_repeat(self, message: Message) -> bool:
         """Return whether a message was shown before: /branch copies lines with their
-        ids; what was typed while the tool worked stands in lines of two kinds, and at
-        times once more as a prompt."""
+        ids; what was typed meanwhile stands in lines of two kinds, or as a prompt."""
         keys = list(map(hash, message.keys))
         is_known = any(key in self._numbers for key in keys)
         if not is_known:
@@ -3125,11 +3107,10 @@ class TranscriptScanner:
 
     def _take_back(self, record: dict) -> None:
         """Note that Codex rolled turns back, the last so many prompts on."""
-        payload = record.get("payload")
-        if record.get("type") == "event_msg" and isinstance(payload, dict):
-            turns = payload.get("num_turns")
-            is_rollback = payload.get("type") == "thread_rolled_back"
-            if is_rollback and type(turns) is int and turns > 0 and self._prompts:
+        is_event = record.get("type") == "event_msg"
+        if is_event and dig(record, "payload.type") == "thread_rolled_back":
+            turns = dig(record, "payload.num_turns")
+            if type(turns) is int and turns > 0 and self._prompts:
                 self._abandon(self._prompts[-turns:][0])
                 del self._prompts[-turns:]
 
@@ -3143,8 +3124,7 @@ class TranscriptScanner:
             self.abandoned.append((first, self._next))
 
     def _find_branch(self, message: Message) -> None:
-        """Note what a prompt takes back: from the first on that answers to the same
-        line, or from the first prompt behind the message that it answers to."""
+        """Note what a prompt takes back: all since what answers to the same line."""
         if message.role == "summary":
             self._answered.pop("", None)  # what follows it may begin anew
         if message.parent is None or (not message.parent and message.text[0] == "/"):
@@ -3164,45 +3144,25 @@ class TranscriptScanner:
     def _count(self, message: Message) -> None:
         """Count a message and its time."""
         self._find_branch(message)
-        if message.role == "user" and message.kind != "item":
+        is_item = message.kind == "item"
+        if message.role == "user" and not is_item:
             self._prompts.append(self._next)
-        if message.kind == "item":
-            self.items += 1
-        else:
-            self.messages += 1
-            self.told += message.kind == "told"
+        self.items += is_item
+        self.messages += not is_item
+        self.told += message.kind == "told"
         self._span(message.time)
 
     def finish(self, sha256: str, archive_size: int, archive_tail: str) -> Session:
-        """Return the session; a last line without a line end counts, and no scan goes
-        on behind it."""
+        """Return the session; a last line without an end counts, and ends the scan."""
         self.is_closed = self._is_mid_line
         if self._is_mid_line:
             self._end_line()
         return Session(
-            size=self.size,
-            sha256=sha256,
-            archive_size=archive_size,
-            archive_tail=archive_tail,
-            title=self.title,
-            start=self.start,
-            end=self.end,
-            messages=self.messages + (0 if self.told else self.items),
-            lines=self.lines,
-            title_rank=self.title_rank,
-            uses_items=not self.told,
-            blocks=tuple(self.blocks),
-            repeats=tuple(self.repeats),
-            abandoned=tuple(self.abandoned),
-            about=self.about,
-        )
-
-
-def is_shown(message: Message, uses_items: bool) -> bool:
-    """Return whether a reader of this transcript sees a message."""
-    return message.kind not in ("undone", "linked") and (
-        message.kind != "item" or uses_items
-    )
+            size=self.size, sha256=sha256, archive_size=archive_size,
+            archive_tail=archive_tail, title=self.title, start=self.start, end=self.end,
+            messages=self._next, lines=self.lines, title_rank=self.title_rank,
+            uses_items=not self.told, blocks=tuple(self.blocks), about=self.about,
+            repeats=tuple(self.repeats), abandoned=tuple(self.abandoned))
 
 
 # ---- 9. Store: the files that are the truth ---------------------------------
@@ -3216,37 +3176,26 @@ PARTIAL_DIR = "_meta/partial"
 TITLE_ENDING = ".title"
 
 _WORKSPACE_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+_IDS = {"workspace": (_WORKSPACE_ID, "a-z"), "session": (SESSION_ID, "A-Z a-z")}
 _PART = re.compile(r"[0-9a-f-]{36}_[0-9a-f-]{36}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Blanks of any width and the joiners of emoji and of Persian are letters of names.
 _NOT_IN_NAMES = re.compile(
-    "[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+    "[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def require_workspace_id(text: str) -> str:
-    """Return a well-formed workspace_id; raise BadRequest."""
-    if _WORKSPACE_ID.fullmatch(text):
+def require_id(kind: str, text: str) -> str:
+    """Return a well-formed workspace or session id, no revision; raise BadRequest."""
+    shape, letters = _IDS[kind]
+    if shape.fullmatch(text):
         return text
-    raise BadRequest(
-        f"{clip(text, 80)!r} is not a workspace_id: up to 128 of a-z 0-9 . _ -, as "
-        "list_workspaces shows them."
-    )
-
-
-def require_session_id(text: str) -> str:
-    """Return a well-formed session_id without a revision; raise BadRequest."""
-    if SESSION_ID.fullmatch(text):
-        return text
-    raise BadRequest(
-        f"{clip(text, 80)!r} is not a session_id: up to 128 of A-Z a-z 0-9 . _ -, as "
-        "list_sessions shows them."
-    )
+    raise BadRequest(f"{clip(text, 80)!r} is not a {kind}_id: up to 128 of {letters} "
+                     f"0-9 . _ -, as list_{kind}s shows them.")
 
 
 def require_knowledge_path(path: str) -> str:
     """Return a well-formed knowledge path; raise BadRequest saying what is wrong."""
-    parts, problem = path.split("/"), ""
+    parts = path.split("/")
     if path == OVERVIEW:
         problem = "overview.md is the overview: write it with write_overview"
     elif not path.endswith(".md"):
@@ -3257,15 +3206,15 @@ def require_knowledge_path(path: str) -> str:
         problem = f"it has more than {MAX_PATH_PARTS} parts"
     elif any(not part or part.startswith(".") for part in parts):
         problem = "no part may be empty or begin with a dot, and it may not be absolute"
-    elif any(part.endswith(".md") for part in parts[:-1]):
+    elif ".md/" in path:
         problem = "only its last part may end in .md"
     elif _NOT_IN_NAMES.search(path):
         problem = "it has a backslash, a control character or one that turns text round"
     elif unicodedata.normalize("NFC", path) != path:
         problem = "it must be in Unicode normal form NFC"
-    if problem:
-        raise BadRequest(f"The path {clip(path, 80)!r} is refused: {problem}.")
-    return path
+    else:
+        return path
+    raise BadRequest(f"The path {clip(path, 80)!r} is refused: {problem}.")
 
 
 def document_path(path: str) -> str:
@@ -3313,8 +3262,8 @@ class Ledger:
             else:
                 others = [p for p in self.sessions.get(name, ()) if p != entry.path]
                 self.sessions[name] = [*others, entry.path]
-                if name not in self.parts.get(thread_of(name), ()):
-                    known = self.parts.get(thread_of(name), [])
+                known = self.parts.get(thread_of(name), [])
+                if name not in known:
                     self.parts[thread_of(name)] = sorted([*known, name])
         self.entries[entry.path] = entry
         self.last_time = max(self.last_time, entry.time)
@@ -3330,15 +3279,13 @@ class Ticket:
 
 class Journal:
     """Guard the append-only list of committed writes and what follows from it.
-    Other processes and machines append too: refresh() reads on from where the last one
-    ended. Network file systems promise that what one closed another sees when it opens
-    the file, and no more: so it is opened under its lock, and synced and closed before
-    the lock is given back; one of those who wait does that for all of them."""
+    Others append too: refresh() reads on. Network file systems promise that what one
+    closed another sees when it opens the file, and no more: so it is opened under its
+    lock, and synced and closed before that is given back, by one for all who wait."""
 
     def __init__(self, root: str):
         self.ledgers: dict[str, Ledger] = {}
-        self.last_seq, self.bad_lines = 0, 0
-        self.registrations = 0
+        self.last_seq = self.bad_lines = self.registrations = self._offset = 0
         self.identity = ""  # of its first line: no two memories have the same
         self.read_at_s = 0.0  # when its last line was read
         self.followers: list[Callable[[Entry], None]] = []  # told of every line read
@@ -3348,7 +3295,6 @@ class Journal:
         self._trouble: Exception | None = None  # of the last round
         self._commit_lock = threading.Lock()
         self._waiting: collections.deque[Ticket] = collections.deque()
-        self._offset = 0
         with disk_errors(JOURNAL_FILE), self._opened(os.O_RDONLY | os.O_CREAT):
             sync_folders(root, JOURNAL_FILE)
         self.refresh()
@@ -3356,9 +3302,8 @@ class Journal:
     @contextlib.contextmanager
     def _opened(self, flags: int) -> Iterator[int]:
         """Hold the file open; raise OSError."""
-        parent, name = split_path(JOURNAL_FILE)
         is_new = bool(flags & os.O_CREAT)
-        with directory(self._root, parent, create=is_new) as handle:
+        with place(self._root, JOURNAL_FILE, is_new) as (handle, name):
             fd = os.open(name, flags | _NO_FOLLOW, 0o600, dir_fd=handle)
         try:
             yield fd
@@ -3442,9 +3387,8 @@ class Journal:
         return self.ledgers.get(workspace_id) or Ledger()
 
     def append(self, *about: object, folder: str = "") -> None:
-        """Commit a write, about workspace_id, action, path, size in bytes, sha256 and
-        actor: return when its line is on the disk, and before it the names in `folder`;
-        raise StorageFailed."""
+        """Commit a write (workspace_id, action, path, size, sha256, actor): return when
+        the names in `folder`, then its line, are on the disk; raise StorageFailed."""
         ticket = Ticket(folder, *about)
         self._waiting.append(ticket)
         with self._commit_lock:  # who has it finds a whole queue, or was in another's
@@ -3488,9 +3432,8 @@ class Journal:
             start, seq = self._offset, self.last_seq
         if os.fstat(fd).st_size != start:
             os.ftruncate(fd, start)  # what is left is a torn line
-        now, entries = format_time(utc_now()), []
-        for ticket in tickets:
-            entries.append(Entry(seq + 1 + len(entries), now, *ticket.about))
+        now = format_time(utc_now())
+        entries = [Entry(seq + n, now, *t.about) for n, t in enumerate(tickets, 1)]
         lines = [encode_json(entry._asdict()) + b"\n" for entry in entries]
         data = b"".join(lines)
         try:
@@ -3531,8 +3474,7 @@ class Registry:
         with self._lock:
             seen = self._journal.registrations
             signature = sign_file(self._root, REGISTRY_FILE)
-            value = read_json_file(self._root, REGISTRY_FILE)
-            listed = value.get("workspaces") if isinstance(value, dict) else None
+            listed = dig(read_json_file(self._root, REGISTRY_FILE), "workspaces")
             known = map(parse_workspace, listed if isinstance(listed, list) else ())
             found = {w.workspace_id: w for w in known if w}
             for name, _ in list_directory(self._root, "workspaces"):
@@ -3552,8 +3494,12 @@ class Registry:
     def save(self) -> None:
         """Write the registry's file, durably."""
         rows = [vars(workspace) for _, workspace in sorted(self._workspaces.items())]
-        text = json.dumps({"workspaces": rows}, ensure_ascii=False, indent=1)
-        write_file(self._root, REGISTRY_FILE, text.encode("utf-8", "replace") + b"\n")
+        self._write(REGISTRY_FILE, {"workspaces": rows})
+
+    def _write(self, relative: str, value: dict) -> None:
+        """Write a file that people may read, durably."""
+        text = json.dumps(value, ensure_ascii=False, indent=1)
+        write_file(self._root, relative, text.encode("utf-8", "replace") + b"\n")
 
     def all(self) -> dict[str, Workspace]:
         """Return every workspace by id."""
@@ -3564,23 +3510,18 @@ class Registry:
 
     def require(self, workspace_id: str) -> Workspace:
         """Return a registered workspace; raise BadRequest or NotFound."""
-        require_workspace_id(workspace_id)
+        require_id("workspace", workspace_id)
         if found := self._workspaces.get(workspace_id) or self.all().get(workspace_id):
             return found
-        raise NotFound(
-            f"There is no workspace {workspace_id!r}. list_workspaces shows those "
-            "there are; register_workspace makes one."
-        )
+        raise NotFound(f"There is no workspace {workspace_id!r}. list_workspaces shows "
+                       "those there are; register_workspace makes one.")
 
     def match(self, wanted: Workspace) -> Workspace | None:
         """Return the workspace of an identity and remote; an empty remote fits any."""
+        remote = wanted.git_remote
         same = [w for w in self.all().values() if identify(w) == identify(wanted)]
-        same.sort(key=lambda w: (w.git_remote != wanted.git_remote, bool(w.git_remote)))
-        for workspace in same:
-            remotes = {workspace.git_remote, wanted.git_remote} - {""}
-            if len(remotes) < 2:
-                return workspace
-        return None
+        same.sort(key=lambda w: (w.git_remote != remote, bool(w.git_remote)))
+        return next((w for w in same if len({w.git_remote, remote} - {""}) < 2), None)
 
     def choose_id(self, wanted: Workspace) -> str:
         """Return a free id: the slugs, with a hash when another identity has them."""
@@ -3600,8 +3541,7 @@ class Registry:
         identity = f"workspaces/{workspace.workspace_id}/identity.json"
         with self._lock:
             self.all()
-            row = json.dumps(vars(workspace), ensure_ascii=False, indent=1)
-            write_file(self._root, identity, row.encode("utf-8", "replace") + b"\n")
+            self._write(identity, vars(workspace))
             self._workspaces = {**self._workspaces, workspace.workspace_id: workspace}
             self.save()
 
@@ -3619,11 +3559,8 @@ class Store:
         self.registry = Registry(root, self.journal)
         self._locks = [FileLock(root, f"_meta/locks/{n:02}") for n in range(LOCK_FILES)]
         self._cache_lock = threading.Lock()
-        self._digests: collections.OrderedDict = collections.OrderedDict()
-        self._sessions: collections.OrderedDict = collections.OrderedDict()
-        self._scans: collections.OrderedDict = collections.OrderedDict()
-        self._titles: collections.OrderedDict = collections.OrderedDict()
-        self._answers: collections.OrderedDict = collections.OrderedDict()
+        caches = [collections.OrderedDict() for _ in range(5)]
+        self._digests, self._sessions, self._scans, self._titles, self._answers = caches
 
     def lock_of(self, workspace_id: str, path: str) -> FileLock:
         """Return the lock of a path."""
@@ -3667,9 +3604,8 @@ class Store:
         with disk_errors("_meta/locks"):
             os.ftruncate(fd, 0)
 
-    def _keep(
-        self, cache: collections.OrderedDict, key: object, value: object, size: int
-    ) -> None:
+    def _keep(self, cache: collections.OrderedDict, key: object, value: object,
+              size: int) -> None:
         """Put a value into a cache of at most `size`, of which the oldest goes."""
         with self._cache_lock:
             cache[key] = value
@@ -3745,8 +3681,7 @@ class Store:
 
     def recall_session(self, workspace_id: str, path: str) -> Session:
         """Return what an archive held last: for lists, not for receipts."""
-        relative = f"workspaces/{workspace_id}/{path}"
-        cached = self._sessions.get(relative)
+        cached = self._sessions.get(f"workspaces/{workspace_id}/{path}")
         last = self.journal.ledgers[workspace_id].entries[path]
         is_fresh = cached and cached[1].sha256 == last.sha256
         return cached[1] if is_fresh else self.load_session(workspace_id, path)
@@ -3757,9 +3692,8 @@ class Store:
             self._sessions.pop(relative, None)
             self._scans.pop(relative, None)
 
-    def keep_scan(
-        self, relative: str, hasher: object, scanner: TranscriptScanner
-    ) -> None:
+    def keep_scan(self, relative: str, hasher: object,
+                  scanner: TranscriptScanner) -> None:
         """Remember hash and scan of the archive that is there, if more can follow."""
         if not scanner.is_closed:
             kept = sign_file(self.root, relative), hasher, scanner
@@ -3770,16 +3704,15 @@ class Store:
                 self._scans.popitem(last=False)
                 del sizes[0]
 
-    def take_scan(
-        self, relative: str, session: Session
-    ) -> tuple[object, TranscriptScanner | None]:
+    def take_scan(self, relative: str,
+                  session: Session) -> tuple[object, TranscriptScanner | None]:
         """Return hash object and scanner fed with an archive's whole transcript, the
         caller's now; no scanner when its last line is cut. Raise Damaged for others."""
         with self._cache_lock:
             kept = self._scans.pop(relative, None)
-        if kept and kept[0] == sign_file(self.root, relative):
-            if kept[1].hexdigest() == session.sha256:
-                return kept[1:]
+        is_same = kept and kept[0] == sign_file(self.root, relative)
+        if is_same and kept[1].hexdigest() == session.sha256:
+            return kept[1:]
         hasher, scanner, problem = hashlib.sha256(), TranscriptScanner(), ""
         try:
             with open_file(self.root, relative) as file:
@@ -3797,25 +3730,22 @@ class Store:
     def read_title(self, workspace_id: str, session_id: str) -> str:
         """Return the title that a tool gave a session, empty for none."""
         entry = self.journal.ledger(workspace_id).titles.get(session_id)
-        if entry is None:
-            return ""
-        text = self._titles.get(entry.sha256)
+        text = self._titles.get(entry.sha256) if entry else ""
         if text is None:
+            text, relative = "", f"workspaces/{workspace_id}/{entry.path}"
             with contextlib.suppress(NotFound, NotAllowed, TooLarge):
-                relative = f"workspaces/{workspace_id}/{entry.path}"
-                text = read_file(self.root, relative).decode("utf-8", "replace")
-                text = make_title(text)
-            self._keep(self._titles, entry.sha256, text or "", SESSION_CACHE_ENTRIES)
-        return text or ""
+                data = read_file(self.root, relative)
+                text = make_title(data.decode("utf-8", "replace"))
+            self._keep(self._titles, entry.sha256, text, SESSION_CACHE_ENTRIES)
+        return text
 
 
 def open_store(root: str, existing: bool = False) -> Store:
     """Return a root's store, mended, and made unless `existing`; raise NotFound."""
     if existing and stat_file(root, JOURNAL_FILE) is None:
-        raise NotFound(
-            f"{root!r} is not a fedmem root (no {JOURNAL_FILE}). Is its disk mounted? "
-            "`serve` without --existing begins a new memory there."
-        )
+        raise NotFound(f"{root!r} is not a fedmem root (no {JOURNAL_FILE}). Is its "
+                       "disk mounted? `serve` without --existing begins a new memory "
+                       "there.")
     make_folder(root)
     with disk_errors(root):
         store = Store(root)
@@ -3828,7 +3758,6 @@ def open_store(root: str, existing: bool = False) -> Store:
 
 # Workspaces.
 
-
 def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace:
     """Return an identity's workspace, made or filled in; raise TooLarge, Conflict."""
     with store.locked("", "registry", "registered"):
@@ -3840,10 +3769,10 @@ def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace
             name, now = store.registry.choose_id(wanted), format_time(utc_now())
             updated = dataclasses.replace(wanted, workspace_id=name, created_at=now)
         else:
-            about = wanted.description or found.description
-            remote, cwd = found.git_remote or wanted.git_remote, wanted.cwd or found.cwd
-            more = {"cwd": cwd, "git_remote": remote, "description": about}
-            updated = dataclasses.replace(found, **more)
+            updated = dataclasses.replace(
+                found, cwd=wanted.cwd or found.cwd,
+                git_remote=found.git_remote or wanted.git_remote,
+                description=wanted.description or found.description)
         if updated != found:
             store.registry.put(updated)
             name = updated.workspace_id
@@ -3853,10 +3782,8 @@ def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace
 
 # Documents: overviews and knowledge.
 
-
-def read_document(
-    store: Store, workspace_id: str, path: str, version: str = ""
-) -> tuple[Document, bytes]:
+def read_document(store: Store, workspace_id: str, path: str,
+                  version: str = "") -> tuple[Document, bytes]:
     """Return a document, or an old version of it, and its bytes; raise NotFound."""
     if version:
         return _read_version(store, workspace_id, path, version)
@@ -3893,23 +3820,20 @@ def versions_folder(workspace_id: str, path: str) -> str:
     return f"workspaces/{workspace_id}/.versions/{path}"
 
 
-def list_versions(
-    store: Store, workspace_id: str, path: str
-) -> list[tuple[str, Document]]:
+def list_versions(store: Store, workspace_id: str,
+                  path: str) -> list[tuple[str, Document]]:
     """Return name and description of a document's old versions, newest first."""
     folder, found = versions_folder(workspace_id, path), []
     for name, stats in reversed(list_directory(store.root, folder)):
         if stat.S_ISREG(stats.st_mode) and name.endswith(".md"):
             document = store.describe(f"{folder}/{name}", path, stats)
-            replaced = read_stamp(name) or document.modified
-            document = document._replace(modified=replaced)
-            found.append((name.removesuffix(".md"), document))
+            replaced = document._replace(modified=read_stamp(name) or document.modified)
+            found.append((name.removesuffix(".md"), replaced))
     return found
 
 
-def _read_version(
-    store: Store, workspace_id: str, path: str, version: str
-) -> tuple[Document, bytes]:
+def _read_version(store: Store, workspace_id: str, path: str,
+                  version: str) -> tuple[Document, bytes]:
     """Return an old version named in full, or by six or more digits of its digest."""
     for name, document in list_versions(store, workspace_id, path):
         by_digest = len(version) >= 6 and document.sha256.startswith(version)
@@ -3918,22 +3842,14 @@ def _read_version(
             return document, read_file(store.root, relative)
     raise NotFound(
         f"{path!r} in workspace {workspace_id!r} has no version {clip(version, 80)!r}. "
-        "list_knowledge with versions_of shows its versions."
-    )
+        "list_knowledge with versions_of shows its versions.")
 
 
-def write_document(
-    store: Store,
-    workspace_id: str,
-    path: str,
-    content: bytes,
-    actor: str,
-    if_sha256: str = "",
-    keep_deleted: bool = False,
-) -> Receipt:
-    """Store a document and return its receipt; the old text becomes a version. With
-    `keep_deleted` a text that was deleted last stays deleted. Raise Conflict when
-    `if_sha256` is not the digest of what is there."""
+def write_document(store: Store, workspace_id: str, path: str, content: bytes,
+                   actor: str, if_sha256: str = "",
+                   keep_deleted: bool = False) -> Receipt:
+    """Store a document, its old text as a version; with `keep_deleted` a text deleted
+    last stays so. Raise Conflict when `if_sha256` is not the present text's digest."""
     inner = document_path(path)
     relative = f"workspaces/{workspace_id}/{inner}"
     sha256, size = hash_bytes(content), len(content)
@@ -3943,13 +3859,19 @@ def write_document(
             old = read_file(store.root, relative)
         except NotFound:
             old = None
-        is_recorded = last is not None and last.sha256 == sha256
-        if old is None and keep_deleted and is_recorded and last.action == "deleted":
+        done = last.action if last is not None and last.sha256 == sha256 else ""
+        if old is None and keep_deleted and done == "deleted":
             return Receipt("deleted", path, size, sha256)
-        if old == content and is_recorded and last.action != "deleted":
+        if old == content and done not in ("", "deleted"):
             return Receipt("unchanged", path, size, sha256)
         if old != content:
-            _require_digest(path, old, if_sha256)
+            there = hash_bytes(old) if old is not None else ""
+            if if_sha256 not in ("", there):
+                now = f"its sha256 is {there}" if there else "there is no such document"
+                raise Conflict(
+                    f"{path!r} is not what you last read: {now}. Read it again, merge, "
+                    "and write with its present sha256.",
+                    {"status": "conflict", "path": path, "sha256": there})
             if old is not None:
                 _keep_version(store, workspace_id, path, relative, old)
             # The folder is synced with the journal, once for all who wrote there.
@@ -3957,41 +3879,25 @@ def write_document(
         action = "created" if old is None else "updated"
         args = workspace_id, action, inner, size, sha256, actor
         store.journal.append(*args, folder=split_path(relative)[0])
-        status = action if old != content else "unchanged"
-        return Receipt(status, path, size, sha256)
-
-
-def _require_digest(path: str, old: bytes | None, if_sha256: str) -> None:
-    """Raise Conflict unless `if_sha256` is empty or the digest of the text there is."""
-    there = hash_bytes(old) if old is not None else ""
-    if if_sha256 and if_sha256 != there:
-        raise Conflict(
-            f"{path!r} is not what you last read: "
-            + (f"its sha256 is {there}" if there else "there is no such document")
-            + ". Read it again, merge, and write with its present sha256.",
-            {"status": "conflict", "path": path, "sha256": there},
-        )
+        return Receipt(action if old != content else "unchanged", path, size, sha256)
 
 
 def _version_path(store: Store, workspace_id: str, path: str, text: bytes) -> str:
     """Return the file for an old text replaced now, named to come after all others."""
     folder, stamp = versions_folder(workspace_id, path), format_stamp(utc_now())
     names = (name for name, _ in reversed(list_directory(store.root, folder)))
-    last = next(filter(read_stamp, names), "").partition("Z")[0]
-    last += "Z" if last else ""
+    last = next(filter(read_stamp, names), "")[: len(stamp)]
     if stamp <= last:
         last = datetime.datetime.strptime(last, "%Y%m%dT%H%M%S.%fZ")
         stamp = format_stamp(last + datetime.timedelta(microseconds=1))
     return f"{folder}/{stamp}-{hash_bytes(text)[:12]}.md"
 
 
-def _keep_version(
-    store: Store, workspace_id: str, path: str, relative: str, text: bytes
-) -> None:
+def _keep_version(store: Store, workspace_id: str, path: str, relative: str,
+                  text: bytes) -> None:
     """Keep the text that is about to be replaced, unless a write that failed did."""
-    found = stat_file(store.root, relative)
+    found, ending = stat_file(store.root, relative), f"-{hash_bytes(text)[:12]}.md"
     if found and found.st_nlink > 1:
-        ending = f"-{hash_bytes(text)[:12]}.md"
         folder = list_directory(store.root, versions_folder(workspace_id, path))
         if any(n.endswith(ending) and s.st_ino == found.st_ino for n, s in folder):
             return
@@ -4004,24 +3910,17 @@ def delete_document(store: Store, workspace_id: str, path: str, actor: str) -> R
     """Move a document to its versions and return a receipt; raise NotFound."""
     inner = document_path(path)
     with store.locked(workspace_id, inner, "deleted"):
-        document, text = read_document(store, workspace_id, path)
+        (_, size, sha256, _), text = read_document(store, workspace_id, path)
         target = _version_path(store, workspace_id, path, text)
         move_file(store.root, f"workspaces/{workspace_id}/{inner}", target)
-        args = (inner, document.size, document.sha256, actor)
-        store.journal.append(workspace_id, "deleted", *args)
-        return Receipt("deleted", path, document.size, document.sha256)
+        store.journal.append(workspace_id, "deleted", inner, size, sha256, actor)
+        return Receipt("deleted", path, size, sha256)
 
 
 # Sessions: archives, their revisions, and uploads under way.
 
-
-@dataclasses.dataclass(frozen=True)
-class Archive:
+class Archive(collections.namedtuple("Archive", "workspace_id path session")):
     """Name one stored transcript: a session's first archive or a revision of it."""
-
-    workspace_id: str
-    path: str
-    session: Session
 
     @property
     def relative(self) -> str:
@@ -4056,17 +3955,16 @@ def list_archives(store: Store, workspace_id: str, session_id: str) -> list[Arch
     for path in store.journal.ledger(workspace_id).sessions.get(session_id, ()):
         try:
             session = store.load_session(workspace_id, path)
+            found.append(Archive(workspace_id, path, session))
         except (NotFound, NotAllowed, Damaged) as e:
             log.warning("archive left out: %s", e)
-        else:
-            found.append(Archive(workspace_id, path, session))
     return found
 
 
 def require_archive(store: Store, workspace_id: str, name: str) -> Archive:
     """Return the archive named `session_id` or `session_id~prefix`; raise NotFound."""
     session_id, mark, prefix = name.partition("~")
-    require_session_id(session_id)
+    require_id("session", session_id)
     archives = list_archives(store, workspace_id, session_id)
     if not mark and archives:
         return archives[-1]
@@ -4077,8 +3975,7 @@ def require_archive(store: Store, workspace_id: str, name: str) -> Archive:
     raise NotFound(
         f"There is no session {clip(name, 200)!r} in workspace {workspace_id!r}. "
         "Ids are case-sensitive; list_sessions shows them, search_sessions finds one "
-        "by what was said in it."
-    )
+        "by what was said in it.")
 
 
 def find_session(store: Store, workspace: Workspace, session_id: str) -> str:
@@ -4112,15 +4009,9 @@ def read_bytes(store: Store, archive: Archive, offset: int, count: int) -> bytes
     return bytes(data[skip : skip + count])
 
 
-def iter_lines(
-    store: Store,
-    archive: Archive,
-    index: int,
-    count: int | None = None,
-    is_raw: bool = False,
-) -> Iterator[tuple[int, bytes, int]]:
-    """Yield number, bytes and true size of each line of `count` blocks (or all) from
-    block `index` on, which must begin with a line."""
+def iter_lines(store: Store, archive: Archive, index: int, count: int | None = None,
+               is_raw: bool = False) -> Iterator[tuple[int, bytes, int]]:
+    """Yield number, bytes and size of each line of `count` blocks, which begin one."""
     number, is_begun = archive.session.blocks[index].lines, False
     line = LineBuffer(is_raw)
     for content in itertools.islice(read_blocks(store, archive, index), count):
@@ -4134,37 +4025,32 @@ def iter_lines(
         yield number, *line.take()
 
 
-def iter_messages(
-    store: Store,
-    archive: Archive,
-    offset: int = 0,
-    may_hold: Callable[[bytes, int], bool] = lambda block, number: True,
-) -> Iterator[tuple[int, Message]]:
+def iter_messages(store: Store, archive: Archive, offset: int = 0,
+                  may_hold: Callable | None = None) -> Iterator[tuple[int, Message]]:
     """Yield number and message from number `offset` on; no block before it is parsed,
     nor those of which `may_hold`, given their first message's number, says no."""
     session, blocks = archive.session, archive.session.blocks
     repeats, cut = frozenset(session.repeats), find_cut(store, archive)
+    hidden = {"undone", "linked", *(() if session.uses_items else ["item"])}
     starts_back = [first for first, _ in session.abandoned]
     starts = [i for i, block in enumerate(blocks) if not block.is_cut]
     for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
         if end < len(blocks) and messages_before(session, blocks[end]) <= offset:
             continue
         number = messages_before(session, blocks[start])
-        if end == start + 1:
+        if may_hold and end == start + 1:
             if not may_hold(next(read_blocks(store, archive, start)), number):
                 continue
         for at, line, size in iter_lines(store, archive, start, end - start):
             record = parse_record(line, size, session.about)
             messages = parse_messages(record, session.about) if record else []
             for index, message in enumerate(messages):
-                is_repeat = number_part(at, index) in repeats
-                if is_repeat or not is_shown(message, session.uses_items):
+                if message.kind in hidden or number_part(at, index) in repeats:
                     continue
                 if number >= offset:
-                    is_cut = message.ordinal >= cut
                     span = bisect.bisect(starts_back, number) - 1
                     is_back = span >= 0 and number < session.abandoned[span][1]
-                    if is_cut or is_back:
+                    if is_back or message.ordinal >= cut:
                         message = dataclasses.replace(message, abandoned=True)
                     yield number, message
                 number += 1
@@ -4230,9 +4116,8 @@ def title_of(store: Store, archive: Archive, depth: int = 0) -> str:
     return f"Fork of {title.removeprefix('Fork of ') or origin.session_id}"
 
 
-def write_title(
-    store: Store, workspace_id: str, session_id: str, title: str, actor: str
-) -> None:
+def write_title(store: Store, workspace_id: str, session_id: str, title: str,
+                actor: str) -> None:
     """Keep the title that a tool gave a session, beside its archives, durably."""
     text = one_line(title).encode("utf-8", "replace")
     paths = store.journal.ledger(workspace_id).sessions.get(session_id)
@@ -4241,10 +4126,9 @@ def write_title(
     with store.locked(workspace_id, f"sessions/{session_id}", "titled"):
         path = f"{split_path(paths[0])[0]}/{session_id}{TITLE_ENDING}"
         last = store.journal.ledger(workspace_id).titles.get(session_id)
-        sha256 = hash_bytes(text)
-        if last is None or last.sha256 != sha256:
+        if last is None or last.sha256 != hash_bytes(text):
             write_file(store.root, f"workspaces/{workspace_id}/{path}", text)
-            args = (path, len(text), sha256, actor)
+            args = (path, len(text), hash_bytes(text), actor)
             store.journal.append(workspace_id, "titled", *args)
 
 
@@ -4253,43 +4137,26 @@ def messages_before(session: Session, block: Block) -> int:
     return block.messages + (block.items if session.uses_items else 0)
 
 
-def read_lines(
-    store: Store, archive: Archive, offset: int
-) -> Iterator[tuple[int, bytes, int]]:
+def read_lines(store: Store, archive: Archive,
+               offset: int) -> Iterator[tuple[int, bytes, int]]:
     """Yield number, bytes and true size of the lines from line `offset` on."""
-    index = 0
-    for i, block in enumerate(archive.session.blocks):
-        if block.lines <= offset and not block.is_cut:
-            index = i
-    for row in iter_lines(store, archive, index, is_raw=True):
-        if row[0] >= offset:
-            yield row
+    blocks = enumerate(archive.session.blocks)
+    fit = (i for i, block in blocks if block.lines <= offset and not block.is_cut)
+    index = max(fit, default=0)
+    lines = iter_lines(store, archive, index, is_raw=True)
+    yield from (row for row in lines if row[0] >= offset)
 
 
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """Hold one upload call: raw bytes from `offset` of a transcript of `total_size`
-    bytes and digest `sha256`, which continues the archived one of `base_sha256`."""
-
-    offset: int
-    raw: bytes
-    total_size: int
-    sha256: str
-    base_sha256: str = ""
+# One upload call: raw bytes from `offset` of a transcript of `total_size` bytes and
+# digest `sha256`, which continues the archived one of `base_sha256`.
+Piece = collections.namedtuple(
+    "Piece", "offset raw total_size sha256 base_sha256", defaults=[""])
 
 
-@dataclasses.dataclass(frozen=True)
-class Upload:
-    """Hold a complete upload: its last piece, where it goes, and what is there."""
-
-    store: Store
-    workspace_id: str
-    session_id: str
-    archives: list[Archive]
-    base: Archive | None
-    piece: Piece
-    partial: str  # the file of what comes before the last piece
-    actor: str
+class Upload(collections.namedtuple(
+        "Upload", "store workspace_id session_id archives base piece partial actor")):
+    """Hold a complete upload: its last piece, where it goes, the archives there, the
+    one it continues if told, and the file of what comes before the last piece."""
 
     def read(self, offset: int) -> Iterator[bytes]:
         """Yield the transcript from byte `offset` on; never from within the base."""
@@ -4319,12 +4186,9 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
         else:
             used += found.st_size
     if used + len(raw) > PARTIAL_QUOTA_BYTES:
-        raise Busy(
-            f"Unfinished uploads fill their {format_size(PARTIAL_QUOTA_BYTES)}. Finish "
-            "one first, or wait: they expire after 7 days."
-        )
-    parent, name = split_path(relative)
-    with disk_errors(relative), directory(store.root, parent, create=True) as handle:
+        raise Busy(f"Unfinished uploads fill their {format_size(PARTIAL_QUOTA_BYTES)}. "
+                   "Finish one first, or wait: they expire after 7 days.")
+    with disk_errors(relative), place(store.root, relative, True) as (handle, name):
         flags = os.O_WRONLY | _NO_FOLLOW | (0 if at else os.O_CREAT)
         with os.fdopen(os.open(name, flags, 0o600, dir_fd=handle), "wb") as file:
             file.truncate(at)
@@ -4332,43 +4196,33 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
             file.write(raw)
 
 
-def probe_session(
-    store: Store, workspace_id: str, session_id: str, sha256: str, deep: bool
-) -> dict:
+def probe_session(store: Store, workspace_id: str, session_id: str, sha256: str,
+                  deep: bool) -> dict:
     """Return what is archived of a session and how far an upload is; deep: re-hash."""
     with store.locked(workspace_id, f"sessions/{session_id}", "probed"):
         archives = list_archives(store, workspace_id, session_id)
-        if deep:
-            archives = [a for a in archives if _is_sound(store, a)]
+        for archive in list(archives) if deep else ():
+            store.forget_session(archive.relative)
+            try:
+                store.take_scan(archive.relative, archive.session)
+            except (Damaged, NotFound) as e:
+                log.error("archive damaged, set aside: %s", e)
+                set_aside(store, archive.relative)
+                archives.remove(archive)
         have, next_offset = describe_archives(archives), 0
         for start in [0, *(row["size"] for row in have)] if sha256 else ():
             path = partial_path(workspace_id, session_id, sha256, start)
             found = stat_file(store.root, path)
             next_offset = max(next_offset, start + found.st_size if found else 0)
-        for row in have:
-            if row["sha256"] == sha256:
-                next_offset = row["size"]
+        done = [row["size"] for row in have if row["sha256"] == sha256]
+        next_offset = done[-1] if done else next_offset
         return {"have": have, "next_offset": next_offset, "workspace_id": workspace_id}
 
 
 def describe_archives(archives: list[Archive]) -> list[dict]:
     """Return size and digest of each archive, the head last."""
-    return [
-        {"size": a.session.size, "sha256": a.session.sha256, "name": a.name}
-        for a in archives
-    ]
-
-
-def _is_sound(store: Store, archive: Archive) -> bool:
-    """Return whether an archive's digest is right; if not, it is set aside."""
-    store.forget_session(archive.relative)
-    try:
-        store.take_scan(archive.relative, archive.session)
-        return True
-    except (Damaged, NotFound) as e:
-        log.error("archive damaged, set aside: %s", e)
-        set_aside(store, archive.relative)
-        return False
+    about = ((a.session, a.name) for a in archives)
+    return [{"size": s.size, "sha256": s.sha256, "name": name} for s, name in about]
 
 
 def set_aside(store: Store, relative: str) -> None:
@@ -4379,14 +4233,13 @@ def set_aside(store: Store, relative: str) -> None:
     store.forget_session(relative)
 
 
-def receive_piece(
-    store: Store, workspace_id: str, session_id: str, piece: Piece, actor: str
-) -> dict:
+def receive_piece(store: Store, workspace_id: str, session_id: str, piece: Piece,
+                  actor: str) -> dict:
     """Take a piece of a transcript; return `partial`, `restart`, or a receipt."""
     end = piece.offset + len(piece.raw)
     if end > piece.total_size:
-        text = f"This piece ends at byte {end}, after `total_size` {piece.total_size}."
-        raise BadRequest(text)
+        raise BadRequest(
+            f"This piece ends at byte {end}, after `total_size` {piece.total_size}.")
     with store.locked(workspace_id, f"sessions/{session_id}", "stored"):
         archives = list_archives(store, workspace_id, session_id)
         for archive in archives:
@@ -4399,8 +4252,8 @@ def receive_piece(
         base = same[-1] if same else None
         start = base.session.size if base else 0
         if piece.offset < start:
-            text = f"`offset` {piece.offset} lies before the end of the base ({start})."
-            raise BadRequest(text)
+            raise BadRequest(
+                f"`offset` {piece.offset} lies before the end of the base ({start}).")
         path = partial_path(workspace_id, session_id, piece.sha256, start)
         found = stat_file(store.root, path)
         reached = start + (found.st_size if found else 0)
@@ -4409,11 +4262,9 @@ def receive_piece(
         if piece.offset > reached:
             if reached == 0:
                 return _make_restart(archives)
-            raise Conflict(
-                f"This upload stands at byte {reached}, not at {piece.offset}. Send "
-                "the piece that begins there.",
-                {**_make_restart(archives), "next_offset": reached},
-            )
+            raise Conflict(f"This upload stands at byte {reached}, not at "
+                           f"{piece.offset}. Send the piece that begins there.",
+                           {**_make_restart(archives), "next_offset": reached})
         if end < piece.total_size:
             if not piece.raw:
                 raise BadRequest("`data` is empty before the end of the transcript.")
@@ -4448,45 +4299,37 @@ def _commit(upload: Upload) -> dict:
         rest = [a for a in archives if a.relative != e.data["path"]]
         if upload.base:
             return _make_restart(rest)
-        return _commit(dataclasses.replace(upload, archives=rest))
+        return _commit(upload._replace(archives=rest))
     if hasher.hexdigest() != sha256:
         remove_file(store.root, upload.partial)
         raise Conflict(
             f"The bytes received have sha256 {hasher.hexdigest()}, not the announced "
             f"{sha256}. Nothing was stored; send the transcript again from 0.",
-            _make_restart(archives),
-        )
+            _make_restart(archives))
     for archive in archives if extended is None else ():
         if _contains(store, archive, upload.piece):
             return _make_receipt("contained", archive)
     status = "extended" if extended else "revision" if archives else "stored"
+    folder = f"workspaces/{upload.workspace_id}/"
+    ledger = store.journal.ledger(upload.workspace_id)
+    paths = ledger.sessions.get(upload.session_id, ())
     if extended:
         path = extended.path
-    elif lost := _find_lost(store, upload.workspace_id, upload.session_id):
-        path = lost
+    elif lost := [p for p in paths if stat_file(store.root, folder + p) is None]:
+        path = lost[0]  # the next takes the place of what is gone
     elif archives:
-        month = split_path(archives[0].path)[0]
-        path = f"{month}/{upload.session_id}~{sha256[:12]}.jsonl.gz"
+        folder_of_all = split_path(archives[0].path)[0]
+        path = f"{folder_of_all}/{upload.session_id}~{sha256[:12]}.jsonl.gz"
     else:
-        month = find_month(upload.read(0))
-        path = f"sessions/{month}/{upload.session_id}.jsonl.gz"
+        path = f"sessions/{find_month(upload.read(0))}/{upload.session_id}.jsonl.gz"
     archive, scanner = _write_archive(upload, path, extended, scanner)
     store.keep_scan(archive.relative, hasher, scanner)
     _journal_archive(store, archive, status, upload.actor)
     return _make_receipt(status, archive)
 
 
-def _find_lost(store: Store, workspace_id: str, session_id: str) -> str:
-    """Return the path of an archive that is gone, if any: the next takes its place."""
-    for path in store.journal.ledger(workspace_id).sessions.get(session_id, ()):
-        if stat_file(store.root, f"workspaces/{workspace_id}/{path}") is None:
-            return path
-    return ""
-
-
 def _match_upload(
-    upload: Upload,
-) -> tuple[Archive | None, object, TranscriptScanner | None]:
+        upload: Upload) -> tuple[Archive | None, object, TranscriptScanner | None]:
     """Return the archive that an upload continues or None, the hash of the whole, and a
     scan of that archive; raise Damaged when it is not what its record says."""
     store, base, archives = upload.store, upload.base, upload.archives
@@ -4508,9 +4351,8 @@ def _match_upload(
             extended = same[-1] if same else extended
         hasher.update(view)
         here += len(view)
-    scanner = None
-    if extended:
-        _, scanner = store.take_scan(extended.relative, extended.session)
+    take = store.take_scan
+    scanner = take(extended.relative, extended.session)[1] if extended else None
     return extended, hasher, scanner
 
 
@@ -4614,26 +4456,22 @@ def is_within(store: Store, archive: Archive, since: str, until: str) -> bool:
     return (not since or last >= since) and (not until or first <= until)
 
 
-def list_heads(
-    store: Store, workspaces: list[str], since: str = "", until: str = ""
-) -> list[Archive]:
+def list_heads(store: Store, workspaces: list[str], since: str = "",
+               until: str = "") -> list[Archive]:
     """Return the head archive of every session within the times, the newest first."""
     found = []
     for workspace_id in workspaces:
         for paths in list(store.journal.ledger(workspace_id).sessions.values()):
-            archive = load_head(store, workspace_id, paths)
-            if archive and is_within(store, archive, since, until):
-                found.append(archive)
+            head = load_head(store, workspace_id, paths)
+            found += [head] if head and is_within(store, head, since, until) else []
     return sorted(found, key=functools.partial(rank_head, store), reverse=True)
 
 
 def list_places(store: Store, workspaces: list[str]) -> list[tuple[str, str, str]]:
-    """Return month, id and workspace of every session, the newest first. Nothing is
-    read, and nothing that is written changes the order of the others."""
-    places = []
+    """Return month, id and workspace of all sessions, newest first, without reading."""
+    places, ledger = [], store.journal.ledger
     for workspace_id in workspaces:
-        sessions = store.journal.ledger(workspace_id).sessions
-        for session_id, paths in list(sessions.items()):
+        for session_id, paths in list(ledger(workspace_id).sessions.items()):
             month = paths[0].removeprefix("sessions/")[:7]
             places.append((month, session_id, workspace_id))
     return sorted(places, reverse=True)
@@ -4652,7 +4490,6 @@ def load_head(store: Store, workspace_id: str, paths: list[str]) -> Archive | No
 
 
 # Recovery: make the journal say what the files are.
-
 
 def reconcile_path(store: Store, workspace_id: str, path: str, action: str) -> None:
     """Journal what an interrupted write left, and remove what is half-written."""
@@ -4705,23 +4542,21 @@ def _reconcile_session(store: Store, workspace_id: str, relative: str) -> None:
         log.error("archive damaged: %s", e)
 
 
-def _reconcile_document(
-    store: Store, workspace_id: str, path: str, action: str = "", live: str = ""
-) -> None:
+def _reconcile_document(store: Store, workspace_id: str, path: str, action: str = "",
+                        live: str = "") -> None:
     """Journal a document's present text (as `live`), or its deletion, unless it is."""
     last = store.journal.ledger(workspace_id).entries.get(path)
     is_live = last is not None and last.action != "deleted"
+    live, about = live or ("updated" if is_live else "created"), ()
     try:
         data = read_file(store.root, f"workspaces/{workspace_id}/{path}")
+        if not is_live or last.sha256 != hash_bytes(data):
+            about = live, path, len(data), hash_bytes(data)
     except NotFound:
         if action == "deleted" and is_live:  # it was moved to the versions
-            args = (path, last.size, last.sha256, "recovery")
-            store.journal.append(workspace_id, "deleted", *args)
-        return
-    if not is_live or last.sha256 != hash_bytes(data):
-        args = (path, len(data), hash_bytes(data), "recovery")
-        live = live or ("updated" if is_live else "created")
-        store.journal.append(workspace_id, live, *args)
+            about = action, path, last.size, last.sha256
+    if about:
+        store.journal.append(workspace_id, *about, "recovery")
 
 
 def reconcile_workspace(store: Store, workspace_id: str) -> None:
@@ -4765,16 +4600,16 @@ CREATE INDEX documents_newest ON documents (kind, end, name, workspace);
 CAMEL_JOINT = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _COMPOUND = re.compile(  # snake_case, kebab-case, camelCase, HTTPServer
     r"[A-Za-z0-9]{1,24}(?:[_-][A-Za-z0-9]{1,24}){1,4}"
-    r"|[A-Za-z0-9]{0,40}[a-z0-9][A-Z]\w*|[A-Z]{2,24}[a-z]\w*"
-)
+    r"|[A-Za-z0-9]{0,40}[a-z0-9][A-Z]\w*|[A-Z]{2,24}[a-z]\w*")
 _JOINT = re.compile("[A-Za-z0-9][_-][A-Za-z0-9]|[a-z0-9][A-Z]|[A-Z]{2}[a-z]")  # of one
 # Scripts that put no blanks between words: each character is a word of its own.
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-)
+    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff")
 _UNSPACED = re.compile(f"([{UNSPACED}])")
-_ACCENTED = re.compile("[\u00c0-\u04ff\u1e00-\u1fff]")
+_ACCENTED = re.compile("[\u00c0-\u04ff\u1e00-\u1fff]")  # Latin, Greek, Cyrillic
+_PLAIN_LETTERS = {n: unicodedata.normalize("NFD", chr(n))[0]
+                  for n in (*range(0xC0, 0x500), *range(0x1E00, 0x2000))}
 _ACCENTS = re.compile("[\u0300-\u036f]+")  # that no letter has taken in
 _BLOB = re.compile(r"[A-Za-z0-9+=]{100,}")  # base64: nobody searches for its letters
 _HEADING = re.compile(r"^(?=#{1,6} )", re.MULTILINE)
@@ -4784,14 +4619,7 @@ Excerpt = collections.namedtuple("Excerpt", "number time text")
 
 def fold_letters(text: str) -> str:
     """Return text of the same length without accents."""
-    return text.translate(_plain_letters()) if _ACCENTED.search(text) else text
-
-
-@functools.cache
-def _plain_letters() -> dict[int, str]:
-    """Return the Latin, Greek and Cyrillic letters with accents, each with its own."""
-    letters = map(chr, (*range(0xC0, 0x500), *range(0x1E00, 0x2000)))
-    return {ord(c): unicodedata.normalize("NFD", c)[0] for c in letters}
+    return text.translate(_PLAIN_LETTERS) if _ACCENTED.search(text) else text
 
 
 def unify(text: str) -> str:
@@ -4833,22 +4661,18 @@ def condense(message: Message) -> str:
     if message.role == "tool" and len(text) > INDEXED_RESULT_CHARS:
         end = INDEXED_RESULT_CHARS // 4
         return f"{text[: 3 * end]}\n…\n{text[-end:]}"
-    if message.role == "note" or len(text) <= INDEXED_INPUT_CHARS:
+    most = INDEXED_INPUT_CHARS
+    if message.role == "note" or len(text) <= most:
         return text
-    if message.text.startswith("→") and "\n→" not in text:
-        return clip(text, INDEXED_INPUT_CHARS)  # Codex: a call is a message of its own
-    return "\n".join(
-        clip(line, INDEXED_INPUT_CHARS) if line.startswith("→") else line
-        for line in text.split("\n")
-    )
+    if text.startswith("→") and "\n→" not in text:
+        return clip(text, most)  # Codex: a call is a message of its own
+    return re.sub("^→.*", lambda line: clip(line[0], most), text, flags=re.MULTILINE)
 
 
-def cut_chapters(
-    messages: Iterable[tuple[int, Message]], mask: Callable
-) -> Iterator[tuple[bool, list[Excerpt]]]:
-    """Yield chapters: whether it was abandoned, and consecutive messages up to a size,
-    masked before they are cut, for half a secret has no shape. A message of several
-    chapters begins the first and is all of the others but the last."""
+def cut_chapters(messages: Iterable[tuple[int, Message]],
+                 mask: Callable) -> Iterator[tuple[bool, list[Excerpt]]]:
+    """Yield chapters: whether abandoned, and consecutive messages up to a size, masked
+    before they are cut. One of several chapters begins the first and fills the next."""
     chapter: list[Excerpt] = []
     room, abandoned = CHAPTER_CHARS, False
     for number, message in messages:
@@ -4876,23 +4700,12 @@ def format_head(title: str, chapter: list[Excerpt]) -> str:
     return f"{title} {spell_days(excerpt.time for excerpt in chapter)}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Indexed:
-    """Describe one document or session as the index has it: a row of `documents`."""
-
-    workspace: str
-    key: str
-    kind: str
-    title: str
-    name: str
-    project: str
-    abandoned: str  # of a session: which messages were taken back
-    sha256: str
-    signature: str
-    start: str
-    end: str
-    blocks: str = ""  # of an archive: whether items are shown, where members begin
-    id: int | None = None
+class Indexed(collections.namedtuple(
+        "Indexed", "workspace key kind title name project abandoned sha256 signature "
+        "start end blocks id", defaults=["", None])):
+    """Describe one document or session as the index has it: a row of `documents`. Which
+    messages were taken back is `abandoned`; if items are shown and where the archive's
+    members begin is `blocks`."""
 
     @property
     def text(self) -> tuple[str, ...]:
@@ -4900,16 +4713,11 @@ class Indexed:
         return self.title, self.name, self.project, self.abandoned, self.sha256
 
 
-_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Indexed))
+_COLUMNS = ", ".join(Indexed._fields)
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Hold a row to be, and `read`, which yields messages, or sections, from one on."""
-
-    row: Indexed
-    read: Callable[[int], Iterable[tuple[int, Message]]]
-    session: Session | None = None
+# A row to be, and `read`, which yields messages, or sections, from one on.
+Source = collections.namedtuple("Source", "row read session", defaults=[None])
 
 
 def index_key(path: str) -> str:
@@ -4919,19 +4727,8 @@ def index_key(path: str) -> str:
     return path if path == OVERVIEW or path.startswith("knowledge/") else ""
 
 
-def list_keys(store: Store, entry: Entry) -> list[str]:
-    """Return the keys of a journal line: a later part takes back from those before."""
-    key = index_key(entry.path)
-    if not key.startswith("sessions/"):
-        return [key] if key else []
-    thread = thread_of(session_of(entry.path))
-    parts = store.journal.ledger(entry.workspace).parts.get(thread, [])
-    return [f"sessions/{part}" for part in parts]
-
-
-def find_source(
-    store: Store, workspace_id: str, key: str, mask: Callable
-) -> Source | None:
+def find_source(store: Store, workspace_id: str, key: str,
+                mask: Callable) -> Source | None:
     """Return what a key stands for now, None when it is gone or cannot be read."""
     try:
         project = store.registry.require(workspace_id).project
@@ -4959,9 +4756,8 @@ def show_document(data: bytes, mask: Callable) -> str:
     return mask(strip_escapes(data.decode("utf-8", "replace")))
 
 
-def _find_session(
-    store: Store, workspace_id: str, project: str, key: str
-) -> Source | None:
+def _find_session(store: Store, workspace_id: str, project: str,
+                  key: str) -> Source | None:
     """Return what a session's head archive holds, None without one."""
     ledger = store.journal.ledger(workspace_id)
     paths = ledger.sessions.get(key.removeprefix("sessions/"), [])
@@ -4997,12 +4793,11 @@ def has_fts5() -> bool:
     """Return whether this Python's SQLite can index text."""
     if sqlite3 is None:
         return False
-    try:
+    with contextlib.suppress(sqlite3.Error):
         with contextlib.closing(sqlite3.connect(":memory:")) as database:
             database.executescript(_SCHEMA)
-    except sqlite3.Error:
-        return False
-    return True
+            return True
+    return False
 
 
 def connect_index(folder: str, create: bool = False) -> sqlite3.Connection:
@@ -5122,8 +4917,7 @@ class IndexWriter:
     """Guard the rows of an index: what `update` puts in, it takes out word by word."""
 
     def __init__(self, database: sqlite3.Connection, store: Store, mask: Callable):
-        self.database, self._store = database, store
-        self._mask = mask
+        self.database, self._store, self._mask = database, store, mask
 
     def update(self, workspace_id: str, key: str) -> None:
         """Make one document's rows say what its file says now."""
@@ -5141,27 +4935,22 @@ class IndexWriter:
         is_same = old is not None and old.text == source.row.text
         first = 0
         if old and not is_same:
-            first = self._find_restart(old, source)
+            if old.text[:-1] == source.row.text[:-1]:  # the last chapters changed
+                where = "document = ? AND first <= ?"
+                sql = f"SELECT max(first) FROM chapters WHERE {where}"
+                same = count_same_messages(old.blocks, source.session)
+                first = database.execute(sql, (old.id, same)).fetchone()[0] or 0
             self._drop(old, first)
-        new = dataclasses.replace(source.row, id=old and old.id)
-        marks = ", ".join("?" * len(vars(new)))
+        new = source.row._replace(id=old and old.id)
+        marks = ", ".join("?" * len(new))
         sql = f"REPLACE INTO documents ({_COLUMNS}) VALUES ({marks})"
-        added = database.execute(sql, tuple(vars(new).values()))
+        added = database.execute(sql, new)
         if not is_same:
-            self._add(dataclasses.replace(new, id=added.lastrowid), source.read(first))
-
-    def _find_restart(self, old: Indexed, source: Source) -> int:
-        """Return the first message of the last chapter that growth may have changed."""
-        if old.text[:-1] != source.row.text[:-1]:
-            return 0
-        sql = "SELECT max(first) FROM chapters WHERE document = ? AND first <= ?"
-        same = count_same_messages(old.blocks, source.session)
-        return self.database.execute(sql, (old.id, same)).fetchone()[0] or 0
+            self._add(new._replace(id=added.lastrowid), source.read(first))
 
     def _add(self, row: Indexed, messages: Iterable[tuple[int, Message]]) -> None:
         """Add a document's chapters."""
-        columns = "document, first, abandoned, excerpts"
-        keep = f"INSERT INTO chapters ({columns}) VALUES (?, ?, ?, ?)"
+        keep = "INSERT INTO chapters VALUES (NULL, ?, ?, ?, ?)"
         find = f"INSERT INTO {row.kind} (rowid, words) VALUES (?, ?)"
         try:
             for abandoned, chapter in cut_chapters(messages, self._mask):
@@ -5200,10 +4989,9 @@ class Indexer:
         self._lock = FileLock(folder, "index.lock")
         self._changed: collections.deque[Entry] = collections.deque()
         self._pending: dict[tuple[str, str], None] = {}
-        self._news, self._asked = threading.Event(), threading.Event()
+        self._news, self._asked, self._stop = (threading.Event() for _ in range(3))
         # Journal numbers; to write none waits for where another process does.
         self._reached, self._wanted, self._written = 0, 0, sys.maxsize
-        self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._writer: IndexWriter
         store.journal.followers.append(self._note)
@@ -5369,10 +5157,10 @@ class Indexer:
         """Put what was journalled after a number among what is to be done."""
         self._store.journal.refresh()
         self._reached, self._written = self._store.journal.last_seq, seq
-        for workspace_id, ledger in list(self._store.journal.ledgers.items()):
+        for ledger in list(self._store.journal.ledgers.values()):
             for entry in list(ledger.entries.values()):
-                for key in list_keys(self._store, entry) if entry.seq > seq else ():
-                    self._pending[workspace_id, key] = None
+                if entry.seq > seq:
+                    self._put(entry)
 
     def _take_changed(self) -> None:
         """Put what was journalled since the last look among what is to be done."""
@@ -5380,8 +5168,16 @@ class Indexer:
         while self._changed:
             entry = self._changed.popleft()
             self._reached = max(self._reached, entry.seq)
-            for key in list_keys(self._store, entry):
-                self._pending[entry.workspace, key] = None
+            self._put(entry)
+
+    def _put(self, entry: Entry) -> None:
+        """Put a journal line on the list: a later part takes back from those before."""
+        keys = [index_key(entry.path)]
+        if keys[0].startswith("sessions/"):
+            ledger = self._store.journal.ledger(entry.workspace)
+            parts = ledger.parts.get(thread_of(session_of(entry.path)), [])
+            keys = [f"sessions/{part}" for part in parts]
+        self._pending |= {(entry.workspace, key): None for key in keys if key}
 
     def compare_files(self) -> None:
         """Put every document whose file is not the indexed one on the list."""
@@ -5425,33 +5221,23 @@ def iter_signatures(store: Store, workspace_id: str) -> Iterator[tuple[str, str]
 
 # What a search asks the index.
 
-
-@dataclasses.dataclass(frozen=True)
-class Scope:
-    """Say which documents may be found: kind, workspace, time, FTS5 expressions."""
-
-    kind: str
-    workspace_id: str = ""
-    since: str = ""
-    until: str = ""
-    required: tuple[str, ...] = ()
-    banned: tuple[str, ...] = ()
-    besides: tuple[tuple[str, str], ...] = ()  # workspace and key of what is left out
+# Which documents may be found: kind, workspace, time, FTS5 expressions; `besides` are
+# workspace and key of what is left out.
+Scope = collections.namedtuple(
+    "Scope", "kind workspace_id since until required banned besides",
+    defaults=["", "", "", (), (), ()])
 
 
-def rank_chapters(
-    database: sqlite3.Connection, match: str, scope: Scope
-) -> list[tuple[int, int, str, bool, float]]:
+def rank_chapters(database: sqlite3.Connection, match: str,
+                  scope: Scope) -> list[tuple[int, int, str, bool, float]]:
     """Return chapter, document, its end, whether abandoned, score, the best first."""
     limits, values = _limit_documents(scope)
-    ranked = (
-        f"SELECT rowid AS chapter, -bm25({scope.kind}) AS score FROM {scope.kind} "
-        f"WHERE {scope.kind} MATCH ?"
-    )
-    best = f"ORDER BY score DESC LIMIT {RANKED_ROWS}"
+    kind, best = scope.kind, f"ORDER BY score DESC LIMIT {RANKED_ROWS}"
+    ranked = f"SELECT rowid AS chapter, -bm25({kind}) AS score FROM {kind} "
+    ranked += f"WHERE {kind} MATCH ?"
     inner, outer = ("", f"WHERE {limits} {best}") if values else (best, "")
-    joined = "JOIN chapters ON chapters.id = chapter"
-    joined += " JOIN documents ON documents.id = document"
+    joined = ("JOIN chapters ON chapters.id = chapter "
+              "JOIN documents ON documents.id = document")
     columns = "chapter, document, end, chapters.abandoned, score"
     sql = f"SELECT {columns} FROM ({ranked} {inner}) {joined} {outer}"
     rows = database.execute(sql, (match, *values)).fetchall()
@@ -5474,8 +5260,7 @@ def _limit_documents(scope: Scope) -> tuple[str, list[str]]:
         for match in matches:
             conditions.append(
                 f"document {word} (SELECT document FROM chapters WHERE id IN "
-                f"(SELECT rowid FROM {scope.kind} WHERE {scope.kind} MATCH ?))"
-            )
+                f"(SELECT rowid FROM {scope.kind} WHERE {scope.kind} MATCH ?))")
             values.append(match)
     if scope.besides:
         pairs = ", ".join(["(?, ?)"] * len(scope.besides))
@@ -5484,16 +5269,14 @@ def _limit_documents(scope: Scope) -> tuple[str, list[str]]:
     return " AND ".join(conditions), values
 
 
-def list_newest(
-    database: sqlite3.Connection, scope: Scope, before: tuple[str, str, str]
-) -> list[tuple[str, str, str]]:
+def list_newest(database: sqlite3.Connection, scope: Scope,
+                before: tuple[str, str, str]) -> list[tuple[str, str, str]]:
     """Return end, name and workspace of the next documents, the newest first."""
     limits, values = _limit_documents(scope)
     sql = (
         "SELECT end, name, workspace FROM documents WHERE kind = ? "
         f"AND (end, name, workspace) < (?, ?, ?) AND {limits} "
-        f"ORDER BY end DESC, name DESC, workspace DESC LIMIT {HEADS_AT_ONCE}"
-    )
+        f"ORDER BY end DESC, name DESC, workspace DESC LIMIT {HEADS_AT_ONCE}")
     return database.execute(sql, (scope.kind, *before, *values)).fetchall()
 
 
@@ -5528,11 +5311,9 @@ def read_indexed(database: sqlite3.Connection, document: int) -> tuple:
     return database.execute(sql, (document,)).fetchone()
 
 
-def recall_text(
-    index: Index | None, workspace_id: str, key: str, signature: str
-) -> tuple[str, str]:
-    """Return when a document was written and its text as it is searched, without its
-    file; both empty when the index has another state of it, or none."""
+def recall_text(index: Index | None, workspace_id: str, key: str,
+                signature: str) -> tuple[str, str]:
+    """Return time and text of a document as it is indexed, both empty if it is not."""
     columns = "end, excerpts FROM documents JOIN chapters ON document = documents.id"
     sql = f"SELECT {columns} WHERE workspace = ? AND key = ? AND signature = ?"
     about = workspace_id, key, signature
@@ -5997,11 +5778,11 @@ def search_index(
     """Return hits in words, how many there are, a note, if the literal is missed."""
     terms, literal = parse_terms(query.text), find_literal(query)
     required, banned = (tuple(map(quote, p)) for p in (terms.required, terms.banned))
-    scope = dataclasses.replace(scope, required=required, banned=banned)
+    scope = scope._replace(required=required, banned=banned)
     probe, matches, pieces = make_probe(database, scope.kind, terms, literal)
     ranked, note = rank_all(database, probe, (matches, pieces), scope), ""
     if terms.required and not ranked:
-        scope = dataclasses.replace(scope, required=())
+        scope = scope._replace(required=())
         ranked = rank_all(database, probe, (matches, pieces), scope)
         note = "Nothing has the quoted phrase; these hold its words." if ranked else ""
     hits = []
@@ -6267,7 +6048,7 @@ def open_listing(store: Store, index: Index | None, scope: Scope) -> Iterator[tu
                 continue
             if is_within(store, archive, scope.since, scope.until):
                 fresh.append(rank_head(store, archive))
-        yield database, dataclasses.replace(scope, besides=besides), fresh
+        yield database, scope._replace(besides=besides), fresh
 
 
 def count_sessions(store: Store, index: Index | None, scope: Scope) -> int:
@@ -7049,7 +6830,7 @@ def tool_upload_session(
     Example: {"workspace_id": "w", "write_token": "w1.0", "session_id": "3f2a"}"""
     workspace = ctx.store.registry.require(workspace_id)
     ctx.keys.require_write_token(workspace_id, write_token)
-    require_session_id(session_id)
+    require_id("session", session_id)
     if content and data:
         raise BadRequest("Give `content` or `data`, not both.")
     if content:
@@ -7128,7 +6909,7 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
 def _sign_document(ctx: Context, values: dict) -> tuple | None:
     """Return what changes with the file of a document; None for an old version."""
     workspace_id, path = values["workspace_id"], document_path(values["path"])
-    relative = f"workspaces/{require_workspace_id(workspace_id)}/{path}"
+    relative = f"workspaces/{require_id('workspace', workspace_id)}/{path}"
     return None if "version" in values else glance_file(ctx.store.root, relative)
 
 

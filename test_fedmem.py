@@ -1454,7 +1454,8 @@ def read_all(raw: bytes) -> list[fedmem.Message]:
         for index, message in enumerate(found):
             if fedmem.number_part(number, index) not in session.repeats:
                 messages.append(message)
-    return [m for m in messages if fedmem.is_shown(m, session.uses_items)]
+    hidden = {"undone", "linked", *(() if session.uses_items else ["item"])}
+    return [m for m in messages if m.kind not in hidden]
 
 
 def parse_one(record: dict) -> fedmem.Message | None:
@@ -3397,7 +3398,7 @@ class StoreTest(RootCase):
                 self.store.registry.require(name)
         for name in ("..", "a/b", "", ".a", "a~b", "a" * 129, "a\n", "é"):
             with self.assertRaises(fedmem.BadRequest, msg=repr(name)):
-                fedmem.require_session_id(name)
+                fedmem.require_id("session", name)
 
     def test_two_projects_never_share_an_id_and_one_never_has_two(self) -> None:
         """Names that slug alike, remotes that differ, remotes not known yet."""
