@@ -3097,7 +3097,7 @@ def read_stores(fixture: Fixture) -> dict[str, bytes]:
         found = {}
         for row in fedmem.list_transcripts({"HOME": home}, report, state):
             if row.agent.export:
-                row = fedmem.export_transcript(row, home)
+                row = fedmem.copy_transcript(row, os.path.join(home, "copy"), None)
             found[row.session_id] = Path(row.path).read_bytes()
         assert not report.problems, report.problems
         return found
@@ -9523,14 +9523,14 @@ class AgentsTroubleTest(AgentsCase):
             rows.append({"event": {**event, "data": data}})
         path, read = self.database("kilo"), []
         fill_database(path, rows)
-        real = fedmem.export_transcript
+        real = fedmem.copy_transcript
 
-        def count(transcript: fedmem.Transcript, folder: str) -> fedmem.Transcript:
+        def count(transcript: fedmem.Transcript, *more: object) -> fedmem.Transcript:
             """Note which session is exported."""
             read.append(transcript.session_id)
-            return real(transcript, folder)
+            return real(transcript, *more)
 
-        with mock.patch("fedmem.export_transcript", count):
+        with mock.patch("fedmem.copy_transcript", count):
             self.assertEqual(self.run_sync().sessions, 41)
             self.assertEqual(len(read), 41)
             read.clear()
