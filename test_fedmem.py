@@ -7816,6 +7816,36 @@ class ClientCase(ServerCase):
             command, input=data, capture_output=True, env=env, timeout=60
         )
 
+    def printed(
+        self, *arguments: str, encoding: str = "utf-8", isatty: bool = False
+    ) -> tuple[int, bytes]:
+        """Return the exit code of a command and the bytes it printed to a stream of
+        some encoding, a pipe or a terminal."""
+        made, make = io.BytesIO(), fedmem.Remote
+        made.isatty = lambda: isatty
+
+        def keep(*args: object, **more: object) -> fedmem.Remote:
+            """Return a door to the server that is closed in the end."""
+            remote = make(*args, **more)
+            self.addCleanup(remote.close_all)
+            return remote
+
+        streams = [io.TextIOWrapper(made, encoding) for _ in range(2)]
+        patches = dict(zip(("sys.stdout", "sys.stderr"), streams, strict=True))
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mock.patch.dict(os.environ, self.env))
+            stack.enter_context(mock.patch.object(fedmem, "Remote", keep))
+            stack.enter_context(mock.patch("fedmem.set_up_logging"))
+            for name, stream in patches.items():
+                stack.enter_context(mock.patch(name, stream))
+            code = fedmem.main(list(arguments))
+            for stream in streams:
+                stream.flush()
+        data = made.getvalue()
+        for stream in streams:
+            stream.detach()
+        return code, data
+
 
 def with_cwd(raw: bytes, cwd: str = "/home/dev/shop") -> bytes:
     """Return a transcript that names its working directory first."""
@@ -10887,36 +10917,6 @@ class ReadingTest(ClientCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn(b"No workspace has a session", done.stderr)
 
-    def printed(
-        self, *arguments: str, encoding: str = "utf-8", isatty: bool = False
-    ) -> tuple[int, bytes]:
-        """Return the exit code of a command and the bytes it printed to a stream of
-        some encoding, a pipe or a terminal."""
-        made, make = io.BytesIO(), fedmem.Remote
-        made.isatty = lambda: isatty
-
-        def keep(*args: object, **more: object) -> fedmem.Remote:
-            """Return a door to the server that is closed in the end."""
-            remote = make(*args, **more)
-            self.addCleanup(remote.close_all)
-            return remote
-
-        streams = [io.TextIOWrapper(made, encoding) for _ in range(2)]
-        patches = dict(zip(("sys.stdout", "sys.stderr"), streams, strict=True))
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(mock.patch.dict(os.environ, self.env))
-            stack.enter_context(mock.patch.object(fedmem, "Remote", keep))
-            stack.enter_context(mock.patch("fedmem.set_up_logging"))
-            for name, stream in patches.items():
-                stack.enter_context(mock.patch(name, stream))
-            code = fedmem.main(list(arguments))
-            for stream in streams:
-                stream.flush()
-        data = made.getvalue()
-        for stream in streams:
-            stream.detach()
-        return code, data
-
     def test_output_is_utf_8_whatever_the_system_takes_a_pipe_for(self) -> None:
         """Of a Western or Japanese Windows, of cron; a terminal gets what it knows."""
         said = "→ ⟦日本⟧ naïve 👩‍💻 end"
@@ -11402,6 +11402,346 @@ class AgentsSetupTest(ClientCase):
                     self.assertEqual(arguments, ["hook", tool])
                     self.assertEqual(event["session_id"], "ses_a")
                     self.assertEqual(event["cwd"], "/home/dev/shop")
+
+
+class ResumeTest(ClientCase):
+    """Going on here with another machine's conversation."""
+
+    def setUp(self) -> None:
+        """Stand in this machine's clone of the project."""
+        super().setUp()
+        self.work = os.path.realpath(f"{self.home}/code/shop")
+        os.makedirs(f"{self.work}/.git")
+        Path(self.work, ".git/HEAD").write_text("ref: refs/heads/main\n")
+        text = '[remote "origin"]\n\turl = https://git.example.org/dev/shop.git\n'
+        Path(self.work, ".git/config").write_text(text)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.work)
+        self.env["CODEX_HOME"] = f"{self.home}/.codex"
+
+    def hold(
+        self,
+        name: str,
+        raw: bytes,
+        tool: str = "claude-code",
+        machine: str = "desk",
+        project: str = "shop",
+    ) -> str:
+        """Archive a session of another machine's clone; return its workspace."""
+        about = {"tool": tool, "machine": machine, "project": project}
+        remote = f"git.example.org/dev/{project}"
+        self.workspace_id = self.register(**about, git_remote=remote)
+        self.upload(name, raw)
+        return self.workspace_id
+
+    def resume(self, *arguments: str, code: int = 0) -> str:
+        """Return what `resume` prints."""
+        found, data = self.printed("resume", *arguments)
+        self.assertEqual(found, code, data)
+        return data.decode()
+
+    def files(self, folder: str = "") -> dict[str, bytes]:
+        """Return the files of the agents on this machine."""
+        found = {}
+        for path in Path(self.home, folder).rglob("*"):
+            name = str(path.relative_to(self.home))
+            if path.is_file() and not name.startswith((".memory-sync", "code/")):
+                found[name] = path.read_bytes()
+        return found
+
+    def put_at(self, name: str) -> Path:
+        """Return where Claude Code looks for a session of this folder."""
+        slug = fedmem.make_claude_slug(self.work)
+        return Path(self.env["CLAUDE_CONFIG_DIR"], "projects", slug, f"{name}.jsonl")
+
+    def test_the_project_s_sessions_of_all_machines_are_listed(self) -> None:
+        """The newest first, those of one agent or machine; no sub-agent's, no empty
+        one, no other project's; nothing that moves a terminal."""
+        self.hold("old", claude_line("user", "first \x1b[2Jone", 1))
+        self.hold("new", claude_line("user", "third", 3), machine="attic")
+        rows = [codex_meta(THREAD), codex_event(1, "u", "second")]
+        rows[1]["timestamp"] = "2026-05-12T09:02:00.000Z"
+        self.hold(THREAD, to_jsonl(rows), "codex")
+        self.hold("old.agent-1", claude_line("user", "task", 4))
+        self.hold("empty", b'{"type":"mode"}\n')
+        self.hold("other", claude_line("user", "elsewhere"), project="till")
+        lines = self.resume().splitlines()
+        names = ["new", THREAD, "old"]
+        self.assertEqual([line.split(" · ")[3] for line in lines], names)
+        self.assertTrue(lines[1].endswith(" · codex"))
+        self.assertNotIn("\x1b", lines[2])
+        for arguments, name in (
+            (("--agent", "codex"), THREAD),
+            (("--machine", "attic"), "new"),
+            (("--machine", "desk", "--agent", "claude-code"), "old"),
+        ):
+            (line,) = self.resume(*arguments).splitlines()
+            self.assertIn(f" · {name} · ", line)
+        rows = json.loads(self.resume("--json"))["sessions"]
+        self.assertEqual([r["session_id"] for r in rows], names)
+        self.assertEqual([r["machine"] for r in rows], ["attic", "desk", "desk"])
+        self.assertIn("No such session", self.resume("--agent", "pi"))
+        self.assertEqual(
+            json.loads(self.resume("--agent", "pi", "--json")), {"sessions": []}
+        )
+        os.chdir(self.home)
+        self.assertIn("No such session", self.resume())
+
+    def test_a_transcript_is_put_where_its_agent_looks(self) -> None:
+        """Byte for byte, for its owner only; a second run changes nothing."""
+        raw = with_cwd(make_transcript(50, filler=40_000))
+        place = self.hold("s1", raw)
+        path = self.put_at("s1")
+        seen = None
+        for name in ("s1", f"{place}/s1"):
+            text = self.resume(name)
+            self.assertEqual(text, f"{path}\nGo on with: claude --resume s1\n")
+            self.assertEqual(path.read_bytes(), raw)
+            if os.name == "posix":
+                self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+            seen = seen or path.stat()
+            self.assertEqual(path.stat()[:9], seen[:9])
+        self.assertEqual(list(self.files()), [str(path.relative_to(self.home))])
+        told = json.loads(self.resume("s1", "--json"))
+        command = {"command": "claude --resume s1"}
+        self.assertEqual(told, {"paths": [str(path)], **command})
+
+    def test_nothing_is_written_over_other_words(self) -> None:
+        """A longer file, a different one; the beginning of one is completed, also where
+        it lies in another folder's name."""
+        raw = with_cwd(make_transcript(9))
+        self.hold("s1", raw)
+        path = self.put_at("s1")
+        path.parent.mkdir(parents=True)
+        different = raw.replace(b"pelican3", b"penguin3")
+        more = claude_line("user", "more")
+        for kept in (raw + more, different, different[:-9], different + more, b"x"):
+            path.write_bytes(kept)
+            for _ in range(2):
+                text = self.resume("s1", code=1)
+                self.assertIn(str(path), text)
+                self.assertIn("is left", text)
+                self.assertEqual(self.files(), {str(path.relative_to(self.home)): kept})
+        for cut in (0, 1, len(raw) // 2, len(raw) - 1):
+            path.write_bytes(raw[:cut])
+            self.resume("s1")
+            self.assertEqual(path.read_bytes(), raw)
+        path.unlink()
+        other = self.claude("s1", raw[:-5], "/somewhere/else")
+        self.assertIn(str(other), self.resume("s1"))
+        self.assertEqual(other.read_bytes(), raw)
+        self.assertFalse(path.exists())
+
+    def test_a_session_of_another_folder_here_goes_on_there(self) -> None:
+        """For that is where its agent looks for it."""
+        place = f"{self.home}/code/a shop"
+        os.makedirs(place)
+        raw = with_cwd(make_transcript(9), place)
+        self.hold("s1", raw)
+        path = self.claude("s1", raw, place)
+        text = f"{path}\nGo on with: cd '{place}' && claude --resume s1\n"
+        self.assertEqual(self.resume("s1"), text)
+
+    def test_a_conversation_goes_to_another_machine_and_back(self) -> None:
+        """With all that was said on both."""
+        raw = with_cwd(make_transcript(9), "/home/ann/shop")
+        here, there = self.env, {**self.env}
+        for name in ("HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "MEMORY_SYNC_HOME"):
+            there[name] = here[name].replace(self.home, f"{self.home}/other")
+        first = self.claude("s1", raw, "/home/ann/shop")
+        self.run_sync()
+        self.env = there
+        self.save("config.json", {"url": self.url(), "machine": "attic"})
+        self.save("tokens.json", {"mcp_token": AI, "sync_token": SYNC})
+        path = Path(self.resume("s1").splitlines()[0])
+        self.assertEqual(path.read_bytes(), raw)
+        grown = raw + claude_line("user", "on the attic", 700, cwd=self.work)
+        path.write_bytes(grown)
+        self.assertIn("has more", self.resume("s1", code=1))
+        self.assertEqual(self.run_sync().problems, [])
+        self.resume("s1")
+        self.env = here
+        self.assertIn(str(first), self.resume("s1"))
+        self.assertEqual(first.read_bytes(), grown)
+        self.assertEqual(self.run_sync().problems, [])
+        rows = self.sync("list_sessions")["sessions"]
+        self.assertEqual([r["size"] for r in rows], [len(grown)] * 2)
+
+    def test_a_thread_of_codex_comes_with_all_it_needs(self) -> None:
+        """A fork with its parent, and what that was rewound to; all or nothing."""
+        for name, records in CODEX_THREADS.items():
+            self.hold(name, to_jsonl(records), "codex")
+        text = self.resume(FORK)
+        self.assertTrue(text.endswith(f"Go on with: codex resume {FORK}\n"))
+        folder = ".codex/sessions/2026/05/12/rollout-2026-05-12T09-00-01"
+        wanted = {f"{folder}-{n}.jsonl": to_jsonl(r) for n, r in CODEX_THREADS.items()}
+        self.assertEqual(self.files(), wanted)
+        self.assertIn(f"codex resume {THREAD}\n", self.resume(SEGMENT))
+        self.assertEqual(self.files(), wanted)
+        parent, fork = (f"{self.home}/{folder}-{n}.jsonl" for n in (THREAD, FORK))
+        more = to_jsonl([codex_event(9, "u", "went on here")])
+        with open(parent, "ab") as file:
+            file.write(more)
+        self.resume(FORK)  # whose parent went on here
+        self.assertEqual(
+            Path(parent).read_bytes(), to_jsonl(CODEX_THREADS[THREAD]) + more
+        )
+        os.unlink(fork)
+        Path(parent).write_bytes(b"other\n")
+        self.assertIn("differs", self.resume(FORK, code=1))
+        self.assertFalse(os.path.exists(fork))
+
+    def test_the_sessions_of_a_workspace_are_listed_once(self) -> None:
+        """However many parts a thread has."""
+        names = [THREAD, *(SEGMENT[:-2] + name[-2:] for name in THREADS)]
+        for name in names:
+            base = codex_base(THREAD, 2) if name != THREAD else {}
+            rows = [codex_meta(THREAD, **base), codex_event(1, "u", "x")]
+            self.hold(name, to_jsonl(rows), "codex")
+        asked = []
+        call = fedmem.Remote.call
+
+        def note(remote: object, name: str, **more: object) -> dict:
+            """Note a call."""
+            asked.append((name, more.get("workspace_id")))
+            return call(remote, name, **more)
+
+        with mock.patch.object(fedmem.Remote, "call", note):
+            self.resume(f"{self.workspace_id}/{THREAD}")
+        self.assertEqual(asked.count(("list_sessions", self.workspace_id)), 1)
+        self.assertEqual(len(self.files()), len(names))
+
+    def test_a_missing_parent_is_told(self) -> None:
+        """And nothing written; a copy needs none."""
+        lost = [codex_meta(FORK, 5, **codex_base(THREAD, 5))]
+        self.hold(FORK, to_jsonl([*lost, codex_event(6, "u", "x")]), "codex")
+        self.assertIn(f"lacks its parent {THREAD}", self.resume(FORK, code=1))
+        self.assertEqual(self.files(), {})
+        name = THREADS[0]
+        copy = [codex_meta(name, forked_from_id=THREAD), codex_event(1, "u", "x")]
+        self.hold(name, to_jsonl(copy), "codex")
+        self.resume(name)
+        self.assertEqual(list(self.files().values()), [to_jsonl(copy)])
+
+    def test_a_sub_agent_s_session_goes_on_with_its_parent(self) -> None:
+        """Which is named; its text is to be had."""
+        meta = codex_meta(THREADS[0], parent_thread_id=THREAD)
+        rows = to_jsonl([meta, codex_event(1, "u", "the task")])
+        self.hold(f"{THREAD}.{THREADS[0]}", rows, "codex")
+        self.hold("s1.agent-1", claude_line("user", "the task"))
+        for name in (f"{THREAD}.{THREADS[0]}", "s1.agent-1"):
+            text = self.resume(name, code=1)
+            self.assertIn(f"resume {name.partition('.')[0]}\n", text)
+            self.assertEqual(self.files(), {})
+            self.assertIn("the task", self.resume(name, "--as-text"))
+
+    def test_an_older_revision_is_put_under_the_session_s_name(self) -> None:
+        """Of Codex without the newest beside it."""
+        raw, other = with_cwd(make_transcript(9)), with_cwd(make_transcript(4))
+        other = other.replace(b"pelican", b"heron")
+        rows = [codex_meta(THREAD), codex_event(1, "u", "before")]
+        later = [codex_meta(THREAD), codex_event(1, "u", "after")]
+        for name, pair, tool in (
+            ("s1", (raw, other), "claude-code"),
+            (THREAD, (to_jsonl(rows), to_jsonl(later)), "codex"),
+        ):
+            for data in pair:
+                place = self.hold(name, data, tool)
+            where = {"workspace_id": place, "session_id": name}
+            row = self.sync("read_session", **where)
+            (old,) = row["revisions"]
+            (raw,) = (data for data in pair if sha256(data) != row["sha256"])
+            text = self.resume(f"{place}/{old}")
+            self.assertIn(f"resume {name}\n", text)
+            (path,) = self.files(".claude" if tool == "claude-code" else ".codex")
+            self.assertEqual(Path(self.home, path).read_bytes(), raw)
+            self.assertTrue(path.endswith(f"{name}.jsonl"))
+            self.assertIn("differs", self.resume(f"{place}/{name}", code=1))
+
+    @unittest.skipUnless(shutil.which("zstd"), "it has no zstd")
+    def test_a_compressed_rollout_here_counts_as_what_it_holds(self) -> None:
+        """Left alone when it is whole, and completed beside it when it is not."""
+        raw = to_jsonl(CODEX_THREADS[THREAD])
+        self.hold(THREAD, raw, "codex")
+        folder = Path(self.env["CODEX_HOME"], "sessions/2026/05/12")
+        folder.mkdir(parents=True)
+        plain = folder / f"rollout-2026-05-12T10-00-00-{THREAD}.jsonl"
+        for size in (len(raw), 300):
+            plain.write_bytes(raw[:size])
+            run_tool("zstd", "-q", "-f", "--rm", plain)
+            self.assertIn(f"{plain}.zst\n", self.resume(THREAD))
+            self.assertEqual(plain.exists(), size != len(raw))
+        self.assertEqual(plain.read_bytes(), raw)
+
+    def test_what_else_an_agent_needs_is_put_beside(self) -> None:
+        """Qwen Code's note of the folder, unless it has one; pi's name of a folder."""
+        line = {"type": "user", "uuid": "u1", "version": "0.24.4", "cwd": "/home/ann"}
+        line["message"] = {"role": "user", "parts": [{"text": "hello"}]}
+        self.hold("s1", to_jsonl([line]), "qwen-code")
+        self.assertIn("qwen --resume s1\n", self.resume("s1"))
+        slug = fedmem.make_claude_slug(self.work)
+        place = f".qwen/projects/{slug}/chats/s1"
+        note = Path(self.home, f"{place}.runtime.json")
+        self.assertEqual(set(self.files()), {f"{place}.jsonl", f"{place}.runtime.json"})
+        told = json.loads(note.read_text())
+        self.assertEqual((told["session_id"], told["work_dir"]), ("s1", self.work))
+        self.assertEqual(told["qwen_version"], "0.24.4")
+        note.write_text("its own")
+        self.resume("s1")
+        self.assertEqual(note.read_text(), "its own")
+        os.makedirs(f"{self.work}/a:b")
+        os.chdir(f"{self.work}/a:b")
+        head = {"type": "session", "version": 3, "id": "p1", "cwd": "/home/ann"}
+        said = {"type": "message", "id": "1", "message": {"role": "user"}}
+        said["message"]["content"] = [{"type": "text", "text": "hello"}]
+        self.hold("p1", to_jsonl([head, said]), "pi")
+        path, command = self.resume("p1").splitlines()
+        folder = re.sub("[/:]", "-", os.getcwd()[1:])
+        name = f"--{folder}--/2026-05-12T09-00-01_p1.jsonl"
+        self.assertEqual(path, f"{self.home}/.pi/agent/sessions/{name}")
+        self.assertEqual(command, "Go on with: pi --session p1")
+
+    def test_no_id_leads_out_of_the_agent_s_folder(self) -> None:
+        """Whether a person types it or a server says it."""
+        self.hold("s1", with_cwd(make_transcript(3)))
+        before = sorted(Path(self.home).rglob("*"))
+        names = ("../x", "/etc/passwd", "..", "s1\0", "nobody", "", "s1/", "../../s1")
+        for name in (*names[:5], *names[6:], f"{self.workspace_id}/../s1"):
+            self.resume(name, code=1)
+        row = {"session_id": "s1", "start": "2026-05-12T09:00:00Z", "end": ""}
+        fedmem.name_places(row, "/w")
+        for name in names[:4] + names[5:]:
+            with self.assertRaises(fedmem.BadRequest):
+                fedmem.name_places({**row, "session_id": name}, "/w")
+        with self.assertRaises((fedmem.BadRequest, ValueError)):
+            fedmem.name_places({**row, "start": "../../x"}, "/w")
+        self.assertEqual(sorted(Path(self.home).rglob("*")), before)
+
+    def test_of_other_agents_the_end_is_printed_to_begin_anew_with(self) -> None:
+        """The end itself, however long the messages are, with secrets masked."""
+        secret = SECRETS["github-token"]
+        lines = [
+            claude_line("user" if i % 2 == 0 else "assistant", f"{i} " + "word " * 300)
+            for i in range(60)
+        ]
+        raw = b"".join([*lines, claude_line("user", f"the last {secret}")])
+        self.hold("s1", raw)
+        text = self.resume("s1", "--as-text")
+        self.assertTrue(text.startswith("Go on with this conversation, which was held"))
+        self.assertIn("with Claude Code:", text)
+        self.assertTrue(text.rstrip().endswith("the last [redacted:github-token]"))
+        self.assertIn("\n11 word", text)
+        self.assertNotIn("\n10 word", text)
+        text = self.resume("s1", "--as-text", "--limit", "2")
+        self.assertNotIn("58 word", text)
+        self.assertIn("59 word", text)
+        page = json.loads(self.resume("s1", "--as-text", "--json", "--limit", "3"))
+        self.assertEqual([m["number"] for m in page["messages"]], [58, 59, 60])
+        self.hold("d1", b'{"type":"session_start","id":"d1"}\n', "droid")
+        self.assertIn("held with Factory droid:", self.resume("d1"))
+        self.hold("n1", b'{"some":"thing"}\n', "newcomer")
+        self.assertIn("held with newcomer:", self.resume("n1"))
+        self.assertEqual(self.files(), {})
 
 
 # ---- 20. Operate ------------------------------------------------------------
