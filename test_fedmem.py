@@ -71,7 +71,7 @@ import time
 import unittest
 import urllib.parse
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -15153,11 +15153,13 @@ def agents_table() -> list[str]:
 # memory server of its own; `install` sets that HOME up; the agent has a conversation
 # with a model that speaks from a script, on 127.0.0.1; its hook brings it, or `sync`
 # does; and the server has to have it, word for word, once. Then it goes on, where that
-# takes one command. It needs Linux, git, npm and npm's registry; a proxy that leads
-# nowhere stands before every address but this machine's.
+# takes one command; and where `resume` can put it, on another machine, in another
+# folder, without the first one's files. It needs Linux, git, npm and npm's registry; a
+# proxy that leads nowhere stands before every address but this machine's.
 
 NODE = "node@24.21.0"  # where this machine's is too old
 MACHINE, PROJECT = "box", "heron"
+SECOND, THIRD = "attic", "cellar"
 REMOTE = f"https://git.example.org/dev/{PROJECT}.git"
 BRIEF = "[fedmem] You have a memory shared"
 RUN_S = 240  # an agent may take so long for one question
@@ -15193,6 +15195,22 @@ TURNS = (
         "tapirblossom",
         "lemurthistle",
     ),
+    Turn(  # in a fork
+        "How old is the okapireed by now?",
+        "The shell knows.",
+        "vixengravel",
+        "As old as the hyraxlichen.",
+        "okapireed",
+        "hyraxlichen",
+    ),
+    Turn(  # on another machine
+        "Which of them did the jerboasedge outlive?",
+        "Once more the shell.",
+        "stoatcinder",
+        "All but the dingoclover.",
+        "jerboasedge",
+        "dingoclover",
+    ),
 )
 
 
@@ -15201,8 +15219,8 @@ class RealAgent:
     """Describe an agent: how to install it, point it to the model and ask it.
 
     In files, variables and commands {base} is the model's address, {prompt} the
-    question, {home} the agent's HOME, {packages} the folder of its packages; what has
-    no {prompt} gets the question as its input.
+    question, {home} the agent's HOME, {packages} the folder of its packages, {session}
+    the session; what has no {prompt} gets the question as its input.
     """
 
     name: str
@@ -15210,6 +15228,8 @@ class RealAgent:
     packages: tuple[str, ...]
     ask: tuple[str, ...]
     go_on: tuple[str, ...] = ()  # without it: not in one command
+    elsewhere: tuple[str, ...] = ()  # after `resume`, in one command
+    fork: tuple[str, ...] = ()  # to a file that points into the first
     files: dict[str, str] = dataclasses.field(default_factory=dict)  # below HOME
     variables: dict[str, str] = dataclasses.field(default_factory=dict)
     set_up: tuple[tuple[str, ...], ...] = ()  # run once before
@@ -15230,6 +15250,7 @@ CLAUDE_VARIABLES = {
     "DISABLE_AUTOUPDATER": "1",
     "IS_SANDBOX": "1",
 }
+CLAUDE_ASK = ("-p", "--dangerously-skip-permissions")
 CODEX_CONFIG = """\
 model = "scripted"
 model_provider = "local"
@@ -15305,8 +15326,9 @@ REAL_AGENTS = (
         "claude-code",
         "claude-code",
         ("@anthropic-ai/claude-code@2.1.332",),
-        ("claude", "-p", "--dangerously-skip-permissions", "{prompt}"),
-        ("claude", "-p", "-c", "--dangerously-skip-permissions", "{prompt}"),
+        ("claude", *CLAUDE_ASK, "{prompt}"),
+        ("claude", "-c", *CLAUDE_ASK, "{prompt}"),
+        ("claude", "--resume", "{session}", *CLAUDE_ASK, "{prompt}"),
         variables=CLAUDE_VARIABLES,
         node=18,
     ),
@@ -15316,6 +15338,8 @@ REAL_AGENTS = (
         ("@openai/codex@0.171.0",),
         ("codex", "exec", *CODEX_FLAGS, "{prompt}"),
         ("codex", "exec", *CODEX_FLAGS, "resume", "--last", "{prompt}"),
+        ("codex", "exec", *CODEX_FLAGS, "resume", "{session}", "{prompt}"),
+        ("codex", "exec", *CODEX_FLAGS, "fork", "{session}", "{prompt}"),
         {".codex/config.toml": CODEX_CONFIG},
         node=18,
     ),
@@ -15325,8 +15349,8 @@ REAL_AGENTS = (
         ("@google/gemini-cli@0.61.0",),
         (*GEMINI, "-p", "{prompt}"),
         (*GEMINI, "--resume", "latest", "-p", "{prompt}"),
-        {".gemini/settings.json": GEMINI_CONFIG},
-        GEMINI_VARIABLES,
+        files={".gemini/settings.json": GEMINI_CONFIG},
+        variables=GEMINI_VARIABLES,
         node=20,
     ),
     RealAgent(
@@ -15335,8 +15359,9 @@ REAL_AGENTS = (
         ("@qwen-code/qwen-code@0.24.4",),
         (*QWEN, "-p", "{prompt}"),
         (*QWEN, "--continue", "-p", "{prompt}"),
-        {".qwen/settings.json": "{}\n"},
-        QWEN_VARIABLES,
+        (*QWEN, "--resume", "{session}", "-p", "{prompt}"),
+        files={".qwen/settings.json": "{}\n"},
+        variables=QWEN_VARIABLES,
         node=22,
     ),
     RealAgent(
@@ -15345,8 +15370,9 @@ REAL_AGENTS = (
         ("@github/copilot@1.0.102",),
         ("copilot", "--allow-all-tools", "-p", "{prompt}"),
         ("copilot", "--allow-all-tools", "--continue", "-p", "{prompt}"),
-        {".copilot/config.json": "{}\n"},
-        COPILOT_VARIABLES,
+        ("copilot", "--allow-all-tools", "--resume={session}", "-p", "{prompt}"),
+        files={".copilot/config.json": "{}\n"},
+        variables=COPILOT_VARIABLES,
         node=20,
     ),
     RealAgent(
@@ -15355,7 +15381,8 @@ REAL_AGENTS = (
         ("@earendil-works/pi-coding-agent@1.6.0",),
         (*PI, "-p", "{prompt}"),
         (*PI, "-c", "-p", "{prompt}"),
-        {".pi/agent/models.json": PI_MODELS},
+        (*PI, "-c", "-p", "{prompt}"),  # --session asks
+        files={".pi/agent/models.json": PI_MODELS},
         node=22,
     ),
     RealAgent(
@@ -15385,7 +15412,7 @@ REAL_AGENTS = (
         ("opencode-ai@1.18.33",),
         ("opencode", "run", "--auto"),  # an argument would be kept with quotes
         ("opencode", "run", "--auto", "-c"),
-        {".config/opencode/opencode.json": OPENCODE_CONFIG, **NO_NPM},
+        files={".config/opencode/opencode.json": OPENCODE_CONFIG, **NO_NPM},
         node=18,
     ),
     RealAgent(
@@ -15394,7 +15421,7 @@ REAL_AGENTS = (
         ("@kilocode/cli-linux-x64@7.7.9",),
         ("kilo", "run", "--auto", "--", "{prompt}"),  # without: kept with quotes
         ("kilo", "run", "--auto", "-c", "--", "{prompt}"),
-        {".config/kilo/kilo.json": OPENCODE_CONFIG, **NO_NPM},
+        files={".config/kilo/kilo.json": OPENCODE_CONFIG, **NO_NPM},
         folder="node_modules/@kilocode/cli-linux-x64/bin",
     ),
     RealAgent(
@@ -15411,7 +15438,7 @@ REAL_AGENTS = (
         ("@continuedev/cli@1.5.47",),
         (*CONTINUE, "{prompt}"),
         (*CONTINUE, "--resume", "{prompt}"),
-        {".continue/config.yaml": CONTINUE_CONFIG},
+        files={".continue/config.yaml": CONTINUE_CONFIG},
         node=18,
     ),
 )
@@ -15799,6 +15826,7 @@ class Trial:
             packages / agent.name, agent.packages, agent.unpacked
         )
         self.ways: list[str] = []
+        self.machine, self.session, self.is_elsewhere = MACHINE, "", False
         self.talks_only, self.empty = False, 0
         tools = folder / "tools"
         for made in (self.work, tools, folder / "tmp"):
@@ -15813,20 +15841,18 @@ class Trial:
         nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
         nowhere["no_proxy"] = "127.0.0.1,localhost"
         nowhere |= {name.upper(): value for name, value in nowhere.items()}
-        given = {name: self.fill(text) for name, text in agent.variables.items()}
         self.environment = {
             "PATH": ":".join(filter(None, places)),
-            "HOME": str(self.home),
             "TMPDIR": str(folder / "tmp"),
             "TERM": "dumb",
             "LANG": "C.UTF-8",
             **nowhere,
-            **given,
         }
 
     def fill(self, text: str, prompt: str = "") -> str:
         """Return a text of the table with what stands for its names."""
         names = {"base": self.model.base, "home": self.home, "prompt": prompt}
+        names["session"] = self.session
         for name, value in {**names, "packages": self.packages}.items():
             text = text.replace(f"{{{name}}}", str(value))
         return text
@@ -15864,6 +15890,8 @@ class Trial:
 
     def prepare(self, url: str) -> None:
         """Make the repository, point the agent to the model, and run `install`."""
+        given = {n: self.fill(text) for n, text in self.agent.variables.items()}
+        self.environment |= {"HOME": str(self.home), **given}
         git = ("git", "-c", "user.name=dev", "-c", "user.email=dev@example.org")
         self.run("git", "init", "-q", "-b", "main", ".")
         self.run("git", "remote", "add", "origin", REMOTE)
@@ -15875,10 +15903,15 @@ class Trial:
         for command in self.agent.set_up:
             self.run(*map(self.fill, command))
         install = (sys.executable, str(PROGRAM), "install", AI, "--sync-token", SYNC)
-        self.run(*install, "--url", url, "--machine", MACHINE)
+        self.run(*install, "--url", url, "--machine", self.machine)
         self.remote = fedmem.Remote(fedmem.Address(url), SYNC)
 
-    def converse(self, command: tuple[str, ...], turns: tuple[Turn, ...]) -> None:
+    def run_client(self, *words: str) -> str:
+        """Run the client as `install` left it; return its output."""
+        program = self.home / ".memory-sync/bin/memory_sync.py"
+        return self.run(sys.executable, str(program), *words)
+
+    def converse(self, command: tuple[str, ...], turns: Sequence[Turn]) -> None:
         """Ask the agent the last of the questions; require that it went by the script
         and, when it goes on, that the model was told of the earlier ones."""
         since = len(self.model.requests)
@@ -15893,11 +15926,14 @@ class Trial:
             raise Failed(f"the agent ran no command; its tools: {sorted(tools)}")
 
     def find_session(self) -> dict:
-        """Return the one session the server should have; raise Failed. One without a
-        message may lie beside it: Gemini CLI leaves a second file when it goes on."""
+        """Return the one session the server should have of this machine; raise Failed.
+        One without a message may lie beside it: Gemini CLI leaves a second file when it
+        goes on."""
         rows = self.remote.call("list_sessions", limit=50)["sessions"]
         tools = sorted(f"{row['tool']}: {row['title']}" for row in rows)
         rows = [row for row in rows if row["tool"] == self.agent.tool]
+        rows = [r for r in rows if r["workspace_id"].startswith(f"{self.machine}-")]
+        rows = [r for r in rows if self.session in ("", r["session_id"])]
         self.empty = sum(not row["messages"] for row in rows)
         rows = [row for row in rows if row["messages"]]
         if len(rows) != 1:
@@ -15928,7 +15964,7 @@ class Trial:
                     raise
             time.sleep(0.3)
 
-    def bring(self, turns: tuple[Turn, ...]) -> None:
+    def bring(self, turns: Sequence[Turn]) -> None:
         """Wait for the hook to bring a conversation, else have `sync` do it."""
         wanted = []
         for turn in turns:
@@ -15941,8 +15977,7 @@ class Trial:
             self.await_texts(wanted, HOOK_S if is_hopeful else 0)
             self.ways.append("by hook")
         except Failed:
-            sync = self.home / ".memory-sync/bin/memory_sync.py"
-            self.run(sys.executable, str(sync), "sync")
+            self.run_client("sync")
             self.await_texts(wanted, 5)
             self.ways.append("by sync")
 
@@ -15952,7 +15987,7 @@ class Trial:
         rows = self.remote.call("list_workspaces", limit=50)["workspaces"]
         (row,) = [row for row in rows if row["workspace_id"] == where]
         found = tuple(row[key] for key in ("machine", "tool", "project"))
-        if found != (MACHINE, self.agent.tool, PROJECT):
+        if found != (self.machine, self.agent.tool, PROJECT):
             raise Failed(f"it is filed under {found}")
         if PROJECT not in str(row["git_remote"]):
             raise Failed(f"its workspace has the remote {row['git_remote']!r}")
@@ -15999,6 +16034,56 @@ class Trial:
                 self.check_place()
                 self.check_search(turn.word)
                 self.check_search(turn.found)
+        if self.agent.elsewhere and not self.talks_only:
+            first, fork = self.find_session(), self.make_fork()
+            self.go_elsewhere(url, SECOND, first, [*TURNS[:2], TURNS[3]])
+            if fork:
+                self.go_elsewhere(url, THIRD, fork, TURNS, TURNS[2:])
+            self.is_elsewhere = True
+
+    def make_fork(self) -> dict | None:
+        """Have the agent fork the session; return what the server has of that."""
+        if not self.agent.fork:
+            return None
+        self.session = self.find_session()["session_id"]
+        self.converse(self.agent.fork, TURNS[:3])
+        self.run_client("sync")
+        rows = self.remote.call("list_sessions", limit=50)["sessions"]
+        found = [r for r in rows if (r.get("continues") or {}).get("session_id")]
+        if len(found) != 1 or found[0]["continues"].get("copied"):
+            raise Failed(f"{len(found)} of {len(rows)} sessions point into another")
+        return found[0]
+
+    def go_elsewhere(
+        self,
+        url: str,
+        machine: str,
+        row: dict,
+        told: Sequence[Turn],
+        own: Sequence[Turn] = (),
+    ) -> None:
+        """Go on with a session on another machine, in a clone with another name, where
+        nothing of the first is in reach; `own` is what its file holds of what the model
+        is told; raise Failed when words are lost."""
+        copy = self.folder / f"archived-{machine}"
+        fedmem.fetch_transcript(self.remote, row, str(copy))
+        end_children(self.home)
+        self.home.rename(self.folder / f"left-{self.machine}")
+        self.machine, self.session = machine, row["session_id"]
+        self.home = self.folder / f"home-{machine}"
+        self.work = self.home / "code/the nest"
+        self.work.mkdir(parents=True)
+        self.prepare(url)
+        said = json.loads(self.run_client("resume", self.session, "--json"))
+        if self.session not in said["command"]:
+            raise Failed(f"`resume` says {said}")
+        self.converse(self.agent.elsewhere, told)
+        held, archived = Path(said["paths"][0]).read_bytes(), copy.read_bytes()
+        if not held.startswith(archived) or len(held) == len(archived):
+            raise Failed(f"{said['paths'][0]} is no longer what was put, and more")
+        self.bring(own or told)
+        self.check_place()
+        self.run_client("resume", self.session)  # nothing is left to put
 
 
 def diagnose(trial: Trial, problem: str) -> str:
@@ -16031,12 +16116,14 @@ def try_agent(
     except (Failed, fedmem.FedmemError) as e:
         problem = diagnose(trial, str(e)) if trial else str(e)
     finally:
-        end_children(folder / "home")
+        end_children(trial.home if trial else folder / "home")
         model.shutdown()
         model.server_close()
     seconds = time.monotonic() - started
     ways = dict.fromkeys(trial.ways if trial else ())
     more = "" if agent.go_on else ", cannot go on in one command"
+    if agent.elsewhere and not talks_only:
+        more += f", elsewhere {'yes' if trial and trial.is_elsewhere else 'no'}"
     more += f", {trial.empty} empty beside it" if trial and trial.empty else ""
     print(
         f"{agent.name:12} {agent.version:9} {'failed' if problem else 'ok':6} "
