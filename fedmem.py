@@ -6570,7 +6570,8 @@ def _describe_origin(ctx: Context, archive: Archive) -> dict:
         return told
     name = ctx.mask(origin.session_id)
     where = {"workspace_id": origin.workspace_id, "session_id": name}
-    told["continues"] = {**where, "messages": origin.messages}
+    copied = {"copied": True} if "copies" in about else {}  # needs it no more
+    told["continues"] = {**where, "messages": origin.messages, **copied}
     if origin.messages >= 0:
         first = max(0, origin.messages - 20)
         told["continues"]["read"] = f"read_session({_given(**where)}offset={first})"
@@ -12062,13 +12063,18 @@ def cmd_init_manifest(args: argparse.Namespace) -> None:
     print("Add notes to `tracked` or `tracked_dirs`; the next sync takes them.")
 
 
+def print_data(value: dict) -> None:
+    """Print JSON without control characters."""
+    text = format_json(value)
+    print(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+
+
 def print_page(args: argparse.Namespace, name: str, **arguments: object) -> None:
     """Print a tool's page as an assistant reads it, or its JSON."""
     client = load_client(dict(os.environ))
     remote = Remote(client.address, client.mcp_token)
     if args.json:
-        text = format_json(remote.call(name, **arguments))
-        print(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+        print_data(remote.call(name, **arguments))
         return
     given = {n: v for n, v in arguments.items() if v not in ("", None)}
     result = remote.ask("tools/call", {"name": name, "arguments": given})
@@ -12115,34 +12121,38 @@ def cmd_resume(args: argparse.Namespace) -> None:
     """Put a session where its agent goes on with it, else print it; or list them."""
     environment = client_environment()
     client = load_client(environment)
-    remote = client.remote()
+    remote = Remote(client.address, client.mcp_token)
     if not args.session:
-        for row in list_project(remote, os.getcwd()):
-            chosen = args.agent in ("", row["tool"])
-            if chosen and args.machine in ("", row["machine"]):
-                print(f"{format_session_line(row)} · {row['tool']}")
+        rows = list_project(remote, os.getcwd())
+        rows = [r for r in rows if args.agent in ("", r["tool"])]
+        rows = [r for r in rows if args.machine in ("", r["machine"])]
+        lines = [f"{format_session_line(r)} · {r['tool']}" for r in rows]
+        text = "\n".join(lines) or "No such session of this project is in the memory."
+        print_data({"sessions": rows}) if args.json else print(clean_text(text))
         return
     where = find_session_place(client, args.session)
-    row = remote.call("read_session", **where, limit=1)
+    row = {**client.remote().call("read_session", **where, limit=1), **where}
     agent = FORMATS.get(row["tool"])
     is_own = agent and agent.tool == row.get("format")  # Letta's has pi's
     if not is_own or not agent.put or args.as_text:
+        last = {"offset": -args.limit, "limit": args.limit}
+        page = remote.call("read_session", **where, **last)
+        texts = map(LISTS["messages"], page["messages"])
         name = agent.name if agent else row["tool"]
-        print(f"Go on with this conversation, which was held with {name}:\n")
-        print_page(args, "read_session", **where, offset=-args.limit)
+        head = f"Go on with this conversation, which was held with {name}:\n"
+        print_data(page) if args.json else print(clean_text("\n".join([head, *texts])))
         return
-    state = SyncState(client.path("state.json"))
-    for part in list_parts(remote, row):
-        put_transcript(remote, agent, part, environment, state)
-    name = row["session_id"]
-    thread = name.rpartition(".")[2].partition("_")[0]
-    print("Go on with:", agent.go_on.format(id=shlex.quote(name), thread=thread))
+    paths, at = put_session(client, agent, row, environment)
+    name = row["session_id"].partition("~")[0]
+    command = at + agent.go_on.format(id=name, thread=name.partition("_")[0])
+    text = "\n".join([*paths, f"Go on with: {command}"])
+    print_data({"paths": paths, "command": command}) if args.json else print(text)
 
 
-def list_project(remote: Remote, cwd: str) -> Iterator[dict]:
-    """Yield the sessions of a folder's project on all machines, the newest first."""
+def list_project(remote: Remote, cwd: str) -> list[dict]:
+    """Return the sessions of a folder's project on all machines, the newest first."""
     project, git_remote = identify_project(os.path.realpath(cwd))
-    rows = remote.call("list_workspaces", limit=MAX_LIMIT)["workspaces"]
+    rows = list(remote.iter_rows("list_workspaces", "workspaces"))
     own = [r for r in rows if r["git_remote"] == git_remote]
     own = {r["workspace_id"]: r for r in own or rows if r["project"] == project}
     found = []
@@ -12151,71 +12161,100 @@ def list_project(remote: Remote, cwd: str) -> Iterator[dict]:
             # A sub-agent's goes on with its parent.
             if row["messages"] and "." not in row["session_id"]:
                 found.append({**row, "machine": place["machine"]})
-    yield from sorted(found, key=lambda row: row["end"], reverse=True)
+    return sorted(found, key=lambda row: row["end"], reverse=True)
 
 
 def list_parts(remote: Remote, row: dict) -> list[dict]:
     """Return a session's row, those of its thread (Codex follows the newest) and of all
     that they continue; raise NotFound when one is missing."""
-    parts, todo = {}, [row]
+    parts, todo, listed = {}, [row], {}
     while todo:
         part = todo.pop()
-        where = {n: part[n] for n in ("workspace_id", "session_id")}
-        if part["session_id"] in parts:
+        place, name = part["workspace_id"], part["session_id"].partition("~")[0]
+        if name in parts:
             continue
-        part = remote.call("read_session", **where, limit=1)
-        parts[part["session_id"]] = part
+        parts[name] = part
         base = part.get("continues")
-        if base and base["messages"] < 0:
-            raise NotFound(f"The memory lacks {base['session_id']}, which it needs.")
-        todo += [base] if base else []
-        thread = part["session_id"].partition("_")[0]
-        where = {"workspace_id": part["workspace_id"]}
+        if base and not base.get("copied"):
+            if base["messages"] < 0:
+                raise NotFound(f"The memory lacks its parent {base['session_id']}.")
+            where = {n: base[n] for n in ("workspace_id", "session_id")}
+            todo.append(remote.call("read_session", **where, limit=1))
         if part.get("format") == CODEX.tool:
-            rows = remote.iter_rows("list_sessions", "sessions", **where)
-            todo += [r for r in rows if r["session_id"].partition("_")[0] == thread]
+            if place not in listed:
+                rows = remote.iter_rows("list_sessions", "sessions", workspace_id=place)
+                listed[place] = list(rows)
+            thread = thread_of(name)
+            todo += [r for r in listed[place] if thread_of(r["session_id"]) == thread]
     return list(parts.values())
 
 
-def put_transcript(remote: Remote, agent: Agent, row: dict, environment: dict,
-                   state: SyncState) -> None:
-    """Write a session where its agent looks, never over what is longer or differs."""
-    cwd, start = os.path.realpath(os.getcwd()), row["start"] or row["end"]
-    names = {"id": row["session_id"], "slug": make_claude_slug(cwd),
-             "dashes": cwd.strip("/").replace("/", "-"),
-             "day": start[:10].replace("-", "/"), "stamp": start[:19].replace(":", "-")}
-    home = agent.folder(environment)
-    path = os.path.join(home, agent.put.format(**names))
-    for known in list_transcripts(environment, Report(), state):
-        if (known.agent, known.session_id) == (agent, row["session_id"]):
-            path = known.path  # there already: it is the same machine, or was before
-    size = os.path.getsize(path) if os.path.exists(path) else 0
-    where = {n: row[n] for n in ("workspace_id", "session_id")}
+def put_session(client: Client, agent: Agent, row: dict, environment: dict
+                ) -> tuple[list[str], str]:
+    """Write a session and all it needs where its agent looks, all or nothing, never
+    over what is longer or differs. Return the paths, and how to get to the folder of
+    one that was here."""
+    parent, _, _ = row["session_id"].rpartition(".")
+    if parent:
+        raise BadRequest(f"A sub-agent's goes on with its parent: resume {parent}")
+    state, remote = SyncState(client.path("state.json")), client.remote()
+    found = list_transcripts(environment, Report(), state)
+    here = {t.session_id: t.path for t in found if t.agent is agent}
+    home, cwd, at, todo = agent.folder(environment), os.path.realpath("."), "", {}
     with tempfile.TemporaryDirectory() as folder:
-        copy = os.path.join(folder, "copy")
-        fetch_transcript(remote, where, copy)
-        if size:
-            reach, digests = hash_file(copy, row["size"], [size])
-            _, own = hash_file(path, size, [])
-            if reach < size or digests.get(size) != own[size]:
-                raise Conflict(
-                    f"{path} is longer than the archive or differs; it is left as it "
-                    "is. Move it away to put the archive there.")
-        if size < row["size"]:
-            with open(copy, "rb") as file:
-                write_private(path, file.read())
-    beside, text = agent.beside
-    if beside:
-        given = {"id": row["session_id"], "cwd": cwd, "version": row.get("version")}
-        text %= {name: json.dumps(value) for name, value in given.items()}
-        write_private(os.path.join(home, beside.format(**names)), text.encode())
-    print(path)
+        for part in list_parts(remote, row):
+            names = name_places(part, cwd)
+            put = os.path.join(home, *agent.put.format(**names).split("/"))
+            path, copy = here.get(names["id"], put), os.path.join(folder, names["id"])
+            fetch_transcript(remote, part, copy)
+            if count_same(path, copy) > os.path.getsize(copy) and part is row:
+                raise Conflict(f"{path} has more than the archive: it is left.")
+            if part is row and path != put and os.path.exists(path):
+                own = read_cwd(path)
+                is_away = own != cwd and os.path.isdir(own)
+                at = f"cd {shlex.quote(own)} && " if is_away else ""
+            todo[path] = copy
+        for path, copy in todo.items():
+            if count_same(path, copy) < os.path.getsize(copy):
+                with open(copy, "rb") as file:
+                    write_private(path.removesuffix(".zst"), file.read())
+    names = name_places(row, cwd)
+    note = os.path.join(home, agent.beside[0].format(**names))
+    if agent.beside[0] and not at and not os.path.exists(note):
+        given = {"id": names["id"], "cwd": cwd, "version": row.get("version")}
+        text = agent.beside[1] % {n: json.dumps(v) for n, v in given.items()}
+        write_private(note, text.encode())
+    return list(todo), at
 
 
-def fetch_transcript(remote: Remote, where: dict, path: str) -> None:
+def name_places(row: dict, cwd: str) -> dict[str, str]:
+    """Return what the names in an agent's `put` stand for; raise BadRequest."""
+    start = parse_time(row["start"] or row["end"])
+    return {"id": require_id("session", row["session_id"].partition("~")[0]),
+            "slug": make_claude_slug(cwd),
+            "dashes": re.sub(r"[/\\:]", "-", cwd.lstrip("/\\")),
+            "day": f"{start:%Y/%m/%d}", "stamp": f"{start:%Y-%m-%dT%H-%M-%S}"}
+
+
+def count_same(path: str, copy: str) -> int:
+    """Return a file's size, 0 for none; raise Conflict when a copy differs."""
+    size = 0
+    if os.path.exists(path):
+        with disk_errors(path), open_transcript(path) as own, open(copy, "rb") as file:
+            while piece := own.read(MIB):
+                if not piece.startswith(file.read(len(piece))):
+                    raise Conflict(
+                        f"{path} differs from the archive; it is left as it is. Move "
+                        "it away to put the archive there.")
+                size += len(piece)
+    return size
+
+
+def fetch_transcript(remote: Remote, row: dict, path: str) -> None:
     """Write a session's bytes into a file; raise Damaged for other ones."""
+    where = {n: row[n] for n in ("workspace_id", "session_id")}
     hasher, at = hashlib.sha256(), 0
-    with open(path, "wb") as file:
+    with disk_errors(path), open(path, "wb") as file:
         while True:
             piece = remote.call("read_session", **where, view="data", offset=at)
             raw = unpack_member(base64.b64decode(piece["data"]), MAX_PIECE_BYTES)
@@ -12225,7 +12264,7 @@ def fetch_transcript(remote: Remote, where: dict, path: str) -> None:
             if at >= piece["size"]:
                 break
     if hasher.hexdigest() != piece["sha256"]:
-        raise Damaged(f"What came of {where['session_id']} is not what was archived.")
+        raise Damaged(f"What came of {row['session_id']} is not what was archived.")
 
 
 def cmd_install(args: argparse.Namespace) -> int:

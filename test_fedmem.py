@@ -71,7 +71,7 @@ import time
 import unittest
 import urllib.parse
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -7816,6 +7816,36 @@ class ClientCase(ServerCase):
             command, input=data, capture_output=True, env=env, timeout=60
         )
 
+    def printed(
+        self, *arguments: str, encoding: str = "utf-8", isatty: bool = False
+    ) -> tuple[int, bytes]:
+        """Return the exit code of a command and the bytes it printed to a stream of
+        some encoding, a pipe or a terminal."""
+        made, make = io.BytesIO(), fedmem.Remote
+        made.isatty = lambda: isatty
+
+        def keep(*args: object, **more: object) -> fedmem.Remote:
+            """Return a door to the server that is closed in the end."""
+            remote = make(*args, **more)
+            self.addCleanup(remote.close_all)
+            return remote
+
+        streams = [io.TextIOWrapper(made, encoding) for _ in range(2)]
+        patches = dict(zip(("sys.stdout", "sys.stderr"), streams, strict=True))
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mock.patch.dict(os.environ, self.env))
+            stack.enter_context(mock.patch.object(fedmem, "Remote", keep))
+            stack.enter_context(mock.patch("fedmem.set_up_logging"))
+            for name, stream in patches.items():
+                stack.enter_context(mock.patch(name, stream))
+            code = fedmem.main(list(arguments))
+            for stream in streams:
+                stream.flush()
+        data = made.getvalue()
+        for stream in streams:
+            stream.detach()
+        return code, data
+
 
 def with_cwd(raw: bytes, cwd: str = "/home/dev/shop") -> bytes:
     """Return a transcript that names its working directory first."""
@@ -10887,36 +10917,6 @@ class ReadingTest(ClientCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn(b"No workspace has a session", done.stderr)
 
-    def printed(
-        self, *arguments: str, encoding: str = "utf-8", isatty: bool = False
-    ) -> tuple[int, bytes]:
-        """Return the exit code of a command and the bytes it printed to a stream of
-        some encoding, a pipe or a terminal."""
-        made, make = io.BytesIO(), fedmem.Remote
-        made.isatty = lambda: isatty
-
-        def keep(*args: object, **more: object) -> fedmem.Remote:
-            """Return a door to the server that is closed in the end."""
-            remote = make(*args, **more)
-            self.addCleanup(remote.close_all)
-            return remote
-
-        streams = [io.TextIOWrapper(made, encoding) for _ in range(2)]
-        patches = dict(zip(("sys.stdout", "sys.stderr"), streams, strict=True))
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(mock.patch.dict(os.environ, self.env))
-            stack.enter_context(mock.patch.object(fedmem, "Remote", keep))
-            stack.enter_context(mock.patch("fedmem.set_up_logging"))
-            for name, stream in patches.items():
-                stack.enter_context(mock.patch(name, stream))
-            code = fedmem.main(list(arguments))
-            for stream in streams:
-                stream.flush()
-        data = made.getvalue()
-        for stream in streams:
-            stream.detach()
-        return code, data
-
     def test_output_is_utf_8_whatever_the_system_takes_a_pipe_for(self) -> None:
         """Of a Western or Japanese Windows, of cron; a terminal gets what it knows."""
         said = "→ ⟦日本⟧ naïve 👩‍💻 end"
@@ -11402,6 +11402,346 @@ class AgentsSetupTest(ClientCase):
                     self.assertEqual(arguments, ["hook", tool])
                     self.assertEqual(event["session_id"], "ses_a")
                     self.assertEqual(event["cwd"], "/home/dev/shop")
+
+
+class ResumeTest(ClientCase):
+    """Going on here with another machine's conversation."""
+
+    def setUp(self) -> None:
+        """Stand in this machine's clone of the project."""
+        super().setUp()
+        self.work = os.path.realpath(f"{self.home}/code/shop")
+        os.makedirs(f"{self.work}/.git")
+        Path(self.work, ".git/HEAD").write_text("ref: refs/heads/main\n")
+        text = '[remote "origin"]\n\turl = https://git.example.org/dev/shop.git\n'
+        Path(self.work, ".git/config").write_text(text)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.work)
+        self.env["CODEX_HOME"] = f"{self.home}/.codex"
+
+    def hold(
+        self,
+        name: str,
+        raw: bytes,
+        tool: str = "claude-code",
+        machine: str = "desk",
+        project: str = "shop",
+    ) -> str:
+        """Archive a session of another machine's clone; return its workspace."""
+        about = {"tool": tool, "machine": machine, "project": project}
+        remote = f"git.example.org/dev/{project}"
+        self.workspace_id = self.register(**about, git_remote=remote)
+        self.upload(name, raw)
+        return self.workspace_id
+
+    def resume(self, *arguments: str, code: int = 0) -> str:
+        """Return what `resume` prints."""
+        found, data = self.printed("resume", *arguments)
+        self.assertEqual(found, code, data)
+        return data.decode()
+
+    def files(self, folder: str = "") -> dict[str, bytes]:
+        """Return the files of the agents on this machine."""
+        found = {}
+        for path in Path(self.home, folder).rglob("*"):
+            name = str(path.relative_to(self.home))
+            if path.is_file() and not name.startswith((".memory-sync", "code/")):
+                found[name] = path.read_bytes()
+        return found
+
+    def put_at(self, name: str) -> Path:
+        """Return where Claude Code looks for a session of this folder."""
+        slug = fedmem.make_claude_slug(self.work)
+        return Path(self.env["CLAUDE_CONFIG_DIR"], "projects", slug, f"{name}.jsonl")
+
+    def test_the_project_s_sessions_of_all_machines_are_listed(self) -> None:
+        """The newest first, those of one agent or machine; no sub-agent's, no empty
+        one, no other project's; nothing that moves a terminal."""
+        self.hold("old", claude_line("user", "first \x1b[2Jone", 1))
+        self.hold("new", claude_line("user", "third", 3), machine="attic")
+        rows = [codex_meta(THREAD), codex_event(1, "u", "second")]
+        rows[1]["timestamp"] = "2026-05-12T09:02:00.000Z"
+        self.hold(THREAD, to_jsonl(rows), "codex")
+        self.hold("old.agent-1", claude_line("user", "task", 4))
+        self.hold("empty", b'{"type":"mode"}\n')
+        self.hold("other", claude_line("user", "elsewhere"), project="till")
+        lines = self.resume().splitlines()
+        names = ["new", THREAD, "old"]
+        self.assertEqual([line.split(" · ")[3] for line in lines], names)
+        self.assertTrue(lines[1].endswith(" · codex"))
+        self.assertNotIn("\x1b", lines[2])
+        for arguments, name in (
+            (("--agent", "codex"), THREAD),
+            (("--machine", "attic"), "new"),
+            (("--machine", "desk", "--agent", "claude-code"), "old"),
+        ):
+            (line,) = self.resume(*arguments).splitlines()
+            self.assertIn(f" · {name} · ", line)
+        rows = json.loads(self.resume("--json"))["sessions"]
+        self.assertEqual([r["session_id"] for r in rows], names)
+        self.assertEqual([r["machine"] for r in rows], ["attic", "desk", "desk"])
+        self.assertIn("No such session", self.resume("--agent", "pi"))
+        self.assertEqual(
+            json.loads(self.resume("--agent", "pi", "--json")), {"sessions": []}
+        )
+        os.chdir(self.home)
+        self.assertIn("No such session", self.resume())
+
+    def test_a_transcript_is_put_where_its_agent_looks(self) -> None:
+        """Byte for byte, for its owner only; a second run changes nothing."""
+        raw = with_cwd(make_transcript(50, filler=40_000))
+        place = self.hold("s1", raw)
+        path = self.put_at("s1")
+        seen = None
+        for name in ("s1", f"{place}/s1"):
+            text = self.resume(name)
+            self.assertEqual(text, f"{path}\nGo on with: claude --resume s1\n")
+            self.assertEqual(path.read_bytes(), raw)
+            if os.name == "posix":
+                self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+            seen = seen or path.stat()
+            self.assertEqual(path.stat()[:9], seen[:9])
+        self.assertEqual(list(self.files()), [str(path.relative_to(self.home))])
+        told = json.loads(self.resume("s1", "--json"))
+        command = {"command": "claude --resume s1"}
+        self.assertEqual(told, {"paths": [str(path)], **command})
+
+    def test_nothing_is_written_over_other_words(self) -> None:
+        """A longer file, a different one; the beginning of one is completed, also where
+        it lies in another folder's name."""
+        raw = with_cwd(make_transcript(9))
+        self.hold("s1", raw)
+        path = self.put_at("s1")
+        path.parent.mkdir(parents=True)
+        different = raw.replace(b"pelican3", b"penguin3")
+        more = claude_line("user", "more")
+        for kept in (raw + more, different, different[:-9], different + more, b"x"):
+            path.write_bytes(kept)
+            for _ in range(2):
+                text = self.resume("s1", code=1)
+                self.assertIn(str(path), text)
+                self.assertIn("is left", text)
+                self.assertEqual(self.files(), {str(path.relative_to(self.home)): kept})
+        for cut in (0, 1, len(raw) // 2, len(raw) - 1):
+            path.write_bytes(raw[:cut])
+            self.resume("s1")
+            self.assertEqual(path.read_bytes(), raw)
+        path.unlink()
+        other = self.claude("s1", raw[:-5], "/somewhere/else")
+        self.assertIn(str(other), self.resume("s1"))
+        self.assertEqual(other.read_bytes(), raw)
+        self.assertFalse(path.exists())
+
+    def test_a_session_of_another_folder_here_goes_on_there(self) -> None:
+        """For that is where its agent looks for it."""
+        place = f"{self.home}/code/a shop"
+        os.makedirs(place)
+        raw = with_cwd(make_transcript(9), place)
+        self.hold("s1", raw)
+        path = self.claude("s1", raw, place)
+        text = f"{path}\nGo on with: cd '{place}' && claude --resume s1\n"
+        self.assertEqual(self.resume("s1"), text)
+
+    def test_a_conversation_goes_to_another_machine_and_back(self) -> None:
+        """With all that was said on both."""
+        raw = with_cwd(make_transcript(9), "/home/ann/shop")
+        here, there = self.env, {**self.env}
+        for name in ("HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "MEMORY_SYNC_HOME"):
+            there[name] = here[name].replace(self.home, f"{self.home}/other")
+        first = self.claude("s1", raw, "/home/ann/shop")
+        self.run_sync()
+        self.env = there
+        self.save("config.json", {"url": self.url(), "machine": "attic"})
+        self.save("tokens.json", {"mcp_token": AI, "sync_token": SYNC})
+        path = Path(self.resume("s1").splitlines()[0])
+        self.assertEqual(path.read_bytes(), raw)
+        grown = raw + claude_line("user", "on the attic", 700, cwd=self.work)
+        path.write_bytes(grown)
+        self.assertIn("has more", self.resume("s1", code=1))
+        self.assertEqual(self.run_sync().problems, [])
+        self.resume("s1")
+        self.env = here
+        self.assertIn(str(first), self.resume("s1"))
+        self.assertEqual(first.read_bytes(), grown)
+        self.assertEqual(self.run_sync().problems, [])
+        rows = self.sync("list_sessions")["sessions"]
+        self.assertEqual([r["size"] for r in rows], [len(grown)] * 2)
+
+    def test_a_thread_of_codex_comes_with_all_it_needs(self) -> None:
+        """A fork with its parent, and what that was rewound to; all or nothing."""
+        for name, records in CODEX_THREADS.items():
+            self.hold(name, to_jsonl(records), "codex")
+        text = self.resume(FORK)
+        self.assertTrue(text.endswith(f"Go on with: codex resume {FORK}\n"))
+        folder = ".codex/sessions/2026/05/12/rollout-2026-05-12T09-00-01"
+        wanted = {f"{folder}-{n}.jsonl": to_jsonl(r) for n, r in CODEX_THREADS.items()}
+        self.assertEqual(self.files(), wanted)
+        self.assertIn(f"codex resume {THREAD}\n", self.resume(SEGMENT))
+        self.assertEqual(self.files(), wanted)
+        parent, fork = (f"{self.home}/{folder}-{n}.jsonl" for n in (THREAD, FORK))
+        more = to_jsonl([codex_event(9, "u", "went on here")])
+        with open(parent, "ab") as file:
+            file.write(more)
+        self.resume(FORK)  # whose parent went on here
+        self.assertEqual(
+            Path(parent).read_bytes(), to_jsonl(CODEX_THREADS[THREAD]) + more
+        )
+        os.unlink(fork)
+        Path(parent).write_bytes(b"other\n")
+        self.assertIn("differs", self.resume(FORK, code=1))
+        self.assertFalse(os.path.exists(fork))
+
+    def test_the_sessions_of_a_workspace_are_listed_once(self) -> None:
+        """However many parts a thread has."""
+        names = [THREAD, *(SEGMENT[:-2] + name[-2:] for name in THREADS)]
+        for name in names:
+            base = codex_base(THREAD, 2) if name != THREAD else {}
+            rows = [codex_meta(THREAD, **base), codex_event(1, "u", "x")]
+            self.hold(name, to_jsonl(rows), "codex")
+        asked = []
+        call = fedmem.Remote.call
+
+        def note(remote: object, name: str, **more: object) -> dict:
+            """Note a call."""
+            asked.append((name, more.get("workspace_id")))
+            return call(remote, name, **more)
+
+        with mock.patch.object(fedmem.Remote, "call", note):
+            self.resume(f"{self.workspace_id}/{THREAD}")
+        self.assertEqual(asked.count(("list_sessions", self.workspace_id)), 1)
+        self.assertEqual(len(self.files()), len(names))
+
+    def test_a_missing_parent_is_told(self) -> None:
+        """And nothing written; a copy needs none."""
+        lost = [codex_meta(FORK, 5, **codex_base(THREAD, 5))]
+        self.hold(FORK, to_jsonl([*lost, codex_event(6, "u", "x")]), "codex")
+        self.assertIn(f"lacks its parent {THREAD}", self.resume(FORK, code=1))
+        self.assertEqual(self.files(), {})
+        name = THREADS[0]
+        copy = [codex_meta(name, forked_from_id=THREAD), codex_event(1, "u", "x")]
+        self.hold(name, to_jsonl(copy), "codex")
+        self.resume(name)
+        self.assertEqual(list(self.files().values()), [to_jsonl(copy)])
+
+    def test_a_sub_agent_s_session_goes_on_with_its_parent(self) -> None:
+        """Which is named; its text is to be had."""
+        meta = codex_meta(THREADS[0], parent_thread_id=THREAD)
+        rows = to_jsonl([meta, codex_event(1, "u", "the task")])
+        self.hold(f"{THREAD}.{THREADS[0]}", rows, "codex")
+        self.hold("s1.agent-1", claude_line("user", "the task"))
+        for name in (f"{THREAD}.{THREADS[0]}", "s1.agent-1"):
+            text = self.resume(name, code=1)
+            self.assertIn(f"resume {name.partition('.')[0]}\n", text)
+            self.assertEqual(self.files(), {})
+            self.assertIn("the task", self.resume(name, "--as-text"))
+
+    def test_an_older_revision_is_put_under_the_session_s_name(self) -> None:
+        """Of Codex without the newest beside it."""
+        raw, other = with_cwd(make_transcript(9)), with_cwd(make_transcript(4))
+        other = other.replace(b"pelican", b"heron")
+        rows = [codex_meta(THREAD), codex_event(1, "u", "before")]
+        later = [codex_meta(THREAD), codex_event(1, "u", "after")]
+        for name, pair, tool in (
+            ("s1", (raw, other), "claude-code"),
+            (THREAD, (to_jsonl(rows), to_jsonl(later)), "codex"),
+        ):
+            for data in pair:
+                place = self.hold(name, data, tool)
+            where = {"workspace_id": place, "session_id": name}
+            row = self.sync("read_session", **where)
+            (old,) = row["revisions"]
+            (raw,) = (data for data in pair if sha256(data) != row["sha256"])
+            text = self.resume(f"{place}/{old}")
+            self.assertIn(f"resume {name}\n", text)
+            (path,) = self.files(".claude" if tool == "claude-code" else ".codex")
+            self.assertEqual(Path(self.home, path).read_bytes(), raw)
+            self.assertTrue(path.endswith(f"{name}.jsonl"))
+            self.assertIn("differs", self.resume(f"{place}/{name}", code=1))
+
+    @unittest.skipUnless(shutil.which("zstd"), "it has no zstd")
+    def test_a_compressed_rollout_here_counts_as_what_it_holds(self) -> None:
+        """Left alone when it is whole, and completed beside it when it is not."""
+        raw = to_jsonl(CODEX_THREADS[THREAD])
+        self.hold(THREAD, raw, "codex")
+        folder = Path(self.env["CODEX_HOME"], "sessions/2026/05/12")
+        folder.mkdir(parents=True)
+        plain = folder / f"rollout-2026-05-12T10-00-00-{THREAD}.jsonl"
+        for size in (len(raw), 300):
+            plain.write_bytes(raw[:size])
+            run_tool("zstd", "-q", "-f", "--rm", plain)
+            self.assertIn(f"{plain}.zst\n", self.resume(THREAD))
+            self.assertEqual(plain.exists(), size != len(raw))
+        self.assertEqual(plain.read_bytes(), raw)
+
+    def test_what_else_an_agent_needs_is_put_beside(self) -> None:
+        """Qwen Code's note of the folder, unless it has one; pi's name of a folder."""
+        line = {"type": "user", "uuid": "u1", "version": "0.24.4", "cwd": "/home/ann"}
+        line["message"] = {"role": "user", "parts": [{"text": "hello"}]}
+        self.hold("s1", to_jsonl([line]), "qwen-code")
+        self.assertIn("qwen --resume s1\n", self.resume("s1"))
+        slug = fedmem.make_claude_slug(self.work)
+        place = f".qwen/projects/{slug}/chats/s1"
+        note = Path(self.home, f"{place}.runtime.json")
+        self.assertEqual(set(self.files()), {f"{place}.jsonl", f"{place}.runtime.json"})
+        told = json.loads(note.read_text())
+        self.assertEqual((told["session_id"], told["work_dir"]), ("s1", self.work))
+        self.assertEqual(told["qwen_version"], "0.24.4")
+        note.write_text("its own")
+        self.resume("s1")
+        self.assertEqual(note.read_text(), "its own")
+        os.makedirs(f"{self.work}/a:b")
+        os.chdir(f"{self.work}/a:b")
+        head = {"type": "session", "version": 3, "id": "p1", "cwd": "/home/ann"}
+        said = {"type": "message", "id": "1", "message": {"role": "user"}}
+        said["message"]["content"] = [{"type": "text", "text": "hello"}]
+        self.hold("p1", to_jsonl([head, said]), "pi")
+        path, command = self.resume("p1").splitlines()
+        folder = re.sub("[/:]", "-", os.getcwd()[1:])
+        name = f"--{folder}--/2026-05-12T09-00-01_p1.jsonl"
+        self.assertEqual(path, f"{self.home}/.pi/agent/sessions/{name}")
+        self.assertEqual(command, "Go on with: pi --session p1")
+
+    def test_no_id_leads_out_of_the_agent_s_folder(self) -> None:
+        """Whether a person types it or a server says it."""
+        self.hold("s1", with_cwd(make_transcript(3)))
+        before = sorted(Path(self.home).rglob("*"))
+        names = ("../x", "/etc/passwd", "..", "s1\0", "nobody", "", "s1/", "../../s1")
+        for name in (*names[:5], *names[6:], f"{self.workspace_id}/../s1"):
+            self.resume(name, code=1)
+        row = {"session_id": "s1", "start": "2026-05-12T09:00:00Z", "end": ""}
+        fedmem.name_places(row, "/w")
+        for name in names[:4] + names[5:]:
+            with self.assertRaises(fedmem.BadRequest):
+                fedmem.name_places({**row, "session_id": name}, "/w")
+        with self.assertRaises((fedmem.BadRequest, ValueError)):
+            fedmem.name_places({**row, "start": "../../x"}, "/w")
+        self.assertEqual(sorted(Path(self.home).rglob("*")), before)
+
+    def test_of_other_agents_the_end_is_printed_to_begin_anew_with(self) -> None:
+        """The end itself, however long the messages are, with secrets masked."""
+        secret = SECRETS["github-token"]
+        lines = [
+            claude_line("user" if i % 2 == 0 else "assistant", f"{i} " + "word " * 300)
+            for i in range(60)
+        ]
+        raw = b"".join([*lines, claude_line("user", f"the last {secret}")])
+        self.hold("s1", raw)
+        text = self.resume("s1", "--as-text")
+        self.assertTrue(text.startswith("Go on with this conversation, which was held"))
+        self.assertIn("with Claude Code:", text)
+        self.assertTrue(text.rstrip().endswith("the last [redacted:github-token]"))
+        self.assertIn("\n11 word", text)
+        self.assertNotIn("\n10 word", text)
+        text = self.resume("s1", "--as-text", "--limit", "2")
+        self.assertNotIn("58 word", text)
+        self.assertIn("59 word", text)
+        page = json.loads(self.resume("s1", "--as-text", "--json", "--limit", "3"))
+        self.assertEqual([m["number"] for m in page["messages"]], [58, 59, 60])
+        self.hold("d1", b'{"type":"session_start","id":"d1"}\n', "droid")
+        self.assertIn("held with Factory droid:", self.resume("d1"))
+        self.hold("n1", b'{"some":"thing"}\n', "newcomer")
+        self.assertIn("held with newcomer:", self.resume("n1"))
+        self.assertEqual(self.files(), {})
 
 
 # ---- 20. Operate ------------------------------------------------------------
@@ -14813,11 +15153,13 @@ def agents_table() -> list[str]:
 # memory server of its own; `install` sets that HOME up; the agent has a conversation
 # with a model that speaks from a script, on 127.0.0.1; its hook brings it, or `sync`
 # does; and the server has to have it, word for word, once. Then it goes on, where that
-# takes one command. It needs Linux, git, npm and npm's registry; a proxy that leads
-# nowhere stands before every address but this machine's.
+# takes one command; and where `resume` can put it, on another machine, in another
+# folder, without the first one's files. It needs Linux, git, npm and npm's registry; a
+# proxy that leads nowhere stands before every address but this machine's.
 
 NODE = "node@24.21.0"  # where this machine's is too old
 MACHINE, PROJECT = "box", "heron"
+SECOND, THIRD = "attic", "cellar"
 REMOTE = f"https://git.example.org/dev/{PROJECT}.git"
 BRIEF = "[fedmem] You have a memory shared"
 RUN_S = 240  # an agent may take so long for one question
@@ -14853,6 +15195,22 @@ TURNS = (
         "tapirblossom",
         "lemurthistle",
     ),
+    Turn(  # in a fork
+        "How old is the okapireed by now?",
+        "The shell knows.",
+        "vixengravel",
+        "As old as the hyraxlichen.",
+        "okapireed",
+        "hyraxlichen",
+    ),
+    Turn(  # on another machine
+        "Which of them did the jerboasedge outlive?",
+        "Once more the shell.",
+        "stoatcinder",
+        "All but the dingoclover.",
+        "jerboasedge",
+        "dingoclover",
+    ),
 )
 
 
@@ -14861,8 +15219,8 @@ class RealAgent:
     """Describe an agent: how to install it, point it to the model and ask it.
 
     In files, variables and commands {base} is the model's address, {prompt} the
-    question, {home} the agent's HOME, {packages} the folder of its packages; what has
-    no {prompt} gets the question as its input.
+    question, {home} the agent's HOME, {packages} the folder of its packages, {session}
+    the session; what has no {prompt} gets the question as its input.
     """
 
     name: str
@@ -14870,6 +15228,8 @@ class RealAgent:
     packages: tuple[str, ...]
     ask: tuple[str, ...]
     go_on: tuple[str, ...] = ()  # without it: not in one command
+    elsewhere: tuple[str, ...] = ()  # after `resume`, in one command
+    fork: tuple[str, ...] = ()  # to a file that points into the first
     files: dict[str, str] = dataclasses.field(default_factory=dict)  # below HOME
     variables: dict[str, str] = dataclasses.field(default_factory=dict)
     set_up: tuple[tuple[str, ...], ...] = ()  # run once before
@@ -14890,6 +15250,7 @@ CLAUDE_VARIABLES = {
     "DISABLE_AUTOUPDATER": "1",
     "IS_SANDBOX": "1",
 }
+CLAUDE_ASK = ("-p", "--dangerously-skip-permissions")
 CODEX_CONFIG = """\
 model = "scripted"
 model_provider = "local"
@@ -14965,8 +15326,9 @@ REAL_AGENTS = (
         "claude-code",
         "claude-code",
         ("@anthropic-ai/claude-code@2.1.332",),
-        ("claude", "-p", "--dangerously-skip-permissions", "{prompt}"),
-        ("claude", "-p", "-c", "--dangerously-skip-permissions", "{prompt}"),
+        ("claude", *CLAUDE_ASK, "{prompt}"),
+        ("claude", "-c", *CLAUDE_ASK, "{prompt}"),
+        ("claude", "--resume", "{session}", *CLAUDE_ASK, "{prompt}"),
         variables=CLAUDE_VARIABLES,
         node=18,
     ),
@@ -14976,6 +15338,8 @@ REAL_AGENTS = (
         ("@openai/codex@0.171.0",),
         ("codex", "exec", *CODEX_FLAGS, "{prompt}"),
         ("codex", "exec", *CODEX_FLAGS, "resume", "--last", "{prompt}"),
+        ("codex", "exec", *CODEX_FLAGS, "resume", "{session}", "{prompt}"),
+        ("codex", "exec", *CODEX_FLAGS, "fork", "{session}", "{prompt}"),
         {".codex/config.toml": CODEX_CONFIG},
         node=18,
     ),
@@ -14985,8 +15349,8 @@ REAL_AGENTS = (
         ("@google/gemini-cli@0.61.0",),
         (*GEMINI, "-p", "{prompt}"),
         (*GEMINI, "--resume", "latest", "-p", "{prompt}"),
-        {".gemini/settings.json": GEMINI_CONFIG},
-        GEMINI_VARIABLES,
+        files={".gemini/settings.json": GEMINI_CONFIG},
+        variables=GEMINI_VARIABLES,
         node=20,
     ),
     RealAgent(
@@ -14995,8 +15359,9 @@ REAL_AGENTS = (
         ("@qwen-code/qwen-code@0.24.4",),
         (*QWEN, "-p", "{prompt}"),
         (*QWEN, "--continue", "-p", "{prompt}"),
-        {".qwen/settings.json": "{}\n"},
-        QWEN_VARIABLES,
+        (*QWEN, "--resume", "{session}", "-p", "{prompt}"),
+        files={".qwen/settings.json": "{}\n"},
+        variables=QWEN_VARIABLES,
         node=22,
     ),
     RealAgent(
@@ -15005,8 +15370,9 @@ REAL_AGENTS = (
         ("@github/copilot@1.0.102",),
         ("copilot", "--allow-all-tools", "-p", "{prompt}"),
         ("copilot", "--allow-all-tools", "--continue", "-p", "{prompt}"),
-        {".copilot/config.json": "{}\n"},
-        COPILOT_VARIABLES,
+        ("copilot", "--allow-all-tools", "--resume={session}", "-p", "{prompt}"),
+        files={".copilot/config.json": "{}\n"},
+        variables=COPILOT_VARIABLES,
         node=20,
     ),
     RealAgent(
@@ -15015,7 +15381,8 @@ REAL_AGENTS = (
         ("@earendil-works/pi-coding-agent@1.6.0",),
         (*PI, "-p", "{prompt}"),
         (*PI, "-c", "-p", "{prompt}"),
-        {".pi/agent/models.json": PI_MODELS},
+        (*PI, "-c", "-p", "{prompt}"),  # --session asks
+        files={".pi/agent/models.json": PI_MODELS},
         node=22,
     ),
     RealAgent(
@@ -15045,7 +15412,7 @@ REAL_AGENTS = (
         ("opencode-ai@1.18.33",),
         ("opencode", "run", "--auto"),  # an argument would be kept with quotes
         ("opencode", "run", "--auto", "-c"),
-        {".config/opencode/opencode.json": OPENCODE_CONFIG, **NO_NPM},
+        files={".config/opencode/opencode.json": OPENCODE_CONFIG, **NO_NPM},
         node=18,
     ),
     RealAgent(
@@ -15054,7 +15421,7 @@ REAL_AGENTS = (
         ("@kilocode/cli-linux-x64@7.7.9",),
         ("kilo", "run", "--auto", "--", "{prompt}"),  # without: kept with quotes
         ("kilo", "run", "--auto", "-c", "--", "{prompt}"),
-        {".config/kilo/kilo.json": OPENCODE_CONFIG, **NO_NPM},
+        files={".config/kilo/kilo.json": OPENCODE_CONFIG, **NO_NPM},
         folder="node_modules/@kilocode/cli-linux-x64/bin",
     ),
     RealAgent(
@@ -15071,7 +15438,7 @@ REAL_AGENTS = (
         ("@continuedev/cli@1.5.47",),
         (*CONTINUE, "{prompt}"),
         (*CONTINUE, "--resume", "{prompt}"),
-        {".continue/config.yaml": CONTINUE_CONFIG},
+        files={".continue/config.yaml": CONTINUE_CONFIG},
         node=18,
     ),
 )
@@ -15459,6 +15826,7 @@ class Trial:
             packages / agent.name, agent.packages, agent.unpacked
         )
         self.ways: list[str] = []
+        self.machine, self.session, self.is_elsewhere = MACHINE, "", False
         self.talks_only, self.empty = False, 0
         tools = folder / "tools"
         for made in (self.work, tools, folder / "tmp"):
@@ -15473,20 +15841,18 @@ class Trial:
         nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
         nowhere["no_proxy"] = "127.0.0.1,localhost"
         nowhere |= {name.upper(): value for name, value in nowhere.items()}
-        given = {name: self.fill(text) for name, text in agent.variables.items()}
         self.environment = {
             "PATH": ":".join(filter(None, places)),
-            "HOME": str(self.home),
             "TMPDIR": str(folder / "tmp"),
             "TERM": "dumb",
             "LANG": "C.UTF-8",
             **nowhere,
-            **given,
         }
 
     def fill(self, text: str, prompt: str = "") -> str:
         """Return a text of the table with what stands for its names."""
         names = {"base": self.model.base, "home": self.home, "prompt": prompt}
+        names["session"] = self.session
         for name, value in {**names, "packages": self.packages}.items():
             text = text.replace(f"{{{name}}}", str(value))
         return text
@@ -15524,6 +15890,8 @@ class Trial:
 
     def prepare(self, url: str) -> None:
         """Make the repository, point the agent to the model, and run `install`."""
+        given = {n: self.fill(text) for n, text in self.agent.variables.items()}
+        self.environment |= {"HOME": str(self.home), **given}
         git = ("git", "-c", "user.name=dev", "-c", "user.email=dev@example.org")
         self.run("git", "init", "-q", "-b", "main", ".")
         self.run("git", "remote", "add", "origin", REMOTE)
@@ -15535,10 +15903,15 @@ class Trial:
         for command in self.agent.set_up:
             self.run(*map(self.fill, command))
         install = (sys.executable, str(PROGRAM), "install", AI, "--sync-token", SYNC)
-        self.run(*install, "--url", url, "--machine", MACHINE)
+        self.run(*install, "--url", url, "--machine", self.machine)
         self.remote = fedmem.Remote(fedmem.Address(url), SYNC)
 
-    def converse(self, command: tuple[str, ...], turns: tuple[Turn, ...]) -> None:
+    def run_client(self, *words: str) -> str:
+        """Run the client as `install` left it; return its output."""
+        program = self.home / ".memory-sync/bin/memory_sync.py"
+        return self.run(sys.executable, str(program), *words)
+
+    def converse(self, command: tuple[str, ...], turns: Sequence[Turn]) -> None:
         """Ask the agent the last of the questions; require that it went by the script
         and, when it goes on, that the model was told of the earlier ones."""
         since = len(self.model.requests)
@@ -15553,11 +15926,14 @@ class Trial:
             raise Failed(f"the agent ran no command; its tools: {sorted(tools)}")
 
     def find_session(self) -> dict:
-        """Return the one session the server should have; raise Failed. One without a
-        message may lie beside it: Gemini CLI leaves a second file when it goes on."""
+        """Return the one session the server should have of this machine; raise Failed.
+        One without a message may lie beside it: Gemini CLI leaves a second file when it
+        goes on."""
         rows = self.remote.call("list_sessions", limit=50)["sessions"]
         tools = sorted(f"{row['tool']}: {row['title']}" for row in rows)
         rows = [row for row in rows if row["tool"] == self.agent.tool]
+        rows = [r for r in rows if r["workspace_id"].startswith(f"{self.machine}-")]
+        rows = [r for r in rows if self.session in ("", r["session_id"])]
         self.empty = sum(not row["messages"] for row in rows)
         rows = [row for row in rows if row["messages"]]
         if len(rows) != 1:
@@ -15588,7 +15964,7 @@ class Trial:
                     raise
             time.sleep(0.3)
 
-    def bring(self, turns: tuple[Turn, ...]) -> None:
+    def bring(self, turns: Sequence[Turn]) -> None:
         """Wait for the hook to bring a conversation, else have `sync` do it."""
         wanted = []
         for turn in turns:
@@ -15601,8 +15977,7 @@ class Trial:
             self.await_texts(wanted, HOOK_S if is_hopeful else 0)
             self.ways.append("by hook")
         except Failed:
-            sync = self.home / ".memory-sync/bin/memory_sync.py"
-            self.run(sys.executable, str(sync), "sync")
+            self.run_client("sync")
             self.await_texts(wanted, 5)
             self.ways.append("by sync")
 
@@ -15612,7 +15987,7 @@ class Trial:
         rows = self.remote.call("list_workspaces", limit=50)["workspaces"]
         (row,) = [row for row in rows if row["workspace_id"] == where]
         found = tuple(row[key] for key in ("machine", "tool", "project"))
-        if found != (MACHINE, self.agent.tool, PROJECT):
+        if found != (self.machine, self.agent.tool, PROJECT):
             raise Failed(f"it is filed under {found}")
         if PROJECT not in str(row["git_remote"]):
             raise Failed(f"its workspace has the remote {row['git_remote']!r}")
@@ -15659,6 +16034,56 @@ class Trial:
                 self.check_place()
                 self.check_search(turn.word)
                 self.check_search(turn.found)
+        if self.agent.elsewhere and not self.talks_only:
+            first, fork = self.find_session(), self.make_fork()
+            self.go_elsewhere(url, SECOND, first, [*TURNS[:2], TURNS[3]])
+            if fork:
+                self.go_elsewhere(url, THIRD, fork, TURNS, TURNS[2:])
+            self.is_elsewhere = True
+
+    def make_fork(self) -> dict | None:
+        """Have the agent fork the session; return what the server has of that."""
+        if not self.agent.fork:
+            return None
+        self.session = self.find_session()["session_id"]
+        self.converse(self.agent.fork, TURNS[:3])
+        self.run_client("sync")
+        rows = self.remote.call("list_sessions", limit=50)["sessions"]
+        found = [r for r in rows if (r.get("continues") or {}).get("session_id")]
+        if len(found) != 1 or found[0]["continues"].get("copied"):
+            raise Failed(f"{len(found)} of {len(rows)} sessions point into another")
+        return found[0]
+
+    def go_elsewhere(
+        self,
+        url: str,
+        machine: str,
+        row: dict,
+        told: Sequence[Turn],
+        own: Sequence[Turn] = (),
+    ) -> None:
+        """Go on with a session on another machine, in a clone with another name, where
+        nothing of the first is in reach; `own` is what its file holds of what the model
+        is told; raise Failed when words are lost."""
+        copy = self.folder / f"archived-{machine}"
+        fedmem.fetch_transcript(self.remote, row, str(copy))
+        end_children(self.home)
+        self.home.rename(self.folder / f"left-{self.machine}")
+        self.machine, self.session = machine, row["session_id"]
+        self.home = self.folder / f"home-{machine}"
+        self.work = self.home / "code/the nest"
+        self.work.mkdir(parents=True)
+        self.prepare(url)
+        said = json.loads(self.run_client("resume", self.session, "--json"))
+        if self.session not in said["command"]:
+            raise Failed(f"`resume` says {said}")
+        self.converse(self.agent.elsewhere, told)
+        held, archived = Path(said["paths"][0]).read_bytes(), copy.read_bytes()
+        if not held.startswith(archived) or len(held) == len(archived):
+            raise Failed(f"{said['paths'][0]} is no longer what was put, and more")
+        self.bring(own or told)
+        self.check_place()
+        self.run_client("resume", self.session)  # nothing is left to put
 
 
 def diagnose(trial: Trial, problem: str) -> str:
@@ -15691,12 +16116,14 @@ def try_agent(
     except (Failed, fedmem.FedmemError) as e:
         problem = diagnose(trial, str(e)) if trial else str(e)
     finally:
-        end_children(folder / "home")
+        end_children(trial.home if trial else folder / "home")
         model.shutdown()
         model.server_close()
     seconds = time.monotonic() - started
     ways = dict.fromkeys(trial.ways if trial else ())
     more = "" if agent.go_on else ", cannot go on in one command"
+    if agent.elsewhere and not talks_only:
+        more += f", elsewhere {'yes' if trial and trial.is_elsewhere else 'no'}"
     more += f", {trial.empty} empty beside it" if trial and trial.empty else ""
     print(
         f"{agent.name:12} {agent.version:9} {'failed' if problem else 'ok':6} "
