@@ -3376,8 +3376,7 @@ class Journal:
 
     def list_since(self, seq: int) -> list[Entry] | None:
         """Return the entries after a number, None when they are too many."""
-        last = self.refresh()
-        if last - seq > len(self.recent):
+        if self.refresh() - seq > len(self.recent):
             return None
         return [entry for entry in list(self.recent) if entry.seq > seq]
 
@@ -4142,8 +4141,7 @@ def read_lines(store: Store, archive: Archive,
     """Yield number, bytes and true size of the lines from line `offset` on."""
     blocks = enumerate(archive.session.blocks)
     fit = (i for i, block in blocks if block.lines <= offset and not block.is_cut)
-    index = max(fit, default=0)
-    lines = iter_lines(store, archive, index, is_raw=True)
+    lines = iter_lines(store, archive, max(fit, default=0), is_raw=True)
     yield from (row for row in lines if row[0] >= offset)
 
 
@@ -4398,9 +4396,8 @@ def _write_archive(
         size, tail = out.tell(), member[-8:].hex()
     session = scanner.finish(upload.piece.sha256, size, tail)
     store.forget_session(target)
-    record = format_session(session)
     with contextlib.suppress(FedmemError):  # a cache; the next reader writes it
-        write_file(store.root, record_path(target), record, False)
+        write_file(store.root, record_path(target), format_session(session), False)
     return Archive(upload.workspace_id, path, session), scanner
 
 
@@ -4499,8 +4496,7 @@ def reconcile_path(store: Store, workspace_id: str, path: str, action: str) -> N
     elif path.startswith("sessions/"):
         name = split_path(path)[1]
         for relative, _ in list(walk_files(store.root, f"{folder}/sessions")):
-            found = split_path(relative)[1]
-            if found.startswith(temp_prefix(name + ".json")):
+            if split_path(relative)[1].startswith(temp_prefix(name + ".json")):
                 remove_file(store.root, relative)
             elif session_of(relative) == name:
                 _reconcile_session(store, workspace_id, relative)
