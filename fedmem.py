@@ -10096,6 +10096,10 @@ def plan_yaml(client: Client, path: str, about: str, remove: bool) -> Change:
 def format_yaml(client: Client, row: tuple = YAML_CLIENTS[0]) -> str:
     """Return the entry of a client with YAML, of Continue if not said otherwise."""
     _, tool_name, _, head, indent = row
+    bridge = describe_server(client, tool_name)
+    if "command" in bridge and row is YAML_CLIENTS[0]:  # with a pin
+        parts = [f"    {name}: {json.dumps(value)}" for name, value in bridge.items()]
+        return "\n".join(["mcpServers:", "  - name: fedmem", *parts])
     url = urllib.parse.urlunsplit(parse_url(client.address.url))
     lines = [head % json.dumps(url)]
     for header, value in make_client_headers(client, tool_name).items():

@@ -11245,6 +11245,11 @@ class AgentsSetupTest(ClientCase):
                 wanted = {"command": words[0], "args": words[1:], **kept}
             self.assertEqual(inside, wanted, tool)
             self.assertNotIn(AI, json.dumps(found))
+        text = fedmem.format_yaml(self.client())
+        words = self.client().command("stdio", "--tool", "continue")
+        self.assertIn(f"    command: {json.dumps(words[0])}\n", text)
+        self.assertIn(f"    args: {json.dumps(words[1:])}", text)
+        self.assertNotIn(AI, text)
 
     def test_what_others_wrote_stays_and_comes_back(self) -> None:
         """Servers, hooks and settings beside ours; agents that are away get nothing."""
