@@ -77,7 +77,8 @@ resume() {
     codex exec resume "$1" $'And on Sundays?\nSAY It stays closed.' || status=$?
     shown=
     for word in six ten nine; do
-        ! grep -F 'on Sundays' "$TMP/requests.jsonl" | grep -qE "(opens|closes) at $word" || shown+=" $word"
+        count=$(grep -F 'on Sundays' "$TMP/requests.jsonl" | grep -cE "(opens|closes) at $word" || true)
+        [ "$count" = 0 ] || shown+=" $word"
     done
     echo "$status,$shown"
 }

@@ -20,7 +20,7 @@ name() { printf %s "$1" | sed 's/[^A-Za-z0-9]/-/g'; }
 
 # seen: whether the model, asked last, was shown the first prompt.
 seen() {
-    grep -F 'when does it close' "$TMP/requests.jsonl" | grep -qF 'harbour opens at six' && echo yes || echo no
+    grep -F 'when does it close' "$TMP/requests.jsonl" | grep -cF 'harbour opens at six' | sed 's/^0/no/; s/^[1-9].*/yes/' || true
 }
 
 qwen --prompt $'The harbour opens at six.\nSAY Understood.'
