@@ -2193,7 +2193,7 @@ Row = collections.namedtuple("Row", "session_id parent cwd title size changed")
 def read_head(path: str) -> dict:
     """Return the object in a transcript's first line, empty for no such line."""
     with open_transcript(path) as file, contextlib.suppress(ValueError):
-        record = json.loads(file.readline(HEAD_BYTES).decode("utf-8", "replace"))
+        record = parse_json(file.readline(HEAD_BYTES).decode("utf-8", "replace"))
         return record if isinstance(record, dict) else {}
     return {}
 
@@ -2202,7 +2202,7 @@ def read_store(path: str) -> dict:
     or torn is read again; raise BadRequest, OSError."""
     for pause_s in (0.05, 0.2, 0):
         with open(path, "rb") as file, contextlib.suppress(ValueError):
-            value = json.loads(file.read().decode("utf-8", "replace"))
+            value = parse_json(file.read().decode("utf-8", "replace"))
             if isinstance(value, dict):
                 return value
         time.sleep(pause_s)
@@ -2215,7 +2215,8 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
     if sqlite3 is None:
         raise BadRequest("this Python has no sqlite3, which it takes to read it")
     is_still = not os.path.exists(path + "-wal")
-    address = f"file:{urllib.parse.quote(path)}?mode=ro" + "&immutable=1" * is_still
+    address = f"file:{urllib.parse.quote(os.fsencode(path))}?mode=ro"
+    address += "&immutable=1" * is_still
     try:
         database = sqlite3.connect(address, uri=True, isolation_level=None)
         database.text_factory = functools.partial(
@@ -2224,7 +2225,7 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(database):
             database.execute("BEGIN")
             yield database
-    except sqlite3.Error as e:
+    except (sqlite3.Error, UnicodeDecodeError) as e:
         text = f"it cannot be read ({e}): another version of it, or in use"
         raise BadRequest(text) from e
 
@@ -2289,7 +2290,8 @@ def describe_copilot(path: str) -> tuple[str, str]:
 def describe_cline(path: str) -> tuple[str, str]:
     """Return folder and title of a Cline conversation, a sub-agent's of its parent."""
     about = _read_cline(path)
-    title = dig(about, "metadata.title") if "agent_" not in path else ""
+    is_child = os.path.basename(path).startswith("agent_")
+    title = "" if is_child else dig(about, "metadata.title")
     return str(about.get("cwd") or ""), title if isinstance(title, str) else ""
 
 def _read_cline(path: str) -> dict:
@@ -2432,7 +2434,7 @@ def read_codex_titles(folder: str) -> dict[str, str]:
     with contextlib.suppress(OSError), open(path, "rb") as file:
         for line in file:
             with contextlib.suppress(ValueError, TypeError, KeyError):
-                row = json.loads(line.decode("utf-8", "replace"))
+                row = parse_json(line.decode("utf-8", "replace"))
                 if isinstance(row["thread_name"], str):
                     titles[row["id"]] = one_line(row["thread_name"])[:MAX_NAME_CHARS]
     return titles

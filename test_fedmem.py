@@ -3260,6 +3260,63 @@ class AgentsTest(unittest.TestCase):
             scan(raw + json.dumps(row).encode() + b"\n").abandoned, ((0, 5),)
         )
 
+    def test_what_no_version_writes_is_passed_over(self) -> None:
+        """Keys and roles of any type, what is empty, numbers beyond all bounds."""
+        shell = {"type": "CommandExecution", "source": "user_shell", "command": []}
+        done = {"type": "item_completed", "item": shell}
+        result = {"role": "toolResult", "content": "a"}
+        for tool, row in (
+            ("pi", {"type": "message", "id": ["x"], "message": result}),
+            ("pi", {"type": "label", "id": "x", "parentId": {"a": 1}}),
+            ("opencode", {"type": "message.removed.1", "data": {"messageID": []}}),
+            ("continue", {"message": {"role": "system", "content": "a"}}),
+            ("continue", {"message": {"role": ["user"], "content": "a"}}),
+            ("continue", {"sessionId": "s", "dateCreated": float("inf")}),
+            ("codex", {"type": "event_msg", "payload": done}),
+        ):
+            with self.subTest(tool, row=row):
+                self.assertEqual(fedmem.parse_messages(row, {"format": tool}), [])
+
+    def test_a_long_prompt_that_begins_with_a_quote_takes_no_long_time(self) -> None:
+        """One with quotes around it is what `opencode run` made of it."""
+        part = {"type": "text", "id": "p", "messageID": "m"}
+        started = time.monotonic()
+        for text, shown in (
+            ('"' + "a b " * 100_000 + ".", '"' + "a b " * 100_000 + "."),
+            ('"a \\"b\\"\n"', 'a "b"'),
+            ('"word"', '"word"'),
+            ('"a" and "b"', '"a" and "b"'),
+        ):
+            row = {"type": "part", "role": "user", "data": {"part": {**part}}}
+            row["data"]["part"]["text"] = text
+            [message] = fedmem.parse_messages(row, {"format": "opencode"})
+            self.assertEqual(message.text, shown)
+        self.assertLess(time.monotonic() - started, 10)
+
+    def test_stores_that_nobody_can_read_are_told_and_stop_nothing_else(self) -> None:
+        """Nested without end, or with a schema that is not text."""
+        with tempfile.TemporaryDirectory() as home:
+            path = os.path.join(home, "store")
+            Path(path).write_text('{"a":' * 100_000)
+            self.assertEqual(fedmem.read_head(path), {})
+            self.assertRaises(fedmem.BadRequest, fedmem.read_store, path)
+            Path(home, "session_index.jsonl").write_text("[" * 100_000)
+            self.assertEqual(fedmem.read_codex_titles(home), {})
+            path = os.path.join(home, "opencode.db")
+            with contextlib.closing(sqlite3.connect(path)) as database:
+                database.execute("CREATE TABLE session (id NULLX)")
+            data = Path(path).read_bytes().replace(b"id NULLX)", b"id NULL\xb0 ")
+            Path(path).write_bytes(data)
+            with self.assertRaises(fedmem.BadRequest):
+                list(fedmem.list_opencode(path))
+
+    def test_a_cline_title_is_found_wherever_its_folder_is(self) -> None:
+        """Also where that is named like a sub-agent's file."""
+        with tempfile.TemporaryDirectory(prefix="agent_") as home:
+            FIXTURE["cline"].write(home)
+            path = os.path.join(home, FIXTURE["cline"].main())
+            self.assertTrue(fedmem.describe_cline(path)[1])
+
     def test_a_gemini_rewind_marks_what_it_dropped(self) -> None:
         """That message and all after it."""
         raw = read_first(FIXTURE["gemini-cli"])
