@@ -12516,9 +12516,13 @@ def run_tool(*command: object, **more: object) -> subprocess.CompletedProcess:
 
 
 def find_port() -> int:
-    """Return a port of the loopback address that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """Return a port of the loopback address that is free now, and none that the system
+    gives to others by itself: tests run side by side."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with contextlib.suppress(OSError):
+            with socket.create_server(("127.0.0.1", port)):
+                return port
 
 
 def await_true(is_true, what: str, seconds: float = 20) -> None:
