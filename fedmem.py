@@ -1871,19 +1871,23 @@ def _render_block(block: dict) -> str:
         return text if isinstance(text, str) else ""
     if kind in ("tool_use", "toolCall"):
         return render_call(block.get("name"), dig(block, "input|arguments"))
-    if kind == "tool_result" and not _MEMORY_TOOL.match(str(block.get("name"))):
-        return _render_result(block.get("content"), bool(block.get("is_error")))
+    if kind == "tool_result":
+        has_failed = bool(block.get("is_error"))
+        return _render_result(block.get("content"), has_failed, block.get("name"))
     if kind in ("image", "input_image", "document"):
         return f"[{kind.removeprefix('input_')}]"
     if call := block.get("functionCall"):  # Gemini's parts
         return render_call(call.get("name"), call.get("args"))
-    result = block.get("functionResponse") or {}
-    is_own = _MEMORY_TOOL.match(str(result.get("name")))
-    output = dig(result, "response.output|response.error")
-    return "" if is_own else _render_result(output)
+    tool_name = dig(block, "functionResponse.name")
+    return _render_result(dig(block, _GEMINI_OUTPUT), tool_name=tool_name)
 
-def _render_result(content: object, failed: bool = False) -> str:
-    """Return a tool's result as text; empty when it is a page of this memory."""
+def _render_result(
+    content: object, failed: bool = False, tool_name: object = None
+) -> str:
+    """Return a tool's result as text; empty when it is this memory's, by the tool's
+    name where that is told, or by how a page of it begins."""
+    if _MEMORY_TOOL.match(str(tool_name)):
+        return ""
     if isinstance(content, str) and _MCP_RESULT.match(content):
         with contextlib.suppress(ValueError):  # as Cline and Continue keep it
             value = parse_json(content)
@@ -1922,8 +1926,7 @@ def _parse_codex(record: dict) -> Message | None:
         space = payload.get("namespace")
         name = f"{space}.{payload.get('name')}" if space else payload.get("name")
         given = payload.get("arguments") or payload.get("input") or ""
-        text = given if isinstance(given, str) else format_json(given)
-        return _make_message("assistant", [f"→ {name} {text}"], record)
+        return _make_message("assistant", [render_call(name, given)], record)
     if kind in ("local_shell_call", "web_search_call"):
         text = f"→ {kind.removesuffix('_call')} {format_json(payload.get('action'))}"
         return _make_message("assistant", [text], record)
@@ -2003,8 +2006,8 @@ def _say_call(
 ) -> Iterator[Message]:
     """Yield a call and, when it is there, its result."""
     yield from _say("assistant", render_call(name, given), when, keys=(f"{key}/call",))
-    if result not in (None, "", []) and not _MEMORY_TOOL.match(str(name)):
-        yield from _say("tool", _render_result(result), when, keys=(f"{key}/result",))
+    text = _render_result(result, tool_name=name)
+    yield from _say("tool", text, when, keys=(f"{key}/result",))
 
 def _parse_gemini(record: dict) -> Iterator[Message]:
     """Yield what a line of Gemini CLI's event log adds (0.61.0): an answer is written
@@ -2075,9 +2078,9 @@ def _parse_pi(record: dict) -> Iterator[Message]:
         yield from _say("summary", record["summary"], when, keys=(key,))
     elif role == "toolResult":
         message = record["message"]
-        is_own = _MEMORY_TOOL.match(str(message.get("toolName")))
-        text = _render_result(message.get("content"), bool(message.get("isError")))
-        yield from _say("tool", "" if is_own else text, when, keys=(key,))
+        about = bool(message.get("isError")), message.get("toolName")
+        text = _render_result(message.get("content"), *about)
+        yield from _say("tool", text, when, keys=(key,))
     elif role in ("user", "assistant"):
         for message in _say_blocks(role, record["message"]["content"], when, key):
             is_prompt = message.role == "user"
@@ -2440,7 +2443,7 @@ def read_codex_titles(folder: str) -> dict[str, str]:
     return titles
 
 # The table. A row says all that is special to an assistant; what is left out is not
-# there, or has no need. `../README` ("Add an agent") says how a row is found out.
+# there, or has no need. README.md, "Add an assistant", says how a row is found out.
 
 def expand_home(path: str, environment: dict) -> str:
     """Return a path with the user's folder in the place of a ~."""
@@ -2761,23 +2764,21 @@ def parse_about(record: dict) -> dict[str, str | int]:
     """Return what a record says of its whole transcript: the tool's format and version;
     of a Codex thread (0.171.0) its first line number, the one it `continues`, up to a
     line number `at`, or `copies`, and of a sub-agent its parent."""
-    for sign, row in _SIGNS:
+    for sign, agent in _SIGNS:
         seen = {path: dig(record, path) for path in sign}
-        if all(v in sign[p] if sign[p] else v is not None for p, v in seen.items()):
-            agent = row
-            break
-    else:
-        return {}
-    found: dict[str, str | int] = {"format": agent.tool}
-    for name, path in agent.facts.items():
-        value = dig(record, path)
-        if name in ("begins", "at"):
-            found |= {name: value} if type(value) is int else {}
-        elif isinstance(value, str) and SESSION_ID.fullmatch(value):
-            found[name] = value
-    if "continues" in found:
-        found.pop("copies", None)
-    return found
+        if not all(v in sign[p] if sign[p] else v is not None for p, v in seen.items()):
+            continue
+        found: dict[str, str | int] = {"format": agent.tool}
+        for name, path in agent.facts.items():
+            value = dig(record, path)
+            if name in ("begins", "at"):
+                found |= {name: value} if type(value) is int else {}
+            elif isinstance(value, str) and SESSION_ID.fullmatch(value):
+                found[name] = value
+        if "continues" in found:
+            found.pop("copies", None)
+        return found
+    return {}
 
 def make_title(text: str) -> str:
     """Return a title's line, masked before it is cut: half a secret has no shape."""
@@ -8859,12 +8860,12 @@ def scan_files(folder: str, problems: list[str],
                seen: set | None = None) -> Iterator[os.DirEntry]:
     """Yield every file below a tool's folder; links are followed, in each project no
     folder twice: a link to another project would take that one's names away."""
-    above = {*(seen or ())}
+    is_top, seen = seen is None, set() if seen is None else seen
     with contextlib.suppress(OSError):  # scan_folder says why
         found = os.stat(folder)
-        if (found.st_dev, found.st_ino) in above:
+        if (found.st_dev, found.st_ino) in seen:
             return
-        (above if seen is None else seen).add((found.st_dev, found.st_ino))
+        seen.add((found.st_dev, found.st_ino))
     for entry in scan_folder(folder, problems):
         try:
             is_folder, is_file = entry.is_dir(), entry.is_file()
@@ -8872,8 +8873,7 @@ def scan_files(folder: str, problems: list[str],
             problems.append(f"{entry.path}: {e.strerror}; it is not uploaded.")
             continue
         if is_folder:
-            inner = {*above} if seen is None else seen
-            yield from scan_files(entry.path, problems, inner)
+            yield from scan_files(entry.path, problems, {*seen} if is_top else seen)
         elif is_file:
             yield entry
         elif entry.is_symlink() and ".jsonl" not in entry.name:
@@ -8897,9 +8897,10 @@ def list_transcripts(environment: dict, report: Report,
                     row = _look_at(agent, entry, match, files, state, report)
                     rows += [row] if row else []
         titles = agent.titles(home) if agent.titles and rows else {}
-        for row in rows:
-            title = titles.get(row.thread) or row.title
-            found.append(dataclasses.replace(row, title=title))
+        for row in rows if titles else ():
+            title = titles.get(row.thread, "")
+            found.append(dataclasses.replace(row, title=title) if title else row)
+        found += [] if titles else rows
     return found
 
 def _list_databases(agent: Agent, home: str, pattern: str,
