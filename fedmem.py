@@ -2253,13 +2253,20 @@ def name_gemini(path: str, match: re.Match) -> str:
         raise BadRequest("its first line names no session")
     if match["parent"]:
         return f"{match['parent']}.{name}"
-    ending = f"-{match['short']}.jsonl"
-    files = sorted(n for n in os.listdir(os.path.dirname(path)) if n.endswith(ending))
-    if files[:1] == [os.path.basename(path)]:
+    folder, own = os.path.split(path)
+    first = _find_first_files(folder, os.stat(folder).st_mtime_ns)
+    if first.get(match["short"], own) == own:
         return name
     with open(path, "rb") as file:  # what a resume leaves holds nothing, as a rule
         is_empty = not any(line.startswith(b'{"id":') for line in file)
     return "" if is_empty else f"{name}_{match['minute']}"
+
+@functools.lru_cache(maxsize=1)
+def _find_first_files(folder: str, changed_ns: int) -> dict[str, str]:
+    """Return the first of a folder's session files by the eight letters they end with;
+    `changed_ns` is when the folder changed, which has it read anew."""
+    names = sorted(os.listdir(folder), reverse=True)
+    return {n[-14:-6]: n for n in names if re.fullmatch(r".*-.{8}\.jsonl", n)}
 
 def name_letta(path: str, match: re.Match) -> str:
     """Return a Letta conversation's id with its place, for ids are counters."""
@@ -2537,7 +2544,8 @@ AGENTS = (
         signs={"type": ("user", "assistant"), "message": None},
         facts={"version": "version"}, parse=_parse_claude, marks=_SHOWN_TYPES,
         wait_s=86_400,  # every change makes a revision, and its hooks tell of the end
-        server=McpEntry("~/.claude.json"), hooks=Hooks("settings.json", _CLAUDE_EVENTS),
+        server=McpEntry("~/.claude.json", more={"type": "http"}),
+        hooks=Hooks("settings.json", _CLAUDE_EVENTS),
         put="projects/{slug}/{id}.jsonl", go_on="claude --resume {id}"),
     Agent(
         "codex", "Codex", "0.171.0",
@@ -2552,6 +2560,7 @@ AGENTS = (
                "copies": "payload.forked_from_id",
                "parent": "payload.parent_thread_id"},
         parse=_parse_codex, marks=_SHOWN_TYPES,
+        server=McpEntry("config.toml", form="toml"),
         hooks=Hooks("hooks.json", _CLAUDE_EVENTS, limits_s={"SessionEnd": 3}),
         remark="its hooks are skipped until they are trusted: open `codex` once",
         put="sessions/{day}/rollout-{stamp}-{id}.jsonl", go_on="codex resume {thread}"),
@@ -10021,15 +10030,14 @@ YAML_CLIENTS = (("Continue", "continue", "~/.continue/config.yaml", CONTINUE, 8)
 def make_entry(client: Client, tool_name: str, form: McpEntry) -> dict:
     """Return the entry for the server in the form of an agent."""
     server = describe_server(client, tool_name)
-    more = _HTTP if tool_name == CLAUDE.tool else form.more
     if "url" in server:
-        entry = {form.url_key: server["url"], **more, "headers": server["headers"]}
+        entry = {form.url_key: server["url"], **form.more, "headers": server["headers"]}
     elif form.key == "mcp":
         command = [server["command"], *server["args"]]
         entry = {"type": "local", "command": command, "enabled": True}
     else:
-        entry = server if "type" in more else describe_bridge(client, tool_name)
-        entry = {**more, **entry}
+        entry = server if "type" in form.more else describe_bridge(client, tool_name)
+        entry = {**form.more, **entry}
     return {form.inside: entry} if form.inside else entry
 
 def place_of(agent: Agent, place: str, environment: dict) -> str:
@@ -10050,10 +10058,10 @@ def is_here(agent: Agent, environment: dict) -> bool:
 def plan_server(client: Client, environment: dict, agent: Agent,
                 remove: bool) -> Change | None:
     """Return the change to an agent's MCP servers, None for one that has none."""
-    if agent is CODEX:
-        return plan_codex(client, environment, remove)
     if agent.server is None:
         return None
+    if agent.server.form == "toml":
+        return plan_codex(client, environment, remove)
     path = place_of(agent, agent.server.place, environment)
     about, key = f"{agent.name}: MCP server", agent.server.key
     if agent.server.form == "yaml":
@@ -10125,10 +10133,8 @@ def plan_install(client: Client, environment: dict,
 
 def format_server(client: Client, agent: Agent) -> str:
     """Return an agent's MCP entry, ready to paste."""
-    if agent is CODEX:
-        return format_codex(client)
-    if agent.server.form == "yaml":
-        return format_yaml(client)
+    if agent.server.form != "json":
+        return {"toml": format_codex, "yaml": format_yaml}[agent.server.form](client)
     entry = {SERVER_NAME: make_entry(client, agent.tool, agent.server)}
     return json.dumps({agent.server.key: entry}, indent=2, ensure_ascii=False)
 
@@ -11408,7 +11414,7 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
     for agent in AGENTS:
         if agent in AGENTS[:2] or is_here(agent, environment):
             look = functools.partial(look_at, plan_server, agent)
-            setups += [(agent.name, look)] if agent.server or agent is CODEX else []
+            setups += [(agent.name, look)] if agent.server else []
             look = functools.partial(look_at, plan_hooks, agent)
             setups += [(f"{agent.name} hooks", look)] if agent.hooks else []
     return [("AI token", functools.partial(reach, client.mcp_token)),
@@ -11602,7 +11608,7 @@ def put_session(client: Client, agent: Agent, row: dict, environment: dict
 
 def name_places(row: dict, cwd: str) -> dict[str, str]:
     """Return what the names in an agent's `put` stand for; raise BadRequest."""
-    start = parse_time(row["start"] or row["end"])
+    start = parse_time(row["start"] or row["end"] or "1970-01-01")  # of one without
     return {"id": require_id("session", row["session_id"].partition("~")[0]),
             "slug": make_claude_slug(cwd),
             "dashes": re.sub(r"[/\\:]", "-", cwd.lstrip("/\\")),

@@ -3129,7 +3129,7 @@ def list_missing(agent: fedmem.Agent) -> Iterator[str]:
         "events in this file's AGENT_EVENTS": not agent.hooks
         or agent.tool in AGENT_EVENTS,
         "remark: why it has no hooks or no MCP entry": agent.remark
-        or (agent.hooks and (agent.server or agent is fedmem.CODEX)),
+        or (agent.hooks and agent.server),
         "hooks: a form that room 20 writes": not agent.hooks
         or agent.hooks.form in forms | set(fedmem.PLUGINS),
         "hooks: events that start, stop or end": not agent.hooks
@@ -3309,6 +3309,15 @@ class AgentsTest(unittest.TestCase):
             Path(path).write_bytes(data)
             with self.assertRaises(fedmem.BadRequest):
                 list(fedmem.list_opencode(path))
+
+    def test_a_session_without_times_has_a_place_and_no_id_chooses_it(self) -> None:
+        """Some agents keep none; an id that is none is refused all the same."""
+        row = {"session_id": "s1~ab", "start": "", "end": ""}
+        places = fedmem.name_places(row, "/home/dev")
+        self.assertEqual((places["id"], places["day"]), ("s1", "1970/01/01"))
+        for name in ("../x", "/x", "a/b", "a\0", "", "é", "x" * 129):
+            with self.assertRaises(fedmem.BadRequest):
+                fedmem.name_places({**row, "session_id": name}, "/home/dev")
 
     def test_a_cline_title_is_found_wherever_its_folder_is(self) -> None:
         """Also where that is named like a sub-agent's file."""
@@ -15210,7 +15219,7 @@ def agents_table() -> list[str]:
                 ("by its hook" if "end" in events else "by the schedule")
                 + ", once trusted" * (agent is fedmem.CODEX),
                 "yes" if "start" in events else "no",
-                "yes" if agent.server or agent is fedmem.CODEX else "by hand",
+                "yes" if agent.server else "by hand",
                 f"`{agent.go_on.split()[0]}`" if agent.go_on else "as text",
             ]
             rows.append(f"| {' | '.join(cells)} |")
