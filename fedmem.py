@@ -404,10 +404,8 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 # What `re` takes for one letter beside upper and lower case.
-_VARIANTS = str.maketrans(
-    "ıſµ\u0345\u1fbe\u1fd3\u1fe3ϐϵϑϰϖϱςϕᲀᲁᲂᲃᲄᲅᲆᲇᲈẛﬅ",
-    "isμιι\u0390\u03b0βεθκπρσφвдосттъѣꙋṡﬆ",
-)
+_VARIANTS = str.maketrans("ıſµ\u0345\u1fbe\u1fd3\u1fe3ϐϵϑϰϖϱςϕᲀᲁᲂᲃᲄᲅᲆᲇᲈẛﬅ",
+                          "isμιι\u0390\u03b0βεθκπρσφвдосттъѣꙋṡﬆ")
 _HAS_VARIANT = re.compile(f"[{''.join(map(chr, _VARIANTS))}]")
 
 def fold_case(text: str) -> str:
@@ -507,8 +505,7 @@ _NO_BLOCK = getattr(os, "O_NONBLOCK", 0)  # a planted pipe must not stop the rea
 _GONE = frozenset(
     getattr(errno, name, -1)
     for name in "EIO EBADF ESTALE ENOTCONN ESHUTDOWN ENODEV ENXIO EHOSTDOWN "
-    "ETIMEDOUT EREMOTEIO".split()
-)
+    "ETIMEDOUT EREMOTEIO".split())
 # Hard links are refused by FAT, by some CIFS, and beyond a number of them.
 _NO_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _kept = threading.local()  # folders that this thread keeps open
@@ -530,10 +527,8 @@ def disk_errors(relative: str) -> Iterator[None]:
         is_exhausted = e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
         kind = Exhausted if is_exhausted else StorageFailed
         kind = Gone if e.errno in _GONE else kind
-        text = (
-            f"The server's disk refused {relative!r} ({reason}). Nothing was "
-            "acknowledged: send it again later, and tell the operator."
-        )
+        text = (f"The server's disk refused {relative!r} ({reason}). Nothing was "
+                "acknowledged: send it again later, and tell the operator.")
         if os.path.isabs(relative):  # a place that the one who reads this named
             text = f"{relative!r} cannot be used by this user ({reason})."
         raise kind(text) from e
@@ -697,9 +692,8 @@ def temp_prefix(name: str) -> str:
     return f"{TEMP_MARK}{hash_text(stem)[:12]}-"
 
 @contextlib.contextmanager
-def _replaced(
-    temp: str, name: str, folder: int | None = None, durable: bool = True
-) -> Iterator[io.BufferedWriter]:
+def _replaced(temp: str, name: str, folder: int | None = None,
+              durable: bool = True) -> Iterator[io.BufferedWriter]:
     """Give a new file that takes the place of another when the block ends well."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
     fd = os.open(temp, flags | getattr(os, "O_BINARY", 0), 0o600, dir_fd=folder)
@@ -717,9 +711,8 @@ def _replaced(
         raise
 
 @contextlib.contextmanager
-def replace_file(
-    root: str, relative: str, durable: bool = True, is_named: bool = True
-) -> Iterator[io.BufferedWriter]:
+def replace_file(root: str, relative: str, durable: bool = True,
+                 is_named: bool = True) -> Iterator[io.BufferedWriter]:
     """Give a temp file that takes the place of `relative` when the block ends well. It
     is synced if `durable` (caches are not), its directory if it `is_named`, too."""
     with disk_errors(relative), place(root, relative, create=True) as (folder, name):
@@ -734,9 +727,8 @@ def write_file(root: str, relative: str, data: bytes, *how: bool) -> None:
     with replace_file(root, relative, *how) as file:
         file.write(data)
 
-def copy_file(
-    root: str, relative: str, to_root: str, max_bytes: int = sys.maxsize
-) -> bool:
+def copy_file(root: str, relative: str, to_root: str,
+              max_bytes: int = sys.maxsize) -> bool:
     """Copy a file (or its beginning) to the same place below another root, durably and
     with its time; return False without one, raise Damaged if it reads back changed."""
     hasher, copied = hashlib.sha256(), hashlib.sha256()
@@ -934,8 +926,7 @@ class FileLock:
             f"The lock {self._relative!r} is held by another server for over "
             f"{LOCK_WAIT_S:g} s; in flight: {doing or None}. Nothing was acknowledged: "
             "try again later. If no other server lives, take its disk off and on again "
-            "on the machine whose server was killed."
-        )
+            "on the machine whose server was killed.")
         log.error("%s", text)
         return Gone(text)
 
@@ -1033,9 +1024,8 @@ def parse_workspace(value: object) -> Workspace | None:
     return Workspace(**known)
 
 # One journal line: what was committed, where, when and by whom.
-Entry = collections.namedtuple(
-    "Entry", "seq time workspace action path size sha256 actor"
-)
+Entry = collections.namedtuple("Entry",
+                               "seq time workspace action path size sha256 actor")
 
 def parse_entry(line: bytes) -> Entry | None:
     """Return the entry of a journal line, None when it is not one."""
@@ -1234,8 +1224,7 @@ class Keys:
         if not hmac.compare_digest(right, write_token.encode("utf-8", "replace")):
             raise NotAllowed(
                 f"This write_token is not for workspace {workspace_id!r}. Call "
-                "register_workspace for it and use the write_token it answers."
-            )
+                "register_workspace for it and use the write_token it answers.")
 
     def require_binding(self, binding: str) -> str:
         """Return the workspace a binding was made for; raise NotAllowed."""
@@ -1244,8 +1233,7 @@ class Keys:
         if not hmac.compare_digest(right, binding.encode("utf-8", "replace")):
             raise NotAllowed(
                 "This `binding` is not valid. Call register_workspace with your "
-                "project and pass on the `binding` it answers, unchanged."
-            )
+                "project and pass on the `binding` it answers, unchanged.")
         return workspace_id
 
 def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
@@ -1296,14 +1284,12 @@ def load_secrets(root: str, relative: str, shapes: dict | None = None) -> dict:
     if value is None and stat_file(root, relative) is None:
         return {}
     shapes = (shapes or {}).items()
-    if isinstance(value, dict) and all(
-        re.fullmatch(shape, str(value.get(name))) for name, shape in shapes
-    ):
+    if isinstance(value, dict) and all(re.fullmatch(shape, str(value.get(name)))
+                                       for name, shape in shapes):
         return value
     raise Damaged(
         f"{root}/{relative} cannot be read. Restore it from a backup, or remove it: a "
-        "new one is made, and every client must be set up anew."
-    )
+        "new one is made, and every client must be set up anew.")
 
 def _begin(text: str, word: str = "A-Za-z0-9") -> str:
     """Return the shape of a text that begins a secret: where no word goes on, or after
@@ -1462,21 +1448,18 @@ _LONG_RUN = re.compile(r"[A-Za-z0-9_.~+/=:-]{15,}")
 # name says secret and the value has the entropy of one.
 _ASSIGNED = (
     r"(?:\\{0,7}[\"'])?[ \t]{0,3}(?:=>|:=|=|:|%3[AaDd])[ \t]{0,3}(?:\\{0,7}[\"'])?"
-    r"(?P<value>[A-Za-z0-9+/_.~!@#$%^&*-]{10,512}={0,2})"
-)
+    r"(?P<value>[A-Za-z0-9+/_.~!@#$%^&*-]{10,512}={0,2})")
 ASSIGNMENT = re.compile(
     r"(?i)(?:secret|token|passw(?:or)?d|passphrase|(?<=[_\x22\x27-])pass(?![a-z])|pwd|"
     r"api_?-?key|access_?-?key|"
     r"account_?-?key|private_?-?key|auth_?-?key|encryption_?-?key|"
-    r"signing_?-?key|credentials?)(?P<suffix>[A-Za-z0-9_]{0,20})" + _ASSIGNED
-)
+    r"signing_?-?key|credentials?)(?P<suffix>[A-Za-z0-9_]{0,20})" + _ASSIGNED)
 # What a name ends in that is about a secret and is none: api_key_env, secretName.
 _OTHER_NAMES = frozenset(
     "name names id ids ref refs path paths file filename dir env var variable type "
     "kind class hasher hashing algorithm encoder header headers url uri endpoint "
     "field fields prefix format length len size count limit ttl expiry expires "
-    "expiration policy alias arn label scope scopes hint regex pattern schema".split()
-)
+    "expiration policy alias arn label scope scopes hint regex pattern schema".split())
 _OTHER_TOKENS = frozenset(  # next_page_token, pad_token
     "page next continuation cursor pad eos bos sep unk cls mask stop start end special "
     "max min num per input output prompt completion total cached cancellation".split()
@@ -1486,20 +1469,17 @@ _PIECE = r"[A-Za-z]*[0-9]{0,4}"
 _NOT_RANDOM = re.compile(
     r"[A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)(?:_[A-Z0-9]{1,8})?"
     rf"|[~/.]*{_PIECE}(?:[._~/-]+{_PIECE})*\.(?:pem|key|crt|cer|p12|pfx|jks|json|ya?ml"
-    r"|toml|txt|env|ini|conf|cfg|py|js|ts|go|rs|rb|java|sh|md|html?)"
-)
+    r"|toml|txt|env|ini|conf|cfg|py|js|ts|go|rs|rb|java|sh|md|html?)")
 _CALLED = re.compile(r"[A-Za-z]+[0-9]{0,2}(?:[_.]+[A-Za-z]+[0-9]{0,2})*")
 _WORDS = re.compile(r"[a-z]+[0-9]{0,4}(?:[._/-](?:[a-z]+[0-9]{0,4}|[0-9]{1,4}))*")
 # Words with a digit that people write: base64, OAuth2, PasswordInputV2.
 _TERMS = re.compile(
     r"(?i)oauth2|base64|sha-?(?:1|224|256|384|512)(?!\d)|md5|utf-?(?:8|16)|argon2|x509"
-    r"|ed25519|pkcs(?:8|12)|http2|ipv[46]|v\d(?![a-z\d])"
-)
+    r"|ed25519|pkcs(?:8|12)|http2|ipv[46]|v\d(?![a-z\d])")
 # Of lower-case text, whatever the value: far faster.
 _MAY_ASSIGN = [
     re.compile(f"{needle}[a-z0-9_]{{0,26}}{_ASSIGNED}")
-    for needle in "ecret oken assw assphrase pass(?![a-z]) pwd key redential".split()
-]
+    for needle in "ecret oken assw assphrase pass(?![a-z]) pwd key redential".split()]
 SHORTEST_SECRET_CHARS = 8  # a://b:c@
 MIN_ENTROPY_BITS = 3.0  # per character: "password-is-here" has 3.1, so digits too
 
@@ -1628,8 +1608,7 @@ MEMORY_SERVERS = ("fedmem", "fm")  # the names under which clients register this
 _SHOWN_TYPES = (
     rb'"(?:type"\s*:\s*"(?:user|assistant|summary|custom-title|ai-title|response_item|'
     rb'event_msg|compacted|session_meta|queued_command)"'
-    rb'|subtype"\s*:\s*"local_command"|reason"\s*:\s*"absorbed_mid_turn")'
-)
+    rb'|subtype"\s*:\s*"local_command"|reason"\s*:\s*"absorbed_mid_turn")')
 # What editors, hooks and the tools themselves put before or behind a person's words.
 _INJECTED_TAG = (
     r"(?:ide_[a-z_]+|system-reminder|local-command-(?:stdout|stderr|caveat)"
@@ -1637,18 +1616,13 @@ _INJECTED_TAG = (
     r"|subagent-stop|pre-compact|notification)-hook|teammate-message|new-diagnostics"
     r"|environment_context|(?:user|skills|apps|plugins)_instructions|INSTRUCTIONS|skill"
     r"|permissions instructions|collaboration_mode|turn_aborted|subagent_notification"
-    r"|uploaded_files|hook_context|session_context|loaded_context|mode_notice)"
-)
-_INJECTED_HEAD = re.compile(
-    rf"\s*<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?</\1>\s*", re.DOTALL
-)
+    r"|uploaded_files|hook_context|session_context|loaded_context|mode_notice)")
+_INJECTED_HEAD = re.compile(rf"\s*<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?</\1>\s*",
+                            re.DOTALL)
 _INJECTED_END = re.compile(rf"</({_INJECTED_TAG})>\Z")
-_INJECTED_STARTS = (
-    "# AGENTS.md instructions for ",
-    "# AGENTS.md instructions\n",
-    "Caveat: The messages below were generated",
-    "[Request interrupted by user",
-)
+_INJECTED_STARTS = ("# AGENTS.md instructions for ", "# AGENTS.md instructions\n",
+                    "Caveat: The messages below were generated",
+                    "[Request interrupted by user")
 # Codex in an editor: what it is about, then the request under a heading of its own.
 _EDITOR_STARTS = ("# Context from my IDE setup:", "# Files mentioned by the user:")
 _REQUEST = re.compile(r"^## My request for \w+:[ \t]*\r?\n", re.MULTILINE)
@@ -1657,15 +1631,12 @@ MOST_TAGS = 30  # of one prompt; each is looked for in all of it
 _SUMMARY_HEADS = ("This session is being continued", "Another language model started")
 _SUMMARY_TAIL = re.compile(
     r"\n\n(?:If you need specific details from before|Recent messages are preserved"
-    r"|(?:Please c|C)ontinue the conversation from).*\Z",
-    re.DOTALL,
-)
+    r"|(?:Please c|C)ontinue the conversation from).*\Z", re.DOTALL)
 _AGENT_TAIL = re.compile(r"(?:\A|\n)agentId: \w+ \(.*\Z", re.DOTALL)
 _REMINDER = re.compile(r"<system-reminder>.*?(?:</system-reminder>|\Z)", re.DOTALL)
 _USER_INPUT = re.compile(r"\s*<user_input[^<>]*>(.*?)(?:</user_input>\s*)?", re.DOTALL)
-_UNTRUSTED = re.compile(
-    r"<untrusted_context>\n?(.*?)\n?(?:</untrusted_context>\s*)?", re.DOTALL
-)
+_UNTRUSTED = re.compile(r"<untrusted_context>\n?(.*?)\n?(?:</untrusted_context>\s*)?",
+                        re.DOTALL)
 _MEMORY_TOOL = re.compile(rf"(?:mcp_+)?(?:{'|'.join(MEMORY_SERVERS)})[_.-]+\w")
 _MCP_RESULT = re.compile(r'(?:\{"content":)?\[\{"type":"text"')
 _TEXT_TYPES = ("text", "input_text", "output_text", "Text", None)
@@ -1778,9 +1749,8 @@ def _parse_claude_queue(record: dict) -> Message | None:
     keys = tuple(key for key in ids if isinstance(key, str) and key)
     return message and dataclasses.replace(message, keys=keys)
 
-def _make_message(
-    role: str, parts: list[str], record: dict, kind: str = "said"
-) -> Message | None:
+def _make_message(role: str, parts: list[str], record: dict,
+                  kind: str = "said") -> Message | None:
     """Return a message of non-empty parts without what tools injected, else None."""
     parts = [strip_escapes(part) for part in parts if isinstance(part, str) and part]
     if role in ("user", "task"):
@@ -1881,9 +1851,8 @@ def _render_block(block: dict) -> str:
     tool_name = dig(block, "functionResponse.name")
     return _render_result(dig(block, _GEMINI_OUTPUT), tool_name=tool_name)
 
-def _render_result(
-    content: object, failed: bool = False, tool_name: object = None
-) -> str:
+def _render_result(content: object, failed: bool = False,
+                   tool_name: object = None) -> str:
     """Return a tool's result as text; empty when it is this memory's, by the tool's
     name where that is told, or by how a page of it begins."""
     if _MEMORY_TOOL.match(str(tool_name)):
@@ -1983,9 +1952,8 @@ def _say(role: str, text: object, when: object, **more: object) -> Iterator[Mess
     if message:
         yield dataclasses.replace(message, **more)
 
-def _say_blocks(
-    role: str, blocks: object, when: object, key: object = "", is_agent: bool = False
-) -> Iterator[Message]:
+def _say_blocks(role: str, blocks: object, when: object, key: object = "",
+                is_agent: bool = False) -> Iterator[Message]:
     """Yield what a message's blocks hold: texts together, each call and each result."""
     said: list[str] = []
     rest: list[tuple[str, str]] = []
@@ -2001,9 +1969,8 @@ def _say_blocks(
         whose = _AGENT_ROLES.get(whose, whose) if is_agent else whose
         yield from _say(whose, text, when, keys=keys)
 
-def _say_call(
-    name: object, given: object, result: object, when: object, key: str
-) -> Iterator[Message]:
+def _say_call(name: object, given: object, result: object, when: object,
+              key: str) -> Iterator[Message]:
     """Yield a call and, when it is there, its result."""
     yield from _say("assistant", render_call(name, given), when, keys=(f"{key}/call",))
     text = _render_result(result, tool_name=name)
@@ -2057,10 +2024,8 @@ def _parse_copilot(record: dict) -> Iterator[Message]:
     if kind == "user.message":
         yield from _say_blocks("user", data["content"], when, key, is_agent)
     elif kind == "assistant.message":
-        calls = [
-            {"type": "toolCall", "name": r["name"], "arguments": r.get("arguments")}
-            for r in data.get("toolRequests") or ()
-        ]
+        calls = [{"type": "toolCall", "name": r["name"], "arguments": r.get(
+            "arguments")} for r in data.get("toolRequests") or ()]
         blocks = [*_list_blocks(data.get("content")), *calls]
         yield from _say_blocks("assistant", blocks, when, key, is_agent)
     elif kind == "tool.execution_complete":
@@ -2222,9 +2187,8 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
     address += "&immutable=1" * is_still
     try:
         database = sqlite3.connect(address, uri=True, isolation_level=None)
-        database.text_factory = functools.partial(
-            str, encoding="utf-8", errors="replace"
-        )
+        database.text_factory = functools.partial(str,
+                                                  encoding="utf-8", errors="replace")
         with contextlib.closing(database):
             database.execute("BEGIN")
             yield database
@@ -2371,8 +2335,7 @@ def export_opencode(path: str, session_id: str) -> Iterator[dict]:
     the session's beginning on, else the rows that were there before there was a log."""
     with open_database(path) as database:
         sql = (
-            "SELECT seq, id, type, data FROM event WHERE aggregate_id = ? ORDER BY seq"
-        )
+            "SELECT seq, id, type, data FROM event WHERE aggregate_id = ? ORDER BY seq")
         events = iter(())
         with contextlib.suppress(sqlite3.Error):  # versions before 1.15 have no log
             events = database.execute(sql, (session_id,))
@@ -2429,11 +2392,8 @@ def _export_rows(database: sqlite3.Connection, session_id: str) -> Iterator[dict
         info, part = parse_json(about), parse_json(text)
         is_done = info.get("role") == "user" or dig(info, "time.completed")
         if is_done and _is_finished(part):
-            record = {
-                "type": "part",
-                "role": info.get("role"),
-                "mode": info.get("mode"),
-            }
+            record = {"type": "part",
+                      "role": info.get("role"), "mode": info.get("mode")}
             part |= {"id": part_id, "messageID": message_id}
             yield {**record, "data": {"part": part, "time": created}}
 
@@ -2529,11 +2489,9 @@ def _describe_opencode(tool_name: str, name: str, tried: str) -> Agent:
         tool_name, name, tried, home=("XDG_DATA_HOME", "~/.local/share", tool_name),
         folders=(f"{tool_name}*.db",), listing=list_opencode, export=export_opencode,
         facts={"version": "data.info.version|session.version",
-               "parent": "data.info.parentID|session.parent_id"},
-        parse=_parse_opencode,
-        server=McpEntry(f"{config}/{tool_name}.json", "mcp", more=remote),
-        hooks=Hooks(f"{config}/plugin/fedmem.js", _TURN_EVENTS, form="opencode",
-                    output=""))
+               "parent": "data.info.parentID|session.parent_id"}, parse=_parse_opencode,
+        server=McpEntry(f"{config}/{tool_name}.json", "mcp", more=remote), hooks=Hooks(
+            f"{config}/plugin/fedmem.js", _TURN_EVENTS, form="opencode", output=""))
 
 AGENTS = (
     Agent(
@@ -4987,10 +4945,9 @@ def list_newest(database: sqlite3.Connection, scope: Scope,
                 before: tuple[str, str, str]) -> list[tuple[str, str, str]]:
     """Return end, name and workspace of the next documents, the newest first."""
     limits, values = _limit_documents(scope)
-    sql = (
-        "SELECT end, name, workspace FROM documents WHERE kind = ? "
-        f"AND (end, name, workspace) < (?, ?, ?) AND {limits} "
-        f"ORDER BY end DESC, name DESC, workspace DESC LIMIT {HEADS_AT_ONCE}")
+    sql = ("SELECT end, name, workspace FROM documents WHERE kind = ? "
+           f"AND (end, name, workspace) < (?, ?, ?) AND {limits} "
+           f"ORDER BY end DESC, name DESC, workspace DESC LIMIT {HEADS_AT_ONCE}")
     return database.execute(sql, (scope.kind, *before, *values)).fetchall()
 
 def count_indexed(database: sqlite3.Connection, scope: Scope) -> int:
@@ -5043,16 +5000,13 @@ STOP_WORDS = frozenset(
     "a an and are as at be but by can could d did do does for from had has have he her "
     "hers him his how i if in into is it its ll m me my no not of on or our re s she "
     "should so t than that the their them then there these they this to us ve was we "
-    "were what when where which who why will with would you your".split()
-)
+    "were what when where which who why will with would you your".split())
 _CODE_LIKE = re.compile(
-    r"[_/\\(){}\[\]<>=#$@;|]|\w[.:]\w|[a-z][A-Z]|\d[A-Za-z]|--\w|\w\+\+"
-)
+    r"[_/\\(){}\[\]<>=#$@;|]|\w[.:]\w|[a-z][A-Z]|\d[A-Za-z]|--\w|\w\+\+")
 _WORD_PARTS = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
 _UNSPACED_RUNS = re.compile(f"[{UNSPACED}]+|[^{UNSPACED}]+")
 _ENDING = re.compile(
-    r"(?<=\w{3})(?:ations?|at(?:e[sd]?|ing|ors?)|ions?|ies|ied|ings?|ed|es|s|e|y)$"
-)
+    r"(?<=\w{3})(?:ations?|at(?:e[sd]?|ing|ors?)|ions?|ies|ied|ings?|ed|es|s|e|y)$")
 # Not -1, -rf, --force: parts of commands.
 _EXCLUDED = re.compile(rf"[{UNSPACED}]\w*|[^\W\d_]\w{{3,}}(?:\.\w+)*")
 _REGEX_CHILD = """
@@ -5081,19 +5035,15 @@ else:
 """
 
 # What is searched for, and where.
-Query = collections.namedtuple(
-    "Query",
-    "text mode workspace_id since until limit offset cursor",
-    defaults=["auto", "", "", "", 10, 0, ""],
-)
+Query = collections.namedtuple("Query",
+                               "text mode workspace_id since until limit offset cursor",
+                               defaults=["auto", "", "", "", 10, 0, ""])
 
 # One searchable text with where it is read: `name` is a knowledge path or session id,
 # `number` its message's; `pieces`: it has only pieces of a name that was asked for.
 Passage = collections.namedtuple(
-    "Passage",
-    "workspace_id date title name number text abandoned pieces",
-    defaults=[False, False],
-)
+    "Passage", "workspace_id date title name number text abandoned pieces",
+    defaults=[False, False])
 
 # One find: the passage with its snippet, how well it fits, how often.
 Hit = collections.namedtuple("Hit", "passage score matches")
@@ -5141,8 +5091,7 @@ class Scan:
         return self.cursor and (
             f"The search stopped before it had seen all ({SEARCH_BUDGET_S:g} s, or "
             f'{MAX_SCANNED_HITS:,} hits). Go on with cursor="{self.cursor}", or narrow '
-            "it with workspace_id."
-        )
+            "it with workspace_id.")
 
 class RegexChild:
     """Run a regular expression in a process that is killed at the deadline: `re` holds
@@ -5169,10 +5118,8 @@ class RegexChild:
             problem = "it takes too long to compile"
         if problem:
             self.close()
-            raise BadRequest(
-                "`query` is no regular expression that Python's re takes: "
-                f"{clip(escape_controls(problem), 200)}."
-            )
+            raise BadRequest("`query` is no regular expression that Python's re takes: "
+                             f"{clip(escape_controls(problem), 200)}.")
 
     def ask(self, value: str) -> list | str:
         """Send a text and return start and end of every match, a thousand at most (of
@@ -5284,11 +5231,8 @@ class Probe:
         text = fold_letters(text)
         low = text.lower()
         text = text if len(text) == len(low) else low
-        found = [
-            (start, end, term)
-            for term, root in enumerate(self._roots)
-            for start, end in _find_word(text, low, root, self._is_short[term])
-        ]
+        found = [(start, end, term) for term, root in enumerate(self._roots) for start,
+                 end in _find_word(text, low, root, self._is_short[term])]
         found.sort()
         for (start, left, one), (right, end, two) in itertools.pairwise(tuple(found)):
             pair = self._pairs.get((one, two))
@@ -5308,18 +5252,16 @@ def _find_word(text: str, low: str, root: str, is_short: bool) -> Iterator[tuple
         before, here = text[at - 1 : at], text[at]
         is_hump = here.isupper() and not before.isupper()
         if is_hump or not before.isalnum() or not here.isascii():
-            while (
-                here.isascii() and low[end : end + 1].isalnum() and low[end].isascii()
-            ):
+            while (here.isascii()
+                   and low[end : end + 1].isalnum() and low[end].isascii()):
                 end += 1
             if not is_short or end == at + len(root):
                 found += 1
                 yield at, end
         at = low.find(root, end)
 
-def find_densest(
-    found: list[tuple[int, int, int]], values: list[float], held: Iterable[int] = ()
-) -> tuple[float, tuple[int, int]]:
+def find_densest(found: list[tuple[int, int, int]], values: list[float],
+                 held: Iterable[int] = ()) -> tuple[float, tuple[int, int]]:
     """Return what terms are worth, `held` or close together, at most, and where."""
     counts = collections.Counter(held)
     worth = sum(values[term] for term in counts)
@@ -5339,12 +5281,10 @@ def find_densest(
 # A found document: its score, its best chapter, the best place there, if it was taken
 # back, if it has but pieces of a name.
 Ranked = collections.namedtuple(
-    "Ranked", "score document chapter abandoned place pieces", defaults=[(0, 0), False]
-)
+    "Ranked", "score document chapter abandoned place pieces", defaults=[(0, 0), False])
 
-def make_probe(
-    database: sqlite3.Connection, kind: str, terms: Terms, literal: str = ""
-) -> tuple[Probe, list[str], list[str]]:
+def make_probe(database: sqlite3.Connection, kind: str, terms: Terms,
+               literal: str = "") -> tuple[Probe, list[str], list[str]]:
     """Return what looks for a query's terms in a text, FTS5 expressions of them, and
     those of pieces of names. An unknown number, or the only word, is a prefix."""
     words, found, counts = {}, [], collections.Counter()
@@ -5369,11 +5309,9 @@ def make_probe(
         match = " AND ".join(map(quote, list_pieces(name)))
         if match and 0 < count_chapters(database, kind, match) <= MATCHED_ROWS:
             together.append(f"({match})")
-    pairs = {
-        pair: weigh(database, count_chapters(database, kind, quote(" ".join(pair))))
-        for pair in terms.pairs
-        if any(counts[word] and counts[word] <= MATCHED_ROWS for word in pair)
-    }
+    pairs = {pair: weigh(database, count_chapters(
+        database, kind, quote(" ".join(pair)))) for pair in terms.pairs
+             if any(counts[word] and counts[word] <= MATCHED_ROWS for word in pair)}
     # The rarest first, as many as can be ranked in the time: the rest tell little.
     matches, left = [], MATCHED_ROWS
     for count, expressions in sorted(found):
@@ -5383,9 +5321,8 @@ def make_probe(
     matches += map(quote, terms.compounds)
     return Probe(words, pairs, literal), matches, together
 
-def rank_documents(
-    database: sqlite3.Connection, probe: Probe, matches: list[str], scope: Scope
-) -> list[Ranked]:
+def rank_documents(database: sqlite3.Connection, probe: Probe, matches: list[str],
+                   scope: Scope) -> list[Ranked]:
     """Return documents by what their best chapter holds of the query and by how much of
     it stands together there, the best first; the newer one of equals. On LoCoMo's
     first half chapters alone find .887 of the evidence among the first five (MRR
@@ -5429,9 +5366,8 @@ def rank_documents(
     order = sorted(best.values(), key=lambda b: (round(b[0], 4), b[1]), reverse=True)
     return [row for _, _, row in order]
 
-def rank_all(
-    database: sqlite3.Connection, probe: Probe, matches: tuple, scope: Scope
-) -> list[Ranked]:
+def rank_all(database: sqlite3.Connection, probe: Probe, matches: tuple,
+             scope: Scope) -> list[Ranked]:
     """Return what rank_documents finds, then what has only the pieces of a name."""
     ranked = rank_documents(database, probe, matches[0], scope)
     known = {row.document for row in ranked}
@@ -5462,9 +5398,8 @@ def locate(chapter: list[Excerpt], place: tuple[int, int]) -> tuple[Excerpt, tup
         start, end = (x - len(excerpt.text) - 1 for x in (start, end))
     return excerpt, (start, end)
 
-def search_index(
-    database: sqlite3.Connection, store: Store, query: Query, scope: Scope
-) -> tuple[list[Hit], int, str, bool]:
+def search_index(database: sqlite3.Connection, store: Store, query: Query,
+                 scope: Scope) -> tuple[list[Hit], int, str, bool]:
     """Return hits in words, how many there are, a note, if the literal is missed."""
     terms, literal = parse_terms(query.text), find_literal(query)
     required, banned = (tuple(map(quote, p)) for p in (terms.required, terms.banned))
@@ -5511,10 +5446,8 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
     pairs = {pair: 1.0 for pair in terms.pairs if set(pair) & set(pieces)}
     probe, order = Probe(words, pairs, literal), list(words)
     together = [{order.index(p) for p in list_pieces(name)} for name in terms.names]
-    required, banned = (
-        [re.compile(rf"\b{fold_letters(p)}".replace(" ", r"[\W_]*"), re.I) for p in ps]
-        for ps in (terms.required, terms.banned)
-    )
+    required, banned = ([re.compile(rf"\b{fold_letters(p)}".replace(
+        " ", r"[\W_]*"), re.I) for p in ps] for ps in (terms.required, terms.banned))
     groups: dict[tuple, list] = {}  # terms had, phrases had, best worth, its hit
     counts: collections.Counter = collections.Counter()
     with contextlib.suppress(TimeoutError):
@@ -5540,18 +5473,16 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
                 continue
             hit = hit._replace(passage=hit.passage._replace(pieces=True))
         if hit and phrases == set(range(len(required))):
-            score = sum(
-                probe.values[i] * math.log(1 + len(groups) / counts[i]) for i in had
-            )
+            score = sum(probe.values[i] * math.log(1 + len(groups) / counts[i])
+                        for i in had)
             score += worth / (1 + len(probe.values))
             score *= ABANDONED_WEIGHT if hit.passage.abandoned else 1.0
             hits.append(hit._replace(score=round(score, 4)))
     hits.sort(key=lambda h: h.passage.date, reverse=True)
     return sorted(hits, key=lambda h: (h.passage.pieces, -h.score))
 
-def find_spans(
-    passages: Iterable[Passage], find: Callable[[str], list], scan: Scan
-) -> list[Hit]:
+def find_spans(passages: Iterable[Passage], find: Callable[[str], list],
+               scan: Scan) -> list[Hit]:
     """Return the passages in which `find` has spans, until the end of time or room."""
     hits: list[Hit] = []
     scan.is_whole = False
@@ -5572,17 +5503,13 @@ _CUT = re.compile(rb"\w<system-reminder>")
 _FOLDING = {"i": "\u0130\u0131", "s": "\u017f", "k": "\u212a"}
 _TEMPLATES = "error: image document none null infinity in one line: too much to be "
 _TEMPLATES += "shown started in the background: " + " ".join(
-    f"[redacted:{kind}]" for kind, _, _ in (*_TOKEN_PATTERNS, *SECRET_PATTERNS)
-)
+    f"[redacted:{kind}]" for kind, _, _ in (*_TOKEN_PATTERNS, *SECRET_PATTERNS))
 
 def make_block_filter(literal: str) -> Callable[[bytes], bool] | None:
     """Return a test whether a block of a raw transcript may show a text, None when
     that cannot be told: a run of its letters must stand in the block as it is."""
-    runs = [
-        run
-        for run in re.findall(r"[a-z0-9_]{3,}", literal.lower())
-        if len(re.findall("[a-z]", run)) > 1 and run not in _TEMPLATES
-    ]
+    runs = [run for run in re.findall(r"[a-z0-9_]{3,}", literal.lower())
+            if len(re.findall("[a-z]", run)) > 1 and run not in _TEMPLATES]
     if not runs:
         return None
     needle = max(runs, key=len).encode()
@@ -5621,9 +5548,8 @@ def find_literal(query: Query) -> str:
         return text[1:-1]
     return text if query.mode == "auto" and _CODE_LIKE.search(text) else ""
 
-def search(
-    store: Store, index: Index | None, query: Query, kind: str, passages: Callable
-) -> dict:
+def search(store: Store, index: Index | None, query: Query, kind: str,
+           passages: Callable) -> dict:
     """Return a page of hits, by the index or by a scan of what `passages` yields."""
     chosen_workspaces(store, query.workspace_id)  # or NotFound
     scan = Scan(SEARCH_BUDGET_S, query.cursor, {"knowledge": 2, "sessions": 3}[kind])
@@ -5656,14 +5582,8 @@ def search(
     about = {"note": scan.explain() or note, "cursor": scan.cursor}
     return {"hits": hits, "total": len(found), **about}
 
-def _search_words(
-    store: Store,
-    index: Index | None,
-    query: Query,
-    scope: Scope,
-    passages: Callable,
-    scan: Scan,
-) -> tuple[dict, bool]:
+def _search_words(store: Store, index: Index | None, query: Query, scope: Scope,
+                  passages: Callable, scan: Scan) -> tuple[dict, bool]:
     """Return a page of hits in words, and whether the index missed the literal text."""
     try:
         if index:
@@ -5698,9 +5618,8 @@ def iter_places(store: Store, index: Index | None, scope: Scope) -> Iterator[tup
             if place < before:
                 yield place
 
-def read_newest(
-    store: Store, index: Index | None, scope: Scope, before: tuple[str, str, str]
-) -> list[tuple[str, str, str]]:
+def read_newest(store: Store, index: Index | None, scope: Scope,
+                before: tuple[str, str, str]) -> list[tuple[str, str, str]]:
     """Return the next places before one, in order; raise NoIndex."""
     with open_listing(store, index, scope) as (database, known, fresh):
         rows = list_newest(database, known, before)
@@ -5739,9 +5658,8 @@ def open_head(store: Store, workspace_id: str, name: str) -> Archive | None:
     paths = store.journal.ledger(workspace_id).sessions.get(session_of(name), [])
     return load_head(store, workspace_id, paths)
 
-def search_documents(
-    store: Store, index: Index | None, query: Query, mask: Callable
-) -> dict:
+def search_documents(store: Store, index: Index | None, query: Query,
+                     mask: Callable) -> dict:
     """Return hits over knowledge and overviews, as `mask` shows them."""
 
     def passages(scan: Scan) -> Iterator[Passage]:
@@ -5763,9 +5681,8 @@ def search_documents(
 
     return search(store, index, query, "knowledge", passages)
 
-def search_sessions(
-    store: Store, index: Index | None, query: Query, mask: Callable
-) -> dict:
+def search_sessions(store: Store, index: Index | None, query: Query,
+                    mask: Callable) -> dict:
     """Return hits over sessions, newest first where hits are not ranked."""
 
     def passages(scan: Scan) -> Iterator[Passage]:
@@ -5781,9 +5698,8 @@ def search_sessions(
 
     return search(store, index, query, "sessions", passages)
 
-def _iter_passages(
-    store: Store, archive: Archive, mask: Callable, scan: Scan, place: tuple
-) -> Iterator[Passage]:
+def _iter_passages(store: Store, archive: Archive, mask: Callable, scan: Scan,
+                   place: tuple) -> Iterator[Passage]:
     """Yield the messages that may hold the text, from where the search goes on."""
     first = scan.number if place == scan.place else 0
 
@@ -5848,44 +5764,34 @@ class Context:
         return self.redact and self.caller.scope == "ai"
 
 # What is known of an argument by its name, which means the same in every tool.
-Parameter = collections.namedtuple(
-    "Parameter",
-    "help max_chars low high choices is_digest",
-    defaults=["", 300, 0, MAX_OFFSET, (), False],
-)
+Parameter = collections.namedtuple("Parameter",
+                                   "help max_chars low high choices is_digest",
+                                   defaults=["", 300, 0, MAX_OFFSET, (), False])
 PARAMETERS = {
     "workspace_id": Parameter("as list_workspaces shows it"),
     "project": Parameter("repository or folder name", MAX_NAME_CHARS),
     "machine": Parameter("leave out if your client is set up with it", MAX_NAME_CHARS),
     "tool": Parameter("e.g. claude-code; leave out likewise", MAX_NAME_CHARS),
-    **dict.fromkeys(
-        ("cwd", "git_remote", "description"), Parameter("", MAX_NOTE_CHARS)
-    ),
-    "query": Parameter("", MAX_QUERY_CHARS),
+    **dict.fromkeys(("cwd", "git_remote", "description"), Parameter(
+        "", MAX_NOTE_CHARS)), "query": Parameter("", MAX_QUERY_CHARS),
     "mode": Parameter("auto: words, and exact for code or quotes", choices=MODES),
     "limit": Parameter("over the default: longer pages", low=1, high=MAX_LIMIT),
     "offset": Parameter(),
-    "part": Parameter("of a long text"),
-    "prefix": Parameter("", MAX_PATH_BYTES),
+    "part": Parameter("of a long text"), "prefix": Parameter("", MAX_PATH_BYTES),
     "versions_of": Parameter("a path: list its old versions", MAX_PATH_BYTES),
     "path": Parameter("such as deploy.md", 4 * MAX_PATH_BYTES),
-    "version": Parameter("as versions_of lists them"),
-    "session_id": Parameter("as hits show it"),
-    "view": Parameter(choices=("text", "raw", "data")),
-    "since": Parameter("ISO 8601, UTC", 40),
-    "until": Parameter("inclusive", 40),
-    "cursor": Parameter("from an unfinished search", 600),
-    "content": Parameter("", MAX_BODY_BYTES),
-    "binding": Parameter("from register_workspace"),
+    "version": Parameter("as versions_of lists them"), "session_id": Parameter(
+        "as hits show it"), "view": Parameter(choices=("text", "raw", "data")),
+    "since": Parameter("ISO 8601, UTC", 40), "until": Parameter("inclusive", 40),
+    "cursor": Parameter("from an unfinished search", 600), "content": Parameter(
+        "", MAX_BODY_BYTES), "binding": Parameter("from register_workspace"),
     "if_sha256": Parameter("of the text you read: refuse if changed", is_digest=True),
     "write_token": Parameter("from register_workspace"),
     "data": Parameter("base64 of one gzip member", MAX_BODY_BYTES),
     "total_size": Parameter("of the raw transcript", high=MAX_TRANSCRIPT_BYTES),
     "sha256": Parameter("of the raw transcript", is_digest=True),
     "base_sha256": Parameter("of the archived transcript it continues", is_digest=True),
-    "title": Parameter("", MAX_NAME_CHARS),
-    "deep": Parameter("re-hash the archive"),
-}
+    "title": Parameter("", MAX_NAME_CHARS), "deep": Parameter("re-hash the archive")}
 
 # One tool as the protocol lists it; `hints` are for clients.
 Tool = collections.namedtuple("Tool", "name handler scopes description schema hints")
@@ -5980,10 +5886,8 @@ def _check_argument(tool_name: str, name: str, kind: str, value: object) -> obje
     if kind != "string":
         return value
     if len(value) > parameter.max_chars:
-        raise BadRequest(
-            f"`{name}` is {len(value):,} characters long; at most "
-            f"{parameter.max_chars:,} are taken."
-        )
+        raise BadRequest(f"`{name}` is {len(value):,} characters long; at most "
+                         f"{parameter.max_chars:,} are taken.")
     if parameter.is_digest and value and not _SHA256.fullmatch(value):
         raise BadRequest(f"`{name}` must be a SHA-256 in 64 lower-case hex digits.")
     if parameter.choices and value not in parameter.choices:
@@ -5994,8 +5898,7 @@ def _check_argument(tool_name: str, name: str, kind: str, value: object) -> obje
     except UnicodeEncodeError as e:
         raise BadRequest(
             f"`{name}` has a lone surrogate at character {e.start}; it is not Unicode "
-            "text. Send raw bytes as `data` where the tool takes it."
-        ) from e
+            "text. Send raw bytes as `data` where the tool takes it.") from e
     if parameter.max_chars <= 4 * MAX_PATH_BYTES and "\0" in value:
         raise BadRequest(f"`{name}` has a NUL character.")
     return value
@@ -6007,10 +5910,8 @@ def parse_period(since: str, until: str) -> tuple[str, str]:
         try:
             ends.append(text and format_time(parse_time(text, end=name == "until")))
         except ValueError:
-            raise BadRequest(
-                f"`{name}` must be ISO 8601 in UTC, such as 2026-11-22 or "
-                f"2026-11-22T09:10:00Z, not {clip(text, 40)!r}."
-            ) from None
+            raise BadRequest(f"`{name}` must be ISO 8601 in UTC, such as 2026-11-22 or "
+                             f"2026-11-22T09:10:00Z, not {clip(text, 40)!r}.") from None
     return tuple(ends)
 
 # The eight tools that read.
@@ -6030,9 +5931,8 @@ def tool_get_overview(ctx: Context) -> dict:
     return {**page, **texts, "_call": "list_workspaces"}
 
 @tool(READS)
-def tool_list_workspaces(
-    ctx: Context, query: str = "", limit: int = 50, offset: int = 0
-) -> dict:
+def tool_list_workspaces(ctx: Context, query: str = "", limit: int = 50,
+                         offset: int = 0) -> dict:
     """List workspaces, most recently active first; query filters by any part of id,
     machine, tool, project or description.
 
@@ -6046,9 +5946,8 @@ def tool_list_workspaces(
     heading = "Workspaces" + (f" matching {query!r}" if query else "")
     return _make_page(heading, "workspaces", page, len(rows), offset)
 
-def _make_page(
-    heading: str, name: str, rows: list, total: int, offset: int = 0
-) -> dict:
+def _make_page(heading: str, name: str, rows: list, total: int,
+               offset: int = 0) -> dict:
     """Return a page of one of the LISTS."""
     return {"_heading": heading, name: rows, "total": total, "offset": offset}
 
@@ -6088,14 +5987,9 @@ def _read_text(ctx: Context, relative: str, size: int = 64 * MIB) -> str:
     return ""
 
 @tool(READS)
-def tool_list_knowledge(
-    ctx: Context,
-    workspace_id: str,
-    prefix: str = "",
-    versions_of: str = "",
-    limit: int = 200,
-    offset: int = 0,
-) -> dict:
+def tool_list_knowledge(ctx: Context, workspace_id: str, prefix: str = "",
+                        versions_of: str = "",
+                        limit: int = 200, offset: int = 0) -> dict:
     """List a workspace's knowledge documents, or with versions_of the old versions of
     one path.
 
@@ -6114,9 +6008,8 @@ def tool_list_knowledge(
     return {"workspace_id": workspace_id, **page}
 
 @tool(READS)
-def tool_read_knowledge(
-    ctx: Context, workspace_id: str, path: str, version: str = "", part: int = 0
-) -> dict:
+def tool_read_knowledge(ctx: Context, workspace_id: str, path: str, version: str = "",
+                        part: int = 0) -> dict:
     """Read a knowledge document, an old version of it, or with path "overview.md" a
     workspace's overview.
 
@@ -6130,15 +6023,9 @@ def tool_read_knowledge(
     return {"_heading": heading, **row, "part": part}
 
 @tool(READS, hint="search notes, decisions, knowledge, documentation in memory")
-def tool_search_knowledge(
-    ctx: Context,
-    query: str,
-    workspace_id: str = "",
-    mode: str = "auto",
-    limit: int = 10,
-    offset: int = 0,
-    cursor: str = "",
-) -> dict:
+def tool_search_knowledge(ctx: Context, query: str, workspace_id: str = "",
+                          mode: str = "auto",
+                          limit: int = 10, offset: int = 0, cursor: str = "") -> dict:
     """Search the knowledge and overviews of all workspaces, or of one. Ranked; not
     every word must match; "quoted phrase", -excluded. mode literal: exact substring;
     regex: Python's re.
@@ -6147,9 +6034,8 @@ def tool_search_knowledge(
     wanted = Query(query.strip(), mode, workspace_id, "", "", limit, offset, cursor)
     return _search(ctx, search_documents, wanted, "Knowledge", {"name": "path"})
 
-def _search(
-    ctx: Context, find: Callable, wanted: Query, what: str, names: dict
-) -> dict:
+def _search(ctx: Context, find: Callable, wanted: Query, what: str,
+            names: dict) -> dict:
     """Return the page that `find` gives, its hits as rows in which what a passage has
     is named by `names`; raise BadRequest."""
     if not wanted.text:
@@ -6165,14 +6051,8 @@ def _search(
     return {"_heading": heading, **page, "offset": wanted.offset}
 
 @tool(READS)
-def tool_list_sessions(
-    ctx: Context,
-    workspace_id: str = "",
-    since: str = "",
-    until: str = "",
-    limit: int = 20,
-    offset: int = 0,
-) -> dict:
+def tool_list_sessions(ctx: Context, workspace_id: str = "", since: str = "",
+                       until: str = "", limit: int = 20, offset: int = 0) -> dict:
     """List archived sessions (conversations of any machine and tool), newest first.
 
     Example: {"since": "2026-11-01", "limit": 5}"""
@@ -6241,15 +6121,8 @@ def _name_revision(ledger: Ledger, path: str) -> str:
     return name if "~" in name else f"{name}~{ledger.entries[path].sha256[:12]}"
 
 @tool(READS)
-def tool_read_session(
-    ctx: Context,
-    workspace_id: str,
-    session_id: str,
-    offset: int = 0,
-    limit: int = 50,
-    view: str = "text",
-    part: int = 0,
-) -> dict:
+def tool_read_session(ctx: Context, workspace_id: str, session_id: str, offset: int = 0,
+                      limit: int = 50, view: str = "text", part: int = 0) -> dict:
     """Read a session's messages from number offset on (negative: from the end; -20 is
     the last twenty). limit=1 shows one long message whole, in parts. view=raw gives the
     transcript's verbatim lines.
@@ -6272,11 +6145,9 @@ def tool_read_session(
         if len(rows) == limit or used > MAX_PARSED_LINE_BYTES:
             break
     about = _session_row(ctx, archive)
-    heading = (
-        f"Session `{archive.name}` of workspace `{workspace_id}` · "
-        f"{about['title'] or session_id!r} · {format_minute(session.start)} to "
-        f"{format_minute(session.end)}{format_origin(about)}"
-    )
+    heading = (f"Session `{archive.name}` of workspace `{workspace_id}` · "
+               f"{about['title'] or session_id!r} · {format_minute(session.start)} to "
+               f"{format_minute(session.end)}{format_origin(about)}")
     page = {**about, **_make_page(heading, "messages", rows, total, first)}
     return {**page, "session_id": archive.name, "limit": limit, "part": part}
 
@@ -6304,8 +6175,7 @@ def _read_data(ctx: Context, archive: Archive, first: int) -> dict:
     if ctx.caller.scope == "ai":
         raise NotAllowed(
             "view=data exports unmasked bytes and takes the sync token. Use view=text "
-            "or view=raw."
-        )
+            "or view=raw.")
     size = archive.session.size
     if first > size:
         raise BadRequest(f"`offset` {first} lies after the end ({size} bytes).")
@@ -6316,17 +6186,9 @@ def _read_data(ctx: Context, archive: Archive, first: int) -> dict:
     return {**where, **span, "sha256": archive.session.sha256, "data": data}
 
 @tool(READS, hint="search past conversations, sessions, transcripts, history")
-def tool_search_sessions(
-    ctx: Context,
-    query: str,
-    workspace_id: str = "",
-    since: str = "",
-    until: str = "",
-    mode: str = "auto",
-    limit: int = 10,
-    offset: int = 0,
-    cursor: str = "",
-) -> dict:
+def tool_search_sessions(ctx: Context, query: str, workspace_id: str = "",
+                         since: str = "", until: str = "", mode: str = "auto",
+                         limit: int = 10, offset: int = 0, cursor: str = "") -> dict:
     """Search past conversations of every machine and tool: what was tried, said,
     decided, which command or error. Same query language as search_knowledge.
 
@@ -6339,26 +6201,18 @@ def tool_search_sessions(
 # The five tools that write.
 
 @tool(WRITES)
-def tool_register_workspace(
-    ctx: Context,
-    project: str,
-    machine: str = "",
-    tool: str = "",
-    cwd: str = "",
-    git_remote: str = "",
-    description: str = "",
-) -> dict:
+def tool_register_workspace(ctx: Context, project: str, machine: str = "",
+                            tool: str = "", cwd: str = "",
+                            git_remote: str = "", description: str = "") -> dict:
     """Say which project you work on. Answers your workspace_id and the `binding` that
     write_overview and delete_knowledge need; registering again is harmless.
 
     Example: {"project": "shop", "machine": "laptop", "tool": "claude-code"}"""
     assistant = "the assistant you are, such as claude-code or codex"
     names = {}
-    for name, value, what in (
-        ("project", project, "the repository or folder"),
-        ("machine", machine or ctx.caller.machine, "this computer"),
-        ("tool", tool or ctx.caller.tool, assistant),
-    ):
+    for name, value, what in (("project", project, "the repository or folder"), (
+        "machine", machine or ctx.caller.machine, "this computer"),
+                              ("tool", tool or ctx.caller.tool, assistant)):
         names[name] = one_line(value)
         if not names[name]:
             raise BadRequest(f"`{name}` is missing. Give the name of {what}.")
@@ -6377,9 +6231,8 @@ def tool_register_workspace(
     return {"_heading": heading, **row, "_text": text}
 
 @tool(WRITES, scopes=("ai",))
-def tool_write_overview(
-    ctx: Context, content: str, binding: str, if_sha256: str = ""
-) -> dict:
+def tool_write_overview(ctx: Context, content: str, binding: str,
+                        if_sha256: str = "") -> dict:
     """Replace your own workspace's overview.md: its first paragraph is the summary all
     others see; keep state, decisions and open ends on one page. Read it before you
     write; the old text is kept as a version.
@@ -6395,8 +6248,7 @@ def _write(ctx: Context, workspace_id: str, path: str, content: str, *rules) -> 
     if len(data) > MAX_DOCUMENT_BYTES:
         raise TooLarge(
             f"`content` is {format_size(len(data))}; a document holds at most "
-            f"{format_size(MAX_DOCUMENT_BYTES)}. Split it."
-        )
+            f"{format_size(MAX_DOCUMENT_BYTES)}. Split it.")
     write = (ctx.store, workspace_id, path, data, ctx.caller.scope, *rules)
     return _receipt_row(workspace_id, write_document(*write))
 
@@ -6420,14 +6272,8 @@ def tool_delete_knowledge(ctx: Context, path: str, binding: str) -> dict:
     return _receipt_row(workspace_id, receipt)
 
 @tool(WRITES, scopes=("sync",))
-def tool_upload_knowledge(
-    ctx: Context,
-    workspace_id: str,
-    write_token: str,
-    path: str,
-    content: str,
-    if_sha256: str = "",
-) -> dict:
+def tool_upload_knowledge(ctx: Context, workspace_id: str, write_token: str, path: str,
+                          content: str, if_sha256: str = "") -> dict:
     """Store a knowledge document and answer a receipt once it is durable.
 
     Example: {"workspace_id": "w", "write_token": "0", "path": "a.md", "content": "x"}
@@ -6438,20 +6284,11 @@ def tool_upload_knowledge(
     return _write(ctx, workspace_id, path, content, if_sha256, True)
 
 @tool(WRITES, scopes=("sync",))
-def tool_upload_session(
-    ctx: Context,
-    workspace_id: str,
-    write_token: str,
-    session_id: str,
-    content: str = "",
-    data: str = "",
-    offset: int = 0,
-    total_size: int = -1,
-    sha256: str = "",
-    base_sha256: str = "",
-    title: str = "",
-    deep: bool = False,
-) -> dict:
+def tool_upload_session(ctx: Context, workspace_id: str, write_token: str,
+                        session_id: str,
+                        content: str = "", data: str = "", offset: int = 0,
+                        total_size: int = -1, sha256: str = "", base_sha256: str = "",
+                        title: str = "", deep: bool = False) -> dict:
     """Archive a transcript, byte for byte: whole as content, or in pieces as data with
     offset, total_size and sha256 (with base_sha256: only what was added to an archived
     one). With neither: say what is archived and where an upload goes on. title: what
@@ -6502,8 +6339,7 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
                 f"{name} takes the AI token; you hold the sync token."
                 if "ai" in tool_.scopes
                 else f"{name} takes the sync token, which assistants do not hold: "
-                "notes and sessions are uploaded by themselves."
-            )
+                "notes and sessions are uploaded by themselves.")
         values, note = parse_arguments(tool_, arguments)
         key = name, ctx.form, ctx.is_masked, note, *values.items()
         sign = KEPT.get(name)
@@ -6539,10 +6375,8 @@ def _sign_document(ctx: Context, values: dict) -> tuple | None:
     return None if "version" in values else glance_file(ctx.store.root, relative)
 
 # Tools whose answer is kept while what it follows from has the same signature.
-KEPT = {
-    "list_workspaces": lambda ctx, values: ctx.store.journal.refresh(),
-    "read_knowledge": _sign_document,
-}
+KEPT = {"list_workspaces": lambda ctx,
+        values: ctx.store.journal.refresh(), "read_knowledge": _sign_document}
 
 class Kept(dict):
     """Hold a result and its JSON, so that it is encoded once."""
@@ -6639,8 +6473,7 @@ HINTS = {  # how what a list shows is opened
 }
 NO_HITS = (
     'Nothing found. Try fewer or other words, mode="literal" for an exact text, or '
-    "the other one of search_knowledge and search_sessions."
-)
+    "the other one of search_knowledge and search_sessions.")
 
 def _render_preface(data: dict) -> str:
     """Return the memory's own README and INDEX, each cut to a quarter of a page."""
@@ -6655,13 +6488,11 @@ def _render_preface(data: dict) -> str:
 def format_workspace_row(row: dict) -> str:
     """Return a workspace's line."""
     about = row.get("summary") or row.get("description") or ""
-    return (
-        f"- `{row['workspace_id']}` · {row['machine']} · {row['tool']} · "
-        f"{row['project']} · {plural(row['knowledge'], 'document')}, "
-        f"{plural(row['sessions'], 'session')} · "
-        f"active {format_minute(row['last_activity'])}"
-        + (f"\n  {clip(one_line(about), 240)}" if about else "")
-    )
+    return (f"- `{row['workspace_id']}` · {row['machine']} · {row['tool']} · "
+            f"{row['project']} · {plural(row['knowledge'], 'document')}, "
+            f"{plural(row['sessions'], 'session')} · "
+            f"active {format_minute(row['last_activity'])}"
+            + (f"\n  {clip(one_line(about), 240)}" if about else ""))
 
 def format_document_row(row: dict) -> str:
     """Return a document's or a version's line."""
@@ -6672,12 +6503,10 @@ def format_document_row(row: dict) -> str:
 def format_session_row(row: dict) -> str:
     """Return a session's line."""
     more = f" · revisions: {', '.join(row['revisions'])}" if row["revisions"] else ""
-    return (
-        f"- `{row['workspace_id']}` · {format_minute(row['end'])} · "
-        f"{row['title'] or '(no title)'} · session_id `{row['session_id']}` · "
-        f"{plural(row['messages'], 'message')}, {format_size(row['size'])}{more}"
-        f"{format_origin(row)}"
-    )
+    return (f"- `{row['workspace_id']}` · {format_minute(row['end'])} · "
+            f"{row['title'] or '(no title)'} · session_id `{row['session_id']}` · "
+            f"{plural(row['messages'], 'message')}, {format_size(row['size'])}{more}"
+            f"{format_origin(row)}")
 
 def format_hit_row(row: dict) -> str:
     """Return a hit: where and when, how to read it, what it says."""
@@ -6689,10 +6518,8 @@ def format_hit_row(row: dict) -> str:
     if "message" in row:
         number, first = f" · message {row['message']}", max(0, row["message"] - 2)
         read = f"read_session({_given(**where)}offset={first})"
-    return (
-        f"- `{row['workspace_id']}` · {format_minute(row['date'])} · "
-        f"{row['title']}{number}{times}\n  {read}\n  {row['snippet']}"
-    )
+    return (f"- `{row['workspace_id']}` · {format_minute(row['date'])} · "
+            f"{row['title']}{number}{times}\n  {read}\n  {row['snippet']}")
 
 def format_message_head(row: dict) -> str:
     """Return who said a message and when."""
@@ -6709,13 +6536,9 @@ def format_message_row(row: dict) -> str:
         text = text[:CLIP_CHARS].rstrip() + more
     return f"{format_message_head(row)}\n{text}\n"
 
-LISTS = {
-    "workspaces": format_workspace_row,
-    "documents": format_document_row,
-    "sessions": format_session_row,
-    "hits": format_hit_row,
-    "messages": format_message_row,
-}
+LISTS = {"workspaces": format_workspace_row,
+         "documents": format_document_row, "sessions": format_session_row,
+         "hits": format_hit_row, "messages": format_message_row}
 
 
 # ---- 14. Protocol: JSON-RPC and MCP, both eras; no sockets ------------------
@@ -6767,8 +6590,7 @@ def answer_body(ctx: Context, body: object, headers: dict[str, str]) -> Answer:
     if version != BATCH_VERSION or not 0 < len(body) <= MAX_BATCH:
         return refuse_body(
             f"A batch must have 1 to {MAX_BATCH} messages and is part of "
-            f"{BATCH_VERSION} only. Send one message per request."
-        )
+            f"{BATCH_VERSION} only. Send one message per request.")
     answers, used = [], 0
     for message in body:
         if (answer := answer_message(ctx, message, headers).body) is None:
@@ -6942,11 +6764,8 @@ def rpc_initialize(ctx: Context, params: dict) -> dict:
 
 def rpc_tools_list(ctx: Context, params: dict) -> dict:
     """Return the tools that the caller's token may use."""
-    rows = [
-        {"name": n, "description": t.description, "inputSchema": t.schema, **t.hints}
-        for n, t in TOOLS.items()
-        if ctx.caller.scope in t.scopes
-    ]
+    rows = [{"name": n, "description": t.description, "inputSchema": t.schema,
+             **t.hints} for n, t in TOOLS.items() if ctx.caller.scope in t.scopes]
     return {"tools": rows}
 
 def rpc_tools_call(ctx: Context, params: dict) -> dict:
@@ -6964,14 +6783,11 @@ def rpc_tools_call(ctx: Context, params: dict) -> dict:
 GLOBAL_TEXTS = ("README.md", "INDEX.md")
 _MARKDOWN = {"mimeType": "text/markdown"}
 _BASE = "memory://{workspace_id}/"
-TEMPLATES = [
-    {"name": name, "uriTemplate": _BASE + path, "description": about, **_MARKDOWN}
-    for name, path, about in (
-        ("overview", "overview.md", "A workspace's overview"),
-        ("knowledge", "knowledge/{+path}", "A knowledge document"),
-        ("session", "sessions/{session_id}", "A session, as text"),
-    )
-]
+TEMPLATES = [{"name": name, "uriTemplate": _BASE + path,
+              "description": about, **_MARKDOWN} for name, path,
+             about in (("overview", "overview.md", "A workspace's overview"),
+                       ("knowledge", "knowledge/{+path}", "A knowledge document"),
+                       ("session", "sessions/{session_id}", "A session, as text"))]
 
 def rpc_resources_list(ctx: Context, params: dict) -> dict:
     """Return a page of resources, workspace by workspace."""
@@ -7048,36 +6864,27 @@ def read_resource(ctx: Context, uri: str) -> str:
 PROMPTS = {
     "recall": (
         "What does the memory know about a topic?",
-        "topic",
-        "Find out what our shared memory knows about: {topic}\n\n"
+        "topic", "Find out what our shared memory knows about: {topic}\n\n"
         "Call search_knowledge and search_sessions with a few different wordings, open "
         "the best hits with read_knowledge and read_session, and answer with what is "
-        "known, from which workspace and when, what contradicts it, and what is open.",
-    ),
+        "known, from which workspace and when, what contradicts it, and what is open."),
     "handoff": (
-        "Write down where this work stands, for the next assistant",
-        "project",
+        "Write down where this work stands, for the next assistant", "project",
         "Hand this work over{project}. Call register_workspace if you have no binding "
         "yet, read the present overview with read_knowledge (path overview.md), then "
         "write_overview with one page: first paragraph a summary, then what is done, "
         "what is open with the next step, decisions and their reasons, commands that "
-        "work, traps. Keep what is still true of the old text.",
-    ),
+        "work, traps. Keep what is still true of the old text."),
     "distill": (
-        "Turn recent sessions into lasting knowledge",
-        "project",
+        "Turn recent sessions into lasting knowledge", "project",
         "Distill recent sessions{project}. Call list_sessions for the workspace, read "
         "those that are not yet reflected in its overview (read_session), and gather "
         "what will matter in a month: decisions, root causes, commands, conventions. "
         "Update the overview with write_overview; propose separate Markdown notes for "
-        "what is longer, with a file name for each.",
-    ),
-}
+        "what is longer, with a file name for each.")}
 
-PROMPT_ROWS = [
-    {"name": n, "description": d, "arguments": [{"name": a, "required": a == "topic"}]}
-    for n, (d, a, _) in PROMPTS.items()
-]
+PROMPT_ROWS = [{"name": n, "description": d, "arguments": [
+    {"name": a, "required": a == "topic"}]} for n, (d, a, _) in PROMPTS.items()]
 
 def rpc_prompts_get(ctx: Context, params: dict) -> dict:
     """Return a prompt's text with its argument filled in; raise BadRequest."""
@@ -7097,17 +6904,12 @@ def rpc_prompts_get(ctx: Context, params: dict) -> dict:
     return {"description": description, "messages": messages}
 
 METHODS: dict[str, Callable[[Context, dict], dict]] = {
-    "initialize": rpc_initialize,
-    "ping": lambda ctx, params: {},
-    "server/discover": lambda ctx, params: DISCOVERED,
-    "tools/list": rpc_tools_list,
-    "tools/call": rpc_tools_call,
-    "resources/list": rpc_resources_list,
+    "initialize": rpc_initialize, "ping": lambda ctx, params: {},
+    "server/discover": lambda ctx, params: DISCOVERED, "tools/list": rpc_tools_list,
+    "tools/call": rpc_tools_call, "resources/list": rpc_resources_list,
     "resources/templates/list": lambda ctx, params: {"resourceTemplates": TEMPLATES},
-    "resources/read": rpc_resources_read,
-    "prompts/list": lambda ctx, params: {"prompts": PROMPT_ROWS},
-    "prompts/get": rpc_prompts_get,
-}
+    "resources/read": rpc_resources_read, "prompts/list": lambda ctx,
+    params: {"prompts": PROMPT_ROWS}, "prompts/get": rpc_prompts_get}
 DISCOVERED = {"supportedVersions": list(SUPPORTED_VERSIONS), **ABILITIES}
 LEGACY_ONLY = ("initialize", "ping")
 MODERN_ONLY = ("server/discover",)
@@ -7124,18 +6926,15 @@ CACHEABLE |= dict.fromkeys(_FIXED, LIST_TTL_MS)
 LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 SINGLE_HEADERS = frozenset(
     ("host", "content-length", "authorization", "origin", "mcp-protocol-version")
-    + ("mcp-method", "mcp-name", "x-real-ip", "transfer-encoding")
-)
+    + ("mcp-method", "mcp-name", "x-real-ip", "transfer-encoding"))
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) (/[!-~]*|\*) HTTP/1\.([01])\r?\n")
 _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)\r?\n")
 _CHUNK_LINE = re.compile(rb"0*([0-9A-Fa-f]{1,8})[ \t]*(?:;[\t -~\x80-\xff]*)?\r?\n")
 CHUNKED = -1  # in place of a body's length
 _BODY_TOO_LARGE = f"The body is over {format_size(MAX_BODY_BYTES)}. Send pieces."
-_TOO_MANY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
-    b"Retry-After: 5\r\nConnection: close\r\nContent-Length: 58\r\n\r\n"
-    b'{"error":"Too many connections. Try again in 5 seconds."}\n'
-)
+_TOO_MANY = (b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+             b"Retry-After: 5\r\nConnection: close\r\nContent-Length: 58\r\n\r\n"
+             b'{"error":"Too many connections. Try again in 5 seconds."}\n')
 
 class HttpError(FedmemError):
     """End a request with an HTTP status."""
@@ -7216,8 +7015,7 @@ def check_host(headers: dict[str, str], allowed: frozenset[str]) -> None:
         raise HttpError(
             403,
             f"This server does not answer to the name {clip(split_host(host), 100)!r}. "
-            "Start it with ALLOWED_HOSTS or --allowed-hosts set to that name.",
-        )
+            "Start it with ALLOWED_HOSTS or --allowed-hosts set to that name.")
     origin = headers.get("origin")
     if origin is None:
         return
@@ -7347,9 +7145,8 @@ class Server(http.server.ThreadingHTTPServer):
             self._deadlines.pop(request, None)
             self._room.release()
 
-    def set_deadline(
-        self, connection: socket.socket, seconds: float, is_idle: bool = False
-    ) -> None:
+    def set_deadline(self, connection: socket.socket, seconds: float,
+                     is_idle: bool = False) -> None:
         """End a connection when it is not done after some seconds; 0 for never."""
         end = time.monotonic() + seconds if seconds else 0
         self._deadlines[connection] = end, is_idle
@@ -7527,8 +7324,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "no-token": "This memory needs a token: set the header 'Authorization: "
             "Bearer TOKEN' in your client's configuration.",
             "bad-token": "This token is not valid here: compare it with MCP_TOKEN or "
-            "SYNC_TOKEN of the server, or its _meta/tokens.json.",
-        }[reason]
+            "SYNC_TOKEN of the server, or its _meta/tokens.json."}[reason]
         raise HttpError(401, text, {"WWW-Authenticate": 'Bearer realm="fedmem"'})
 
     def _require_context(self) -> Context:
@@ -7609,14 +7405,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server, journal = self.server, self.server.store.journal
         journal.refresh()
         ledgers = list(journal.ledgers.values())
-        gauges = {
-            "fedmem_uptime_seconds": round(time.monotonic() - server.started),
-            "fedmem_connections": len(server._deadlines),
-            "fedmem_workspaces": len(server.store.registry.all()),
-            "fedmem_documents": sum(ledger.documents for ledger in ledgers),
-            "fedmem_sessions": sum(len(ledger.sessions) for ledger in ledgers),
-            "fedmem_journal_seq": journal.last_seq,
-        }
+        gauges = {"fedmem_uptime_seconds": round(time.monotonic() - server.started),
+                  "fedmem_connections": len(server._deadlines),
+                  "fedmem_workspaces": len(server.store.registry.all()),
+                  "fedmem_documents": sum(ledger.documents for ledger in ledgers),
+                  "fedmem_sessions": sum(len(ledger.sessions) for ledger in ledgers),
+                  "fedmem_journal_seq": journal.last_seq}
         with contextlib.suppress(NoIndex, Busy):
             if server.index:
                 with server.index.read(1, partly=True) as database:
@@ -7638,11 +7432,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if server.is_stopping or (self._left and not is_short):
             self.close_connection = True
         more = {"Connection": "close"} if self.close_connection else {}
-        head = (
-            f"HTTP/1.1 {reply.status} {http.client.responses[reply.status]}\r\n"
-            f"Content-Length: {len(body)}\r\n"
-            "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
-        )
+        head = (f"HTTP/1.1 {reply.status} {http.client.responses[reply.status]}\r\n"
+                f"Content-Length: {len(body)}\r\n"
+                "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n")
         for name, value in {**more, **reply.headers}.items():
             head += f"{name}: {value}\r\n"
         head = f"{head}\r\n".encode("latin-1")
@@ -7670,19 +7462,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Log one line per request; foreign text last and escaped."""
         took_ms = (time.monotonic() - self._started) * 1000
         self.server.count(f'fedmem_requests_total{{status="{reply.status}"}}')
-        text = (
-            f"access addr={clip(self._address, 60)} scope={self._scope} "
-            f"status={reply.status} ms={took_ms:.1f} bytes={len(reply.body)} "
-            f"method={self._method} path={clip(self._path, 100)} rpc={self._doing}"
-        )
+        text = (f"access addr={clip(self._address, 60)} scope={self._scope} "
+                f"status={reply.status} ms={took_ms:.1f} bytes={len(reply.body)} "
+                f"method={self._method} path={clip(self._path, 100)} rpc={self._doing}")
         log.info("%s", escape_controls(text))
 
 ROUTES: dict[str, dict[str, Callable[[Handler], Reply]]] = {
     "/mcp": {"POST": Handler.post_mcp},
     "/healthz": {"GET": Handler.get_health, "HEAD": Handler.get_health},
     "/metrics": {"GET": Handler.get_metrics},
-    "/fedmem.py": {"GET": Handler.get_program, "HEAD": Handler.get_program},
-}
+    "/fedmem.py": {"GET": Handler.get_program, "HEAD": Handler.get_program}}
 
 def describe_call(value: object) -> str:
     """Return a body's method, and the tool or thing it names, for the log."""
@@ -8383,18 +8172,14 @@ def make_page() -> Reply:
     policy = [
         "default-src 'none'; base-uri 'none'; form-action 'none'; connect-src 'self'",
         "frame-ancestors 'none'; trusted-types 'none'; img-src data:",
-        "require-trusted-types-for 'script'",
-    ]
+        "require-trusted-types-for 'script'"]
     for kind, text in (("script", PAGE_SCRIPT), ("style", PAGE_STYLE)):
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         policy.append(f"{kind}-src 'sha256-{digest}'")
-    headers = {
-        "Content-Type": "text/html; charset=utf-8",
-        "Content-Security-Policy": "; ".join(policy),
-        "Referrer-Policy": "no-referrer",
-        "Cross-Origin-Opener-Policy": "same-origin",
-        "X-Frame-Options": "DENY",
-    }
+    headers = {"Content-Type": "text/html; charset=utf-8",
+               "Content-Security-Policy": "; ".join(policy),
+               "Referrer-Policy": "no-referrer",
+               "Cross-Origin-Opener-Policy": "same-origin", "X-Frame-Options": "DENY"}
     page = PAGE_MARKUP.replace("STYLE", PAGE_STYLE).replace("SCRIPT", PAGE_SCRIPT)
     return Reply(200, headers, page.encode())
 
@@ -8478,8 +8263,7 @@ def open_connection(address: Address, timeout_s: float) -> http.client.HTTPConne
             raise Unreachable(
                 f"{address.url} shows another certificate ({found}) than the pinned "
                 "one. If the server got a new one, install again with its --pin; if "
-                "not, somebody is in between."
-            )
+                "not, somebody is in between.")
     return connection
 
 def fetch_path(address: Address, path: str, timeout_s: float) -> bytes:
@@ -8500,14 +8284,8 @@ def fetch_path(address: Address, path: str, timeout_s: float) -> bytes:
 class Remote:
     """Guard the connections to one server under one token."""
 
-    def __init__(
-        self,
-        address: Address,
-        token: str,
-        timeout_s: float = CALL_TIMEOUT_S,
-        attempts: int = CALL_ATTEMPTS,
-        headers: dict[str, str] | None = None,
-    ):
+    def __init__(self, address: Address, token: str, timeout_s: float = CALL_TIMEOUT_S,
+                 attempts: int = CALL_ATTEMPTS, headers: dict[str, str] | None = None):
         self.address, self.requests = address, 0
         self._path, self._timeout_s = parse_url(address.url).path, timeout_s
         self._attempts = attempts
@@ -8614,9 +8392,8 @@ class Remote:
             yield from page[key]
             offset = page.get("next_offset")
 
-def run_bridge(
-    remote: Remote, cwd: str, lines: Iterable[bytes], out: io.BufferedIOBase
-):
+def run_bridge(remote: Remote, cwd: str, lines: Iterable[bytes],
+               out: io.BufferedIOBase):
     """Pass MCP between stdio and a server, a message a line (transports/stdio)."""
     lock, waiting = threading.Lock(), queue.SimpleQueue()
 
@@ -9673,11 +9450,10 @@ def make_brief(client: Client, cwd: str, tool_name: str) -> str:
     here = [row for row in recent if row["workspace_id"] in ids]
     elsewhere = [row for row in recent if row["workspace_id"] not in ids]
     note_line = "- {} · {where} · {path}".format
-    sections = {
-        "Newest notes on this repository":
-            [note_line(format_minute(n["modified"]), **n) for n in notes[:6]],
-        "Recent sessions of this project": map(format_session_line, here[:5]),
-        "Recent sessions elsewhere": map(format_session_line, elsewhere[:4])}
+    sections = {"Newest notes on this repository": [
+        note_line(format_minute(n["modified"]), **n) for n in notes[:6]],
+                "Recent sessions of this project": map(format_session_line, here[:5]),
+                "Recent sessions elsewhere": map(format_session_line, elsewhere[:4])}
     for title, lines in sections.items():
         if text := "\n".join(lines):
             parts.append(f"## {title}\n{text}")
@@ -11003,25 +10779,23 @@ def format_welcome(server: Server, made: list[str]) -> str:
     return "\n".join([head, "", *lines, how])
 
 # Workspace: overview, documents, and what user and assistant said in turn.
-DEMO = {
-    "laptop/claude-code/shop": (
-        "# Shop\n\nOnline shop backend (Django, Postgres). Checkout rewrite is live "
-        "since 12 May; open: refunds over 1,000 EUR need a second approval.\n",
-        {"deploy.md": "# Deploy\n\n1. `make release` on main\n2. wait for the canary "
-         "(10 minutes, error rate under 0.1 %)\n3. `make promote`\n\nNever on Fridays: "
-         "see the incident of 3 April.\n",
-         "decisions/payments.md": "# Payments\n\nWe keep Stripe and dropped PayPal: "
-         "0.4 % of orders, 30 % of support tickets.\n"},
-        ("The login test is flaky again, why?",
-         "It races the session cache: the test logs in before Redis is flushed. I made "
-         "the fixture wait for FLUSHDB.",
-         "Good. Run it fifty times.", "50 of 50 passed in 81 s.")),
-    "server/codex/infra": (
-        "# Infra\n\nTwo hosts behind nginx; backups nightly to the NAS at 02:30.\n",
-        {"hosts.md": "# Hosts\n\n- web1: 10.0.0.11, Debian 12\n- web2: 10.0.0.12\n"},
-        ("nginx answers 502 since the update",
-         "The upstream socket moved to /run/shop/gunicorn.sock; I changed proxy_pass "
-         "and reloaded. 200 again."))}
+DEMO = {"laptop/claude-code/shop": (
+    "# Shop\n\nOnline shop backend (Django, Postgres). Checkout rewrite is live "
+    "since 12 May; open: refunds over 1,000 EUR need a second approval.\n",
+    {"deploy.md": "# Deploy\n\n1. `make release` on main\n2. wait for the canary "
+     "(10 minutes, error rate under 0.1 %)\n3. `make promote`\n\nNever on Fridays: "
+     "see the incident of 3 April.\n",
+     "decisions/payments.md": "# Payments\n\nWe keep Stripe and dropped PayPal: "
+     "0.4 % of orders, 30 % of support tickets.\n"},
+    ("The login test is flaky again, why?",
+     "It races the session cache: the test logs in before Redis is flushed. I made "
+     "the fixture wait for FLUSHDB.",
+     "Good. Run it fifty times.", "50 of 50 passed in 81 s.")), "server/codex/infra": (
+         "# Infra\n\nTwo hosts behind nginx; backups nightly to the NAS at 02:30.\n",
+         {"hosts.md": "# Hosts\n\n- web1: 10.0.0.11, Debian 12\n- web2: 10.0.0.12\n"},
+         ("nginx answers 502 since the update",
+          "The upstream socket moved to /run/shop/gunicorn.sock; I changed proxy_pass "
+          "and reloaded. 200 again."))}
 
 def fill_demo(store: Store) -> None:
     """Write a few sample workspaces into an empty memory."""
@@ -11609,10 +11383,9 @@ def put_session(client: Client, agent: Agent, row: dict, environment: dict
 def name_places(row: dict, cwd: str) -> dict[str, str]:
     """Return what the names in an agent's `put` stand for; raise BadRequest."""
     start = parse_time(row["start"] or row["end"] or "1970-01-01")  # of one without
-    return {"id": require_id("session", row["session_id"].partition("~")[0]),
-            "slug": make_claude_slug(cwd),
-            "dashes": re.sub(r"[/\\:]", "-", cwd.lstrip("/\\")),
-            "day": f"{start:%Y/%m/%d}", "stamp": f"{start:%Y-%m-%dT%H-%M-%S}"}
+    return {"id": require_id("session", row["session_id"].partition("~")[
+        0]), "slug": make_claude_slug(cwd), "dashes": re.sub(r"[/\\:]", "-", cwd.lstrip(
+            "/\\")), "day": f"{start:%Y/%m/%d}", "stamp": f"{start:%Y-%m-%dT%H-%M-%S}"}
 
 def count_same(path: str, copy: str) -> int:
     """Return a file's size, 0 for none; raise Conflict when a copy differs."""
@@ -11725,11 +11498,10 @@ def warn_of_plain_http(url: str) -> None:
 def _write_client(client: Client, config: dict) -> None:
     """Write the client's configuration, tokens, and a copy of this program."""
     tokens = {"mcp_token": client.mcp_token, "sync_token": client.sync_token}
-    for path, data in (
-            ("config.json", json.dumps(config, indent=1).encode() + b"\n"),
-            ("tokens.json", json.dumps(tokens, indent=1).encode() + b"\n"),
-            (os.path.join("bin", "fedmem.py"), read_program(client)),
-            (os.path.join("bin", "memory_sync.py"), LAUNCHER.encode())):
+    for path, data in (("config.json", json.dumps(config, indent=1).encode() + b"\n"),
+                       ("tokens.json", json.dumps(tokens, indent=1).encode() + b"\n"),
+                       (os.path.join("bin", "fedmem.py"), read_program(client)),
+                       (os.path.join("bin", "memory_sync.py"), LAUNCHER.encode())):
         with contextlib.suppress(OSError), open(client.path(path), "rb") as file:
             if file.read() == data:
                 continue
@@ -11763,8 +11535,7 @@ COMMANDS = (
     ("search", cmd_search, "search sessions, or notes"),
     ("sessions", cmd_sessions, "list the newest sessions"),
     ("read", cmd_read, "show a session"),
-    ("resume", cmd_resume, "go on here with a session of any machine"),
-)
+    ("resume", cmd_resume, "go on here with a session of any machine"))
 
 # Commands, argument, its value (a dash: none, so it is a switch; a number: the default;
 # else its name, and a star when it must be there, or how many there may be), and help.
