@@ -57,6 +57,7 @@ import fnmatch
 import functools
 import gzip
 import hashlib
+import heapq
 import hmac
 import http.client
 import http.server
@@ -88,6 +89,10 @@ import urllib.parse
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
+try:
+    import re._parser as re_parser
+except ImportError:  # Python 3.10
+    import sre_parse as re_parser
 try:
     import sqlite3
 except ImportError:  # a Python built without it: searches scan the files
@@ -195,7 +200,7 @@ DENSE_ROWS = 30  # of the best chapters are looked at; 10 find nearly as much
 SEARCH_BUDGET_S = 5.0  # what a person waits for
 SNIPPET_CHARS = 240
 HEADS_AT_ONCE = 500  # sessions that a list takes from the index in one go
-INDEX_VERSION = 4  # raise it when room 11 changes what is indexed, or how
+INDEX_VERSION = 5  # raise it when room 11 changes what is indexed, or how
 INDEX_READERS = 4  # searches at once; each connection may keep 4 MiB of pages
 INDEX_CACHE_BYTES = 4 * MIB  # of pages that a connection keeps
 INDEX_WAIT_S = 5  # for SQLite's own locks, held for milliseconds
@@ -205,6 +210,8 @@ INDEX_POUR = 10  # writes in that time: so many come that they go first
 INDEX_REST_S = 1.0  # how long they do, until a search asks
 INDEX_COMMIT_S = 0.1  # the length of a transaction
 INDEX_HURRY_S = 1.0  # how long a search waits for what was written before it
+INDEX_CHILD_BYTES = 4 * MIB  # are half a second's work: more is a process's
+INDEX_NICE = 10  # its priority: requests go first
 INDEX_RETRY_S = 2  # after an error, and while another process writes the index
 INDEX_CHECK_S = 3_600  # files changed by hand are found within the hour
 INDEXED_INPUT_CHARS = 4_000  # of a tool's input: a file it writes may be any size
@@ -212,6 +219,11 @@ INDEXED_RESULT_CHARS = 2_000  # of a tool's result: errors stand at its ends
 CHAPTER_CHARS = 8_000  # what an answer needs stands together; a page or three
 MAX_MATCHES = 1_000  # counted in one passage
 MAX_SCANNED_HITS = 10_000  # more cannot be paged through
+SEARCH_MORE_S = 0.15  # an exact search goes on for, to count, when its page is full
+CANDIDATE_ROWS = 20_000  # chapters are sorted by time in that
+CHAPTERS_AT_ONCE = 32
+MAX_RUNS = 32  # texts that one part of an expression may stand for
+MAX_GRAMS = 24  # of one text: more tell nothing new
 
 PARSER_VERSION = 3  # raise it when room 8 or 9 changes what a transcript shows
 DEFAULT_PORT = 8000
@@ -1555,11 +1567,6 @@ def _may_assign(text: str) -> bool:
     folded = fold_case(text)
     return any(shape.search(folded) for shape in _MAY_ASSIGN)
 
-def may_be_masked(text: str) -> bool:
-    """Return whether mask_secrets may change a text, surely when it does."""
-    rows = list_patterns(text)
-    return _may_assign(text) or any(shape.search(text) for _, _, shape in rows)
-
 def mask_counted(text: str, counts: collections.Counter) -> str:
     """Return text masked, and count each kind that was found."""
     masked = mask_secrets(text)
@@ -2642,18 +2649,6 @@ _EVERY_LINE = re.compile(b"")
 def find_marks(about: dict) -> re.Pattern:
     """Return what a line has to hold to be worth parsing; `about` as of parse_about."""
     return _MARKS.get(about["format"], _EVERY_LINE) if "format" in about else _FIRST
-
-def join_shown(block: bytes, about: dict) -> bytes:
-    """Return the lines of a block that can hold a message: of a real one a tenth."""
-    marks = find_marks(about)
-    if marks is _EVERY_LINE:
-        return block
-    lines, at = [], 0
-    while match := marks.search(block, at):
-        start = block.rfind(b"\n", at, match.start()) + 1 or at
-        at = block.find(b"\n", match.end()) + 1 or len(block)
-        lines.append(block[start:at])
-    return b"".join(lines)
 
 class LineBuffer:
     """Gather a line that comes in pieces, within the limit of what is parsed; of a long
@@ -3772,10 +3767,9 @@ def iter_lines(store: Store, archive: Archive, index: int, count: int | None = N
     if is_begun:
         yield number, *line.take()
 
-def iter_messages(store: Store, archive: Archive, offset: int = 0,
-                  may_hold: Callable | None = None) -> Iterator[tuple[int, Message]]:
-    """Yield number and message from number `offset` on; no block before it is parsed,
-    nor those of which `may_hold`, given their first message's number, says no."""
+def iter_messages(store: Store, archive: Archive,
+                  offset: int = 0) -> Iterator[tuple[int, Message]]:
+    """Yield number and message from number `offset` on; none before it is parsed."""
     session, blocks = archive.session, archive.session.blocks
     repeats, cut = frozenset(session.repeats), find_cut(store, archive)
     hidden = {"undone", "linked", *(() if session.uses_items else ["item"])}
@@ -3785,9 +3779,6 @@ def iter_messages(store: Store, archive: Archive, offset: int = 0,
         if end < len(blocks) and messages_before(session, blocks[end]) <= offset:
             continue
         number = messages_before(session, blocks[start])
-        if may_hold and end == start + 1:
-            if not may_hold(next(read_blocks(store, archive, start)), number):
-                continue
         for at, line, size in iter_lines(store, archive, start, end - start):
             record = parse_record(line, size, session.about)
             messages = parse_messages(record, session.about) if record else []
@@ -4294,17 +4285,19 @@ def reconcile_workspace(store: Store, workspace_id: str) -> None:
 INDEX_FILE = "index.sqlite"
 KINDS = ("knowledge", "sessions")
 # The tokenizer is all that SQLite 3.37 can do.
-_FTS5 = "fts5(words, content='', tokenize='porter unicode61 remove_diacritics 2')"
+_FTS5 = "fts5(text, content='', tokenize='porter unicode61 remove_diacritics 2')"
+_GRAMS = "fts5(text, content='', tokenize='trigram case_sensitive 1', detail=none)"
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE documents (id INTEGER PRIMARY KEY, workspace TEXT, key TEXT, kind TEXT,
     title TEXT, name TEXT, project TEXT, abandoned TEXT, sha256 TEXT, signature TEXT,
     start TEXT, end TEXT, blocks TEXT, UNIQUE (workspace, key));
-CREATE TABLE chapters (id INTEGER PRIMARY KEY, document INTEGER, first INTEGER,
-    abandoned INTEGER, excerpts BLOB);
+CREATE TABLE chapters (id INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER,
+    first INTEGER, abandoned INTEGER, excerpts BLOB);
 CREATE INDEX chapters_of ON chapters (document, first);
 CREATE INDEX documents_newest ON documents (kind, end, name, workspace);
-""" + "".join(f"CREATE VIRTUAL TABLE {kind} USING {_FTS5};" for kind in KINDS)
+""" + "".join(f"CREATE VIRTUAL TABLE {kind} USING {_FTS5};"
+              f"CREATE VIRTUAL TABLE {kind}_grams USING {_GRAMS};" for kind in KINDS)
 CAMEL_JOINT = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _COMPOUND = re.compile(  # snake_case, kebab-case, camelCase, HTTPServer
     r"[A-Za-z0-9]{1,24}(?:[_-][A-Za-z0-9]{1,24}){1,4}"
@@ -4322,7 +4315,9 @@ _ACCENTS = re.compile("[\u0300-\u036f]+")  # that no letter has taken in
 _BLOB = re.compile(r"[A-Za-z0-9+=]{100,}")  # base64: nobody searches for its letters
 _HEADING = re.compile(r"^(?=#{1,6} )", re.MULTILINE)
 
-Excerpt = collections.namedtuple("Excerpt", "number time text")
+# What a chapter has of a message. `rest` is empty when that is all of it, else the hash
+# of the whole, or a plus in the parts behind the first.
+Excerpt = collections.namedtuple("Excerpt", "number time text rest", defaults=[""])
 
 def fold_letters(text: str) -> str:
     """Return text of the same length without accents."""
@@ -4357,35 +4352,44 @@ def _spell_day(day: str) -> str:
         return f"{when.day} {when:%B} {when.year} {when:%A} {day}"
     return ""
 
-def condense(message: Message) -> str:
-    """Return as much of a message as is indexed: long inputs and results are cut."""
-    text = message.text
-    if message.role == "tool" and len(text) > INDEXED_RESULT_CHARS:
+def condense(role: str, text: str) -> str:
+    """Return as much of a message's words as is indexed: long inputs and results are
+    cut."""
+    if role == "tool" and len(text) > INDEXED_RESULT_CHARS:
         end = INDEXED_RESULT_CHARS // 4
         return f"{text[: 3 * end]}\n…\n{text[-end:]}"
     most = INDEXED_INPUT_CHARS
-    if message.role == "note" or len(text) <= most:
+    if role == "note" or len(text) <= most:
         return text
     if text.startswith("→") and "\n→" not in text:
         return clip(text, most)  # Codex: a call is a message of its own
     return re.sub("^→.*", lambda line: clip(line[0], most), text, flags=re.MULTILINE)
 
-def cut_chapters(messages: Iterable[tuple[int, Message]],
-                 mask: Callable) -> Iterator[tuple[bool, list[Excerpt]]]:
-    """Yield chapters: whether abandoned, and consecutive messages up to a size, masked
-    before they are cut. One of several chapters begins the first and fills the next."""
+def cut_chapters(messages: Iterable[tuple[int, Message]], mask: Callable) -> Iterator:
+    """Yield chapters: whether abandoned; consecutive messages up to a size, masked
+    before they are cut; and by number the whole text of those that begin in it. One of
+    several chapters begins the first and fills the next."""
     chapter: list[Excerpt] = []
+    shown: dict[int, str] = {}
     room, abandoned = CHAPTER_CHARS, False
     for number, message in messages:
-        text = condense(dataclasses.replace(message, text=mask(message.text)))
-        for part in split_parts(text, CHAPTER_CHARS):
+        masked = mask(message.text)
+        text = condense(message.role, masked)
+        parts = split_parts(text, CHAPTER_CHARS)
+        rest = "" if parts == [masked] else hash_text(masked)[:16]
+        for i, part in enumerate(parts):
             if chapter and (len(text) > room or message.abandoned != abandoned):
-                yield abandoned, chapter
-                chapter, room = [], CHAPTER_CHARS
-            chapter.append(Excerpt(number, message.time, part))
+                yield abandoned, chapter, shown
+                chapter, shown, room = [], {}, CHAPTER_CHARS
+            chapter.append(Excerpt(number, message.time, part, "+" if i else rest))
+            shown |= {} if i else {number: masked}
             room, abandoned = room - len(part), message.abandoned
     if chapter:
-        yield abandoned, chapter
+        yield abandoned, chapter, shown
+
+def fold_shown(text: str) -> str:
+    """Return a text as the trigrams have it, letter for letter: FTS5 ends at a NUL."""
+    return fold_case(text).replace("\0", " ")
 
 def unpack_chapter(packed: bytes) -> list[Excerpt]:
     """Return a chapter's excerpts; raise sqlite3.DatabaseError when they are torn."""
@@ -4406,9 +4410,14 @@ class Indexed(collections.namedtuple(
     members begin is `blocks`."""
 
     @property
+    def heads(self) -> tuple[str, ...]:
+        """Return what the words of all its chapters follow from."""
+        return self.title, self.name, self.project
+
+    @property
     def text(self) -> tuple[str, ...]:
-        """Return what the rows of its chapters follow from."""
-        return self.title, self.name, self.project, self.abandoned, self.sha256
+        """Return what its chapters follow from."""
+        return *self.heads, self.abandoned, self.sha256
 
 _COLUMNS = ", ".join(Indexed._fields)
 
@@ -4610,49 +4619,103 @@ class IndexWriter:
             source = find_source(self._store, workspace_id, key, self._mask)
         if source is None:
             if old:
-                self._drop(old, 0)
+                self._drop(old, self._find_chapters(old, 0), {})
                 database.execute("DELETE FROM documents WHERE id = ?", (old.id,))
             return
-        is_same = old is not None and old.text == source.row.text
-        first = 0
-        if old and not is_same:
-            if old.text[:-1] == source.row.text[:-1]:  # the last chapters changed
-                where = "document = ? AND first <= ?"
-                sql = f"SELECT max(first) FROM chapters WHERE {where}"
-                same = count_same_messages(old.blocks, source.session)
-                first = database.execute(sql, (old.id, same)).fetchone()[0] or 0
-            self._drop(old, first)
-        new = source.row._replace(id=old and old.id)
+        new, first = source.row._replace(id=old and old.id), 0
+        is_same = old is not None and old.text == new.text
+        if old and old.heads != new.heads:
+            self._rename(old, new)
+        if old and not is_same and old.abandoned == new.abandoned:
+            # Only the last chapters changed.
+            sql = "SELECT max(first) FROM chapters WHERE document = ? AND first <= ?"
+            same = count_same_messages(old.blocks, source.session)
+            first = database.execute(sql, (old.id, same)).fetchone()[0] or 0
         marks = ", ".join("?" * len(new))
         sql = f"REPLACE INTO documents ({_COLUMNS}) VALUES ({marks})"
-        added = database.execute(sql, new)
+        new = new._replace(id=database.execute(sql, new).lastrowid)
         if not is_same:
-            self._add(new._replace(id=added.lastrowid), source.read(first))
+            self._renew(new, first, source.read(first))
 
-    def _add(self, row: Indexed, messages: Iterable[tuple[int, Message]]) -> None:
-        """Add a document's chapters."""
-        keep = "INSERT INTO chapters VALUES (NULL, ?, ?, ?, ?)"
-        find = f"INSERT INTO {row.kind} (rowid, words) VALUES (?, ?)"
+    def _renew(self, row: Indexed, first: int, messages: Iterable) -> None:
+        """Make a document's chapters from a message on anew; the same ones stay."""
+        gone, is_note = self._find_chapters(row, first), row.kind == "knowledge"
+        chapters = cut_chapters(messages, self._mask)
+        wholes: dict[tuple[int, str], str] = {}
+        room = MAX_DOCUMENT_BYTES
         try:
-            for abandoned, chapter in cut_chapters(messages, self._mask):
+            if is_note:  # is searched as one text
+                self._drop(row, gone, wholes)
+                gone, chapters = [], list(chapters)
+                whole = "".join(t for *_, shown in chapters for t in shown.values())
+                chapters = [(*chapter, {}) for *chapter, _ in chapters]
+                chapters[:1] = [(*chapter[:2], {0: whole}) for chapter in chapters[:1]]
+            for abandoned, chapter, shown in chapters:
                 packed = zlib.compress(encode_json(chapter), COMPRESSION_LEVEL)
-                values = row.id, chapter[0].number, abandoned, packed
-                added = self.database.execute(keep, values).lastrowid
-                self.database.execute(find, (added, _list_words(row, chapter)))
+                if gone and gone[0][1:] == (abandoned, packed):
+                    del gone[0]
+                    continue
+                for excerpt in chapter if gone else ():
+                    if excerpt.rest not in ("", "+") and room > 0:
+                        wholes[excerpt.number, excerpt.rest] = shown[excerpt.number]
+                        room -= len(shown[excerpt.number])
+                self._add(row, abandoned, chapter, packed, shown)
         except Exhausted:
             raise
         except FedmemError as e:
             log.warning("indexed in part: %s", e)
+        self._drop(row, gone, wholes)
 
-    def _drop(self, row: Indexed, first: int) -> None:
-        """Remove a document's chapters from a message on."""
-        sql = "SELECT id, excerpts FROM chapters WHERE document = ? AND first >= ?"
-        names = f"{row.kind}, rowid, words"
-        forget = f"INSERT INTO {row.kind} ({names}) VALUES ('delete', ?, ?)"
-        for chapter, packed in self.database.execute(sql, (row.id, first)).fetchall():
-            words = _list_words(row, unpack_chapter(packed))
-            self.database.execute(forget, (chapter, words))
+    def _add(self, row: Indexed, abandoned: bool, chapter: list[Excerpt], packed: bytes,
+             shown: dict[int, str]) -> None:
+        """Add a chapter."""
+        sql = "INSERT INTO chapters VALUES (NULL, ?, ?, ?, ?)"
+        values = row.id, chapter[0].number, abandoned, packed
+        added = self.database.execute(sql, values).lastrowid
+        self._put(row.kind, "", added, _list_words(row, chapter))
+        self._put(f"{row.kind}_grams", "", added, fold_shown("\n".join(shown.values())))
+
+    def _put(self, table: str, order: str, chapter: int, text: str) -> None:
+        """Give a text of a chapter to an FTS5 table, or, by `order` delete, take it."""
+        names, values = ("", ()) if not order else (f"{table}, ", (order,))
+        marks = ", ".join("?" * (len(values) + 2))
+        sql = f"INSERT INTO {table} ({names}rowid, text) VALUES ({marks})"
+        if text:
+            self.database.execute(sql, (*values, chapter, text))
+
+    def _find_chapters(self, row: Indexed, first: int) -> list[tuple]:
+        """Return number, whether abandoned, and packed excerpts of the chapters from a
+        message on."""
+        sql = "SELECT id, abandoned, excerpts FROM chapters "
+        sql += "WHERE document = ? AND first >= ? ORDER BY id"
+        return self.database.execute(sql, (row.id, first)).fetchall()
+
+    def _rename(self, old: Indexed, new: Indexed) -> None:
+        """Give a document's chapters another title."""
+        for chapter, _, packed in self._find_chapters(old, 0):
+            excerpts = unpack_chapter(packed)
+            self._put(old.kind, "delete", chapter, _list_words(old, excerpts))
+            self._put(old.kind, "", chapter, _list_words(new, excerpts))
+
+    def _drop(self, row: Indexed, gone: list[tuple], wholes: dict) -> None:
+        """Remove chapters. FTS5 must be told the text of trigrams: those of a chapter
+        with parts of messages not among `wholes` stay, its number is not used again."""
+        known = [(chapter, unpack_chapter(packed)) for chapter, _, packed in gone]
+        if row.kind == "knowledge":
+            whole = "".join(e.text for _, excerpts in known for e in excerpts)
+            shown = [whole, *([""] * len(known))]
+        else:
+            shown = [_join_shown(excerpts, wholes) for _, excerpts in known]
+        for (chapter, excerpts), text in zip(known, shown, strict=False):
+            self._put(row.kind, "delete", chapter, _list_words(row, excerpts))
+            self._put(f"{row.kind}_grams", "delete", chapter, fold_shown(text))
             self.database.execute("DELETE FROM chapters WHERE id = ?", (chapter,))
+
+def _join_shown(excerpts: list[Excerpt], wholes: dict[tuple[int, str], str]) -> str:
+    """Return the text of a chapter's trigrams, empty when not all of it is known."""
+    texts = [e.text if not e.rest else wholes.get((e.number, e.rest))
+             for e in excerpts if e.rest != "+"]
+    return "" if None in texts else "\n".join(texts)
 
 def _list_words(row: Indexed, chapter: list[Excerpt]) -> str:
     """Return a chapter's words: FTS5 must be given the same ones to forget them."""
@@ -4660,7 +4723,9 @@ def _list_words(row: Indexed, chapter: list[Excerpt]) -> str:
     return split_words("\n".join([head, *(excerpt.text for excerpt in chapter)]))
 
 class Indexer:
-    """Keep an index true to the files: after the journal, and hourly by their stat."""
+    """Keep an index true to the files: after the journal, and hourly by their stat.
+    Much that waits is left to a process that `helper` starts: it leaves requests the
+    interpreter, and holds the lock, so that still one process writes."""
 
     def __init__(self, store: Store, folder: str, mask: Callable):
         self._store, self._mask = store, mask
@@ -4673,6 +4738,9 @@ class Indexer:
         self._reached, self._wanted, self._written = 0, 0, sys.maxsize
         self._thread: threading.Thread | None = None
         self._writer: IndexWriter
+        self.helper: Callable[[], subprocess.Popen] | None = None
+        self._process: subprocess.Popen | None = None
+        self._is_alone = False  # the last one failed
         store.journal.followers.append(self._note)
 
     def start(self) -> None:
@@ -4684,6 +4752,8 @@ class Indexer:
         """End the thread; what it has not indexed comes at the next start."""
         for event in (self._stop, self._news, self._asked):
             event.set()
+        if self._process:
+            self._process.kill()  # what it has not committed comes at the next start
         if self._thread:
             self._thread.join(SHUTDOWN_GRACE_S)
         with contextlib.suppress(ValueError):  # stopped before
@@ -4705,15 +4775,20 @@ class Indexer:
             self._asked.set()
             time.sleep(INDEX_DELAY_S / 10)
 
-    def build(self, tell: Callable = lambda done, total: None) -> bool:
-        """Make the whole index anew; return False when another process writes it."""
+    def build(self, tell: Callable = lambda done, total: None,
+              is_new: bool = True) -> bool:
+        """Make the index complete, at first empty if it `is_new`; return False when
+        another process writes it."""
         make_folder(self._folder)
         with self._lock.hold(wait=False) as fd:
             if fd is not None:
-                remove_index(self._folder)
+                if is_new:
+                    remove_index(self._folder)
                 with self.opened():
                     self.compare_files()
-                    self.catch_up(tell)
+                    while self._changed or self._reached != self._written:
+                        self.catch_up(tell)
+                        self._store.journal.refresh()  # what came meanwhile
             return fd is not None
 
     def _run(self) -> None:
@@ -4722,9 +4797,11 @@ class Indexer:
             try:
                 make_folder(self._folder)
                 with self._lock.hold(wait=False) as fd:
-                    if fd is not None:
-                        self._follow()
+                    is_behind = fd is not None and self._follow()
                 self._changed.clear()  # who takes over looks at everything
+                if is_behind:
+                    self._hand_over()
+                    continue
             except (sqlite3.OperationalError, FedmemError) as e:  # a full disk, say
                 log.warning("index not written: %s", e)
             except sqlite3.DatabaseError as e:
@@ -4735,20 +4812,50 @@ class Indexer:
             self._written = sys.maxsize
             self._stop.wait(INDEX_RETRY_S)
 
-    def _follow(self) -> None:
-        """Keep the index up to date until stop(), or until its file is gone."""
+    def _follow(self) -> bool:
+        """Keep the index up to date until stop(), or until its file is gone; return
+        whether there is so much to do that a process should."""
         with self.opened():
             signature = sign_index(self._folder)
-            if read_meta(self._writer.database, "ready"):
-                self.catch_up()
-            next_check = 0.0
+            is_ready = read_meta(self._writer.database, "ready")
+            next_check = time.monotonic() + (INDEX_POLL_S if is_ready else 0)
             while not self._stop.is_set() and sign_index(self._folder) == signature:
                 if time.monotonic() >= next_check:
                     self.compare_files()
                     next_check = time.monotonic() + INDEX_CHECK_S
+                self._take_changed()
+                if self.helper and not self._is_alone and self._is_much():
+                    return True
                 self.catch_up()
+                self._is_alone = False
                 self._news.wait(INDEX_POLL_S)  # other processes are asked, not heard
                 self._gather()
+        return False
+
+    def _is_much(self) -> bool:
+        """Return whether some megabytes wait; of grown sessions their new blocks."""
+        left, ledgers = INDEX_CHILD_BYTES, self._store.journal.ledgers
+        sql = "SELECT blocks FROM documents WHERE workspace = ? AND key = ?"
+        for place in self._pending:
+            ledger, key = ledgers.get(place[0], Ledger()), place[1]
+            paths = ledger.sessions.get(key.removeprefix("sessions/"), [key])
+            entry = ledger.entries.get(paths[-1])
+            row = self._writer.database.execute(sql, place).fetchone()
+            known = len(parse_json(row[0])[1]) - 1 if row and row[0] else 0
+            left -= max(0, entry.size - known * BLOCK_BYTES) if entry else 0
+            if left < 0:
+                return True
+        return False
+
+    def _hand_over(self) -> None:
+        """Wait for a process that indexes what is there."""
+        self._written, self._is_alone = sys.maxsize, True
+        with disk_errors("index process"):
+            self._process = self.helper()
+        if self._stop.is_set():
+            self._process.kill()
+        self._is_alone = self._process.wait() != 0
+        self._process = None
 
     def _gather(self) -> None:
         """Wait for what comes together, as long as it pours in and no search asks."""
@@ -4976,17 +5083,49 @@ def read_indexed(database: sqlite3.Connection, document: int) -> tuple:
     sql = "SELECT workspace, key, name, title, end FROM documents WHERE id = ?"
     return database.execute(sql, (document,)).fetchone()
 
-def recall_text(index: Index | None, workspace_id: str, key: str,
-                signature: str) -> tuple[str, str]:
-    """Return time and text of a document as it is indexed, both empty if it is not."""
-    columns = "end, excerpts FROM documents JOIN chapters ON document = documents.id"
-    sql = f"SELECT {columns} WHERE workspace = ? AND key = ? AND signature = ?"
-    about = workspace_id, key, signature
-    with contextlib.suppress(NoIndex, Busy), open_index(index) as database:
-        rows = database.execute(f"{sql} ORDER BY chapters.id", about).fetchall()
-        text = "".join(e.text for _, packed in rows for e in unpack_chapter(packed))
-        return (rows[0][0], text) if rows else ("", "")
-    return "", ""
+# Exact searches: trigrams tell where to look. A condition is an FTS5 expression.
+
+def list_besides(database: sqlite3.Connection, kind: str, grams: str) -> dict:
+    """Return by workspace and key the signature of documents without what is sought."""
+    sql = (f"SELECT workspace, key, signature FROM documents WHERE kind = '{kind}' AND "
+           f"id NOT IN (SELECT document FROM chapters WHERE id IN (SELECT rowid FROM "
+           f"{kind}_grams WHERE {kind}_grams MATCH ?))")
+    return {tuple(row[:2]): row[2] for row in database.execute(sql, (grams,))}
+
+def iter_candidates(database: sqlite3.Connection, grams: str, scope: Scope,
+                    before: tuple[str, str, str]) -> Iterator[tuple]:
+    """Yield the place (end, name, workspace) of each document that may hold what is
+    sought, the newest first, and lists of chapters: whether abandoned, excerpts."""
+    table, (limits, values) = f"{scope.kind}_grams", _limit_documents(scope)
+    found = f"SELECT rowid FROM {table} WHERE {table} MATCH ?"
+    few = f"SELECT count(*) FROM ({found} LIMIT {CANDIDATE_ROWS + 1})"
+    where = f"kind = ? AND (end, name, workspace) <= (?, ?, ?) AND {limits}"
+    order = "ORDER BY end DESC, name DESC, workspace DESC"
+    own = "FROM chapters WHERE document = documents.id"
+    if database.execute(few, (grams,)).fetchone()[0] > CANDIDATE_ROWS:
+        # In most of them: one document after the other, the newest will do.
+        at = f"{table}.rowid"
+        sql = (f"documents CROSS JOIN {table} WHERE {where} AND {table} MATCH ? AND "
+               f"{at} BETWEEN (SELECT min(id) {own}) AND (SELECT max(id) {own}) AND "
+               f"+{at} IN (SELECT id {own}) {order}, {at}")
+    else:
+        sql = ("chapters JOIN documents ON documents.id = document WHERE "
+               f"{where} AND chapters.id IN ({found}) {order}, chapters.id")
+        table = "chapters"
+    columns = f"end, name, workspace, {table}.rowid"
+    values = scope.kind, *before, *values, grams
+    rows = database.execute(f"SELECT {columns} FROM {sql}", values)
+    for place, group in itertools.groupby(rows, key=lambda row: row[:3]):
+        yield place, _read_chapters(database, [row[3] for row in group])
+
+def _read_chapters(database: sqlite3.Connection, chapters: list[int]) -> Iterator[list]:
+    """Yield lists of whether abandoned and excerpts, some megabytes of text at once."""
+    for start in range(0, len(chapters), CHAPTERS_AT_ONCE):
+        ids = chapters[start : start + CHAPTERS_AT_ONCE]
+        marks = ", ".join("?" * len(ids))
+        sql = f"SELECT abandoned, excerpts FROM chapters WHERE id IN ({marks})"
+        rows = database.execute(f"{sql} ORDER BY id", ids).fetchall()
+        yield [(bool(abandoned), unpack_chapter(packed)) for abandoned, packed in rows]
 
 
 # ---- 12. Search: words, literal, regex over what an AI may read -------------
@@ -5060,13 +5199,17 @@ class Scan:
         if cursor and (len(self.place) < parts or not is_number):
             raise BadRequest("`cursor` is not one that this search answered.")
         self.number, self.is_whole = int(number or 0), False
-        self.may_hold: Callable | None = None  # which blocks are worth parsing
+        self.behind = ""  # what of the memory is not searched
         self._next = self.place, self.number
         self._is_seen, self._end = False, time.monotonic() + budget_s
 
     def left_s(self) -> float:
         """Return the seconds left, 0 when there are none."""
         return max(0.0, self._end - time.monotonic())
+
+    def hasten(self) -> None:
+        """End soon: what was asked for is found."""
+        self._end = min(self._end, time.monotonic() + SEARCH_MORE_S)
 
     def reach(self, place: tuple[str, ...], number: int) -> None:
         """Say what is looked at next; raise TimeoutError when there is no time to."""
@@ -5481,9 +5624,10 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
     hits.sort(key=lambda h: h.passage.date, reverse=True)
     return sorted(hits, key=lambda h: (h.passage.pieces, -h.score))
 
-def find_spans(passages: Iterable[Passage], find: Callable[[str], list],
-               scan: Scan) -> list[Hit]:
-    """Return the passages in which `find` has spans, until the end of time or room."""
+def find_spans(passages: Iterable[Passage], find: Callable[[str], list], scan: Scan,
+               wanted: int) -> list[Hit]:
+    """Return the passages in which `find` has spans, until the end of time or room, or
+    soon after there are as many as wanted."""
     hits: list[Hit] = []
     scan.is_whole = False
     with contextlib.suppress(TimeoutError):
@@ -5492,51 +5636,82 @@ def find_spans(passages: Iterable[Passage], find: Callable[[str], list],
                 return hits
             if spans := find(passage.text):
                 hits.append(make_hit(passage, spans[0], len(spans)))
+                if len(hits) == wanted:
+                    scan.hasten()
         scan.is_whole = True
     return hits
 
-# What of a raw transcript may show more than its own letters: escapes of ASCII and of
-# the letters that fold to it, control characters that JSON can write in two ways, and
-# text from which a reminder is cut out.
-_ESCAPES = re.compile(rb"\\u(?:00(?:0[89acd]|1b|9|[2-7])|013[01]|017f|212a)")
-_CUT = re.compile(rb"\w<system-reminder>")
-_FOLDING = {"i": "\u0130\u0131", "s": "\u017f", "k": "\u212a"}
-_TEMPLATES = "error: image document none null infinity in one line: too much to be "
-_TEMPLATES += "shown started in the background: " + " ".join(
-    f"[redacted:{kind}]" for kind, _, _ in (*_TOKEN_PATTERNS, *SECRET_PATTERNS))
+# Which trigrams a text must have that holds a literal, or fits an expression.
 
-def make_block_filter(literal: str) -> Callable[[bytes], bool] | None:
-    """Return a test whether a block of a raw transcript may show a text, None when
-    that cannot be told: a run of its letters must stand in the block as it is."""
-    runs = [run for run in re.findall(r"[a-z0-9_]{3,}", literal.lower())
-            if len(re.findall("[a-z]", run)) > 1 and run not in _TEMPLATES]
-    if not runs:
-        return None
-    needle = max(runs, key=len).encode()
-    letters = "".join(_FOLDING[c] for c in _FOLDING if c.encode() in needle)
-    others = [letter.encode() for letter in letters]
+def join_grams(runs: Iterable[str]) -> str:
+    """Return the FTS5 expression of texts that hold one of some, empty for any."""
+    parts = set()
+    for text in map(fold_shown, runs):
+        grams = sorted({text[i : i + 3] for i in range(len(text) - 2)})
+        parts.add(frozenset(grams[:: -(-len(grams) // MAX_GRAMS) or 1]))
+    if frozenset() in parts:
+        return ""
+    least = [part for part in parts if not any(other < part for other in parts)]
+    quoted = [['"{}"'.format(g.replace('"', '""')) for g in sorted(p)] for p in least]
+    return f"({' OR '.join(sorted(' AND '.join(part) for part in quoted))})"
 
-    def may_hold(block: bytes) -> bool:
-        """Return whether the text may be in a block."""
-        lowered = block.lower()
-        if needle in lowered or any(letter in block for letter in others):
-            return True
-        has_cut = b"<system-reminder>" in lowered and _CUT.search(lowered)
-        return bool(has_cut or _ESCAPES.search(lowered))
+def find_grams(expression: str) -> str:
+    """Return the FTS5 expression of texts that a regular expression may fit, empty for
+    any, by its parse tree: alternatives are OR, what is optional requires nothing."""
+    try:
+        return _join_needs(*_need_sequence(re_parser.parse(expression)))
+    except (re.error, RecursionError, OverflowError, ValueError):
+        return ""  # whoever runs it says what is wrong
 
-    return may_hold
+def _join_needs(runs: set[str] | None, needs: list[str]) -> str:
+    """Return the condition of what a part of an expression needs, empty for none."""
+    own = join_grams(runs) if runs is not None else ""
+    return " AND ".join(dict.fromkeys(filter(None, [*needs, own])))
 
-_MASKED: dict[int, bool] = {}  # by the hash of a block's shown lines
+def _need_sequence(items: Iterable[tuple]) -> tuple[set[str] | None, list[str]]:
+    """Return all texts that the items of a parse tree stand for, None when they are too
+    many, and conditions that must hold besides."""
+    runs, needs, is_whole = {""}, [], True
+    for item in items:
+        texts, more = _need_item(*item)
+        needs += more
+        longer = {run + text for run in runs for text in texts or ()}
+        is_few = 0 < len(longer) <= MAX_RUNS
+        if is_few and sum(map(len, longer)) <= MAX_RUNS * MAX_QUERY_CHARS:
+            runs = longer
+            continue
+        needs.append(join_grams(runs))
+        runs, is_whole = texts or {""}, False
+    if is_whole:
+        return runs, needs
+    return None, [*needs, join_grams(runs)]
 
-def is_masked_by(mask: Callable, shown: bytes) -> bool:
-    """Return whether a mask may change some lines; from memory when it saw them."""
-    key = hash(shown)
-    if key not in _MASKED:
-        if len(_MASKED) >= SESSION_CACHE_ENTRIES:
-            _MASKED.clear()
-        text = "" if mask is str else shown.decode("utf-8", "replace")
-        _MASKED[key] = may_be_masked(text)
-    return _MASKED.get(key, True)
+def _need_item(kind: object, value: object) -> tuple[set[str] | None, list[str]]:
+    """Return what _need_sequence does, for one item."""
+    name = str(kind)
+    if name == "LITERAL":
+        return {chr(value)}, []
+    if name in ("AT", "ASSERT", "ASSERT_NOT"):  # stand for nothing
+        need = _join_needs(*_need_sequence(value[1])) if name == "ASSERT" else ""
+        return {""}, [need]
+    if name in ("SUBPATTERN", "ATOMIC_GROUP"):
+        return _need_sequence(value[-1] if name == "SUBPATTERN" else value)
+    if name == "IN" and len(value) <= MAX_RUNS:
+        if all(str(kind) == "LITERAL" for kind, _ in value):
+            return {chr(code) for _, code in value}, []
+    if name == "BRANCH":
+        found = [_need_sequence(part) for part in value[1]]
+        if all(runs is not None for runs, _ in found):
+            return set().union(*(runs for runs, _ in found)), []
+        parts = [_join_needs(*part) for part in found]
+        return None, [f"({' OR '.join(f'({part})' for part in parts)})"] * all(parts)
+    if name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+        least, most, part = value
+        runs, needs = _need_sequence(part) if least or most == 1 else (None, [])
+        if least == most == 1 or (not least and runs is not None):
+            return (runs, needs) if least else (runs | {""}, [])
+        return None, [_join_needs(runs, needs)] if least else []
+    return None, []
 
 def find_literal(query: Query) -> str:
     """Return the text that is to be found as it is written, empty for none."""
@@ -5564,13 +5739,15 @@ def search(store: Store, index: Index | None, query: Query, kind: str,
         is_exact = literal in (text[1:-1], "".join(text.split()))
         if query.mode == "words" or (ranked["total"] and not (is_missed and is_exact)):
             return ranked
+    wanted = query.offset + query.limit
     if query.mode == "regex":
         with contextlib.closing(RegexChild(query.text, scan)) as child:
-            found = find_spans(passages(scan), child.ask, scan)
+            found = find_spans(passages(scan, find_grams(query.text)), child.ask, scan,
+                               wanted)
     else:
-        scan.may_hold = make_block_filter(literal or text)
         find = functools.partial(find_matches, fold_case(literal or text))
-        found = find_spans(passages(scan), find, scan)
+        grams = join_grams([literal or text])
+        found = find_spans(passages(scan, grams), find, scan, wanted)
     if not found and ranked["total"]:
         note = f"{ranked['note']} {scan.explain()}".strip()
         return {**ranked, "note": note, "cursor": scan.cursor}
@@ -5579,21 +5756,21 @@ def search(store: Store, index: Index | None, query: Query, kind: str,
     note = ranked["note"]
     if ranked["total"]:
         note = f"These have it as it stands; mode words finds {ranked['total']}."
-    about = {"note": scan.explain() or note, "cursor": scan.cursor}
+    note = f"{scan.explain() or note} {scan.behind}".strip()
+    about = {"note": note, "cursor": scan.cursor}
     return {"hits": hits, "total": len(found), **about}
 
 def _search_words(store: Store, index: Index | None, query: Query, scope: Scope,
                   passages: Callable, scan: Scan) -> tuple[dict, bool]:
     """Return a page of hits in words, and whether the index missed the literal text."""
     try:
-        if index:
-            index.hurry(store.journal.refresh())
+        hurry_index(store, index)
         with open_index(index, scan.left_s() / 2) as database:
             *page, is_missed = search_index(database, store, query, scope)
             behind = store.journal.last_seq - read_meta(database, "seq")
         is_late = time.monotonic() - store.journal.read_at_s > INDEX_WAIT_S
         if behind > 20 or (behind and is_late):  # late: its disk is full, say
-            page[2] += f" The {behind} newest writes are not searched yet."
+            page[2] += tell_behind(behind)
         return dict(zip(("hits", "total", "note"), page, strict=True)), is_missed
     except NoIndex as e:
         found = scan_words(passages(scan), query, scan)
@@ -5601,6 +5778,15 @@ def _search_words(store: Store, index: Index | None, query: Query, scope: Scope,
         part = "" if scan.is_whole else f", {SEARCH_BUDGET_S:g} s long: not all of them"
         note = f"{e} The files were scanned{part}."
         return {"hits": page, "total": len(found), "note": note}, False
+
+def hurry_index(store: Store, index: Index | None) -> None:
+    """Wait a moment for what was written just before."""
+    if index:
+        index.hurry(store.journal.refresh())
+
+def tell_behind(count: int) -> str:
+    """Return the sentence on so many writes that the index has not."""
+    return f" The {count} newest writes are not searched yet."
 
 # Sessions, the newest first.
 
@@ -5621,19 +5807,23 @@ def iter_places(store: Store, index: Index | None, scope: Scope) -> Iterator[tup
 def read_newest(store: Store, index: Index | None, scope: Scope,
                 before: tuple[str, str, str]) -> list[tuple[str, str, str]]:
     """Return the next places before one, in order; raise NoIndex."""
-    with open_listing(store, index, scope) as (database, known, fresh):
+    with open_listing(store, index, scope) as (database, known, fresh, _):
         rows = list_newest(database, known, before)
     end = rows[-1] if len(rows) == HEADS_AT_ONCE else ()
     return sorted([*rows, *(p for p in fresh if end < p < before)], reverse=True)
 
 @contextlib.contextmanager
-def open_listing(store: Store, index: Index | None, scope: Scope) -> Iterator[tuple]:
-    """Give index, scope without what is new, and the places of that; raise NoIndex."""
+def open_listing(store: Store, index: Index | None, scope: Scope,
+                 partly: bool = False) -> Iterator[tuple]:
+    """Give index, scope without what is new, the places of that, and of how many writes
+    nothing is known; raise NoIndex when they are too many and it is not to be had
+    `partly`."""
     with open_index(index) as database:
-        entries = store.journal.list_since(read_meta(database, "seq"))
-        if entries is None:
+        seq = read_meta(database, "seq")
+        entries = store.journal.list_since(seq)
+        if entries is None and not partly:
             raise NoIndex("The index is far behind.")
-        pairs = {(e.workspace, index_key(e.path)) for e in entries}
+        pairs = {(e.workspace, index_key(e.path)) for e in entries or ()}
         besides = tuple(sorted(p for p in pairs if p[1].startswith("sessions/")))
         fresh = []
         for workspace_id, key in besides:
@@ -5642,12 +5832,13 @@ def open_listing(store: Store, index: Index | None, scope: Scope) -> Iterator[tu
                 continue
             if is_within(store, archive, scope.since, scope.until):
                 fresh.append(rank_head(store, archive))
-        yield database, scope._replace(besides=besides), fresh
+        behind = store.journal.last_seq - seq if entries is None else 0
+        yield database, scope._replace(besides=besides), fresh, behind
 
 def count_sessions(store: Store, index: Index | None, scope: Scope) -> int:
     """Return how many sessions a scope has."""
     try:
-        with open_listing(store, index, scope) as (database, known, fresh):
+        with open_listing(store, index, scope) as (database, known, fresh, _):
             return count_indexed(database, known) + len(fresh)
     except NoIndex:
         chosen = chosen_workspaces(store, scope.workspace_id)
@@ -5662,8 +5853,14 @@ def search_documents(store: Store, index: Index | None, query: Query,
                      mask: Callable) -> dict:
     """Return hits over knowledge and overviews, as `mask` shows them."""
 
-    def passages(scan: Scan) -> Iterator[Passage]:
-        """Yield every document until the end of time."""
+    def passages(scan: Scan, grams: str = "") -> Iterator[Passage]:
+        """Yield every document that may hold the text until the end of time."""
+        besides: dict = {}
+        if grams:
+            with contextlib.suppress(NoIndex, Busy):
+                hurry_index(store, index)
+                with open_index(index) as database:
+                    besides = list_besides(database, "knowledge", grams)
         for workspace_id in chosen_workspaces(store, query.workspace_id):
             if (workspace_id,) < scan.place[:1]:
                 continue
@@ -5672,23 +5869,36 @@ def search_documents(store: Store, index: Index | None, query: Query,
                 if place < scan.place or (place == scan.place and scan.number):
                     continue
                 scan.reach(place, 0)
+                if besides.get(place) == signature:
+                    continue
                 with contextlib.suppress(NotFound, NotAllowed, TooLarge):
-                    when, text = recall_text(index, workspace_id, key, signature)
-                    if not text:
-                        document, data = read_document(store, workspace_id, path)
-                        when, text = document.modified, show_document(data, mask)
-                    yield Passage(workspace_id, when, path, path, 0, text)
+                    document, data = read_document(store, workspace_id, path)
+                    where = workspace_id, document.modified, path, path
+                    yield Passage(*where, 0, show_document(data, mask))
 
     return search(store, index, query, "knowledge", passages)
 
 def search_sessions(store: Store, index: Index | None, query: Query,
                     mask: Callable) -> dict:
     """Return hits over sessions, newest first where hits are not ranked."""
+    scope = Scope("sessions", query.workspace_id, query.since, query.until)
 
-    def passages(scan: Scan) -> Iterator[Passage]:
+    def passages(scan: Scan, grams: str = "") -> Iterator[Passage]:
         """Yield every message of what may hold the text until the end of time."""
-        chosen = chosen_workspaces(store, query.workspace_id)
-        for place in list_places(store, chosen):
+        # A search that began in the files goes on in them: their places are months.
+        if grams and len(scan.place[0] if scan.place else "") != len("2026-11"):
+            is_begun = False
+            try:
+                hurry_index(store, index)
+                with open_listing(store, index, scope, True) as listing:
+                    for passage in _iter_indexed(store, listing, grams, mask, scan):
+                        is_begun = True
+                        yield passage
+                return
+            except NoIndex as e:
+                if is_begun:
+                    raise TimeoutError from e
+        for place in list_places(store, chosen_workspaces(store, query.workspace_id)):
             if scan.place and place > scan.place:
                 continue
             scan.reach(place, scan.number if place == scan.place else 0)
@@ -5698,24 +5908,60 @@ def search_sessions(store: Store, index: Index | None, query: Query,
 
     return search(store, index, query, "sessions", passages)
 
+def _iter_indexed(store: Store, listing: tuple, grams: str, mask: Callable,
+                  scan: Scan) -> Iterator[Passage]:
+    """Yield the messages that the index knows to be worth a look, the newest session
+    first, among them all of the sessions that it does not know yet."""
+    database, known, fresh, behind = listing
+    scan.behind = tell_behind(behind).strip() if behind else ""
+    start = scan.place or ("~", "", "")
+    found = iter_candidates(database, grams, known, start)
+    new = [(place, None) for place in sorted(fresh, reverse=True) if place <= start]
+    for place, parts in heapq.merge(new, found, key=lambda row: row[0], reverse=True):
+        first = scan.number if place == scan.place else 0
+        scan.reach(place, first)
+        archive = open_head(store, place[2], place[1])
+        if archive is None:
+            continue
+        if parts is None:
+            yield from _iter_passages(store, archive, mask, scan, place)
+            continue
+        where = place[2], mask(title_of(store, archive)) or archive.name, archive.name
+        for part in parts:
+            shown = _read_shown(store, archive, mask, part, first)
+            for number, (date, text, abandoned) in sorted(shown.items()):
+                scan.reach(place, number)
+                date = date or archive.session.start
+                yield Passage(where[0], date, *where[1:], number, text, abandoned)
+
+def _read_shown(store: Store, archive: Archive, mask: Callable, part: list,
+                first: int) -> dict[int, tuple]:
+    """Return by number time, text and if abandoned of the messages of some chapters:
+    as indexed, and from the archive those of which only a part is."""
+    shown, cut = {}, set()
+    for abandoned, excerpts in part:
+        for number, date, text, rest in excerpts:
+            if number >= first and rest not in ("", "+"):
+                cut.add(number)
+            elif number >= first and not rest:
+                shown[number] = date, text, abandoned
+    try:
+        for number, message in iter_messages(store, archive, min(cut)) if cut else ():
+            if number in cut:
+                shown[number] = message.time, mask(message.text), message.abandoned
+            if number >= max(cut):
+                break
+    except (Damaged, NotFound) as e:
+        log.warning("session left out of the search: %s", e)
+    return shown
+
 def _iter_passages(store: Store, archive: Archive, mask: Callable, scan: Scan,
                    place: tuple) -> Iterator[Passage]:
-    """Yield the messages that may hold the text, from where the search goes on."""
+    """Yield the messages of a session from where the search goes on."""
     first = scan.number if place == scan.place else 0
-
-    def look(block: bytes, number: int) -> bool:
-        """Return whether a block is worth parsing; raise TimeoutError. What nobody is
-        shown must not count, and a block in which something is masked is parsed: the
-        time would tell what is hidden there."""
-        scan.reach(place, max(number, first))
-        if scan.may_hold is None:
-            return True
-        shown = join_shown(block, about)
-        return is_masked_by(mask, shown) or scan.may_hold(shown)
-
-    title, about = mask(title_of(store, archive)) or archive.name, archive.session.about
+    title = mask(title_of(store, archive)) or archive.name
     try:
-        for number, message in iter_messages(store, archive, first, look):
+        for number, message in iter_messages(store, archive, first):
             scan.reach(place, number)
             date = message.time or archive.session.start
             where = archive.workspace_id, date, title, archive.name, number
@@ -10681,6 +10927,7 @@ def run_server(server: Server, settings: dict[str, str], signals: set) -> None:
     if indexer:
         server.index = Index(settings["cache_dir"], choose_mask(settings))
         server.index.hurry = indexer.hurry
+        indexer.helper = functools.partial(start_helper, settings)
         indexer.start()
     server.core = {sorted(server.cores)[os.getpid() % len(server.cores)]}
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -10957,15 +11204,30 @@ def print_progress(text: str) -> None:
     if sys.stderr.isatty():
         print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
 
+def start_helper(settings: dict[str, str]) -> subprocess.Popen:
+    """Start a process that indexes what waits; raise OSError."""
+    command = [sys.executable, os.path.abspath(__file__), "reindex", "--rest"]
+    named = {o.variable: settings[o.name] for o in OPTIONS if "token" not in o.name}
+    environment = {**os.environ, **named, "MCP_TOKEN": "", "SYNC_TOKEN": ""}
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.DEVNULL)
+
 def cmd_reindex(args: argparse.Namespace) -> int:
-    """Make the search index anew; return 0 when it is complete."""
+    """Make the search index anew, or --rest, complete; return 0 when it is."""
     started = time.monotonic()
+    if args.rest:
+        os.nice(INDEX_NICE)
+        with contextlib.suppress(AttributeError, OSError):  # a server's stay on one
+            os.sched_setaffinity(0, range(os.cpu_count()))
     with opened_root(args) as (store, settings):
         folder, indexer = settings["cache_dir"], make_indexer(store, settings)
         if indexer is None:
             return 1
         if not indexer.build(
-                lambda done, total: print_progress(f"{done:,} of {total:,} ")):
+                lambda done, total: print_progress(f"{done:,} of {total:,} "),
+                not args.rest):
+            if args.rest:
+                return 0
             remove_index(folder)  # the server that writes it begins anew
             print(f"A server runs on {store.root} and makes it anew by itself.")
             return 0
@@ -11543,6 +11805,7 @@ _ARGUMENTS = """\
 serve  --existing  -  refuse a root that was never initialised (an unmounted disk)
 serve  --force-shared  -  share a root also on a disk that may lose what two servers
   write
+reindex  --rest  -  only what is not indexed yet, in the background
 serve  --demo  -  a temporary memory with samples and the token dev-token, loopback only
 backup  --to  DIR  where snapshots are kept; MEMORY_ROOT-backups
 backup  --keep  14  how many; default 14

@@ -70,6 +70,7 @@ import threading
 import time
 import unittest
 import urllib.parse
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -3197,10 +3198,10 @@ class AgentsTest(unittest.TestCase):
         for fixture in AGENT_FIXTURES:
             for raw in read_stores(fixture).values():
                 about = scan(raw).about
-                chosen = fedmem.join_shown(raw, about)
+                marks = fedmem.find_marks(about)
                 for line in raw.splitlines(keepends=True):
                     shown = fedmem.parse_messages(json.loads(line), about)
-                    self.assertTrue(line in chosen or not shown, line)
+                    self.assertTrue(marks.search(line) or not shown, line)
 
     def test_versions_and_parents_are_found_in_the_first_lines(self) -> None:
         """Of the fixtures that name them."""
@@ -4402,7 +4403,7 @@ class IndexTest(IndexCase):
                 (i, fedmem.Message("user", "word " * chooser.randrange(1, 4_000)))
                 for i in range(chooser.randrange(1, 40))
             ]
-            chapters = [c for _, c in fedmem.cut_chapters(messages, str)]
+            chapters = [c for _, c, _ in fedmem.cut_chapters(messages, str)]
             for i, message in messages:
                 parts = [e.text for c in chapters for e in c if e.number == i]
                 self.assertEqual("".join(parts), message.text)
@@ -5313,10 +5314,10 @@ class SearchTest(IndexCase):
                 self.assertEqual(hits, expected, text)
                 self.assertEqual((found["total"], found["note"]), (len(expected), ""))
 
-    def test_a_note_that_the_index_has_is_searched_without_opening_its_file(
+    def test_a_note_is_opened_only_if_the_index_says_that_it_may_hold_the_text(
         self,
     ) -> None:
-        """As its file would be, whatever is in it; what changed since is read."""
+        """A match may cross headings; what was changed by hand since is read."""
         texts = {
             "long.md": "# One\n\n" + "words\n" * 4_000 + "NEEDLE at the end\r\n",
             "hard.md": "## a\n## b\n\tca\u0301fe\x1b[1m sk-ant-" + "x1Y" * 30 + "\n\n",
@@ -5327,28 +5328,21 @@ class SearchTest(IndexCase):
             self.write(path, text)
         self.write("overview.md", "# Overview\n")
         self.catch_up()
-        scanned = fedmem.Query(r"(?s)\A.*\Z", "regex")
-        seen: list[tuple] = []
-        for index in (self.index, None):
-            rows = []
-
-            def keep(passages: object, find: object, scan: object, rows=rows) -> list:
-                """Note every passage instead of looking for one."""
-                rows += passages
-                return []
-
-            with mock.patch.object(fedmem, "find_spans", keep):
-                with mock.patch.object(
-                    fedmem, "read_file", side_effect=fedmem.read_file
-                ) as read:
-                    ask = self.store, index, scanned, fedmem.mask_secrets
-                    fedmem.search_documents(*ask)
-            opened = [call.args[1] for call in read.call_args_list]
-            wanted = 5 if index is None else 1  # an empty one has no chapter
-            self.assertEqual(len(opened), wanted, opened)
-            seen.append(rows)
-        self.assertEqual(seen[0], seen[1])
-        self.assertEqual(len(seen[0]), 5)
+        for query, mode, name in (
+            ("needle AT", "literal", "long.md"),
+            (r"(?s)words.*NEEDLE", "regex", "long.md"),
+            ("## a\n## b", "literal", "hard.md"),
+            (r"(?m)^no head", "regex", "bare.md"),
+            ("of which none", "literal", ""),
+            ("x1Yx1Y", "literal", ""),
+        ):
+            read = mock.Mock(side_effect=fedmem.read_file)
+            with mock.patch.object(fedmem, "read_file", read):
+                found = self.find_notes(query, mode)
+            wanted = [name] if name else []
+            self.assertEqual(found, wanted, query)
+            opened = [os.path.basename(call.args[1]) for call in read.call_args_list]
+            self.assertEqual(opened, wanted, query)
         where = self.path("knowledge/long.md")
         with open(where, "a", encoding="utf-8") as file:
             file.write("added by hand")
@@ -5405,13 +5399,13 @@ class SearchTest(IndexCase):
         end."""
         self.talk("s", *(f"{i}" for i in range(9)))
         self.index = None
-        ends = [False] * 20 + [True] * 99
+        ends = [False] * 15 + [True] * 99
 
         class Hasty(fedmem.Scan):
             """A scan whose time ends while it looks a second time."""
 
             def reach(self, place: tuple, number: int) -> None:
-                """Stop at the twentieth text."""
+                """Stop at the sixteenth text."""
                 super().reach(place, number)
                 if ends.pop(0):
                     raise TimeoutError
@@ -5608,12 +5602,233 @@ class ScanTest(SearchTest):
     # These do not ask the index, or ask for what only the index does.
     test_days_are_found_as_people_write_them = None
     test_literal_and_regex_find_what_a_plain_scan_finds = None
-    test_a_note_that_the_index_has_is_searched_without_opening_its_file = None
+    test_a_note_is_opened_only_if_the_index_says_that_it_may_hold_the_text = None
     test_a_search_out_of_time_says_where_to_go_on_and_misses_nothing = None
     test_a_hostile_regex_is_killed_and_the_server_goes_on = None
     test_a_cursor_goes_on_in_the_next_workspace = None
     test_auto_finds_as_it_stands_what_the_index_left_out = None
     test_a_scan_loads_what_it_looks_at_and_misses_no_session_that_grows = None
+
+
+# Letters that fold, combine or count in more than one byte.
+HARD_LETTERS = "aAbBkKsSiI09_ .\n\t\0\"'\\*ßẞİıςσΣſ\u212aée\u0301\uff21漢字かな🦜ﬁ"
+
+
+def make_expression(rng: random.Random, seeds: list[str], depth: int = 3) -> str:
+    """Return a regular expression, most of whose letters come from some texts."""
+    seed = rng.choice(seeds)
+    at = rng.randrange(len(seed) - 6)
+    letters = re.escape(seed[at : at + rng.randrange(1, 7)])
+    if not depth:
+        return letters
+    part = functools.partial(make_expression, rng, seeds, depth - 1)
+    shapes = (
+        lambda: letters + part(),
+        lambda: f"(?:{part()}|{part()})",
+        lambda: f"(?:{part()}){rng.choice(['?', '*', '+', '{2}', '{0,2}', '{1,3}?'])}",
+        lambda: f"(?={part()}){part()}",
+        lambda: f"(?<={letters}){part()}",
+        lambda: f"(?!{part()}){part()}",
+        lambda: f"({letters})" + r"\d*.?" + part(),
+        lambda: f"[{re.escape(seed[at : at + 3])}]{part()}",
+        lambda: rng.choice([r"\w", r"\d+", ".", r"\s*", "[^a]", "^", "$", r"\b"])
+        + part(),
+        lambda: f"(?i:{part()})",
+        lambda: f"(?P<n>{letters})(?P=n)" if depth == 3 else letters,
+    )
+    return rng.choice(shapes)()
+
+
+class ExactTest(IndexCase):
+    """Trigrams: what they leave out has no match, and the rest is read."""
+
+    def test_no_text_that_trigrams_leave_out_has_a_match(self) -> None:
+        """Thousands of seeded literals and expressions against a plain scan."""
+        rng = random.Random("trigrams")
+        texts = ["".join(rng.choices(HARD_LETTERS, k=60)) for _ in range(80)]
+        texts += [text.swapcase() for text in texts[:20]]
+        texts += [text[::-1] + "\n" + text.upper() for text in texts[:20]]
+        database = sqlite3.connect(":memory:")
+        self.addCleanup(database.close)
+        database.execute(f"CREATE VIRTUAL TABLE grams USING {fedmem._GRAMS}")
+        for i, text in enumerate(texts):
+            sql = "INSERT INTO grams (rowid, text) VALUES (?, ?)"
+            database.execute(sql, (i, fedmem.fold_shown(text)))
+        tried = collections.Counter()
+        for n in range(4_000):
+            if n % 4 == 0:
+                text = rng.choice(texts)
+                at = rng.randrange(50)
+                literal = rng.choice([str, str.upper, str.lower])(text[at : at + 8])
+                grams = fedmem.join_grams([literal])
+                find = functools.partial(fedmem.find_matches, fedmem.fold_case(literal))
+                shown = literal
+            else:
+                shown = rng.choice(["", "", "(?i)", "(?s)", "(?m)"])
+                shown += make_expression(rng, texts)
+                grams = fedmem.find_grams(shown)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    find = re.compile(shown).search
+            sql = "SELECT rowid FROM grams WHERE grams MATCH ?"
+            rows = database.execute(sql, (grams,)) if grams else ()
+            chosen = {row[0] for row in rows} if grams else {*range(len(texts))}
+            having = {i for i, text in enumerate(texts) if find(text)}
+            self.assertLessEqual(having, chosen, repr(shown))
+            tried["narrowed"] += len(chosen) < len(texts)
+            tried["matched"] += bool(having)
+            tried["found"] += len(having)
+        self.assertGreater(tried["narrowed"], 1_500)
+        self.assertGreater(tried["matched"], 1_500)
+        self.assertGreater(tried["found"], 10_000)
+
+    def test_what_an_expression_requires_follows_from_its_parse_tree(self) -> None:
+        """Alternatives are OR, what is optional requires nothing."""
+        needs = {
+            "abcd": '("abc" AND "bcd")',
+            "ABC": '("abc")',
+            "abc|def": '(("abc") OR ("def"))',
+            "a(?:b|x)c": '(("abc") OR ("axc"))',
+            "abcx?": '("abc")',
+            "(?:abc)?def": '("def")',
+            "(?:abc)*": "",
+            r"abc\d+def": '("abc") AND ("def")',
+            "(?=abc)...": '("abc")',
+            "(?!abc)...": "",
+            "ab|cdef": "",
+            'a"bc': '("a""b" AND """bc")',
+            "(unbalanced": "",
+        }
+        for expression, wanted in needs.items():
+            found = fedmem.find_grams(expression)
+            ordered = [re.findall(r'"(?:[^"]|"")+"', text) for text in (found, wanted)]
+            self.assertEqual(*map(sorted, ordered), expression)
+            self.assertEqual(bool(found), bool(wanted), expression)
+        long = fedmem.join_grams(["".join(map(chr, range(200, 700)))])
+        self.assertLessEqual(long.count("AND"), fedmem.MAX_GRAMS)
+
+    def archive_long_ones(self) -> dict[tuple[str, int], str]:
+        """Archive sessions with results and prompts of which the words index has only a
+        part; return each message as shown."""
+        rng = random.Random("long")
+        words = ["".join(rng.choices("abcdefghij", k=5)) for _ in range(3_000)]
+        rendered = {}
+        for n in range(6):
+            records = []
+            for i in range(12):
+                text = " ".join(rng.choices(words, k=rng.choice([5, 400, 3_000])))
+                said = f"{text} MARK{n}x{i} " + " ".join(rng.choices(words, k=400))
+                records.append(tool_result(said) if i % 2 else user(said))
+            for i, record in enumerate(records):
+                rendered[f"s{n}", i] = parse_one(record).text
+            self.upload(f"s{n}", to_jsonl(records))
+        return rendered
+
+    def search(self, text: str, mode: str, **more: object) -> dict:
+        """Return the page of a search over sessions."""
+        query, mask = fedmem.Query(text, mode, **more), fedmem.mask_secrets
+        return fedmem.search_sessions(self.store, self.index, query, mask)
+
+    def test_of_long_messages_the_whole_is_found_and_counted(self) -> None:
+        """In the middle of results, across chapters, whatever a page holds."""
+        patient = mock.patch.object(fedmem, "SEARCH_MORE_S", 60.0)
+        patient.start()
+        self.addCleanup(patient.stop)
+        rendered = self.archive_long_ones()
+        self.catch_up()
+        rng = random.Random("ask")
+        wanted = ["MARK", "MARK3x", r"MARK\dx11 ", "zzzz", "ab"]
+        for text in rng.sample(sorted(rendered.values()), 30):
+            at = rng.randrange(len(text) - 30)
+            wanted += [text[at : at + rng.choice([3, 6, 30])].strip()]
+        for text in wanted:
+            having = {k for k, shown in rendered.items() if re.search(text, shown)}
+            for mode in ("literal", "regex")["\\" in text :]:
+                page = self.search(text, mode, limit=10)
+                self.assertEqual(page["total"], len(having), (text, mode))
+                self.assertEqual(page["note"], "")
+                found = self.search(text, mode, limit=1_000)["hits"]
+                keys = [(h.passage.name, h.passage.number) for h in found]
+                self.assertEqual(sorted(keys), sorted(having), (text, mode))
+
+    def test_what_grows_or_goes_is_found_as_the_files_are_now(self) -> None:
+        """Before and after it is indexed; nothing twice; nothing that is gone."""
+        line = functools.partial(claude_line, "user")
+        raw = b"".join(line(f"common needle{i} " + "pad " * 3_000, i) for i in range(8))
+        for step in range(4):
+            raw += line(f"step{step} grew " + "more " * 3_000, 10 + step)
+            self.upload("grown", raw)
+            for is_indexed in (False, True):
+                if is_indexed:
+                    self.catch_up()
+                found = [self.search(f"step{step} grew", "literal")["total"]]
+                found.append(self.search("common needle", "literal")["total"])
+                found.append(self.search(r"step\d grew", "regex")["total"])
+                self.assertEqual(found, [1, 8, step + 1])
+        self.assert_true_to_files()
+        self.write("n.md", "# old heading\ntext\n")
+        self.catch_up()
+        self.write("n.md", "# new heading\ntext\n")
+        for _ in range(2):
+            self.assertEqual(self.find_notes("old heading", "literal"), [])
+            self.assertEqual(self.find_notes("heading\ntext", "literal"), ["n.md"])
+        database = fedmem.connect_index(self.cache)
+        with contextlib.closing(database):
+            for kind in fedmem.KINDS:  # nothing was left that points to nothing
+                sql = f"SELECT rowid FROM {kind}_grams WHERE {kind}_grams MATCH ?"
+                rows = {row[0] for row in database.execute(sql, ('"ead" OR "tep"',))}
+                known = {row[0] for row in database.execute("SELECT id FROM chapters")}
+                self.assertLessEqual(rows, known, kind)
+
+    def test_trigrams_are_made_of_what_is_shown_and_nothing_else(self) -> None:
+        """Neither hits nor time tell what is masked or cut out."""
+        secret = "sk-ant-api03-" + "a1B2c3D4e5" * 4
+        text = f"key {secret} and abc<system-reminder>hidden</system-reminder>def"
+        self.upload("s", to_jsonl([user(text), tool_result("pad " * 4_000 + secret)]))
+        self.write("n.md", f"the key is {secret}")
+        self.catch_up()
+        database = fedmem.connect_index(self.cache)
+        with contextlib.closing(database):
+            for kind in fedmem.KINDS:
+                count = f"SELECT count(*) FROM {kind}_grams WHERE {kind}_grams MATCH ?"
+                rows = [
+                    database.execute(count, (fedmem.join_grams([word]),)).fetchone()[0]
+                    for word in ("key", "a1b2c3", "hidden", "api03")
+                ]
+                self.assertEqual(rows, [1, 0, 0, 0], kind)
+        looked = mock.Mock(side_effect=fedmem._read_shown)
+        with mock.patch.object(fedmem, "_read_shown", looked):
+            for query in ("a1B2c3D4", "hidden", r"sk-ant-\w+-a1B2"):
+                mode = "regex" if "\\" in query else "literal"
+                self.assertEqual(self.search(query, mode)["total"], 0)
+        self.assertEqual(looked.call_count, 0)
+
+    def test_a_text_in_most_chapters_answers_its_first_page_soon(self) -> None:
+        """The newest first; the rest by the cursor, each once."""
+        for n in range(12):
+            self.talk(f"s{n:02}", *(f"common {n} {i}" for i in range(5)), first=n * 9)
+        self.catch_up()
+        for rows in (0, 10**6):  # one document after the other, or all at once
+            seen, cursor, pages = [], "", 0
+            with mock.patch.multiple(fedmem, CANDIDATE_ROWS=rows, SEARCH_MORE_S=0.0):
+                while pages == 0 or cursor:
+                    page = self.search("common", "literal", limit=5, cursor=cursor)
+                    cursor, pages = page["cursor"], pages + 1
+                    seen += [(h.passage.name, h.passage.number) for h in page["hits"]]
+            self.assertEqual(pages, 12)
+            self.assertEqual(len(set(seen)), 60)
+            names = [name for name, _ in seen]
+            self.assertEqual(names, sorted(names, reverse=True))
+
+    def test_a_search_far_ahead_of_the_index_says_so(self) -> None:
+        """While much is being indexed what is there answers, and no file is scanned."""
+        self.talk("old", "common thing")
+        self.catch_up()
+        with mock.patch.object(fedmem.Journal, "list_since", return_value=None):
+            self.talk("new", "common thing")
+            page = self.search("common thing", "literal")
+        self.assertEqual([h.passage.name for h in page["hits"]], ["old"])
+        self.assertIn("newest writes are not searched yet", page["note"])
 
 
 # ---- 13. Tools --------------------------------------------------------------
