@@ -70,6 +70,9 @@ UPLOAD_THREADS = 3
 RECEIVE_BYTES = 1 << 18
 FRESH_S = 1800.0  # how long an index may take
 PIECE_BYTES = 4 << 20  # raw bytes that one call of upload_session may carry
+LOOK_S = 0.05  # between two looks at the memory of a server and its children
+PING_S = 0.01  # between two calls while a server is at work
+STEPS = 500  # of a search that is followed until it is complete
 WAIT_S = 60.0  # for a start or an answer; longer means broken
 
 
@@ -256,14 +259,71 @@ def read_memory_mb(pid: int, field: str) -> float:
     return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) * 1024 / 1e6
 
 
+def list_below(pid: int) -> list[int]:
+    """Return the processes below one that live now, whichever thread started them."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):  # it has just ended
+        for path in Path(f"/proc/{pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # a thread of it
+                found += map(int, path.read_text().split())
+    return found + [deep for child in found for deep in list_below(child)]
+
+
 def sum_memory_mb(pid: int, field: str = "VmHWM") -> float:
     """Return the memory of a server, that of its living children added."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     total_mb = read_memory_mb(pid, field)
-    for child in map(int, children):
+    for child in list_below(pid):
         with contextlib.suppress(OSError, TypeError):  # it has just ended
             total_mb += read_memory_mb(child, field)
     return total_mb
+
+
+class Peaks:
+    """Watch a server and the processes below it: those end before they can be asked."""
+
+    def __init__(self, pid: int):
+        """Take the server's process id."""
+        self._pid, self._known = pid, set()
+        self.child_mb, self.sum_mb, self.children = 0.0, 0.0, set()
+
+    def look(self) -> None:
+        """Take the moment into account. A child counts from the second look on: before
+        it becomes another program its memory is its parent's."""
+        below = set(list_below(self._pid))
+        for child in below & self._known:
+            with contextlib.suppress(OSError, TypeError):  # it has just ended
+                self.child_mb = max(self.child_mb, read_memory_mb(child, "VmHWM"))
+                self.children.add(child)
+        self._known = below
+        with contextlib.suppress(OSError, TypeError):
+            self.sum_mb = max(self.sum_mb, sum_memory_mb(self._pid, "VmRSS"))
+
+    def list_rows(self) -> dict[str, float]:
+        """Return the figures: the server's peak, a child's (0 without), of all."""
+        return {
+            "peak memory of the server, MB": read_memory_mb(self._pid, "VmHWM"),
+            "peak memory of a child process of it, MB": self.child_mb,
+            "peak memory of all of them at a time, MB": self.sum_mb,
+        }
+
+
+@contextlib.contextmanager
+def watching(pid: int) -> Iterator[Peaks]:
+    """Watch the memory of a server until the block ends."""
+    peaks, is_over = Peaks(pid), threading.Event()
+
+    def watch() -> None:
+        """Look again and again."""
+        while not is_over.wait(LOOK_S):
+            peaks.look()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def read_cpu_s(pid: int) -> float:
@@ -1331,6 +1391,7 @@ class Answer:
     found: list[tuple[str, str]]
     took_ms: float
     note: str = ""
+    cursor: str = ""
 
     def recall(self, gold: frozenset, top: int, if_none: float = 0.0) -> float:
         """Return the share of the right sessions among the first ones."""
@@ -1357,23 +1418,46 @@ def ask(sock: socket.socket, query: str, mode: str = "words", **where: str) -> A
     took_ms = (time.perf_counter() - started_s) * 1e3
     page = json.loads(result["content"][0]["text"])
     found = [(hit["workspace_id"], hit["session_id"]) for hit in page["hits"]]
-    return Answer(found, took_ms, page.get("note") or "")
+    return Answer(found, took_ms, page.get("note") or "", page.get("cursor") or "")
+
+
+def ask_on(
+    sock: socket.socket, query: str, mode: str, enough: int, **where: str
+) -> Answer:
+    """Search until the answer is complete, or so many hits are found; an answer with a
+    cursor is a step of a scan. Return the hits of all steps, and what all took."""
+    found, took_ms, cursor = [], 0.0, ""
+    for _ in range(STEPS):
+        more = {"cursor": cursor} if cursor else {}
+        answer = ask(sock, query, mode, **where, **more)
+        found += answer.found
+        took_ms += answer.took_ms
+        cursor = answer.cursor
+        if not cursor or len(found) >= enough:
+            break
+    return Answer(found, took_ms, cursor=cursor if len(found) < enough else "")
+
+
+def read_lag(port: int) -> int | None:
+    """Return how many writes are not indexed, None while that is not known."""
+    found = re.search(r"(?m)^fedmem_index_lag (\d+)", read_metrics(port))
+    return int(found[1]) if found else None
 
 
 def wait_until_fresh(port: int) -> float | None:
     """Wait until nothing is left to index; return the seconds, None without index."""
-    started_s = time.perf_counter()
+    started_s = told_s = time.perf_counter()
     while True:
-        found = re.search(r"(?m)^fedmem_index_lag (\d+)", read_metrics(port))
-        waited_s = time.perf_counter() - started_s
-        if not found:
+        lag, now_s = read_lag(port), time.perf_counter()
+        if lag == 0:
+            return now_s - started_s
+        told_s = told_s if lag is None else now_s
+        if now_s > told_s + WAIT_S:  # while an index is made anew there is none
             print("\nThe server names no `fedmem_index_lag`: it searches by scanning.")
             return None
-        if int(found[1]) == 0:
-            return waited_s
-        if waited_s > FRESH_S:
-            print(f"\nNOT FRESH: {found[1]} writes not indexed after {FRESH_S:.0f} s.")
-            return waited_s
+        if now_s > started_s + FRESH_S:
+            print(f"\nNOT FRESH: {lag} writes not indexed after {FRESH_S:.0f} s.")
+            return now_s - started_s
         time.sleep(0.05)
 
 
@@ -1463,14 +1547,19 @@ def format_figure(figure: float | str | None) -> str:
     return figure or "-"
 
 
+def format_ratio(label: str, ours: object, theirs: object) -> str:
+    """Return how many times better ours is, a dash where that cannot be told."""
+    upper, lower = (ours, theirs) if "/s" in label else (theirs, ours)
+    if not isinstance(upper, (int, float)) or not isinstance(lower, (int, float)):
+        return "-"
+    return f"{upper / lower:.{1 + (upper < 2 * lower)}f}x" if lower else "-"
+
+
 def format_row(
     label: str, ours: float | str, peer: str, theirs: float | str | None
 ) -> tuple:
     """Return the cells of a row: what is to be told, and the ratio of two figures."""
-    upper, lower = (ours, theirs) if "/s" in label else (theirs, ours)
-    ratio = "-"
-    if isinstance(upper, (int, float)) and isinstance(lower, (int, float)) and lower:
-        ratio = f"{upper / lower:.{1 + (upper < 2 * lower)}f}x"
+    ratio = format_ratio(label, ours, theirs)
     return label, format_figure(ours), peer, format_figure(theirs), ratio
 
 
@@ -1485,6 +1574,31 @@ def print_table(title: str, rows: list[tuple]) -> None:
     """Print one Markdown table of figures, each beside a peer's, under its title."""
     header = ("what", "fedmem", "peer", "peer's figure", "ratio")
     print_rows(title, header, [format_row(*row) for row in rows])
+
+
+def print_compared(
+    title: str, builds: list[dict[str, object]], peers: dict[str, tuple]
+) -> None:
+    """Print figures of one or two builds, ours last, beside those of peers: for a label
+    a peer's name and its figure."""
+    *before, ours = builds
+    header = ("what", *["before"] * len(before), "fedmem")
+    header += (*["ratio to before"] * len(before), "peer", "peer's figure", "ratio")
+    rows = []
+    for label, mine in ours.items():
+        peer, theirs = peers.get(label, ("-", None))
+        olds = [old.get(label) for old in before]
+        cells = [label, *map(format_figure, (*olds, mine))]
+        cells += [format_ratio(label, mine, old) for old in olds]
+        last = format_figure(theirs), format_ratio(label, mine, theirs)
+        rows.append((*cells, peer, *last))
+    print_rows(title, header, rows)
+
+
+def list_builds(args: argparse.Namespace) -> dict[str, Path]:
+    """Return the programs to measure, ours last."""
+    before = {"before": args.before} if args.before else {}
+    return before | {"fedmem": args.program}
 
 
 def format_own_rows(rows: list[tuple]) -> list[tuple]:
@@ -1720,6 +1834,26 @@ def write_to_server_memory(
     )
 
 
+def write_to_build(
+    stack: contextlib.ExitStack,
+    args: argparse.Namespace,
+    folder: Path,
+    put_on: Callable,
+) -> Writing:
+    """Return the rounds of the build before, which is started."""
+    place = folder / "before"
+    place.mkdir()
+    command = format_fedmem_command(args.before, place)
+    port = stack.enter_context(running(command, place))[0]
+    owner = register(stack.enter_context(open_socket(port)), "writers")
+    given = port, format_fedmem_note, owner
+    return Writing(
+        "before, each synced too",
+        lambda place: write_notes(put_on, *given, place, args.effort),
+        functools.partial(count_lost, port, read_fedmem_note, owner),
+    )
+
+
 def cmd_writers(args: argparse.Namespace, folder: Path) -> None:
     """Print how fast 32 writers of notes are served, and how many notes are lost."""
     effort = args.effort
@@ -1735,9 +1869,11 @@ def cmd_writers(args: argparse.Namespace, folder: Path) -> None:
             functools.partial(count_lost, port, read_fedmem_note, owner),
         )
         others = []
+        if args.before:
+            others.append(write_to_build(stack, args, folder, put_on))
         if args.peers:
             given = stack, args, folder
-            others = [
+            others += [
                 attempt("basic-memory", write_to_basic_memory, *given, put_on),
                 attempt("server-memory", write_to_server_memory, *given),
             ]
@@ -1862,70 +1998,96 @@ class Backup:
         return time_command([self._restic, *words], self._env)
 
 
+@dataclasses.dataclass
+class Syncing:
+    """Gather what first syncs with one build took, and how to repeat the last one."""
+
+    program: Path
+    figures: list[tuple] = dataclasses.field(default_factory=list)
+    place: Path | None = None
+    port: int = 0
+    peaks: Peaks | None = None
+    sync: Callable[[], float] | None = None
+
+    def run_first(self, stack: contextlib.ExitStack, place: Path, source: Path) -> None:
+        """Start a server, sync to it, and wait for its index, which is not counted."""
+        place.mkdir()
+        command = format_fedmem_command(self.program, place)
+        self.port, pid, _ = stack.enter_context(running(command, place))
+        self.place, self.peaks = place, stack.enter_context(watching(pid))
+        env = prepare_client(place, self.port, self.program, source)
+        launcher = f"{env['MEMORY_SYNC_HOME']}/bin/memory_sync.py"
+        command = [sys.executable, launcher, "sync"]
+        self.sync = functools.partial(time_command, command, env)
+        took_s = self.sync()
+        self.figures.append((took_s, took_s + (wait_until_fresh(self.port) or 0.0)))
+
+    def sync_again(self) -> float:
+        """Return the seconds of one more sync; wait for the index."""
+        took_s = self.sync()
+        wait_until_fresh(self.port)
+        return took_s
+
+
 def measure_first_syncs(
     args: argparse.Namespace, folder: Path, stack: contextlib.ExitStack
-) -> dict[str, list]:
+) -> tuple[list[Syncing], Backup | None, list[float]]:
     """Sync a folder for the first time, in turns with a peer's backup of it; return
-    the seconds of both, and how to repeat the last ones."""
+    what that took, and leave the servers of the last round running."""
     effort, source = args.effort, folder / "claude"
     backup = attempt("restic", Backup, folder, source) if args.peers else None
-    found: dict[str, list] = {"ours": [], "theirs": [], "again": [], "peer": [backup]}
+    syncings, theirs_s = [Syncing(p) for p in list_builds(args).values()], []
     for number in range(effort.sync_rounds):
-        place = folder / f"round-{number}"
-        place.mkdir()
-        command = format_fedmem_command(args.program, place)
         is_last = number == effort.sync_rounds - 1
         with contextlib.ExitStack() as round_:
-            server = (stack if is_last else round_).enter_context(
-                running(command, place)
-            )
-            env = prepare_client(place, server[0], args.program, source)
-            launcher = f"{env['MEMORY_SYNC_HOME']}/bin/memory_sync.py"
-            sync = [sys.executable, launcher, "sync"]
-            found["ours"].append(time_command(sync, env))
+            for which, syncing in enumerate(syncings):
+                place = folder / f"round-{number}-{which}"
+                syncing.run_first(stack if is_last else round_, place, source)
         if backup:
             backup.begin(number)
-            found["theirs"].append(backup.time_backup())
-        found["again"] = [functools.partial(time_command, sync, env), place]
-    return found
+            theirs_s.append(backup.time_backup())
+    return syncings, backup, theirs_s
 
 
 def cmd_sync(args: argparse.Namespace, folder: Path) -> None:
     """Print what a first sync costs, and one without changes over many files."""
     effort = args.effort
+    sessions = args.sessions or effort.sync_sessions
+    small = args.small_sessions or effort.sync_small_sessions
     project, lines, raw = folder / "claude/projects/-bench", iter_lines(seed=2), 0
     project.mkdir(parents=True)
-    for number in range(effort.sync_sessions):
+    for number in range(sessions):
         append_lines(project / f"s{number}.jsonl", lines, SYNC_SESSION_BYTES)
         raw += (project / f"s{number}.jsonl").stat().st_size
+    labels = f"first sync of {sessions} sessions, MB/s", "the same with its index, MB/s"
+    labels += "archived, % of raw", f"{small:,} small sessions more, s"
+    labels += (f"sync of {sessions + small:,} without changes, s",)
     with contextlib.ExitStack() as stack:
-        found = measure_first_syncs(args, folder, stack)
-        sync, place = found["again"]
-        (backup,) = found["peer"]
-        kept = [sum_files(place / "root" / "workspaces", "*.gz") / raw * 100]
-        kept.append(sum_files(backup.repository, "*") / raw * 100 if backup else None)
-        for number in range(effort.sync_small_sessions):
+        syncings, backup, theirs_s = measure_first_syncs(args, folder, stack)
+        rows, peers = [], {}
+        for each in syncings:
+            firsts_s, wholes_s = zip(*each.figures, strict=True)
+            rates = [raw / 1e6 / median(took_s) for took_s in (firsts_s, wholes_s)]
+            kept = sum_files(each.place / "root" / "workspaces", "*.gz") / raw * 100
+            rows.append(dict(zip(labels, (*rates, kept), strict=False)))
+        if backup:
+            kept = sum_files(backup.repository, "*") / raw * 100
+            peers[labels[0]] = raw / 1e6 / median(theirs_s)
+            peers[labels[2]] = kept
+        for number in range(small):
             append_lines(project / f"t{number}.jsonl", lines, 1_000)
-        runs = [sync, backup.time_backup] if backup else [sync]
-        small = [run() for run in runs]
+        runs = [each.sync_again for each in syncings]
+        runs += [backup.time_backup] if backup else []
+        took_s = [run() for run in runs]
         again = [[run() for run in runs] for _ in range(effort.sync_repeats)]
-    idle = list(map(median, zip(*again, strict=True)))
-    ours, theirs = (
-        raw / 1e6 / median(found[who]) if found[who] else None
-        for who in ("ours", "theirs")
-    )
-    peer = backup.name if backup else NO_PEER
-    count = f"{effort.sync_sessions + effort.sync_small_sessions:,}"
-    rows = [
-        (f"first sync of {effort.sync_sessions} sessions, MB/s", ours, peer, theirs),
-        ("archived, % of raw", kept[0], peer, kept[1]),
-        (f"{effort.sync_small_sessions:,} small sessions more, s", small[0], peer),
-        (f"sync of {count} without changes, s", idle[0], peer),
-    ]
-    rows[2] += (small[1] if backup else None,)
-    rows[3] += (idle[1] if backup else None,)
+        idle_s = list(map(median, zip(*again, strict=True)))
+        for mine, each, *both in zip(rows, syncings, took_s, idle_s, strict=False):
+            mine |= dict(zip(labels[3:], both, strict=True)) | each.peaks.list_rows()
+        if backup:
+            peers |= {labels[3]: took_s[-1], labels[4]: idle_s[-1]}
+    name = backup.name if backup else NO_PEER
     about = f"Sync of {raw / 1e6:.0f} MB: medians of {effort.sync_rounds} fresh starts"
-    print_table(about, rows)
+    print_compared(about, rows, {what: (name, peers.get(what)) for what in labels})
 
 
 def cmd_hook(args: argparse.Namespace, folder: Path) -> None:
@@ -2367,6 +2529,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--size-mb", type=int, help="upload: raw size")
     options.add_argument("--mb", type=int, action="append", help="scale: raw size")
+    options.add_argument("--sessions", type=int, help="sync: of 0.5 MB, so many")
+    options.add_argument("--small-sessions", type=int, help="sync: tiny, so many")
+    options.add_argument(
+        "--before", type=Path, metavar="FILE", help="an older fedmem.py, measured too"
+    )
     options.add_argument("--locomo", type=Path, metavar="FILE", help="search: data")
     options.add_argument("--conversations", type=int, help="search: the first so many")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
