@@ -23,7 +23,10 @@
 - restic (sync): the Debian package, installed when run as root.
 
 A peer that cannot be had is told in one line and left out. `--quick` is a smoke run.
-`scale --mb 100 --mb 1000` measures two corpora, each on a server of its own. FILE is
+`scale --mb 100 --mb 1000` measures two corpora, each on a server of its own.
+`--before FILE` measures an older fedmem.py in the same run too (sync, scale, writers):
+FILE of `git show COMMIT:fedmem.py`. Its answers are told by time and cursor alone. What
+`sync --sessions 20 --small-sessions 200` and `scale --mb 20` take is a minute. FILE is
 `data/locomo10.json` of snap-research/LoCoMo: CC BY-NC 4.0, so bring your own copy.
 Whoever tunes on it looks at its first conversations only: `--conversations 5`.
 """
@@ -97,7 +100,8 @@ class Effort:
     notes: int = 400
     searches: int = 200  # of each kind: so many, or what fits in the time
     searches_s: float = 30.0
-    scans: int = 7  # runs of rg and of literal searches, which take seconds each
+    scans: int = 7  # runs of rg, which take seconds each
+    quiet_s: float = 10.0  # calls to a server that has nothing else to do
     scale_mb: int = 100
 
 
@@ -119,6 +123,7 @@ QUICK = Effort(
     notes=20,
     searches=10,
     scans=1,
+    quiet_s=1.0,
     scale_mb=3,
 )
 
@@ -1363,6 +1368,8 @@ def write_corpus(owners: list[dict], folder: Path, raw_bytes: int) -> tuple:
 # Asked over HTTP through search_sessions, as an assistant asks; timed at the client,
 # with one request at a time. A found session is known by workspace and session id.
 
+RARE = "one rare word"  # the kind that rg is asked for as well
+EVERYWHERE = "The cause was"  # every session says it
 LOCOMO_SHA256 = "79fa87e90f04081343b8c8debecb80a9a6842b76a7aa537dc9fdf651ea698ff4"
 LOCOMO_CATEGORIES = (
     "multi-hop",
@@ -2040,7 +2047,8 @@ def measure_first_syncs(
     for number in range(effort.sync_rounds):
         is_last = number == effort.sync_rounds - 1
         with contextlib.ExitStack() as round_:
-            for which, syncing in enumerate(syncings):
+            turns = list(enumerate(syncings))[:: -1 if number % 2 else 1]
+            for which, syncing in turns:
                 place = folder / f"round-{number}-{which}"
                 syncing.run_first(stack if is_last else round_, place, source)
         if backup:
@@ -2374,66 +2382,146 @@ def upload_corpus(port: int, folder: Path) -> float:
     return time.perf_counter() - started_s
 
 
-def measure_ingest(place: Path, port: int, pid: int, raw_bytes: int) -> list[Needle]:
-    """Make and upload a corpus, wait for its index, print what that took."""
-    requests, root = place / "requests", place / "root"
-    requests.mkdir()
+def ping(port: int, end: Path) -> list[float]:
+    """Call list_workspaces every now and then until a file is there; return the
+    milliseconds; runs in a process of its own."""
+    times_ms = []
     with open_socket(port) as sock:
+        request = format_request(AI_TOKEN, "tools/call", {"name": "list_workspaces"})
+        while not end.exists():
+            started_s = time.perf_counter()
+            exchange(sock, request)
+            times_ms.append((time.perf_counter() - started_s) * 1e3)
+            time.sleep(PING_S)
+    return times_ms
+
+
+@contextlib.contextmanager
+def pinging(port: int, end: Path) -> Iterator[list[float]]:
+    """Call list_workspaces until the block ends; then the list has the milliseconds."""
+    times_ms: list[float] = []
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        pool.apply(os.getpid)  # it is up
+        result = pool.apply_async(ping, (port, end))
+        try:
+            yield times_ms
+        finally:
+            end.touch()
+            times_ms += result.get(WAIT_S)
+            end.unlink()
+
+
+@dataclasses.dataclass
+class Scaling:
+    """Hold a build whose server is measured with a corpus, and its figures."""
+
+    name: str
+    program: Path
+    place: Path
+    port: int = 0
+    peaks: Peaks | None = None
+    figures: dict[str, object] = dataclasses.field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Run the server and watch its memory."""
+        command = format_fedmem_command(self.program, self.place)
+        with running(command, self.place) as (self.port, pid, _):
+            with watching(pid) as self.peaks:
+                yield
+
+    def ingest(self, requests: Path, raw: int, quiet_s: float) -> None:
+        """Upload a corpus and wait for its index, calling the server all the time."""
+        end, raw_mb = self.place / "end", raw / 1e6
+        with pinging(self.port, end) as quiet_ms:
+            time.sleep(quiet_s)
+        with pinging(self.port, end) as busy_ms:
+            upload_s = upload_corpus(self.port, requests)
+            fresh_s = wait_until_fresh(self.port)
+        rows = self.figures
+        root = self.place / "root"
+        archived = sum_files(root / "workspaces", "*.jsonl.gz")
+        rows["archives over raw, %"] = archived / raw * 100
+        rows["upload of raw bytes, MB/s"] = raw_mb / upload_s
+        if fresh_s is not None:
+            rows["index over raw, %"] = sum_files(root / "_cache", "*") / raw * 100
+            rows["index fresh after the last upload, s"] = fresh_s
+            rate = raw_mb / (upload_s + fresh_s)
+            rows["first upload to fresh index, MB/s"] = rate
+        (_, _, quiet), (p50, _, p99) = map(pick_percentiles, (quiet_ms, busy_ms))
+        rows["list_workspaces before that, p99 ms"] = quiet
+        rows["list_workspaces meanwhile, p50 ms"] = p50
+        rows["list_workspaces meanwhile, p99 ms"] = p99
+        rows["meanwhile over before, p99"] = p99 / quiet
+        names = self.peaks.list_rows()
+        rows |= {f"uploading and indexing: {what}": mb for what, mb in names.items()}
+
+
+def share_root(scalings: list[Scaling]) -> list[dict]:
+    """Make one root with workspaces, and copies of it; return what uploads need: the
+    same requests are for all of them."""
+    first = scalings[0]
+    command = format_fedmem_command(first.program, first.place)
+    with running(command, first.place) as (port, _, _), open_socket(port) as sock:
         owners = [register(sock, f"project-{n}") for n in range(WORKSPACES)]
-    started_s = time.perf_counter()
-    needles, raw, shares = write_corpus(owners, requests, raw_bytes)
-    made_s = time.perf_counter() - started_s
-    upload_s = upload_corpus(port, requests)
-    upload_mb = sum_memory_mb(pid)
-    fresh_s = wait_until_fresh(port)
-    shutil.rmtree(requests)
-    archived = sum_files(root / "workspaces", "*.jsonl.gz")
-    index = sum_files(root / "_cache", "*")
+    for other in scalings[1:]:
+        left_out = shutil.ignore_patterns("_cache")
+        shutil.copytree(first.place / "root", other.place / "root", ignore=left_out)
+    return owners
+
+
+def print_corpus(needles: list[Needle], raw: int, shares: Counter, made_s: float):
+    """Print what a corpus is made of."""
     rows = [(f"{n} of the raw bytes", f"{s / raw:.1%}") for n, s in shares.items()]
     rows.append(("anything else", f"{1 - sum(shares.values()) / raw:.1%}"))
-    rows.append(("archives over raw", f"{archived / raw:.1%} (1:{raw / archived:.1f})"))
-    rows.append(("upload of raw bytes, MB/s", f"{raw / 1e6 / upload_s:.1f}"))
-    if fresh_s is not None:
-        rows.append(("index over raw", f"{index / raw:.1%}"))
-        rows.append(("index fresh after the last upload, s", f"{fresh_s:.1f}"))
-        rate = raw / 1e6 / (upload_s + fresh_s)
-        rows.append(("first upload to fresh index, MB/s", f"{rate:.1f}"))
-    rows.append(("peak memory while uploading, MB", f"{upload_mb:.0f}"))
-    rows.append(("peak memory when fresh, MB", f"{sum_memory_mb(pid):.0f}"))
     about = f"{raw / 1e6:,.0f} MB in {len(needles):,} sessions of {WORKSPACES} projects"
     print_rows(f"{about} (made in {made_s:.0f} s)", ("what", "figure"), rows)
-    return needles
 
 
-def list_searches(needles: list[Needle], count: int) -> dict[str, list[tuple]]:
-    """Return of each kind of search the queries, where to look, what is right."""
+def list_searches(needles: list[Needle], count: int) -> list[tuple[str, str, list]]:
+    """Return of each kind of search its mode, its name, and the queries, where to look
+    and what is right; the session found first, or nothing that could be wrong."""
     rng = random.Random("searches")
     chosen = [rng.choice(needles) for _ in range(count)]
     rare = [(rng.choice(n.words), n) for n in chosen]
-    kinds: dict[str, list[tuple]] = {
-        "one rare word": [(word, {}, n.key) for word, n in rare],
-        "two words": [(n.pair, {}, n.key) for n in chosen],
-        "a question of 6 words": [(n.question, {}, n.key) for n in chosen],
-        "a phrase": [(f'"{n.phrase}"', {}, n.key) for n in chosen],
-    }
+    kinds = [
+        ("words", "one rare word", [(word, {}, n.key) for word, n in rare]),
+        ("words", "two words", [(n.pair, {}, n.key) for n in chosen]),
+        ("words", "a question of 6 words", [(n.question, {}, n.key) for n in chosen]),
+        ("words", "a phrase", [(f'"{n.phrase}"', {}, n.key) for n in chosen]),
+    ]
     for kind, field in (("question", "question"), ("two words", "pair")):
-        kinds[f"{kind}, in one workspace"] = [
+        rows = [
             (getattr(n, field), {"workspace_id": n.workspace_id}, n.key) for n in chosen
         ]
-    return kinds
+        kinds.append(("words", f"{kind}, in one workspace", rows))
+    searches = [(rf"\w{word[1:]}\b", {}, n.key) for word, n in rare]
+    everywhere = [(EVERYWHERE, {}, None)] * count
+    return kinds + [
+        ("literal", RARE, [(word, {}, n.key) for word, n in rare]),
+        ("regex", RARE, searches),
+        ("literal", "in every session, first page", everywhere),
+        ("auto", "words that are nowhere", [(f"{w[::-1]}q", {}, ()) for w, _ in rare]),
+    ]
 
 
 def measure_kind(
     sock: socket.socket, mode: str, searches: list[tuple], seconds: float
 ) -> tuple:
-    """Make searches of one kind; return milliseconds, how many were right, cut off."""
+    """Make searches of one kind, as many as there is time for and one at least; return
+    milliseconds, how many were right, cut off."""
     times_ms, right, cut = [], 0, 0
     deadline_s = time.perf_counter() + seconds
     for query, where, key in searches:
-        answer = ask(sock, query, mode, **where)
+        if mode == "words":
+            answer = ask(sock, query, mode, **where)
+        else:  # some builds need steps
+            enough = sys.maxsize if key is not None else 10
+            answer = ask_on(sock, query, mode, enough, **where)
         times_ms.append(answer.took_ms)
-        right += answer.found[:1] == [key]
-        cut += bool(answer.note)
+        expected = [key] if key else []
+        right += key is None or answer.found[:1] == expected
+        cut += bool(answer.note if mode == "words" else answer.cursor)
         if time.perf_counter() > deadline_s:
             break
     return times_ms, right, cut
@@ -2442,8 +2530,8 @@ def measure_kind(
 def measure_rg(root: Path, searches: list[tuple]) -> tuple[list[float], int]:
     """Search the archives with rg; return its milliseconds and how many it found."""
     times_ms, right = [], 0
-    for word, _, (workspace_id, session_id) in searches:
-        command = ["rg", "-z", "-l", word, str(root / "workspaces")]
+    for pattern, _, (workspace_id, session_id) in searches:
+        command = ["rg", "-z", "-l", "-e", pattern, str(root / "workspaces")]
         started_s = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True)
         times_ms.append((time.perf_counter() - started_s) * 1e3)
@@ -2453,50 +2541,59 @@ def measure_rg(root: Path, searches: list[tuple]) -> tuple[list[float], int]:
 
 
 def measure_searches(
-    place: Path, port: int, pid: int, needles: list[Needle], effort: Effort
+    scalings: list[Scaling], needles: list[Needle], raw: int, effort: Effort
 ) -> None:
     """Print the latency of every kind of search, and of rg over the archives."""
-    kinds = list_searches(needles, effort.searches)
-    rare = kinds["one rare word"]
-    rows, medians_ms = [], {}
-    jobs = [("words", kind, each) for kind, each in kinds.items()]
-    jobs.append(("literal", "one rare word", rare[: effort.scans]))
-    for mode, kind, searches in jobs:
-        with open_socket(port) as sock:
-            times_ms, right, cut = measure_kind(sock, mode, searches, effort.searches_s)
+    rows, peers = [], {}
+    for mode, kind, searches in list_searches(needles, effort.searches):
         label = f"`{mode}`: {kind}"
-        cells = f"{right / len(times_ms):.1%}", str(cut)
-        rows.append((*format_times(label, times_ms), *cells))
-        medians_ms[label] = median(times_ms)
-    peak_mb = sum_memory_mb(pid)
-    if shutil.which("rg"):
-        times_ms, right = measure_rg(place / "root", rare[: effort.scans])
-        label = "`rg -z -l`, the same words"
-        cells = f"{right / len(times_ms):.1%}", "-"
-        rows.append((*format_times(label, times_ms), *cells))
-        medians_ms[label] = median(times_ms)
+        for each in scalings:  # in turns, the same searches
+            with open_socket(each.port) as sock:
+                found = measure_kind(sock, mode, searches, effort.searches_s)
+            times_ms, right, cut = found
+            cells = f"{right / len(times_ms):.1%}", str(cut)
+            rows.append((*format_times(f"{each.name}, {label}", times_ms), *cells))
+            each.figures[f"{label}, p95 ms"] = pick_percentiles(times_ms)[1]
+        if kind == RARE and shutil.which("rg"):
+            searches = searches[: effort.scans]
+            times_ms, right = measure_rg(scalings[-1].place / "root", searches)
+            cells = f"{right / len(times_ms):.1%}", "-"
+            rows.append((*format_times(f"`rg -z -l`, {label}", times_ms), *cells))
+            peers[f"{label}, p95 ms"] = "rg -z -l", pick_percentiles(times_ms)[1]
+    if not shutil.which("rg"):
+        print("\nrg is not installed: nothing to compare with.")
     units = ("queries", "p50", "p95", "p99", "right first", "cut off")
     header = ("search, ms at the client", *units)
     print_rows(f"Searches among {len(needles):,} sessions", header, rows)
-    if shutil.which("rg"):
-        ratio = medians_ms[label] / medians_ms["`words`: one rare word"]
-        print(
-            f"\n`rg -z -l` over `words`, one rare word, ratio of medians: {ratio:.1f}"
-        )
-    else:
-        print("\nrg is not installed: nothing to compare with.")
-    print(f"Peak memory of the server after all searches: {peak_mb:.0f} MB")
+    for each in scalings:
+        size = sum_files(each.place / "root/_cache", "*")  # else it was not fresh
+        each.figures["index over raw at the end, %"] = size / raw * 100
+        names = each.peaks.list_rows()
+        each.figures |= {f"at the end: {what}": mb for what, mb in names.items()}
+    builds = [each.figures for each in scalings]
+    print_compared("All of it side by side; in steps until complete", builds, peers)
 
 
 def cmd_scale(args: argparse.Namespace, folder: Path) -> None:
     """Print what corpora of some sizes cost to store, to index and to search."""
     for size_mb in args.mb or [args.effort.scale_mb]:
         place = folder / f"{size_mb}-mb-{time.monotonic_ns()}"
-        place.mkdir()
-        with running(format_fedmem_command(args.program, place), place) as server:
-            port, pid, _ = server
-            needles = measure_ingest(place, port, pid, size_mb * 1_000_000)
-            measure_searches(place, port, pid, needles, args.effort)
+        requests = place / "requests"
+        requests.mkdir(parents=True)
+        builds = list_builds(args).items()
+        scalings = [Scaling(name, path, place / name) for name, path in builds]
+        for each in scalings:
+            each.place.mkdir()
+        started_s = time.perf_counter()
+        owners = share_root(scalings)
+        needles, raw, shares = write_corpus(owners, requests, size_mb * 1_000_000)
+        print_corpus(needles, raw, shares, time.perf_counter() - started_s)
+        with contextlib.ExitStack() as stack:
+            for each in scalings:
+                stack.enter_context(each.running())
+                each.ingest(requests, raw, args.effort.quiet_s)
+            shutil.rmtree(requests)
+            measure_searches(scalings, needles, raw, args.effort)
         shutil.rmtree(place)
 
 
