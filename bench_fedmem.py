@@ -24,10 +24,11 @@
 
 A peer that cannot be had is told in one line and left out. `--quick` is a smoke run.
 `scale --mb 100 --mb 1000` measures two corpora, each on a server of its own.
-`--before FILE` measures an older fedmem.py in the same run too (sync, scale, writers):
-FILE of `git show COMMIT:fedmem.py`. Its answers are told by time and cursor alone. What
-`sync --sessions 20 --small-sessions 200` and `scale --mb 20` take is a minute. FILE is
-`data/locomo10.json` of snap-research/LoCoMo: CC BY-NC 4.0, so bring your own copy.
+`--before FILE` measures an older fedmem.py too (sync, scale, writers), as `git show
+COMMIT:fedmem.py` prints it, by time and cursor alone. `sync --sessions 40
+--small-sessions 400` and `scale --mb 20 --seconds 3` take about a minute each.
+`--locomo FILE` is `data/locomo10.json` of snap-research/LoCoMo: CC BY-NC 4.0, so bring
+your own copy.
 Whoever tunes on it looks at its first conversations only: `--conversations 5`.
 """
 
@@ -2449,10 +2450,10 @@ class Scaling:
             rate = raw_mb / (upload_s + fresh_s)
             rows["first upload to fresh index, MB/s"] = rate
         (_, _, quiet), (p50, _, p99) = map(pick_percentiles, (quiet_ms, busy_ms))
-        rows["list_workspaces before that, p99 ms"] = quiet
-        rows["list_workspaces meanwhile, p50 ms"] = p50
-        rows["list_workspaces meanwhile, p99 ms"] = p99
-        rows["meanwhile over before, p99"] = p99 / quiet
+        rows["list_workspaces, quiet, p99 ms"] = quiet
+        rows["list_workspaces while it uploads and indexes, p50 ms"] = p50
+        rows["list_workspaces while it uploads and indexes, p99 ms"] = p99
+        rows["that over quiet, p99"] = p99 / quiet
         names = self.peaks.list_rows()
         rows |= {f"uploading and indexing: {what}": mb for what, mb in names.items()}
 
@@ -2593,7 +2594,9 @@ def cmd_scale(args: argparse.Namespace, folder: Path) -> None:
                 stack.enter_context(each.running())
                 each.ingest(requests, raw, args.effort.quiet_s)
             shutil.rmtree(requests)
-            measure_searches(scalings, needles, raw, args.effort)
+            seconds = args.seconds or args.effort.searches_s
+            effort = dataclasses.replace(args.effort, searches_s=seconds)
+            measure_searches(scalings, needles, raw, effort)
         shutil.rmtree(place)
 
 
@@ -2630,6 +2633,9 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_argument("--small-sessions", type=int, help="sync: tiny, so many")
     options.add_argument(
         "--before", type=Path, metavar="FILE", help="an older fedmem.py, measured too"
+    )
+    options.add_argument(
+        "--seconds", type=float, help="scale: for searches of a kind, of each build"
     )
     options.add_argument("--locomo", type=Path, metavar="FILE", help="search: data")
     options.add_argument("--conversations", type=int, help="search: the first so many")
