@@ -2006,19 +2006,71 @@ class Backup:
         return time_command([self._restic, *words], self._env)
 
 
+def ping(port: int, end: Path) -> list[float]:
+    """Call list_workspaces every now and then until a file is there; return the
+    milliseconds; runs in a process of its own."""
+    times_ms = []
+    with open_socket(port) as sock:
+        request = format_request(AI_TOKEN, "tools/call", {"name": "list_workspaces"})
+        while not end.exists():
+            started_s = time.perf_counter()
+            exchange(sock, request)
+            times_ms.append((time.perf_counter() - started_s) * 1e3)
+            time.sleep(PING_S)
+    return times_ms
+
+
+@contextlib.contextmanager
+def pinging(port: int, end: Path) -> Iterator[list[float]]:
+    """Call list_workspaces until the block ends; then the list has the milliseconds."""
+    times_ms: list[float] = []
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        pool.apply(os.getpid)  # it is up
+        result = pool.apply_async(ping, (port, end))
+        try:
+            yield times_ms
+        finally:
+            end.touch()
+            times_ms += result.get(WAIT_S)
+            end.unlink()
+
+
+def measure_pings(
+    port: int, place: Path, quiet_s: float, work: Callable[[], object]
+) -> tuple[object, dict[str, float]]:
+    """Call a quiet server for a while, then one at work; return what the work returned,
+    and how long the calls took."""
+    end = place / "end"
+    with pinging(port, end) as quiet_ms:
+        time.sleep(quiet_s)
+    with pinging(port, end) as busy_ms:
+        done = work()
+    (_, _, quiet), (p50, _, p99) = map(pick_percentiles, (quiet_ms, busy_ms))
+    return done, {
+        "list_workspaces, quiet, p99 ms": quiet,
+        "list_workspaces while it uploads and indexes, p50 ms": p50,
+        "list_workspaces while it uploads and indexes, p99 ms": p99,
+        "that over quiet, p99": p99 / quiet,
+    }
+
+
 @dataclasses.dataclass
 class Syncing:
     """Gather what first syncs with one build took, and how to repeat the last one."""
 
     program: Path
     figures: list[tuple] = dataclasses.field(default_factory=list)
+    pings: dict[str, float] = dataclasses.field(default_factory=dict)
     place: Path | None = None
     port: int = 0
     peaks: Peaks | None = None
     sync: Callable[[], float] | None = None
 
-    def run_first(self, stack: contextlib.ExitStack, place: Path, source: Path) -> None:
-        """Start a server, sync to it, and wait for its index, which is not counted."""
+    def run_first(
+        self, stack: contextlib.ExitStack, place: Path, source: Path, quiet_s: float
+    ) -> None:
+        """Start a server, sync to it, and wait for its index; with quiet seconds, call
+        it before and meanwhile, and do not count the time of that."""
         place.mkdir()
         command = format_fedmem_command(self.program, place)
         self.port, pid, _ = stack.enter_context(running(command, place))
@@ -2027,6 +2079,10 @@ class Syncing:
         launcher = f"{env['MEMORY_SYNC_HOME']}/bin/memory_sync.py"
         command = [sys.executable, launcher, "sync"]
         self.sync = functools.partial(time_command, command, env)
+        if quiet_s:
+            given = self.port, place, quiet_s, self.sync_again
+            _, self.pings = measure_pings(*given)
+            return
         took_s = self.sync()
         self.figures.append((took_s, took_s + (wait_until_fresh(self.port) or 0.0)))
 
@@ -2041,18 +2097,21 @@ def measure_first_syncs(
     args: argparse.Namespace, folder: Path, stack: contextlib.ExitStack
 ) -> tuple[list[Syncing], Backup | None, list[float]]:
     """Sync a folder for the first time, in turns with a peer's backup of it; return
-    what that took, and leave the servers of the last round running."""
+    what that took. One more round, with calls, counts for these only and leaves its
+    servers running."""
     effort, source = args.effort, folder / "claude"
     backup = attempt("restic", Backup, folder, source) if args.peers else None
     syncings, theirs_s = [Syncing(p) for p in list_builds(args).values()], []
-    for number in range(effort.sync_rounds):
-        is_last = number == effort.sync_rounds - 1
+    for number in range(effort.sync_rounds + 1):
+        is_last = number == effort.sync_rounds
+        quiet_s = effort.quiet_s if is_last else 0.0
         with contextlib.ExitStack() as round_:
             turns = list(enumerate(syncings))[:: -1 if number % 2 else 1]
             for which, syncing in turns:
                 place = folder / f"round-{number}-{which}"
-                syncing.run_first(stack if is_last else round_, place, source)
-        if backup:
+                given = stack if is_last else round_, place, source, quiet_s
+                syncing.run_first(*given)
+        if backup and not is_last:
             backup.begin(number)
             theirs_s.append(backup.time_backup())
     return syncings, backup, theirs_s
@@ -2091,7 +2150,8 @@ def cmd_sync(args: argparse.Namespace, folder: Path) -> None:
         again = [[run() for run in runs] for _ in range(effort.sync_repeats)]
         idle_s = list(map(median, zip(*again, strict=True)))
         for mine, each, *both in zip(rows, syncings, took_s, idle_s, strict=False):
-            mine |= dict(zip(labels[3:], both, strict=True)) | each.peaks.list_rows()
+            mine |= dict(zip(labels[3:], both, strict=True)) | each.pings
+            mine |= each.peaks.list_rows()
         if backup:
             peers |= {labels[3]: took_s[-1], labels[4]: idle_s[-1]}
     name = backup.name if backup else NO_PEER
@@ -2383,35 +2443,6 @@ def upload_corpus(port: int, folder: Path) -> float:
     return time.perf_counter() - started_s
 
 
-def ping(port: int, end: Path) -> list[float]:
-    """Call list_workspaces every now and then until a file is there; return the
-    milliseconds; runs in a process of its own."""
-    times_ms = []
-    with open_socket(port) as sock:
-        request = format_request(AI_TOKEN, "tools/call", {"name": "list_workspaces"})
-        while not end.exists():
-            started_s = time.perf_counter()
-            exchange(sock, request)
-            times_ms.append((time.perf_counter() - started_s) * 1e3)
-            time.sleep(PING_S)
-    return times_ms
-
-
-@contextlib.contextmanager
-def pinging(port: int, end: Path) -> Iterator[list[float]]:
-    """Call list_workspaces until the block ends; then the list has the milliseconds."""
-    times_ms: list[float] = []
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        pool.apply(os.getpid)  # it is up
-        result = pool.apply_async(ping, (port, end))
-        try:
-            yield times_ms
-        finally:
-            end.touch()
-            times_ms += result.get(WAIT_S)
-            end.unlink()
-
-
 @dataclasses.dataclass
 class Scaling:
     """Hold a build whose server is measured with a corpus, and its figures."""
@@ -2433,12 +2464,14 @@ class Scaling:
 
     def ingest(self, requests: Path, raw: int, quiet_s: float) -> None:
         """Upload a corpus and wait for its index, calling the server all the time."""
-        end, raw_mb = self.place / "end", raw / 1e6
-        with pinging(self.port, end) as quiet_ms:
-            time.sleep(quiet_s)
-        with pinging(self.port, end) as busy_ms:
-            upload_s = upload_corpus(self.port, requests)
-            fresh_s = wait_until_fresh(self.port)
+        raw_mb = raw / 1e6
+
+        def work() -> tuple[float, float | None]:
+            """Return the seconds of the upload and those until the index is fresh."""
+            return upload_corpus(self.port, requests), wait_until_fresh(self.port)
+
+        done, pings = measure_pings(self.port, self.place, quiet_s, work)
+        upload_s, fresh_s = done
         rows = self.figures
         root = self.place / "root"
         archived = sum_files(root / "workspaces", "*.jsonl.gz")
@@ -2449,11 +2482,7 @@ class Scaling:
             rows["index fresh after the last upload, s"] = fresh_s
             rate = raw_mb / (upload_s + fresh_s)
             rows["first upload to fresh index, MB/s"] = rate
-        (_, _, quiet), (p50, _, p99) = map(pick_percentiles, (quiet_ms, busy_ms))
-        rows["list_workspaces, quiet, p99 ms"] = quiet
-        rows["list_workspaces while it uploads and indexes, p50 ms"] = p50
-        rows["list_workspaces while it uploads and indexes, p99 ms"] = p99
-        rows["that over quiet, p99"] = p99 / quiet
+        rows |= pings
         names = self.peaks.list_rows()
         rows |= {f"uploading and indexing: {what}": mb for what, mb in names.items()}
 
