@@ -10402,6 +10402,7 @@ def _iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[bytes
 # A search of the very bytes: nothing is masked, left out or asked of the index.
 
 GREP_BATCH = 500  # files that one run of rg is given
+GREP_RG_KIB = 256 * KIB  # of memory that it may take
 GREP_LINE_BYTES = 16 * MIB  # in memory; what a line has more is searched apart
 
 def list_without(root: str, paths: list[str], literal: bytes) -> set[str]:
@@ -10409,7 +10410,9 @@ def list_without(root: str, paths: list[str], literal: bytes) -> set[str]:
     names = [path for path in paths if path.endswith((".md", ".jsonl.gz"))]
     if not (literal and names and shutil.which("rg") and shutil.which("gzip")):
         return set()  # without gzip, rg would search archives as they are packed
-    command = ["rg", "-zaF0", "--no-mmap", "--encoding=none", "--files-without-match",
+    # It holds a whole line in memory: one that is too long ends it, and is read here.
+    command = ["sh", "-c", f'ulimit -d {GREP_RG_KIB}; exec rg "$@"', "sh", "-zaF0",
+               "--no-mmap", "--encoding=none", "--files-without-match",
                b"--regexp=" + literal, "--", *names]
     env = {"PATH": os.environ.get("PATH", os.defpath)}  # no settings of its user's
     done = subprocess.run(command, cwd=root, env=env, capture_output=True)
@@ -11592,7 +11595,7 @@ COMMANDS = (
     ("probe", cmd_probe, "try whether two machines may share a disk"),
     ("reindex", cmd_reindex, "make the search index anew"),
     ("export", cmd_export, "write the memory as a plain folder"),
-    ("grep", cmd_grep, "print the lines of archives and notes that hold a text"),
+    ("grep", cmd_grep, "print lines of archives, notes and old versions with a text"),
     ("token", cmd_token, "show the tokens, or replace one"),
     ("stats", cmd_stats, "say what there is and who was heard of when"),
     ("install", cmd_install, "set this machine up as a client"),

@@ -12283,6 +12283,21 @@ class GrepTest(RootCase):
             self.assertEqual(process.stderr.read(), b"")
         self.assertEqual(process.returncode, -signal.SIGPIPE)
 
+    def test_a_line_that_is_larger_than_memory_is_searched(self) -> None:
+        """A small upload can unpack to that; rg would take twice its size."""
+        member = gzip.compress(b"x" * fedmem.MIB, 1)
+        path = self.odd.with_name("wide.jsonl.gz")
+        path.write_bytes(member * 400 + gzip.compress(b"needle"))
+        command = [sys.executable, PROGRAM, "grep", "--root", self.root, "needle"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        with process.stdout:
+            printed = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 0)
+        self.assertIn(b"needle", printed.splitlines()[-1])
+        self.assertLess(usage.ru_maxrss, 350 * fedmem.KIB)
+
     def test_a_long_line_is_held_in_parts(self) -> None:
         """They have the number of their line; the lines after it have theirs."""
         Path(self.path("knowledge/a.md")).write_bytes(
