@@ -10408,7 +10408,7 @@ GREP_LINE_BYTES = 16 * MIB  # in memory; what a line has more is searched apart
 def list_without(root: str, paths: list[str], literal: bytes) -> set[str]:
     """Return those files that rg, if installed, read whole without seeing the text."""
     names = [path for path in paths if path.endswith((".md", ".jsonl.gz"))]
-    if not (literal and names and shutil.which("rg") and shutil.which("gzip")):
+    if not (literal and names and all(map(shutil.which, ("rg", "gzip", "sh")))):
         return set()  # without gzip, rg would search archives as they are packed
     # It holds a whole line in memory: one that is too long ends it, and is read here.
     command = ["sh", "-c", f'ulimit -d {GREP_RG_KIB}; exec rg "$@"', "sh", "-zaF0",
