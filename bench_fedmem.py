@@ -23,8 +23,12 @@
 - restic (sync): the Debian package, installed when run as root.
 
 A peer that cannot be had is told in one line and left out. `--quick` is a smoke run.
-`scale --mb 100 --mb 1000` measures two corpora, each on a server of its own. FILE is
-`data/locomo10.json` of snap-research/LoCoMo: CC BY-NC 4.0, so bring your own copy.
+`scale --mb 100 --mb 1000` measures two corpora, each on a server of its own.
+`--before FILE` measures an older fedmem.py too (sync, scale, writers), as `git show
+COMMIT:fedmem.py` prints it, by time and cursor alone. `sync --sessions 40
+--small-sessions 400` and `scale --mb 20 --seconds 3` take about a minute each.
+`--locomo FILE` is `data/locomo10.json` of snap-research/LoCoMo: CC BY-NC 4.0, so bring
+your own copy.
 Whoever tunes on it looks at its first conversations only: `--conversations 5`.
 """
 
@@ -70,6 +74,9 @@ UPLOAD_THREADS = 3
 RECEIVE_BYTES = 1 << 18
 FRESH_S = 1800.0  # how long an index may take
 PIECE_BYTES = 4 << 20  # raw bytes that one call of upload_session may carry
+LOOK_S = 0.05  # between two looks at the memory of a server and its children
+PING_S = 0.01  # between two calls while a server is at work
+STEPS = 500  # of a search that is followed until it is complete
 WAIT_S = 60.0  # for a start or an answer; longer means broken
 
 
@@ -94,7 +101,8 @@ class Effort:
     notes: int = 400
     searches: int = 200  # of each kind: so many, or what fits in the time
     searches_s: float = 30.0
-    scans: int = 7  # runs of rg and of literal searches, which take seconds each
+    scans: int = 7  # runs of rg, which take seconds each
+    quiet_s: float = 10.0  # calls to a server that has nothing else to do
     scale_mb: int = 100
 
 
@@ -116,6 +124,7 @@ QUICK = Effort(
     notes=20,
     searches=10,
     scans=1,
+    quiet_s=1.0,
     scale_mb=3,
 )
 
@@ -256,14 +265,71 @@ def read_memory_mb(pid: int, field: str) -> float:
     return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) * 1024 / 1e6
 
 
+def list_below(pid: int) -> list[int]:
+    """Return the processes below one that live now, whichever thread started them."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):  # it has just ended
+        for path in Path(f"/proc/{pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # a thread of it
+                found += map(int, path.read_text().split())
+    return found + [deep for child in found for deep in list_below(child)]
+
+
 def sum_memory_mb(pid: int, field: str = "VmHWM") -> float:
     """Return the memory of a server, that of its living children added."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     total_mb = read_memory_mb(pid, field)
-    for child in map(int, children):
+    for child in list_below(pid):
         with contextlib.suppress(OSError, TypeError):  # it has just ended
             total_mb += read_memory_mb(child, field)
     return total_mb
+
+
+class Peaks:
+    """Watch a server and the processes below it: those end before they can be asked."""
+
+    def __init__(self, pid: int):
+        """Take the server's process id."""
+        self._pid, self._known = pid, set()
+        self.child_mb, self.sum_mb, self.children = 0.0, 0.0, set()
+
+    def look(self) -> None:
+        """Take the moment into account. A child counts from the second look on: before
+        it becomes another program its memory is its parent's."""
+        below = set(list_below(self._pid))
+        for child in below & self._known:
+            with contextlib.suppress(OSError, TypeError):  # it has just ended
+                self.child_mb = max(self.child_mb, read_memory_mb(child, "VmHWM"))
+                self.children.add(child)
+        self._known = below
+        with contextlib.suppress(OSError, TypeError):
+            self.sum_mb = max(self.sum_mb, sum_memory_mb(self._pid, "VmRSS"))
+
+    def list_rows(self) -> dict[str, float]:
+        """Return the figures: the server's peak, a child's (0 without), of all."""
+        return {
+            "peak memory of the server, MB": read_memory_mb(self._pid, "VmHWM"),
+            "peak memory of a child process of it, MB": self.child_mb,
+            "peak memory of all of them at a time, MB": self.sum_mb,
+        }
+
+
+@contextlib.contextmanager
+def watching(pid: int) -> Iterator[Peaks]:
+    """Watch the memory of a server until the block ends."""
+    peaks, is_over = Peaks(pid), threading.Event()
+
+    def watch() -> None:
+        """Look again and again."""
+        while not is_over.wait(LOOK_S):
+            peaks.look()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def read_cpu_s(pid: int) -> float:
@@ -1303,6 +1369,8 @@ def write_corpus(owners: list[dict], folder: Path, raw_bytes: int) -> tuple:
 # Asked over HTTP through search_sessions, as an assistant asks; timed at the client,
 # with one request at a time. A found session is known by workspace and session id.
 
+RARE = "one rare word"  # the kind that rg is asked for as well
+EVERYWHERE = "The cause was"  # every session says it
 LOCOMO_SHA256 = "79fa87e90f04081343b8c8debecb80a9a6842b76a7aa537dc9fdf651ea698ff4"
 LOCOMO_CATEGORIES = (
     "multi-hop",
@@ -1331,6 +1399,7 @@ class Answer:
     found: list[tuple[str, str]]
     took_ms: float
     note: str = ""
+    cursor: str = ""
 
     def recall(self, gold: frozenset, top: int, if_none: float = 0.0) -> float:
         """Return the share of the right sessions among the first ones."""
@@ -1357,23 +1426,46 @@ def ask(sock: socket.socket, query: str, mode: str = "words", **where: str) -> A
     took_ms = (time.perf_counter() - started_s) * 1e3
     page = json.loads(result["content"][0]["text"])
     found = [(hit["workspace_id"], hit["session_id"]) for hit in page["hits"]]
-    return Answer(found, took_ms, page.get("note") or "")
+    return Answer(found, took_ms, page.get("note") or "", page.get("cursor") or "")
+
+
+def ask_on(
+    sock: socket.socket, query: str, mode: str, enough: int, **where: str
+) -> Answer:
+    """Search until the answer is complete, or so many hits are found; an answer with a
+    cursor is a step of a scan. Return the hits of all steps, and what all took."""
+    found, took_ms, cursor = [], 0.0, ""
+    for _ in range(STEPS):
+        more = {"cursor": cursor} if cursor else {}
+        answer = ask(sock, query, mode, **where, **more)
+        found += answer.found
+        took_ms += answer.took_ms
+        cursor = answer.cursor
+        if not cursor or len(found) >= enough:
+            break
+    return Answer(found, took_ms, cursor=cursor if len(found) < enough else "")
+
+
+def read_lag(port: int) -> int | None:
+    """Return how many writes are not indexed, None while that is not known."""
+    found = re.search(r"(?m)^fedmem_index_lag (\d+)", read_metrics(port))
+    return int(found[1]) if found else None
 
 
 def wait_until_fresh(port: int) -> float | None:
     """Wait until nothing is left to index; return the seconds, None without index."""
-    started_s = time.perf_counter()
+    started_s = told_s = time.perf_counter()
     while True:
-        found = re.search(r"(?m)^fedmem_index_lag (\d+)", read_metrics(port))
-        waited_s = time.perf_counter() - started_s
-        if not found:
+        lag, now_s = read_lag(port), time.perf_counter()
+        if lag == 0:
+            return now_s - started_s
+        told_s = told_s if lag is None else now_s
+        if now_s > told_s + WAIT_S:  # while an index is made anew there is none
             print("\nThe server names no `fedmem_index_lag`: it searches by scanning.")
             return None
-        if int(found[1]) == 0:
-            return waited_s
-        if waited_s > FRESH_S:
-            print(f"\nNOT FRESH: {found[1]} writes not indexed after {FRESH_S:.0f} s.")
-            return waited_s
+        if now_s > started_s + FRESH_S:
+            print(f"\nNOT FRESH: {lag} writes not indexed after {FRESH_S:.0f} s.")
+            return now_s - started_s
         time.sleep(0.05)
 
 
@@ -1463,14 +1555,19 @@ def format_figure(figure: float | str | None) -> str:
     return figure or "-"
 
 
+def format_ratio(label: str, ours: object, theirs: object) -> str:
+    """Return how many times better ours is, a dash where that cannot be told."""
+    upper, lower = (ours, theirs) if "/s" in label else (theirs, ours)
+    if not isinstance(upper, (int, float)) or not isinstance(lower, (int, float)):
+        return "-"
+    return f"{upper / lower:.{1 + (upper < 2 * lower)}f}x" if lower else "-"
+
+
 def format_row(
     label: str, ours: float | str, peer: str, theirs: float | str | None
 ) -> tuple:
     """Return the cells of a row: what is to be told, and the ratio of two figures."""
-    upper, lower = (ours, theirs) if "/s" in label else (theirs, ours)
-    ratio = "-"
-    if isinstance(upper, (int, float)) and isinstance(lower, (int, float)) and lower:
-        ratio = f"{upper / lower:.{1 + (upper < 2 * lower)}f}x"
+    ratio = format_ratio(label, ours, theirs)
     return label, format_figure(ours), peer, format_figure(theirs), ratio
 
 
@@ -1485,6 +1582,31 @@ def print_table(title: str, rows: list[tuple]) -> None:
     """Print one Markdown table of figures, each beside a peer's, under its title."""
     header = ("what", "fedmem", "peer", "peer's figure", "ratio")
     print_rows(title, header, [format_row(*row) for row in rows])
+
+
+def print_compared(
+    title: str, builds: list[dict[str, object]], peers: dict[str, tuple]
+) -> None:
+    """Print figures of one or two builds, ours last, beside those of peers: for a label
+    a peer's name and its figure."""
+    *before, ours = builds
+    header = ("what", *["before"] * len(before), "fedmem")
+    header += (*["ratio to before"] * len(before), "peer", "peer's figure", "ratio")
+    rows = []
+    for label, mine in ours.items():
+        peer, theirs = peers.get(label, ("-", None))
+        olds = [old.get(label) for old in before]
+        cells = [label, *map(format_figure, (*olds, mine))]
+        cells += [format_ratio(label, mine, old) for old in olds]
+        last = format_figure(theirs), format_ratio(label, mine, theirs)
+        rows.append((*cells, peer, *last))
+    print_rows(title, header, rows)
+
+
+def list_builds(args: argparse.Namespace) -> dict[str, Path]:
+    """Return the programs to measure, ours last."""
+    before = {"before": args.before} if args.before else {}
+    return before | {"fedmem": args.program}
 
 
 def format_own_rows(rows: list[tuple]) -> list[tuple]:
@@ -1720,6 +1842,26 @@ def write_to_server_memory(
     )
 
 
+def write_to_build(
+    stack: contextlib.ExitStack,
+    args: argparse.Namespace,
+    folder: Path,
+    put_on: Callable,
+) -> Writing:
+    """Return the rounds of the build before, which is started."""
+    place = folder / "before"
+    place.mkdir()
+    command = format_fedmem_command(args.before, place)
+    port = stack.enter_context(running(command, place))[0]
+    owner = register(stack.enter_context(open_socket(port)), "writers")
+    given = port, format_fedmem_note, owner
+    return Writing(
+        "before, each synced too",
+        lambda place: write_notes(put_on, *given, place, args.effort),
+        functools.partial(count_lost, port, read_fedmem_note, owner),
+    )
+
+
 def cmd_writers(args: argparse.Namespace, folder: Path) -> None:
     """Print how fast 32 writers of notes are served, and how many notes are lost."""
     effort = args.effort
@@ -1735,9 +1877,11 @@ def cmd_writers(args: argparse.Namespace, folder: Path) -> None:
             functools.partial(count_lost, port, read_fedmem_note, owner),
         )
         others = []
+        if args.before:
+            others.append(write_to_build(stack, args, folder, put_on))
         if args.peers:
             given = stack, args, folder
-            others = [
+            others += [
                 attempt("basic-memory", write_to_basic_memory, *given, put_on),
                 attempt("server-memory", write_to_server_memory, *given),
             ]
@@ -1862,70 +2006,157 @@ class Backup:
         return time_command([self._restic, *words], self._env)
 
 
+def ping(port: int, end: Path) -> list[float]:
+    """Call list_workspaces every now and then until a file is there; return the
+    milliseconds; runs in a process of its own."""
+    times_ms = []
+    with open_socket(port) as sock:
+        request = format_request(AI_TOKEN, "tools/call", {"name": "list_workspaces"})
+        while not end.exists():
+            started_s = time.perf_counter()
+            exchange(sock, request)
+            times_ms.append((time.perf_counter() - started_s) * 1e3)
+            time.sleep(PING_S)
+    return times_ms
+
+
+@contextlib.contextmanager
+def pinging(port: int, end: Path) -> Iterator[list[float]]:
+    """Call list_workspaces until the block ends; then the list has the milliseconds."""
+    times_ms: list[float] = []
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        pool.apply(os.getpid)  # it is up
+        result = pool.apply_async(ping, (port, end))
+        try:
+            yield times_ms
+        finally:
+            end.touch()
+            times_ms += result.get(WAIT_S)
+            end.unlink()
+
+
+def measure_pings(
+    port: int, place: Path, quiet_s: float, work: Callable[[], object]
+) -> tuple[object, dict[str, float]]:
+    """Call a quiet server for a while, then one at work; return what the work returned,
+    and how long the calls took."""
+    end = place / "end"
+    with pinging(port, end) as quiet_ms:
+        time.sleep(quiet_s)
+    with pinging(port, end) as busy_ms:
+        done = work()
+    (_, _, quiet), (p50, _, p99) = map(pick_percentiles, (quiet_ms, busy_ms))
+    return done, {
+        "list_workspaces, quiet, p99 ms": quiet,
+        "list_workspaces while it uploads and indexes, p50 ms": p50,
+        "list_workspaces while it uploads and indexes, p99 ms": p99,
+        "that over quiet, p99": p99 / quiet,
+    }
+
+
+@dataclasses.dataclass
+class Syncing:
+    """Gather what first syncs with one build took, and how to repeat the last one."""
+
+    program: Path
+    figures: list[tuple] = dataclasses.field(default_factory=list)
+    pings: dict[str, float] = dataclasses.field(default_factory=dict)
+    place: Path | None = None
+    port: int = 0
+    peaks: Peaks | None = None
+    sync: Callable[[], float] | None = None
+
+    def run_first(
+        self, stack: contextlib.ExitStack, place: Path, source: Path, quiet_s: float
+    ) -> None:
+        """Start a server, sync to it, and wait for its index; with quiet seconds, call
+        it before and meanwhile, and do not count the time of that."""
+        place.mkdir()
+        command = format_fedmem_command(self.program, place)
+        self.port, pid, _ = stack.enter_context(running(command, place))
+        self.place, self.peaks = place, stack.enter_context(watching(pid))
+        env = prepare_client(place, self.port, self.program, source)
+        launcher = f"{env['MEMORY_SYNC_HOME']}/bin/memory_sync.py"
+        command = [sys.executable, launcher, "sync"]
+        self.sync = functools.partial(time_command, command, env)
+        if quiet_s:
+            given = self.port, place, quiet_s, self.sync_again
+            _, self.pings = measure_pings(*given)
+            return
+        took_s = self.sync()
+        self.figures.append((took_s, took_s + (wait_until_fresh(self.port) or 0.0)))
+
+    def sync_again(self) -> float:
+        """Return the seconds of one more sync; wait for the index."""
+        took_s = self.sync()
+        wait_until_fresh(self.port)
+        return took_s
+
+
 def measure_first_syncs(
     args: argparse.Namespace, folder: Path, stack: contextlib.ExitStack
-) -> dict[str, list]:
+) -> tuple[list[Syncing], Backup | None, list[float]]:
     """Sync a folder for the first time, in turns with a peer's backup of it; return
-    the seconds of both, and how to repeat the last ones."""
+    what that took. One more round, with calls, counts for these only and leaves its
+    servers running."""
     effort, source = args.effort, folder / "claude"
     backup = attempt("restic", Backup, folder, source) if args.peers else None
-    found: dict[str, list] = {"ours": [], "theirs": [], "again": [], "peer": [backup]}
-    for number in range(effort.sync_rounds):
-        place = folder / f"round-{number}"
-        place.mkdir()
-        command = format_fedmem_command(args.program, place)
-        is_last = number == effort.sync_rounds - 1
+    syncings, theirs_s = [Syncing(p) for p in list_builds(args).values()], []
+    for number in range(effort.sync_rounds + 1):
+        is_last = number == effort.sync_rounds
+        quiet_s = effort.quiet_s if is_last else 0.0
         with contextlib.ExitStack() as round_:
-            server = (stack if is_last else round_).enter_context(
-                running(command, place)
-            )
-            env = prepare_client(place, server[0], args.program, source)
-            launcher = f"{env['MEMORY_SYNC_HOME']}/bin/memory_sync.py"
-            sync = [sys.executable, launcher, "sync"]
-            found["ours"].append(time_command(sync, env))
-        if backup:
+            turns = list(enumerate(syncings))[:: -1 if number % 2 else 1]
+            for which, syncing in turns:
+                place = folder / f"round-{number}-{which}"
+                given = stack if is_last else round_, place, source, quiet_s
+                syncing.run_first(*given)
+        if backup and not is_last:
             backup.begin(number)
-            found["theirs"].append(backup.time_backup())
-        found["again"] = [functools.partial(time_command, sync, env), place]
-    return found
+            theirs_s.append(backup.time_backup())
+    return syncings, backup, theirs_s
 
 
 def cmd_sync(args: argparse.Namespace, folder: Path) -> None:
     """Print what a first sync costs, and one without changes over many files."""
     effort = args.effort
+    sessions = args.sessions or effort.sync_sessions
+    small = args.small_sessions or effort.sync_small_sessions
     project, lines, raw = folder / "claude/projects/-bench", iter_lines(seed=2), 0
     project.mkdir(parents=True)
-    for number in range(effort.sync_sessions):
+    for number in range(sessions):
         append_lines(project / f"s{number}.jsonl", lines, SYNC_SESSION_BYTES)
         raw += (project / f"s{number}.jsonl").stat().st_size
+    labels = f"first sync of {sessions} sessions, MB/s", "the same with its index, MB/s"
+    labels += "archived, % of raw", f"{small:,} small sessions more, s"
+    labels += (f"sync of {sessions + small:,} without changes, s",)
     with contextlib.ExitStack() as stack:
-        found = measure_first_syncs(args, folder, stack)
-        sync, place = found["again"]
-        (backup,) = found["peer"]
-        kept = [sum_files(place / "root" / "workspaces", "*.gz") / raw * 100]
-        kept.append(sum_files(backup.repository, "*") / raw * 100 if backup else None)
-        for number in range(effort.sync_small_sessions):
+        syncings, backup, theirs_s = measure_first_syncs(args, folder, stack)
+        rows, peers = [], {}
+        for each in syncings:
+            firsts_s, wholes_s = zip(*each.figures, strict=True)
+            rates = [raw / 1e6 / median(took_s) for took_s in (firsts_s, wholes_s)]
+            kept = sum_files(each.place / "root" / "workspaces", "*.gz") / raw * 100
+            rows.append(dict(zip(labels, (*rates, kept), strict=False)))
+        if backup:
+            kept = sum_files(backup.repository, "*") / raw * 100
+            peers[labels[0]] = raw / 1e6 / median(theirs_s)
+            peers[labels[2]] = kept
+        for number in range(small):
             append_lines(project / f"t{number}.jsonl", lines, 1_000)
-        runs = [sync, backup.time_backup] if backup else [sync]
-        small = [run() for run in runs]
+        runs = [each.sync_again for each in syncings]
+        runs += [backup.time_backup] if backup else []
+        took_s = [run() for run in runs]
         again = [[run() for run in runs] for _ in range(effort.sync_repeats)]
-    idle = list(map(median, zip(*again, strict=True)))
-    ours, theirs = (
-        raw / 1e6 / median(found[who]) if found[who] else None
-        for who in ("ours", "theirs")
-    )
-    peer = backup.name if backup else NO_PEER
-    count = f"{effort.sync_sessions + effort.sync_small_sessions:,}"
-    rows = [
-        (f"first sync of {effort.sync_sessions} sessions, MB/s", ours, peer, theirs),
-        ("archived, % of raw", kept[0], peer, kept[1]),
-        (f"{effort.sync_small_sessions:,} small sessions more, s", small[0], peer),
-        (f"sync of {count} without changes, s", idle[0], peer),
-    ]
-    rows[2] += (small[1] if backup else None,)
-    rows[3] += (idle[1] if backup else None,)
+        idle_s = list(map(median, zip(*again, strict=True)))
+        for mine, each, *both in zip(rows, syncings, took_s, idle_s, strict=False):
+            mine |= dict(zip(labels[3:], both, strict=True)) | each.pings
+            mine |= each.peaks.list_rows()
+        if backup:
+            peers |= {labels[3]: took_s[-1], labels[4]: idle_s[-1]}
+    name = backup.name if backup else NO_PEER
     about = f"Sync of {raw / 1e6:.0f} MB: medians of {effort.sync_rounds} fresh starts"
-    print_table(about, rows)
+    print_compared(about, rows, {what: (name, peers.get(what)) for what in labels})
 
 
 def cmd_hook(args: argparse.Namespace, folder: Path) -> None:
@@ -2212,66 +2443,115 @@ def upload_corpus(port: int, folder: Path) -> float:
     return time.perf_counter() - started_s
 
 
-def measure_ingest(place: Path, port: int, pid: int, raw_bytes: int) -> list[Needle]:
-    """Make and upload a corpus, wait for its index, print what that took."""
-    requests, root = place / "requests", place / "root"
-    requests.mkdir()
-    with open_socket(port) as sock:
+@dataclasses.dataclass
+class Scaling:
+    """Hold a build whose server is measured with a corpus, and its figures."""
+
+    name: str
+    program: Path
+    place: Path
+    port: int = 0
+    peaks: Peaks | None = None
+    figures: dict[str, object] = dataclasses.field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Run the server and watch its memory."""
+        command = format_fedmem_command(self.program, self.place)
+        with running(command, self.place) as (self.port, pid, _):
+            with watching(pid) as self.peaks:
+                yield
+
+    def ingest(self, requests: Path, raw: int, quiet_s: float) -> None:
+        """Upload a corpus and wait for its index, calling the server all the time."""
+        raw_mb = raw / 1e6
+
+        def work() -> tuple[float, float | None]:
+            """Return the seconds of the upload and those until the index is fresh."""
+            return upload_corpus(self.port, requests), wait_until_fresh(self.port)
+
+        done, pings = measure_pings(self.port, self.place, quiet_s, work)
+        upload_s, fresh_s = done
+        rows = self.figures
+        root = self.place / "root"
+        archived = sum_files(root / "workspaces", "*.jsonl.gz")
+        rows["archives over raw, %"] = archived / raw * 100
+        rows["upload of raw bytes, MB/s"] = raw_mb / upload_s
+        if fresh_s is not None:
+            rows["index over raw, %"] = sum_files(root / "_cache", "*") / raw * 100
+            rows["index fresh after the last upload, s"] = fresh_s
+            rate = raw_mb / (upload_s + fresh_s)
+            rows["first upload to fresh index, MB/s"] = rate
+        rows |= pings
+        names = self.peaks.list_rows()
+        rows |= {f"uploading and indexing: {what}": mb for what, mb in names.items()}
+
+
+def share_root(scalings: list[Scaling]) -> list[dict]:
+    """Make one root with workspaces, and copies of it; return what uploads need: the
+    same requests are for all of them."""
+    first = scalings[0]
+    command = format_fedmem_command(first.program, first.place)
+    with running(command, first.place) as (port, _, _), open_socket(port) as sock:
         owners = [register(sock, f"project-{n}") for n in range(WORKSPACES)]
-    started_s = time.perf_counter()
-    needles, raw, shares = write_corpus(owners, requests, raw_bytes)
-    made_s = time.perf_counter() - started_s
-    upload_s = upload_corpus(port, requests)
-    upload_mb = sum_memory_mb(pid)
-    fresh_s = wait_until_fresh(port)
-    shutil.rmtree(requests)
-    archived = sum_files(root / "workspaces", "*.jsonl.gz")
-    index = sum_files(root / "_cache", "*")
+    for other in scalings[1:]:
+        left_out = shutil.ignore_patterns("_cache")
+        shutil.copytree(first.place / "root", other.place / "root", ignore=left_out)
+    return owners
+
+
+def print_corpus(needles: list[Needle], raw: int, shares: Counter, made_s: float):
+    """Print what a corpus is made of."""
     rows = [(f"{n} of the raw bytes", f"{s / raw:.1%}") for n, s in shares.items()]
     rows.append(("anything else", f"{1 - sum(shares.values()) / raw:.1%}"))
-    rows.append(("archives over raw", f"{archived / raw:.1%} (1:{raw / archived:.1f})"))
-    rows.append(("upload of raw bytes, MB/s", f"{raw / 1e6 / upload_s:.1f}"))
-    if fresh_s is not None:
-        rows.append(("index over raw", f"{index / raw:.1%}"))
-        rows.append(("index fresh after the last upload, s", f"{fresh_s:.1f}"))
-        rate = raw / 1e6 / (upload_s + fresh_s)
-        rows.append(("first upload to fresh index, MB/s", f"{rate:.1f}"))
-    rows.append(("peak memory while uploading, MB", f"{upload_mb:.0f}"))
-    rows.append(("peak memory when fresh, MB", f"{sum_memory_mb(pid):.0f}"))
     about = f"{raw / 1e6:,.0f} MB in {len(needles):,} sessions of {WORKSPACES} projects"
     print_rows(f"{about} (made in {made_s:.0f} s)", ("what", "figure"), rows)
-    return needles
 
 
-def list_searches(needles: list[Needle], count: int) -> dict[str, list[tuple]]:
-    """Return of each kind of search the queries, where to look, what is right."""
+def list_searches(needles: list[Needle], count: int) -> list[tuple[str, str, list]]:
+    """Return of each kind of search its mode, its name, and the queries, where to look
+    and what is right; the session found first, or nothing that could be wrong."""
     rng = random.Random("searches")
     chosen = [rng.choice(needles) for _ in range(count)]
     rare = [(rng.choice(n.words), n) for n in chosen]
-    kinds: dict[str, list[tuple]] = {
-        "one rare word": [(word, {}, n.key) for word, n in rare],
-        "two words": [(n.pair, {}, n.key) for n in chosen],
-        "a question of 6 words": [(n.question, {}, n.key) for n in chosen],
-        "a phrase": [(f'"{n.phrase}"', {}, n.key) for n in chosen],
-    }
+    kinds = [
+        ("words", "one rare word", [(word, {}, n.key) for word, n in rare]),
+        ("words", "two words", [(n.pair, {}, n.key) for n in chosen]),
+        ("words", "a question of 6 words", [(n.question, {}, n.key) for n in chosen]),
+        ("words", "a phrase", [(f'"{n.phrase}"', {}, n.key) for n in chosen]),
+    ]
     for kind, field in (("question", "question"), ("two words", "pair")):
-        kinds[f"{kind}, in one workspace"] = [
+        rows = [
             (getattr(n, field), {"workspace_id": n.workspace_id}, n.key) for n in chosen
         ]
-    return kinds
+        kinds.append(("words", f"{kind}, in one workspace", rows))
+    searches = [(rf"\w{word[1:]}\b", {}, n.key) for word, n in rare]
+    everywhere = [(EVERYWHERE, {}, None)] * count
+    return kinds + [
+        ("literal", RARE, [(word, {}, n.key) for word, n in rare]),
+        ("regex", RARE, searches),
+        ("literal", "in every session, first page", everywhere),
+        ("auto", "words that are nowhere", [(f"{w[::-1]}q", {}, ()) for w, _ in rare]),
+    ]
 
 
 def measure_kind(
     sock: socket.socket, mode: str, searches: list[tuple], seconds: float
 ) -> tuple:
-    """Make searches of one kind; return milliseconds, how many were right, cut off."""
+    """Make searches of one kind, as many as there is time for and one at least; return
+    milliseconds, how many were right, cut off."""
     times_ms, right, cut = [], 0, 0
     deadline_s = time.perf_counter() + seconds
     for query, where, key in searches:
-        answer = ask(sock, query, mode, **where)
+        if mode == "words":
+            answer = ask(sock, query, mode, **where)
+        else:  # some builds need steps
+            enough = sys.maxsize if key is not None else 10
+            answer = ask_on(sock, query, mode, enough, **where)
         times_ms.append(answer.took_ms)
-        right += answer.found[:1] == [key]
-        cut += bool(answer.note)
+        expected = [key] if key else []
+        right += key is None or answer.found[:1] == expected
+        cut += bool(answer.note if mode == "words" else answer.cursor)
         if time.perf_counter() > deadline_s:
             break
     return times_ms, right, cut
@@ -2280,8 +2560,8 @@ def measure_kind(
 def measure_rg(root: Path, searches: list[tuple]) -> tuple[list[float], int]:
     """Search the archives with rg; return its milliseconds and how many it found."""
     times_ms, right = [], 0
-    for word, _, (workspace_id, session_id) in searches:
-        command = ["rg", "-z", "-l", word, str(root / "workspaces")]
+    for pattern, _, (workspace_id, session_id) in searches:
+        command = ["rg", "-z", "-l", "-e", pattern, str(root / "workspaces")]
         started_s = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True)
         times_ms.append((time.perf_counter() - started_s) * 1e3)
@@ -2291,50 +2571,61 @@ def measure_rg(root: Path, searches: list[tuple]) -> tuple[list[float], int]:
 
 
 def measure_searches(
-    place: Path, port: int, pid: int, needles: list[Needle], effort: Effort
+    scalings: list[Scaling], needles: list[Needle], raw: int, effort: Effort
 ) -> None:
     """Print the latency of every kind of search, and of rg over the archives."""
-    kinds = list_searches(needles, effort.searches)
-    rare = kinds["one rare word"]
-    rows, medians_ms = [], {}
-    jobs = [("words", kind, each) for kind, each in kinds.items()]
-    jobs.append(("literal", "one rare word", rare[: effort.scans]))
-    for mode, kind, searches in jobs:
-        with open_socket(port) as sock:
-            times_ms, right, cut = measure_kind(sock, mode, searches, effort.searches_s)
+    rows, peers = [], {}
+    for mode, kind, searches in list_searches(needles, effort.searches):
         label = f"`{mode}`: {kind}"
-        cells = f"{right / len(times_ms):.1%}", str(cut)
-        rows.append((*format_times(label, times_ms), *cells))
-        medians_ms[label] = median(times_ms)
-    peak_mb = sum_memory_mb(pid)
-    if shutil.which("rg"):
-        times_ms, right = measure_rg(place / "root", rare[: effort.scans])
-        label = "`rg -z -l`, the same words"
-        cells = f"{right / len(times_ms):.1%}", "-"
-        rows.append((*format_times(label, times_ms), *cells))
-        medians_ms[label] = median(times_ms)
+        for each in scalings:  # in turns, the same searches
+            with open_socket(each.port) as sock:
+                found = measure_kind(sock, mode, searches, effort.searches_s)
+            times_ms, right, cut = found
+            cells = f"{right / len(times_ms):.1%}", str(cut)
+            rows.append((*format_times(f"{each.name}, {label}", times_ms), *cells))
+            each.figures[f"{label}, p95 ms"] = pick_percentiles(times_ms)[1]
+        if kind == RARE and shutil.which("rg"):
+            searches = searches[: effort.scans]
+            times_ms, right = measure_rg(scalings[-1].place / "root", searches)
+            cells = f"{right / len(times_ms):.1%}", "-"
+            rows.append((*format_times(f"`rg -z -l`, {label}", times_ms), *cells))
+            peers[f"{label}, p95 ms"] = "rg -z -l", pick_percentiles(times_ms)[1]
+    if not shutil.which("rg"):
+        print("\nrg is not installed: nothing to compare with.")
     units = ("queries", "p50", "p95", "p99", "right first", "cut off")
     header = ("search, ms at the client", *units)
     print_rows(f"Searches among {len(needles):,} sessions", header, rows)
-    if shutil.which("rg"):
-        ratio = medians_ms[label] / medians_ms["`words`: one rare word"]
-        print(
-            f"\n`rg -z -l` over `words`, one rare word, ratio of medians: {ratio:.1f}"
-        )
-    else:
-        print("\nrg is not installed: nothing to compare with.")
-    print(f"Peak memory of the server after all searches: {peak_mb:.0f} MB")
+    for each in scalings:
+        size = sum_files(each.place / "root/_cache", "*")  # else it was not fresh
+        each.figures["index over raw at the end, %"] = size / raw * 100
+        names = each.peaks.list_rows()
+        each.figures |= {f"at the end: {what}": mb for what, mb in names.items()}
+    builds = [each.figures for each in scalings]
+    print_compared("All of it side by side; in steps until complete", builds, peers)
 
 
 def cmd_scale(args: argparse.Namespace, folder: Path) -> None:
     """Print what corpora of some sizes cost to store, to index and to search."""
     for size_mb in args.mb or [args.effort.scale_mb]:
         place = folder / f"{size_mb}-mb-{time.monotonic_ns()}"
-        place.mkdir()
-        with running(format_fedmem_command(args.program, place), place) as server:
-            port, pid, _ = server
-            needles = measure_ingest(place, port, pid, size_mb * 1_000_000)
-            measure_searches(place, port, pid, needles, args.effort)
+        requests = place / "requests"
+        requests.mkdir(parents=True)
+        builds = list_builds(args).items()
+        scalings = [Scaling(name, path, place / name) for name, path in builds]
+        for each in scalings:
+            each.place.mkdir()
+        started_s = time.perf_counter()
+        owners = share_root(scalings)
+        needles, raw, shares = write_corpus(owners, requests, size_mb * 1_000_000)
+        print_corpus(needles, raw, shares, time.perf_counter() - started_s)
+        with contextlib.ExitStack() as stack:
+            for each in scalings:
+                stack.enter_context(each.running())
+                each.ingest(requests, raw, args.effort.quiet_s)
+            shutil.rmtree(requests)
+            seconds = args.seconds or args.effort.searches_s
+            effort = dataclasses.replace(args.effort, searches_s=seconds)
+            measure_searches(scalings, needles, raw, effort)
         shutil.rmtree(place)
 
 
@@ -2367,6 +2658,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--size-mb", type=int, help="upload: raw size")
     options.add_argument("--mb", type=int, action="append", help="scale: raw size")
+    options.add_argument("--sessions", type=int, help="sync: of 0.5 MB, so many")
+    options.add_argument("--small-sessions", type=int, help="sync: tiny, so many")
+    options.add_argument(
+        "--before", type=Path, metavar="FILE", help="an older fedmem.py, measured too"
+    )
+    options.add_argument(
+        "--seconds", type=float, help="scale: for searches of a kind, of each build"
+    )
     options.add_argument("--locomo", type=Path, metavar="FILE", help="search: data")
     options.add_argument("--conversations", type=int, help="search: the first so many")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -10645,6 +10645,58 @@ def _iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[bytes
             text += f"{fence}{part}{fence}"
         yield text.encode("utf-8", "replace")
 
+# A search of the very bytes: nothing is masked, left out or asked of the index.
+
+GREP_BATCH = 500  # files that one run of rg is given
+GREP_RG_KIB = 256 * KIB  # of memory that it may take
+GREP_LINE_BYTES = 16 * MIB  # in memory; what a line has more is searched apart
+
+def list_without(root: str, paths: list[str], literal: bytes) -> set[str]:
+    """Return those files that rg, if installed, read whole without seeing the text."""
+    names = [path for path in paths if path.endswith((".md", ".jsonl.gz"))]
+    if not (literal and names and all(map(shutil.which, ("rg", "gzip", "sh")))):
+        return set()  # without gzip, rg would search archives as they are packed
+    # It holds a whole line in memory: one that is too long ends it, and is read here.
+    command = ["sh", "-c", f'ulimit -d {GREP_RG_KIB}; exec rg "$@"', "sh", "-zaF0",
+               "--no-mmap", "--encoding=none", "--files-without-match",
+               b"--regexp=" + literal, "--", *names]
+    env = {"PATH": os.environ.get("PATH", os.defpath)}  # no settings of its user's
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True)
+    return set(os.fsdecode(done.stdout).split("\0"))
+
+def grep_files(store: Store, workspaces: list[str], pattern: str, is_regex: bool
+               ) -> Iterator[tuple[str, int, str, tuple]]:
+    """Yield path, number, text and span of each line with a match, in order of paths;
+    without a span what is wrong with a file; raise BadRequest. Lines are looked at here
+    only, so they are the same with rg, which spares the reading of most files."""
+    how = "utf-8", "surrogateescape"  # a byte that is no UTF-8 is matched by `.`
+    literal = b"" if is_regex else pattern.encode(*how)
+    try:
+        find = re.compile(pattern if is_regex else re.escape(pattern)).search
+    except (re.error, OverflowError, RecursionError) as e:
+        raise BadRequest(f"{pattern!r} is no regular expression: {e}.") from e
+    if "\n" in pattern:
+        raise BadRequest("PATTERN must be one line: it is looked for line by line.")
+    walks = (walk_files(store.root, f"workspaces/{name}") for name in workspaces)
+    paths = (path for path, _ in itertools.chain.from_iterable(walks)  # no records
+             if not path.endswith(".json") and f"/{TEMP_MARK}" not in path)
+    while batch := list(itertools.islice(paths, GREP_BATCH)):
+        without = list_without(store.root, batch, literal)
+        for path in (path for path in batch if path not in without):
+            number, is_packed = 1, ".jsonl.gz" in path and not path.endswith(".md")
+            try:
+                with open_file(store.root, path) as file:
+                    source = gzip.GzipFile(fileobj=file) if is_packed else file
+                    while line := source.readline(GREP_LINE_BYTES):
+                        text = line.removesuffix(b"\n")
+                        if literal in text and (found := find(text.decode(*how))):
+                            yield path, number, found.string, found.span()
+                        number += line.endswith(b"\n")
+            except NotFound:
+                pass  # a note that was deleted meanwhile
+            except (FedmemError, OSError, EOFError, zlib.error) as e:
+                yield path, number, str(e), ()
+
 # Several servers on one root: what its disk must keep.
 
 PROBE_FOLDER = ".fedmem-probe"
@@ -11151,6 +11203,28 @@ def cmd_stats(args: argparse.Namespace) -> None:
     with opened_root(args) as (store, settings):
         for name, value in measure_store(store, settings):
             print(f"{name:<20} {value}")
+
+def cmd_grep(args: argparse.Namespace) -> int:
+    """Print lines of the memory's files, on a terminal what is around the match; return
+    0 for some, 1 for none, 2 when a file could not be read whole."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends this, too
+    sys.stdout.reconfigure(errors="surrogateescape")  # every byte as it is
+    shown = problems = 0
+    with opened_root(args) as (store, _):
+        chosen = chosen_workspaces(store, args.workspace)
+        found = grep_files(store, chosen, args.pattern, args.regex)
+        for path, number, text, span in found:
+            if not span:
+                problems += 1
+                text = escape_controls(f"{path}, from line {number} on: {text}")
+                print(f"fedmem: {text}", file=sys.stderr)
+                continue
+            shown += 1
+            if sys.stdout.isatty():
+                text = text[max(0, span[0] - SNIPPET_CHARS):][:2 * SNIPPET_CHARS]
+                path, text = map(escape_controls, (path, text))
+            print(f"{path}:{number}:{text}")
+    return 2 if problems else 0 if shown else 1
 
 def cmd_token(args: argparse.Namespace) -> None:
     """Show the tokens, or replace one of them."""
@@ -11774,7 +11848,7 @@ def _write_client(client: Client, config: dict) -> None:
 # main is the border where a FedmemError becomes a sentence and an exit code.
 
 # What works on the files of a root.
-ON_A_ROOT = "serve backup check reindex export token stats".split()
+ON_A_ROOT = "serve backup check reindex export grep token stats".split()
 COMMANDS = (
     ("serve", cmd_serve, "serve the memory over MCP"),
     ("backup", cmd_backup, "make a snapshot, while a server runs or not"),
@@ -11783,6 +11857,7 @@ COMMANDS = (
     ("probe", cmd_probe, "try whether two machines may share a disk"),
     ("reindex", cmd_reindex, "make the search index anew"),
     ("export", cmd_export, "write the memory as a plain folder"),
+    ("grep", cmd_grep, "print lines of archives, notes and old versions with a text"),
     ("token", cmd_token, "show the tokens, or replace one"),
     ("stats", cmd_stats, "say what there is and who was heard of when"),
     ("install", cmd_install, "set this machine up as a client"),
@@ -11819,6 +11894,9 @@ check  --repair  -  mend what needs no choice
 export  --workspace  ID  only this workspace
 export  --markdown  -  as pages for people, secrets masked
 export  --session  ID  only this session
+grep  pattern  PATTERN  bytes that stand in a line; in archives, JSON: a quote is \\"
+grep  --workspace  ID  only this workspace
+grep  --regex  -  PATTERN is a regular expression of Python's
 token  --env  FILE  the file of variables that holds the token
 install  token  TOKEN?  the AI token
 install  --sync-token  TOKEN  the sync token
@@ -11902,7 +11980,7 @@ def main(argv: list[str] | None = None) -> int:
         return args.run(args) or 0
     except FedmemError as e:
         print(f"fedmem: {e}", file=sys.stderr)
-        return 1
+        return 2 if args.run is cmd_grep else 1  # as grep does
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:

@@ -12350,6 +12350,180 @@ class OperateTest(RootCase):
         self.assertNotIn(SECRETS["jwt"], note.read_text())
 
 
+class GrepTest(RootCase):
+    """The operator's search of the files as they are."""
+
+    def setUp(self) -> None:
+        """Fill a root with what is easily missed."""
+        super().setUp()
+        self.upload("s", make_transcript(3) + b'{"x": "needle in a session"}\n')
+        self.write("a.md", "one needle\ntwo\n")
+        self.write("a.md", "three\n")
+        # Beside it what people and other versions may have put there.
+        odd = gzip.compress(b"needle one\nne") + gzip.compress(
+            b"edle\0 two\r\n\xff\xfen\xc3\xa4h \x1b[1mneedle\n"
+        )
+        odd += gzip.compress(b"the last needle")
+        self.odd = self.archives()[0].with_name("odd.jsonl.gz")
+        self.odd.write_bytes(odd)
+        self.name = f"workspaces/{self.workspace_id}"
+
+    def grep(self, *arguments: str, path: str = "") -> tuple[int, bytes, str]:
+        """Run the command; return its status and what it printed."""
+        command = [sys.executable, PROGRAM, "grep", "--root", self.root, *arguments]
+        env = {**os.environ, "PATH": path or os.environ["PATH"]}
+        done = subprocess.run(command, env=env, capture_output=True, timeout=60)
+        return done.returncode, done.stdout, done.stderr.decode()
+
+    def find(self, pattern: str, is_regex: bool = False) -> list[tuple]:
+        """Return what is found, and what is wrong."""
+        given = self.store, [self.workspace_id], pattern, is_regex
+        return list(fedmem.grep_files(*given))
+
+    def test_every_byte_of_archives_notes_and_old_versions_is_searched(self) -> None:
+        """Members are joined, bytes stay what they are, lines have their numbers."""
+        status, printed, said = self.grep("needle")
+        lines = printed.split(b"\n")
+        versions = f"{self.name}/.versions/a.md/".encode()
+        self.assertTrue(lines[0].startswith(versions), lines[0])
+        self.assertTrue(lines[0].endswith(b".md:1:one needle"))
+        odd = str(self.odd.relative_to(self.root)).encode()
+        ends = b"1:needle one", b"2:needle\0 two\r"
+        ends += b"3:\xff\xfen\xc3\xa4h \x1b[1mneedle", b"4:the last needle"
+        self.assertEqual(lines[1:5], [odd + b":" + end for end in ends])
+        self.assertTrue(lines[5].endswith(b':4:{"x": "needle in a session"}'))
+        self.assertEqual((lines[6:], status, said), ([b""], 0, ""))
+
+    def test_the_lines_are_the_same_with_and_without_rg(self) -> None:
+        """For any pattern and damage: rg only rules files out."""
+        if not shutil.which("rg"):
+            self.skipTest("rg is not installed")
+        for name, data in {
+            "torn": gzip.compress(b"needle\n" * 9 + b"rare")[:-6],
+            "tail": gzip.compress(b"other needle") + b"xx",
+            "empty": b"",
+            "sum": gzip.compress(b"rare\nneedle")[:-8] + bytes(8),
+        }.items():
+            self.odd.with_name(f"{name}.jsonl.gz").write_bytes(data)
+        self.odd.with_name("old.jsonl.gz.damaged-1").write_bytes(gzip.compress(b"rare"))
+        Path(self.path("knowledge/wide.md")).write_bytes("\ufeffrare".encode("utf-16"))
+        Path(self.path("knowledge/-e.md")).write_bytes(b"a\0rare")
+        Path(self.path("knowledge/link.md")).symlink_to("a.md")
+        settings = Path(self.root, "rgrc")
+        settings.write_text("--ignore-case\n")
+        patterns = "needle", "rare", "RARE", "\udcff", "näh", '"', "", "-e", "nowhere"
+        with mock.patch.dict(os.environ, RIPGREP_CONFIG_PATH=str(settings)):
+            for pattern in patterns:
+                with_rg = self.find(pattern)
+                with mock.patch.object(fedmem, "list_without", return_value=set()):
+                    self.assertEqual(with_rg, self.find(pattern), pattern)
+                self.assertEqual([row[3] for row in with_rg].count(()), 3)
+            self.assertEqual(len(self.find("rare")), 3 + 3)
+            with_rg = self.grep("rare")
+        self.assertEqual(with_rg, self.grep("rare", path=self.root))
+        self.assertEqual((with_rg[0], with_rg[1].count(b"\n")), (2, 3))
+        self.assertEqual(with_rg[2].count("from line"), 3)
+
+    def test_rg_spares_the_reading_of_what_it_has_read_whole(self) -> None:
+        """Else it would be of no use."""
+        if not shutil.which("rg"):
+            self.skipTest("rg is not installed")
+        opened, real = [], fedmem.open_file
+        self.odd.with_name("torn.jsonl.gz").write_bytes(self.odd.read_bytes()[:-3])
+
+        def open_file(root: str, path: str) -> io.BufferedReader:
+            """Note what is opened."""
+            opened.append(path)
+            return real(root, path)
+
+        with mock.patch.object(fedmem, "open_file", open_file):
+            [(path, *_, span)] = self.find("nowhere")
+        self.assertEqual([path], opened)
+        self.assertIn("torn", path)
+        self.assertEqual(span, ())
+
+    def test_a_regular_expression_is_pythons_and_about_one_line(self) -> None:
+        """Letters are letters, a byte that is none matches a dot."""
+        for pattern, count in (
+            ("^needle one$", 1),
+            (r"^..n\wh ", 1),
+            ("(?i)NEEDLE(?= one)", 1),
+            (r"one\s+ne", 1),  # not over the end of a line, but "one needle"
+            (r"(needle).*\1", 0),
+        ):
+            self.assertEqual(len(self.find(pattern, True)), count, pattern)
+        self.assertEqual(self.grep("--regex", "one$")[1].count(b"\n"), 1)
+
+    def test_what_cannot_be_done_is_said_and_ends_with_2(self) -> None:
+        """As with grep, so that scripts can tell it from nothing found."""
+        for arguments, sentence in (
+            (["--regex", "(a"], "'(a' is no regular expression: missing )"),
+            (["--workspace", "nope", "a"], "There is no workspace 'nope'."),
+            (["a\nb"], "PATTERN must be one line"),
+            (["--root", self.path(""), "a"], "is not a fedmem root"),
+        ):
+            status, printed, said = self.grep(*arguments)
+            self.assertEqual((status, printed), (2, b""))
+            self.assertIn(sentence, said)
+        self.assertEqual(self.grep("nowhere"), (1, b"", ""))
+        other = self.register(project="other")
+        self.assertEqual(self.grep("--workspace", other, "needle"), (1, b"", ""))
+
+    def test_a_terminal_gets_no_control_characters_and_no_endless_lines(self) -> None:
+        """Only what is around the match."""
+        line = b"x" * 50_000 + b" \x1b[1mneedle\x07 " + b"y" * 50_000
+        Path(self.path("knowledge/a.md")).write_bytes(line)
+        ours, theirs = os.openpty()
+        command = [sys.executable, PROGRAM, "grep", "--root", self.root, "needle"]
+        with open(ours, "rb", buffering=0) as terminal:
+            subprocess.run(command, stdout=theirs, timeout=60)
+            os.close(theirs)
+            printed = b""
+            with contextlib.suppress(OSError):  # nobody is at the other end
+                while data := terminal.read(1 << 16):
+                    printed += data
+        self.assertIn(b"knowledge/a.md:1:xxx", printed)
+        self.assertIn(b" \\x1b[1mneedle\\x07 yyy", printed)
+        self.assertNotIn(b"\x1b", printed)
+        self.assertLess(len(printed), 4096)
+
+    def test_a_reader_that_goes_away_ends_it_without_a_word(self) -> None:
+        """As `| head` does."""
+        Path(self.path("knowledge/a.md")).write_bytes(b"needle\n" * 100_000)
+        command = [sys.executable, PROGRAM, "grep", "--root", self.root, "needle"]
+        ends = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, **ends) as process:
+            process.stdout.readline()
+            process.stdout.close()
+            self.assertEqual(process.stderr.read(), b"")
+        self.assertEqual(process.returncode, -signal.SIGPIPE)
+
+    def test_a_line_that_is_larger_than_memory_is_searched(self) -> None:
+        """A small upload can unpack to that; rg would take twice its size."""
+        member = gzip.compress(b"x" * fedmem.MIB, 1)
+        path = self.odd.with_name("wide.jsonl.gz")
+        path.write_bytes(member * 400 + gzip.compress(b"needle"))
+        command = [sys.executable, PROGRAM, "grep", "--root", self.root, "needle"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        with process.stdout:
+            printed = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 0)
+        self.assertIn(b"needle", printed.splitlines()[-1])
+        self.assertLess(usage.ru_maxrss, 350 * fedmem.KIB)
+
+    def test_a_long_line_is_held_in_parts(self) -> None:
+        """They have the number of their line; the lines after it have theirs."""
+        Path(self.path("knowledge/a.md")).write_bytes(
+            b"x" * 70 + b"needle" + b"y" * 70 + b"needle\nneedle\n"
+        )
+        with mock.patch.object(fedmem, "GREP_LINE_BYTES", 64):
+            rows = self.find("needle")
+        found = [row[1] for row in rows if row[0].endswith("knowledge/a.md")]
+        self.assertEqual(found, [1, 1, 2])
+
+
 class TokenTest(ServerCase):
     """Tokens that are replaced while their holders work."""
 
