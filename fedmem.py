@@ -221,7 +221,6 @@ MAX_MATCHES = 1_000  # counted in one passage
 MAX_SCANNED_HITS = 10_000  # more cannot be paged through
 SEARCH_MORE_S = 0.15  # an exact search goes on for, to count, when its page is full
 CANDIDATE_ROWS = 20_000  # chapters are sorted by time in that
-CHAPTERS_AT_ONCE = 32
 MAX_RUNS = 32  # texts that one part of an expression may stand for
 MAX_GRAMS = 24  # of one text: more tell nothing new
 
@@ -4292,8 +4291,8 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE documents (id INTEGER PRIMARY KEY, workspace TEXT, key TEXT, kind TEXT,
     title TEXT, name TEXT, project TEXT, abandoned TEXT, sha256 TEXT, signature TEXT,
     start TEXT, end TEXT, blocks TEXT, UNIQUE (workspace, key));
-CREATE TABLE chapters (id INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER,
-    first INTEGER, abandoned INTEGER, excerpts BLOB);
+CREATE TABLE chapters (id INTEGER PRIMARY KEY, document INTEGER, first INTEGER,
+    abandoned INTEGER, excerpts BLOB, wholes BLOB);
 CREATE INDEX chapters_of ON chapters (document, first);
 CREATE INDEX documents_newest ON documents (kind, end, name, workspace);
 """ + "".join(f"CREATE VIRTUAL TABLE {kind} USING {_FTS5};"
@@ -4315,9 +4314,8 @@ _ACCENTS = re.compile("[\u0300-\u036f]+")  # that no letter has taken in
 _BLOB = re.compile(r"[A-Za-z0-9+=]{100,}")  # base64: nobody searches for its letters
 _HEADING = re.compile(r"^(?=#{1,6} )", re.MULTILINE)
 
-# What a chapter has of a message. `rest` is empty when that is all of it, else the hash
-# of the whole, or a plus in the parts behind the first.
-Excerpt = collections.namedtuple("Excerpt", "number time text rest", defaults=[""])
+# A message, or a part of it.
+Excerpt = collections.namedtuple("Excerpt", "number time text is_part", defaults=[0])
 
 def fold_letters(text: str) -> str:
     """Return text of the same length without accents."""
@@ -4367,36 +4365,44 @@ def condense(role: str, text: str) -> str:
 
 def cut_chapters(messages: Iterable[tuple[int, Message]], mask: Callable) -> Iterator:
     """Yield chapters: whether abandoned; consecutive messages up to a size, masked
-    before they are cut; and by number the whole text of those that begin in it. One of
+    before they are cut; and the whole of those that begin in it and are cut. One of
     several chapters begins the first and fills the next."""
-    chapter: list[Excerpt] = []
-    shown: dict[int, str] = {}
+    chapter, wholes = [], []
     room, abandoned = CHAPTER_CHARS, False
     for number, message in messages:
-        masked = mask(message.text)
-        text = condense(message.role, masked)
+        whole = Excerpt(number, message.time, mask(message.text))
+        text = condense(message.role, whole.text)
         parts = split_parts(text, CHAPTER_CHARS)
-        rest = "" if parts == [masked] else hash_text(masked)[:16]
+        is_cut = parts != [whole.text]
         for i, part in enumerate(parts):
             if chapter and (len(text) > room or message.abandoned != abandoned):
-                yield abandoned, chapter, shown
-                chapter, shown, room = [], {}, CHAPTER_CHARS
-            chapter.append(Excerpt(number, message.time, part, "+" if i else rest))
-            shown |= {} if i else {number: masked}
+                yield abandoned, chapter, wholes
+                chapter, wholes, room = [], [], CHAPTER_CHARS
+            chapter.append(Excerpt(number, message.time, part, int(is_cut)))
+            wholes += [whole] if is_cut and not i else []
             room, abandoned = room - len(part), message.abandoned
     if chapter:
-        yield abandoned, chapter, shown
+        yield abandoned, chapter, wholes
 
 def fold_shown(text: str) -> str:
     """Return a text as the trigrams have it, letter for letter: FTS5 ends at a NUL."""
     return fold_case(text).replace("\0", " ")
 
-def unpack_chapter(packed: bytes) -> list[Excerpt]:
-    """Return a chapter's excerpts; raise sqlite3.DatabaseError when they are torn."""
+def pack_excerpts(excerpts: list[Excerpt]) -> bytes:
+    """Return messages as they are kept, nothing for none."""
+    return zlib.compress(encode_json(excerpts), COMPRESSION_LEVEL) if excerpts else b""
+
+def unpack_excerpts(packed: bytes) -> list[Excerpt]:
+    """Return kept messages; raise sqlite3.DatabaseError when they are torn."""
     try:
-        return [Excerpt(*values) for values in parse_json(zlib.decompress(packed))]
+        rows = parse_json(zlib.decompress(packed)) if packed else ()
+        return [Excerpt(*values) for values in rows]
     except (zlib.error, ValueError, TypeError) as e:
         raise sqlite3.DatabaseError(f"a chapter cannot be unpacked: {e}") from e
+
+def list_shown(chapter: list[Excerpt], wholes: list[Excerpt]) -> list[Excerpt]:
+    """Return the messages that begin in a chapter, whole, in order."""
+    return sorted([*(e for e in chapter if not e.is_part), *wholes])
 
 def format_head(title: str, chapter: list[Excerpt]) -> str:
     """Return the line above a chapter's text: what it is about, and its days."""
@@ -4619,7 +4625,7 @@ class IndexWriter:
             source = find_source(self._store, workspace_id, key, self._mask)
         if source is None:
             if old:
-                self._drop(old, self._find_chapters(old, 0), {})
+                self._drop(old, self._find_chapters(old, 0))
                 database.execute("DELETE FROM documents WHERE id = ?", (old.id,))
             return
         new, first = source.row._replace(id=old and old.id), 0
@@ -4639,41 +4645,36 @@ class IndexWriter:
 
     def _renew(self, row: Indexed, first: int, messages: Iterable) -> None:
         """Make a document's chapters from a message on anew; the same ones stay."""
-        gone, is_note = self._find_chapters(row, first), row.kind == "knowledge"
-        chapters = cut_chapters(messages, self._mask)
-        wholes: dict[tuple[int, str], str] = {}
-        room = MAX_DOCUMENT_BYTES
+        gone = self._find_chapters(row, first)
+        if row.kind == "knowledge":  # is searched as one text
+            self._drop(row, gone)
+            gone = []
         try:
-            if is_note:  # is searched as one text
-                self._drop(row, gone, wholes)
-                gone, chapters = [], list(chapters)
-                whole = "".join(t for *_, shown in chapters for t in shown.values())
-                chapters = [(*chapter, {}) for *chapter, _ in chapters]
-                chapters[:1] = [(*chapter[:2], {0: whole}) for chapter in chapters[:1]]
-            for abandoned, chapter, shown in chapters:
-                packed = zlib.compress(encode_json(chapter), COMPRESSION_LEVEL)
-                if gone and gone[0][1:] == (abandoned, packed):
+            for abandoned, chapter, wholes in cut_chapters(messages, self._mask):
+                about = abandoned, pack_excerpts(chapter), pack_excerpts(wholes)
+                if gone and gone[0][1:] == about:
                     del gone[0]
                     continue
-                for excerpt in chapter if gone else ():
-                    if excerpt.rest not in ("", "+") and room > 0:
-                        wholes[excerpt.number, excerpt.rest] = shown[excerpt.number]
-                        room -= len(shown[excerpt.number])
-                self._add(row, abandoned, chapter, packed, shown)
+                sql = "INSERT INTO chapters VALUES (NULL, ?, ?, ?, ?, ?)"
+                values = row.id, chapter[0].number, *about
+                added = self.database.execute(sql, values).lastrowid
+                self._put(row.kind, "", added, _list_words(row, chapter))
+                if row.kind == "sessions":
+                    self._put("sessions_grams", "", added, _join_shown(chapter, wholes))
         except Exhausted:
             raise
         except FedmemError as e:
             log.warning("indexed in part: %s", e)
-        self._drop(row, gone, wholes)
+        self._drop(row, gone)
+        if row.kind == "knowledge":
+            self._put_note(row, "", self._find_chapters(row, 0))
 
-    def _add(self, row: Indexed, abandoned: bool, chapter: list[Excerpt], packed: bytes,
-             shown: dict[int, str]) -> None:
-        """Add a chapter."""
-        sql = "INSERT INTO chapters VALUES (NULL, ?, ?, ?, ?)"
-        values = row.id, chapter[0].number, abandoned, packed
-        added = self.database.execute(sql, values).lastrowid
-        self._put(row.kind, "", added, _list_words(row, chapter))
-        self._put(f"{row.kind}_grams", "", added, fold_shown("\n".join(shown.values())))
+    def _put_note(self, row: Indexed, order: str, chapters: list[tuple]) -> None:
+        """Give the trigrams of a note, or take them, as its first chapter's."""
+        parts = [unpack_excerpts(packed) for _, _, packed, _ in chapters]
+        whole = "".join(excerpt.text for part in parts for excerpt in part)
+        for chapter, *_ in chapters[:1]:
+            self._put("knowledge_grams", order, chapter, fold_shown(whole))
 
     def _put(self, table: str, order: str, chapter: int, text: str) -> None:
         """Give a text of a chapter to an FTS5 table, or, by `order` delete, take it."""
@@ -4684,41 +4685,37 @@ class IndexWriter:
             self.database.execute(sql, (*values, chapter, text))
 
     def _find_chapters(self, row: Indexed, first: int) -> list[tuple]:
-        """Return number, whether abandoned, and packed excerpts of the chapters from a
+        """Return number, whether abandoned, and packed messages of the chapters from a
         message on."""
-        sql = "SELECT id, abandoned, excerpts FROM chapters "
+        sql = "SELECT id, abandoned, excerpts, wholes FROM chapters "
         sql += "WHERE document = ? AND first >= ? ORDER BY id"
         return self.database.execute(sql, (row.id, first)).fetchall()
 
     def _rename(self, old: Indexed, new: Indexed) -> None:
         """Give a document's chapters another title."""
-        for chapter, _, packed in self._find_chapters(old, 0):
-            excerpts = unpack_chapter(packed)
+        for chapter, _, packed, _ in self._find_chapters(old, 0):
+            excerpts = unpack_excerpts(packed)
             self._put(old.kind, "delete", chapter, _list_words(old, excerpts))
             self._put(old.kind, "", chapter, _list_words(new, excerpts))
 
-    def _drop(self, row: Indexed, gone: list[tuple], wholes: dict) -> None:
-        """Remove chapters. FTS5 must be told the text of trigrams: those of a chapter
-        with parts of messages not among `wholes` stay, its number is not used again."""
-        known = [(chapter, unpack_chapter(packed)) for chapter, _, packed in gone]
+    def _drop(self, row: Indexed, gone: list[tuple]) -> None:
+        """Remove chapters: FTS5 must be given the same text to forget it."""
         if row.kind == "knowledge":
-            whole = "".join(e.text for _, excerpts in known for e in excerpts)
-            shown = [whole, *([""] * len(known))]
-        else:
-            shown = [_join_shown(excerpts, wholes) for _, excerpts in known]
-        for (chapter, excerpts), text in zip(known, shown, strict=False):
+            self._put_note(row, "delete", gone)
+        for chapter, _, *packed in gone:
+            excerpts, wholes = map(unpack_excerpts, packed)
             self._put(row.kind, "delete", chapter, _list_words(row, excerpts))
-            self._put(f"{row.kind}_grams", "delete", chapter, fold_shown(text))
+            if row.kind == "sessions":
+                shown = _join_shown(excerpts, wholes)
+                self._put("sessions_grams", "delete", chapter, shown)
             self.database.execute("DELETE FROM chapters WHERE id = ?", (chapter,))
 
-def _join_shown(excerpts: list[Excerpt], wholes: dict[tuple[int, str], str]) -> str:
-    """Return the text of a chapter's trigrams, empty when not all of it is known."""
-    texts = [e.text if not e.rest else wholes.get((e.number, e.rest))
-             for e in excerpts if e.rest != "+"]
-    return "" if None in texts else "\n".join(texts)
+def _join_shown(chapter: list[Excerpt], wholes: list[Excerpt]) -> str:
+    """Return the text of a chapter's trigrams."""
+    return fold_shown("\n".join(e.text for e in list_shown(chapter, wholes)))
 
 def _list_words(row: Indexed, chapter: list[Excerpt]) -> str:
-    """Return a chapter's words: FTS5 must be given the same ones to forget them."""
+    """Return a chapter's words."""
     head = f"{format_head(row.title, chapter)} {row.name} {row.project}"
     return split_words("\n".join([head, *(excerpt.text for excerpt in chapter)]))
 
@@ -5076,7 +5073,7 @@ def weigh(database: sqlite3.Connection, count: int) -> float:
 def read_chapter(database: sqlite3.Connection, chapter: int) -> list[Excerpt]:
     """Return the excerpts of a chapter."""
     sql = "SELECT excerpts FROM chapters WHERE id = ?"
-    return unpack_chapter(database.execute(sql, (chapter,)).fetchone()[0])
+    return unpack_excerpts(database.execute(sql, (chapter,)).fetchone()[0])
 
 def read_indexed(database: sqlite3.Connection, document: int) -> tuple:
     """Return workspace, key, name, title and end of an indexed document."""
@@ -5095,7 +5092,7 @@ def list_besides(database: sqlite3.Connection, kind: str, grams: str) -> dict:
 def iter_candidates(database: sqlite3.Connection, grams: str, scope: Scope,
                     before: tuple[str, str, str]) -> Iterator[tuple]:
     """Yield the place (end, name, workspace) of each document that may hold what is
-    sought, the newest first, and lists of chapters: whether abandoned, excerpts."""
+    sought, the newest first, and its chapters that may: whether abandoned, messages."""
     table, (limits, values) = f"{scope.kind}_grams", _limit_documents(scope)
     found = f"SELECT rowid FROM {table} WHERE {table} MATCH ?"
     few = f"SELECT count(*) FROM ({found} LIMIT {CANDIDATE_ROWS + 1})"
@@ -5118,14 +5115,12 @@ def iter_candidates(database: sqlite3.Connection, grams: str, scope: Scope,
     for place, group in itertools.groupby(rows, key=lambda row: row[:3]):
         yield place, _read_chapters(database, [row[3] for row in group])
 
-def _read_chapters(database: sqlite3.Connection, chapters: list[int]) -> Iterator[list]:
-    """Yield lists of whether abandoned and excerpts, some megabytes of text at once."""
-    for start in range(0, len(chapters), CHAPTERS_AT_ONCE):
-        ids = chapters[start : start + CHAPTERS_AT_ONCE]
-        marks = ", ".join("?" * len(ids))
-        sql = f"SELECT abandoned, excerpts FROM chapters WHERE id IN ({marks})"
-        rows = database.execute(f"{sql} ORDER BY id", ids).fetchall()
-        yield [(bool(abandoned), unpack_chapter(packed)) for abandoned, packed in rows]
+def _read_chapters(database: sqlite3.Connection, chapters: list[int]) -> Iterator:
+    """Yield of each chapter whether it was taken back, and its messages."""
+    sql = "SELECT abandoned, excerpts, wholes FROM chapters WHERE id = ?"
+    for chapter in chapters:
+        abandoned, *packed = database.execute(sql, (chapter,)).fetchone()
+        yield bool(abandoned), list_shown(*map(unpack_excerpts, packed))
 
 
 # ---- 12. Search: words, literal, regex over what an AI may read -------------
@@ -5927,33 +5922,12 @@ def _iter_indexed(store: Store, listing: tuple, grams: str, mask: Callable,
             yield from _iter_passages(store, archive, mask, scan, place)
             continue
         where = place[2], mask(title_of(store, archive)) or archive.name, archive.name
-        for part in parts:
-            shown = _read_shown(store, archive, mask, part, first)
-            for number, (date, text, abandoned) in sorted(shown.items()):
-                scan.reach(place, number)
-                date = date or archive.session.start
-                yield Passage(where[0], date, *where[1:], number, text, abandoned)
-
-def _read_shown(store: Store, archive: Archive, mask: Callable, part: list,
-                first: int) -> dict[int, tuple]:
-    """Return by number time, text and if abandoned of the messages of some chapters:
-    as indexed, and from the archive those of which only a part is."""
-    shown, cut = {}, set()
-    for abandoned, excerpts in part:
-        for number, date, text, rest in excerpts:
-            if number >= first and rest not in ("", "+"):
-                cut.add(number)
-            elif number >= first and not rest:
-                shown[number] = date, text, abandoned
-    try:
-        for number, message in iter_messages(store, archive, min(cut)) if cut else ():
-            if number in cut:
-                shown[number] = message.time, mask(message.text), message.abandoned
-            if number >= max(cut):
-                break
-    except (Damaged, NotFound) as e:
-        log.warning("session left out of the search: %s", e)
-    return shown
+        for abandoned, messages in parts:
+            for number, date, text, _ in messages:
+                if number >= first:
+                    scan.reach(place, number)
+                    date = date or archive.session.start
+                    yield Passage(where[0], date, *where[1:], number, text, abandoned)
 
 def _iter_passages(store: Store, archive: Archive, mask: Callable, scan: Scan,
                    place: tuple) -> Iterator[Passage]:

@@ -4330,13 +4330,19 @@ class IndexCase(RootCase):
                 "abandoned, blocks FROM documents ORDER BY 1, 2"
             )
             chapters = (
-                "SELECT key, first, excerpts, chapters.abandoned FROM chapters "
+                "SELECT key, first, excerpts, wholes, chapters.abandoned FROM chapters "
                 "JOIN documents ON documents.id = document ORDER BY 1, 2"
             )
             found = {
                 "documents": database.execute(documents).fetchall(),
                 "chapters": database.execute(chapters).fetchall(),
             }
+            for table in fedmem.KINDS:
+                sql = f"SELECT rowid FROM {table}_grams WHERE {table}_grams MATCH ?"
+                seen = ('"e t" OR "the" OR "ing" OR "and"',)
+                rows = {row[0] for row in database.execute(sql, seen)}
+                known = {row[0] for row in database.execute("SELECT id FROM chapters")}
+                self.assertLessEqual(rows, known, table)
             for kind in fedmem.KINDS:
                 database.execute(
                     f"CREATE VIRTUAL TABLE temp.{kind}_words USING "
@@ -4564,7 +4570,7 @@ class IndexTest(IndexCase):
         with contextlib.closing(database):
             packed = database.execute("SELECT excerpts FROM chapters").fetchall()
             titles = database.execute("SELECT title FROM documents").fetchall()
-        texts = [e.text for row in packed for e in fedmem.unpack_chapter(row[0])]
+        texts = [e.text for row in packed for e in fedmem.unpack_excerpts(row[0])]
         everything = "\n".join([*texts, *(row[0] for row in titles)])
         self.assertIn("[redacted:jwt]", everything)
         for kind, value in SECRETS.items():
@@ -5796,8 +5802,8 @@ class ExactTest(IndexCase):
                     for word in ("key", "a1b2c3", "hidden", "api03")
                 ]
                 self.assertEqual(rows, [1, 0, 0, 0], kind)
-        looked = mock.Mock(side_effect=fedmem._read_shown)
-        with mock.patch.object(fedmem, "_read_shown", looked):
+        looked = mock.Mock(side_effect=fedmem.list_shown)
+        with mock.patch.object(fedmem, "list_shown", looked):
             for query in ("a1B2c3D4", "hidden", r"sk-ant-\w+-a1B2"):
                 mode = "regex" if "\\" in query else "literal"
                 self.assertEqual(self.search(query, mode)["total"], 0)
