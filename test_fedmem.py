@@ -5037,6 +5037,96 @@ NOTE_NEEDLES = (
 )
 
 
+class BacklogTest(IndexCase):
+    """Much that waits is indexed by a process of its own."""
+
+    def start(self, spoil: Callable = lambda process: None) -> list:
+        """Start the indexer; return the processes that it starts, each spoilt."""
+        settings = {"MEMORY_ROOT": self.root, "CACHE_DIR": self.cache}
+        settings = fedmem.read_settings({}, settings)
+        begun: list[subprocess.Popen] = []
+
+        def begin() -> subprocess.Popen:
+            """Start a process as a server does."""
+            begun.append(fedmem.start_helper(settings))
+            spoil(begun[-1])
+            return begun[-1]
+
+        self.indexer.helper = begin
+        self.indexer.start()
+        return begun
+
+    def wait_for(self, name: str) -> None:
+        """Return when a session is found by a word of it; fail after a minute."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            self.indexer.hurry(self.store.journal.refresh())
+            query = fedmem.Query(f"needle{name}", "words")
+            with contextlib.suppress(fedmem.NoIndex), self.index.read(5) as database:
+                scope = fedmem.Scope("sessions")
+                page = fedmem.search_index(database, self.store, query, scope)
+                if page[0]:
+                    return
+            time.sleep(0.02)
+        self.fail(f"{name} was not indexed")
+
+    def fill(self, *names: str) -> None:
+        """Archive sessions of five megabytes."""
+        for name in names:
+            said = (f"needle{name} " + "more words " * 300 for _ in range(1_500))
+            self.upload(name, to_jsonl([user(text) for text in said]))
+
+    def test_a_backlog_is_indexed_by_a_process_and_a_trickle_is_not(self) -> None:
+        """It ends, and leaves what an index made anew has."""
+        self.fill("a")
+        begun = self.start()
+        self.wait_for("a")
+        self.talk("small", "needlesmall and more")
+        self.wait_for("small")
+        self.assertEqual([process.returncode for process in begun], [0])
+        self.indexer.stop()
+        self.assert_true_to_files()
+
+    def test_what_a_killed_process_left_the_server_indexes_itself(self) -> None:
+        """And tries again with the next backlog."""
+        self.fill("a")
+        begun = self.start(subprocess.Popen.kill)
+        self.wait_for("a")
+        self.assertEqual([process.returncode for process in begun], [-signal.SIGKILL])
+        self.fill("b")
+        self.wait_for("b")
+        self.assertEqual(len(begun), 2)
+        self.indexer.stop()
+        self.assert_true_to_files()
+
+    def test_a_stopping_server_ends_its_process_and_loses_nothing(self) -> None:
+        """What is not indexed comes at the next start."""
+        self.fill("a")
+        started = threading.Event()
+        begun = self.start(lambda process: started.set())
+        self.assertTrue(started.wait(60))
+        self.indexer.stop()
+        self.assertEqual(begun[0].returncode, -signal.SIGKILL)
+        self.indexer = self.make_indexer(self.cache)
+        self.catch_up()
+        self.assert_true_to_files()
+
+    def test_what_a_large_session_grows_by_is_no_backlog(self) -> None:
+        """Or each of its turns would start a process."""
+        said = [f"needle{i} " + "more words " * 300 for i in range(2_000)]
+        raw = to_jsonl([user(text) for text in said])
+        self.assertGreater(len(raw), fedmem.INDEX_CHILD_BYTES)
+        self.upload("large", raw)
+        with self.indexer.opened():
+            self.assertTrue(self.indexer._is_much())
+            self.indexer.catch_up()
+            self.assertFalse(self.indexer._is_much())
+            self.upload("large", raw + to_jsonl([user("a turn more")]))
+            self.indexer._take_changed()
+            self.assertEqual(len(self.indexer._pending), 1)
+            self.assertFalse(self.indexer._is_much())
+
+
 class SearchTest(IndexCase):
     """Words, literal, regex over what an AI may read."""
 
