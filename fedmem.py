@@ -108,7 +108,7 @@ MODERN_VERSION = "2026-07-28"  # stateless; every request describes itself
 LEGACY_VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 SUPPORTED_VERSIONS = (MODERN_VERSION, *LEGACY_VERSIONS)
 BATCH_VERSION = "2025-03-26"  # the only revision with JSON-RPC arrays
-SCOPES = ("ai", "sync")
+SCOPES = ("ai", "sync", "read")
 
 META = "io.modelcontextprotocol/"  # keys of a request's _meta
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND = -32700, -32600, -32601
@@ -174,6 +174,8 @@ LOCK_PAUSE_S = 0.0004  # doubled up to 5 ms: other processes' locks are asked fo
 SNAPSHOTS_KEPT = 14  # two weeks of days
 BACKUP_RESERVE_BYTES = 64 * MIB  # a disk filled to the brim stops everything on it
 BACKUP_ROUNDS = 3  # each copies what was written during the one before
+TOKENS_VERSION = 2  # of their file; the first had no names
+USE_NOTED_S = 60  # a token's hour of last use is written down so often at most
 OVERLAP_DAYS = 7  # an old token opens the door while its clients are told the new one
 # What nobody finishes must not fill the disk.
 PARTIAL_QUOTA_BYTES = 8 * 1024 * MIB
@@ -1188,32 +1190,51 @@ def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, 
 # secret in everything an AI token may read; it looks at values, so prose survives.
 
 TOKENS_FILE = "_meta/tokens.json"
+USED_FILE = "_meta/used.json"
 SECRET_FILE = "_meta/secret"
+_TOKEN_ROW = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63}) (ai|sync|read|invite) "
+                        r"([0-9a-f]{64}) ([0-9T:.-]+Z) ([0-9T:.-]+Z|)")
+_TOKENS_TURN = threading.RLock()  # a lock file does not part a process's own threads
+
+class Token(collections.namedtuple("Token", "name scope sha256 made expires",
+                                   defaults=["", "", ""])):
+    """Hold what is known of a bearer token, or of an invite, which opens no door."""
+
+    __slots__ = ()
+
+    @property
+    def actor(self) -> str:
+        """Return who the journal says wrote with it."""
+        return self.scope if self.name == self.scope else f"{self.scope}:{self.name}"
 
 @dataclasses.dataclass(frozen=True)
 class Keys:
-    """Hold the two bearer tokens and the key that signs."""
+    """Hold the bearer tokens and the key that signs."""
 
     mcp_token: str
     sync_token: str
     key: bytes
     key_version: int
-    old: tuple[tuple[str, str, str], ...] = ()  # scope, sha256, until
+    others: dict[str, Token] = dataclasses.field(default_factory=dict)  # by digest
+    until: str = "9999"  # when the first of them, or an invite, ends
 
     @functools.cached_property
-    def _tokens(self) -> tuple[tuple[str, str, str], ...]:
-        """Return scope, sha256 and end of every token; the present ones have none."""
-        present = ("ai", self.mcp_token), ("sync", self.sync_token)
-        return (*((scope, hash_text(t), "") for scope, t in present), *self.old)
+    def _shared(self) -> tuple[Token, ...]:
+        """Return the two tokens that have their scope's name."""
+        both = ("ai", self.mcp_token), ("sync", self.sync_token)
+        return tuple(Token(scope, scope, hash_text(token)) for scope, token in both)
 
-    def scope_of(self, token: str) -> str | None:
-        """Return "ai" or "sync" for a bearer token, None for any other text, in a
-        time that does not tell how much of it was right."""
-        given, found = hash_text(token), None
-        for scope, digest, until in self._tokens:
-            if hmac.compare_digest(given, digest):
-                is_valid = not until or format_time(utc_now()) < until
-                found = scope if is_valid else None
+    def find(self, token: str) -> Token | None:
+        """Return what is known of a bearer token, None for any other text, in a time
+        that does not tell how much of it was right: of a digest, which a table is asked
+        for, nobody can choose the beginning."""
+        given = hash_text(token)
+        found = self.others.get(given)
+        if found and found.expires and found.expires <= format_time(utc_now()):
+            found = None
+        for shared in self._shared:
+            if hmac.compare_digest(given, shared.sha256):
+                found = shared
         return found
 
     def sign(self, purpose: str, workspace_id: str) -> str:
@@ -1250,31 +1271,150 @@ class Keys:
 def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
     """Return the keys of a root, and which tokens were made now: configured tokens go
     before those in _meta/tokens.json; raise Damaged, BadRequest."""
-    with contextlib.closing(FileLock(root, "_meta/locks/keys")) as lock, lock.hold():
+    with _hold_tokens(root):
         shapes = {"key": "(?:[0-9A-Fa-f]{2})+", "version": "[0-9]+"}
         secret = load_secrets(root, SECRET_FILE, shapes)
         if not secret:
             remove_temps(root, SECRET_FILE)
             secret = {"key": secrets.token_hex(32), "version": 1}
             write_file(root, SECRET_FILE, encode_json(secret) + b"\n")
-        stored = load_secrets(root, TOKENS_FILE)
+        stored, rows, over = read_tokens(root, settings["old_tokens"])
         tokens = {n: settings[n] or stored.get(n) for n in ("mcp_token", "sync_token")}
-        old = f"{settings['old_tokens']},{stored.get('old_tokens', '')}"
         made = [name for name, token in tokens.items() if not token]
         for name in made:
-            tokens[name] = stored[name] = f"fm{name[0]}_" + secrets.token_urlsafe(32)
-        if made:
-            remove_temps(root, TOKENS_FILE)
-            write_file(root, TOKENS_FILE, encode_json(stored) + b"\n")
+            tokens[name] = stored[name] = make_token(name)
+        if made or over - set(stored.get("ended", ())):
+            try:
+                _write_tokens(root, {**stored, "ended": sorted(over)})
+            except StorageFailed as e:
+                if made:
+                    raise
+                log.warning("what ended is not noted: %s", e)
     key, version = bytes.fromhex(secret["key"]), int(secret["version"])
-    keys = Keys(**tokens, key=key, key_version=version, old=parse_old_tokens(old))
+    rows = [row for row in rows if row.sha256 not in over]
+    others = {row.sha256: row for row in rows if row.scope in SCOPES}
+    until = min((row.expires for row in rows if row.expires), default="9999")
+    keys = Keys(**tokens, key=key, key_version=version, others=others, until=until)
     if keys.mcp_token == keys.sync_token:
         raise BadRequest("MCP_TOKEN and SYNC_TOKEN must differ: they open other doors.")
     return keys, made
 
-def parse_old_tokens(text: str) -> tuple[tuple[str, str, str], ...]:
-    """Return scope, digest and end of the old tokens that a setting lists."""
-    return tuple(re.findall(r"(ai|sync)=([0-9a-f]{64})@([0-9T:.-]+Z)", text))
+def make_token(kind: str) -> str:
+    """Return a new token; its third letter tells what it is for."""
+    return f"fm{kind[0]}_" + secrets.token_urlsafe(32)
+
+@contextlib.contextmanager
+def _hold_tokens(root: str) -> Iterator[None]:
+    """Keep all others, in whatever process, from writing a root's tokens."""
+    lock = FileLock(root, "_meta/locks/keys")
+    with _TOKENS_TURN, contextlib.closing(lock), lock.hold():
+        yield
+
+def read_tokens(root: str, old: str = "") -> tuple[dict, list[Token], set[str]]:
+    """Return the file of tokens, its rows and the old ones, those in `old` too, and the
+    digests of all that were seen to end: a clock that goes back revives none. Raise
+    Damaged for a file of which any row makes no sense: none is dropped."""
+    stored = load_secrets(root, TOKENS_FILE)
+    try:
+        rows = [Token(*_TOKEN_ROW.fullmatch(row).groups())
+                for row in stored.get("named", ())]
+        over = set(stored.get("ended", ()))
+        is_known = stored.get("version", 1) in (1, TOKENS_VERSION)
+    except (AttributeError, TypeError):
+        is_known = False
+    if not is_known:
+        raise Damaged(f"{root}/{TOKENS_FILE} is damaged, or of another version of "
+                      "fedmem. Restore it from a backup, or run that version.")
+    rows += parse_old_tokens(f"{old},{stored.get('old_tokens', '')}")
+    now = format_time(utc_now())
+    over |= {row.sha256 for row in rows if row.expires and row.expires <= now}
+    return stored, rows, over
+
+def _write_tokens(root: str, stored: dict) -> None:
+    """Replace the file of tokens, durably; who calls holds them."""
+    remove_temps(root, TOKENS_FILE)
+    write_file(root, TOKENS_FILE, encode_json(stored) + b"\n")
+
+@contextlib.contextmanager
+def changed_tokens(root: str) -> Iterator[tuple[list[Token], set[str]]]:
+    """Give the tokens with names and which are over; write what the block leaves."""
+    with _hold_tokens(root):
+        stored, rows, over = read_tokens(root)
+        named = [row for row in rows if row.name not in SCOPES]
+        yield named, over
+        stored |= {"version": TOKENS_VERSION, "ended": sorted(over)}
+        _write_tokens(root, {**stored, "named": [" ".join(row) for row in named]})
+
+def add_token(root: str, name: str, scope: str, hours: int = 0,
+              adopt: bool = False) -> str:
+    """Return a new token, or the code of an invite, valid for some hours (0: until it
+    is revoked); raise BadRequest, Conflict. Only its digest is kept, without salt: it
+    has 256 bits of chance, which nobody tries."""
+    now, is_invite = utc_now(), scope == "invite"
+    end = format_time(now + datetime.timedelta(hours=hours)) if hours else ""
+    token = make_token(scope.replace("ai", "mcp"))
+    row = Token(name, scope, hash_text(token), format_time(now), end)
+    if not _TOKEN_ROW.fullmatch(" ".join(row)) or name.casefold() in SCOPES:
+        raise BadRequest(
+            f"{clip(name, 80)!r} cannot be a token's name: it takes up to 64 letters, "
+            f"digits, dots, dashes and _, first no mark; not {', '.join(SCOPES)}.")
+    with changed_tokens(root) as (rows, over):
+        mine = [r for r in rows if r.name.casefold() == name.casefold()]
+        for known in mine:
+            is_same = (known.scope in (scope, "invite")) != is_invite
+            if is_same and known.sha256 not in over and not adopt:
+                raise Conflict(
+                    f"{known.name!r} has one of scope {known.scope} already. Choose "
+                    f"another name, or first: token revoke {known.name}")
+        rows[:] = [r for r in rows if r not in mine or r.scope != scope] + [row]
+    return token
+
+def revoke_tokens(root: str, name: str) -> list[Token]:
+    """Take all that a name has away, and return it; raise NotFound."""
+    with changed_tokens(root) as (rows, _):
+        gone = [row for row in rows if row.name.casefold() == name.casefold()]
+        if not gone:
+            raise NotFound(f"No token has the name {clip(name, 80)!r}. `token list` "
+                           "shows those there are; ai and sync: token rotate.")
+        rows[:] = [row for row in rows if row not in gone]
+    return gone
+
+def trade_invite(root: str, code: str, machine: str, digests: dict[str, str]) -> None:
+    """Put two tokens in the place of a machine's invite, and of what it had before;
+    raise NotAllowed, always the same. It is one write: after a kill the code is as good
+    as it was, or it is used, and the tokens are good that the client kept before."""
+    given = hash_text(code)
+    with changed_tokens(root) as (rows, over):
+        known = {row.sha256: row for row in rows}
+        invite = known.get(given, Token("", ""))
+        is_free = len({*digests.values()} - {*known, *over}) == len(digests)
+        if (invite.name, invite.scope, given in over, is_free) != (
+                machine, "invite", False, True):
+            raise NotAllowed(
+                "This invite is not valid here: it is used, over, or not for this "
+                "machine. A new one: `fedmem.py invite MACHINE` on the server.")
+        mine = machine.casefold()
+        rows[:] = [r for r in rows if r.name.casefold() != mine or r.scope == "read"]
+        now = format_time(utc_now())
+        rows += [Token(machine, *pair, now) for pair in digests.items()]
+
+def read_used(root: str) -> dict[str, str]:
+    """Return in which hour each actor was heard of last."""
+    found = read_json_file(root, USED_FILE)
+    found = found.items() if isinstance(found, dict) else ()
+    return {actor: hour for actor, hour in found if isinstance(hour, str)}
+
+def note_use(root: str, used: dict[str, str]) -> None:
+    """Write down in which hours some actors called, next to what other servers did."""
+    with _hold_tokens(root):
+        known = read_used(root)
+        known |= {a: max(hour, known.get(a, "")) for a, hour in used.items()}
+        write_file(root, USED_FILE, encode_json(known), False)
+
+def parse_old_tokens(text: str) -> list[Token]:
+    """Return the old tokens that a setting lists."""
+    rows = re.findall(r"(ai|sync)=([0-9a-f]{64})@([0-9T:.-]+Z)", text)
+    return [Token(scope, scope, digest, "", until) for scope, digest, until in rows]
 
 def rotate_token(stored: dict[str, str], scope: str, overlap_days: float) -> str:
     """Put a new token in the place of a scope's old one, which goes on being valid for
@@ -1282,11 +1422,20 @@ def rotate_token(stored: dict[str, str], scope: str, overlap_days: float) -> str
     name, now = {"ai": "mcp_token", "sync": "sync_token"}[scope], utc_now()
     until = format_time(now + datetime.timedelta(days=overlap_days))
     rows = parse_old_tokens(stored.get("old_tokens", ""))
-    kept = [row for row in rows if row[2] > format_time(now)]
-    rows = [(scope, hash_text(stored[name]), until), *kept]
-    stored[name] = f"fm{name[0]}_" + secrets.token_urlsafe(32)
-    stored["old_tokens"] = ",".join("{}={}@{}".format(*row) for row in rows)
+    kept = [row for row in rows if row.expires > format_time(now)]
+    rows = [Token(scope, scope, hash_text(stored[name]), "", until), *kept]
+    stored[name] = make_token(name)
+    texts = (f"{row.scope}={row.sha256}@{row.expires}" for row in rows)
+    stored["old_tokens"] = ",".join(texts)
     return stored[name]
+
+def rotate_in_root(root: str, scope: str, overlap: float) -> str:
+    """Replace a token in a root's own file and return the new one."""
+    with _hold_tokens(root):
+        stored, *_ = read_tokens(root)
+        token = rotate_token(stored, scope, overlap)
+        _write_tokens(root, stored)
+        return token
 
 def load_secrets(root: str, relative: str, shapes: dict | None = None) -> dict:
     """Return a file of secrets, empty without one; raise Damaged for one that is torn
@@ -1372,7 +1521,7 @@ openai-key sk- (?:proj-|svcacct-|admin-)?(?=[A-Za-z_-]{0,99}[0-9])W{20,}
 google-key AIza W{35,}  slack-token xox [abeoprs]-[A-Za-z0-9-]{10,}
 slack-token xapp- [0-9]-[A-Za-z0-9-]{10,}  sendgrid-key SG. W{16,}\\.W{16,}
 stripe-key sk_,rk_,pk_ (?:live|test)_A{16,}  npm-token npm_ A{36}
-fedmem-token fm [ms]_W{43,}
+fedmem-token fm [imrs]_W{43,}
 """
 _LETTERS = {"A": "[A-Za-z0-9]", "L": "[a-z0-9]", "H": "[0-9a-f]", "U": "[A-Z0-9]"}
 _LETTERS["W"] = _WORD
@@ -3054,6 +3203,7 @@ class Journal:
         self.last_seq = self.bad_lines = self.registrations = self._offset = 0
         self.identity = ""  # of its first line: no two memories have the same
         self.read_at_s = 0.0  # when its last line was read
+        self.writes: collections.Counter[str] = collections.Counter()  # by actor
         self.followers: list[Callable[[Entry], None]] = []  # told of every line read
         self.recent: collections.deque[Entry] = collections.deque((), RECENT_ENTRIES)
         self._root, self._lock = root, threading.RLock()
@@ -3099,6 +3249,7 @@ class Journal:
         the lock, where nobody writes, what is no whole line."""
         if os.fstat(fd).st_size < self._offset:  # cut after its fsync had failed
             self.ledgers, self.last_seq, self._offset = {}, 0, 0
+            self.writes.clear()
         end, is_late = 0.0, False
         while not is_late:
             is_late = 0 < end <= time.monotonic()
@@ -3134,6 +3285,7 @@ class Journal:
         self.identity = self.identity or hash_bytes(line)[:16]
         self.read_at_s = time.monotonic()
         self.last_seq = max(self.last_seq, entry.seq)
+        self.writes[entry.actor] += 1
         self.registrations += entry.action == "registered"
         self.ledgers.setdefault(entry.workspace, Ledger()).apply(entry)
         self.recent.append(entry)
@@ -5960,8 +6112,9 @@ def make_snippet(text: str, start: int, end: int) -> str:
 # description that a model reads, its `Example:` lines run as tests. Handlers return
 # data; render_json and render_markdown make text of it.
 
-# Who calls: by which token, for which machine and tool.
-Caller = collections.namedtuple("Caller", "scope machine tool", defaults=["", ""])
+# Who calls: by which token, for which machine and tool; a shared token has no name.
+Caller = collections.namedtuple("Caller", "scope machine tool actor",
+                                defaults=["", "", ""])
 
 @dataclasses.dataclass(frozen=True)
 class Context:
@@ -5981,7 +6134,12 @@ class Context:
     @property
     def is_masked(self) -> bool:
         """Return whether this caller reads masked text."""
-        return self.redact and self.caller.scope == "ai"
+        return self.redact and self.caller.scope != "sync"
+
+    @property
+    def actor(self) -> str:
+        """Return who the journal says it was."""
+        return self.caller.actor or self.caller.scope
 
 # What is known of an argument by its name, which means the same in every tool.
 Parameter = collections.namedtuple("Parameter",
@@ -6022,16 +6180,17 @@ WRITES |= {"idempotentHint": True}
 DELETES = {**WRITES, "destructiveHint": True}
 _JSON_TYPES = {"str": "string", "int": "integer", "bool": "boolean"}
 
-def tool(annotations: dict, scopes: tuple = SCOPES, hint: str = "") -> Callable:
+def tool(annotations: dict, scopes: tuple = (), hint: str = "") -> Callable:
     """Return a decorator that registers a handler as a tool."""
 
     def register(handler: Callable) -> Callable:
         """Put a handler into TOOLS and return it."""
         name = handler.__name__.removeprefix("tool_")
+        takes = scopes or [s for s in SCOPES if s != "read" or annotations is READS]
         text = one_line(inspect.getdoc(handler).split("\nExample:")[0])
         hints = {"annotations": annotations}
         hints |= {"_meta": {"anthropic/searchHint": hint}} if hint else {}
-        TOOLS[name] = Tool(name, handler, scopes, text, make_schema(handler), hints)
+        TOOLS[name] = Tool(name, handler, takes, text, make_schema(handler), hints)
         return handler
 
     return register
@@ -6171,6 +6330,11 @@ def _make_page(heading: str, name: str, rows: list, total: int,
     """Return a page of one of the LISTS."""
     return {"_heading": heading, name: rows, "total": total, "offset": offset}
 
+def _tell_actor(ledger: Ledger, path: str) -> dict:
+    """Return who wrote a file of a workspace last, empty where no line tells."""
+    entry = ledger.entries.get(path)
+    return {"actor": entry.actor} if entry else {}
+
 def _given(**arguments: object) -> str:
     """Return arguments as a call repeats them, those with an empty value left out."""
     return "".join(f"{n}={format_json(v)}, " for n, v in arguments.items() if v)
@@ -6221,7 +6385,9 @@ def tool_list_knowledge(ctx: Context, workspace_id: str, prefix: str = "",
         heading = f"Old versions of {versions_of!r} in workspace `{workspace_id}`"
     else:
         documents = list_documents(ctx.store, workspace_id, prefix)
-        rows = [document._asdict() for document in documents]
+        ledger = ctx.store.journal.ledger(workspace_id)
+        rows = [{**d._asdict(), **_tell_actor(ledger, f"knowledge/{d.path}")}
+                for d in documents]
         heading = f"Knowledge of workspace `{workspace_id}`"
     page = rows[offset : offset + limit]
     page = _make_page(heading, "documents", page, len(rows), offset)
@@ -6240,6 +6406,8 @@ def tool_read_knowledge(ctx: Context, workspace_id: str, path: str, version: str
     note = f"{format_minute(document.modified)} · sha256 {document.sha256}"
     heading = f"`{path}` of workspace `{workspace_id}` · {note}"
     row = {"workspace_id": workspace_id, **document._asdict(), "content": text}
+    ledger = ctx.store.journal.ledger(workspace_id)
+    row |= {} if version else _tell_actor(ledger, document_path(path))
     return {"_heading": heading, **row, "part": part}
 
 @tool(READS, hint="search notes, decisions, knowledge, documentation in memory")
@@ -6303,6 +6471,7 @@ def _session_row(ctx: Context, archive: Archive) -> dict:
         "end": rank_head(ctx.store, archive)[0],  # without times: when it came
         **{n: getattr(session, n) for n in ("messages", "size", "sha256")},
         "revisions": [_name_revision(ledger, p) for p in paths if p != archive.path],
+        **_tell_actor(ledger, archive.path),
         **_describe_origin(ctx, archive),
     }
 
@@ -6392,7 +6561,7 @@ def _read_raw(ctx: Context, archive: Archive, offset: int) -> Iterator[dict]:
 
 def _read_data(ctx: Context, archive: Archive, first: int) -> dict:
     """Return raw transcript bytes from byte `first` on, for the sync token only."""
-    if ctx.caller.scope == "ai":
+    if ctx.caller.scope != "sync":
         raise NotAllowed(
             "view=data exports unmasked bytes and takes the sync token. Use view=text "
             "or view=raw.")
@@ -6438,7 +6607,7 @@ def tool_register_workspace(ctx: Context, project: str, machine: str = "",
             raise BadRequest(f"`{name}` is missing. Give the name of {what}.")
     names |= {"cwd": cwd.strip(), "git_remote": normalise_remote(git_remote)}
     wanted = Workspace("", **names, description=one_line(description))
-    workspace = register_workspace(ctx.store, wanted, ctx.caller.scope)
+    workspace = register_workspace(ctx.store, wanted, ctx.actor)
     workspace_id = workspace.workspace_id
     if ctx.caller.scope != "ai":
         token = ctx.keys.make_write_token(workspace_id)
@@ -6469,7 +6638,7 @@ def _write(ctx: Context, workspace_id: str, path: str, content: str, *rules) -> 
         raise TooLarge(
             f"`content` is {format_size(len(data))}; a document holds at most "
             f"{format_size(MAX_DOCUMENT_BYTES)}. Split it.")
-    write = (ctx.store, workspace_id, path, data, ctx.caller.scope, *rules)
+    write = (ctx.store, workspace_id, path, data, ctx.actor, *rules)
     return _receipt_row(workspace_id, write_document(*write))
 
 def _receipt_row(workspace_id: str, receipt: Receipt) -> dict:
@@ -6488,7 +6657,7 @@ def tool_delete_knowledge(ctx: Context, path: str, binding: str) -> dict:
     workspace_id = ctx.keys.require_binding(binding)
     ctx.store.registry.require(workspace_id)
     require_knowledge_path(path)
-    receipt = delete_document(ctx.store, workspace_id, path, ctx.caller.scope)
+    receipt = delete_document(ctx.store, workspace_id, path, ctx.actor)
     return _receipt_row(workspace_id, receipt)
 
 @tool(WRITES, scopes=("sync",))
@@ -6532,12 +6701,12 @@ def tool_upload_session(ctx: Context, workspace_id: str, write_token: str,
     else:
         home = find_session(ctx.store, workspace, session_id)
         deep = deep and home == workspace_id  # for what is damaged there is set aside
-        write_title(ctx.store, home, session_id, title, ctx.caller.scope)
+        write_title(ctx.store, home, session_id, title, ctx.actor)
         return probe_session(ctx.store, home, session_id, sha256, deep)
     where = ctx.store, workspace_id, session_id
-    receipt = receive_piece(*where, piece, ctx.caller.scope)
+    receipt = receive_piece(*where, piece, ctx.actor)
     if receipt["status"] not in ("partial", "restart"):
-        write_title(*where, title, ctx.caller.scope)
+        write_title(*where, title, ctx.actor)
     return receipt
 
 def _unpack_data(data: str) -> bytes:
@@ -6556,7 +6725,9 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
     try:
         if ctx.caller.scope not in tool_.scopes:
             raise NotAllowed(
-                f"{name} takes the AI token; you hold the sync token."
+                f"{name} writes; you hold a token that only reads."
+                if ctx.caller.scope == "read"
+                else f"{name} takes the AI token; you hold the sync token."
                 if "ai" in tool_.scopes
                 else f"{name} takes the sync token, which assistants do not hold: "
                 "notes and sessions are uploaded by themselves.")
@@ -6592,7 +6763,10 @@ def _sign_document(ctx: Context, values: dict) -> tuple | None:
     """Return what changes with the file of a document; None for an old version."""
     workspace_id, path = values["workspace_id"], document_path(values["path"])
     relative = f"workspaces/{require_id('workspace', workspace_id)}/{path}"
-    return None if "version" in values else glance_file(ctx.store.root, relative)
+    seen = None if "version" in values else glance_file(ctx.store.root, relative)
+    ledger = ctx.store.journal.ledgers.get(workspace_id)
+    entry = ledger.entries.get(path) if ledger else None
+    return seen and (*seen, entry and entry.seq)  # the line tells who wrote it
 
 # Tools whose answer is kept while what it follows from has the same signature.
 KEPT = {"list_workspaces": lambda ctx,
@@ -7284,7 +7458,11 @@ class Server(http.server.ThreadingHTTPServer):
         self.store, self.keys = store, keys
         self.index: Index | None = None
         self._settings = settings
-        self._tokens_file = sign_file(store.root, TOKENS_FILE)
+        self._tokens_file, self._told = None, ""
+        self.used: set[str] = set()  # actors since that was noted
+        self._hours: dict[str, str] = {}  # of their last use, as noted
+        self._note_at_s = 0.0
+        self.invited_at_s: dict[str, float] = {}  # the last try of an address
         self.redact = settings["redact"].lower() == "on"
         self.allowed = LOOPBACK_NAMES | parse_hosts(settings["allowed_hosts"])
         self.started = time.monotonic()
@@ -7303,16 +7481,19 @@ class Server(http.server.ThreadingHTTPServer):
         # With several workers another one may have taken the connection.
         self.socket.setblocking(settings["workers"] == "1")
 
-    def count(self, name: str) -> None:
-        """Count something since the start; a name includes its labels."""
+    def count(self, *names: str) -> None:
+        """Count things since the start; a name includes its labels."""
         with self._counting:
-            self._counts[name] += 1
+            for name in names:
+                self._counts[name] += 1
 
     def format_metrics(self, gauges: dict[str, float]) -> str:
         """Return gauges and what was counted in Prometheus' text form."""
         with self._counting:
             rows = sorted(self._counts.items())
-        lines = [f"# TYPE {n} gauge\n{n} {v:g}" for n, v in gauges.items()]
+        lines = [f"# TYPE {n} gauge" for n in
+                 dict.fromkeys(n.partition("{")[0] for n in gauges)]
+        lines += [f"{n} {v:.15g}" for n, v in gauges.items()]
         names = sorted({name.partition("{")[0] for name, _ in rows})
         lines += [f"# TYPE {name} counter" for name in names]
         return "\n".join([*lines, *(f"{name} {n}" for name, n in rows)]) + "\n"
@@ -7372,25 +7553,43 @@ class Server(http.server.ThreadingHTTPServer):
         self._deadlines[connection] = end, is_idle
 
     def service_actions(self) -> None:
-        """End connections over their deadline, take rotated tokens, twice a second."""
+        """End connections over their deadline, take changed tokens, twice a second."""
         now = time.monotonic()
-        self._reload_keys()
+        self.reload_keys()
+        self._note_use()
         for connection, (deadline, is_idle) in list(self._deadlines.items()):
             if (deadline and now > deadline) or (self.is_stopping and is_idle):
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
-    def _reload_keys(self) -> None:
-        """Read the tokens again when their file was replaced."""
+    def reload_keys(self) -> None:
+        """Read the tokens again when their file was replaced, or one ended. What cannot
+        be read opens nothing new, and is tried again."""
         try:
             found = sign_file(self.store.root, TOKENS_FILE)
-            if found != self._tokens_file:
-                self._tokens_file = found
+            is_over = self.keys.until <= format_time(utc_now())
+            if is_over or found not in (None, self._tokens_file):
                 self.keys, _ = load_keys(self.store.root, self._settings)
-        except Gone:
-            pass  # told by who needs the disk
+                self._tokens_file, self._told = found, ""
         except FedmemError as e:
-            log.warning("tokens not read again: %s", e)
+            if not isinstance(e, Gone) and str(e) != self._told:  # that is told anyway
+                self._told = str(e)
+                log.warning("tokens not read again: %s", e)
+
+    def _note_use(self, is_last: bool = False) -> None:
+        """Write down, once a minute at most, in which hour tokens were used last."""
+        now_s, hour = time.monotonic(), format_time(utc_now())[:13]
+        if now_s < self._note_at_s and not is_last:
+            return
+        self._note_at_s, used = now_s + USE_NOTED_S, self.used
+        self.used = set()
+        fresh = {actor: hour for actor in used if self._hours.get(actor, "") < hour}
+        try:
+            if fresh:
+                note_use(self.store.root, fresh)
+                self._hours |= fresh
+        except FedmemError:
+            self.used |= used  # the next time
 
     def stop(self) -> None:
         """End idle connections and, within SHUTDOWN_GRACE_S, let requests finish."""
@@ -7401,6 +7600,7 @@ class Server(http.server.ThreadingHTTPServer):
         while self._deadlines and time.monotonic() < end:
             self.service_actions()
             time.sleep(0.02)
+        self._note_use(is_last=True)
 
     def handle_error(self, request: socket.socket, client_address: tuple) -> None:
         """Log what ended a connection; a client that went away is no incident."""
@@ -7425,7 +7625,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not ready:
             return
         self._started = time.monotonic()
-        self._scope = self._doing = "-"
+        self._actor = self._doing = "-"
         server.set_deadline(self.connection, REQUEST_TIMEOUT_S)
         try:
             if self._known_head and ready.startswith(self._known_head):
@@ -7525,42 +7725,48 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise HttpError(400, "Content-Length is not a number.")
         return int(text)
 
-    def _require_scope(self, *scopes: str) -> str:
-        """Return the caller's scope; raise HttpError 401 with a sentence that helps."""
+    def _require_token(self, *scopes: str) -> Token:
+        """Return the caller's token; raise HttpError 401 with a sentence that helps."""
         given = self.request_headers.get("authorization", "")
-        kind, _, token = given.partition(" ")
+        kind, _, text = given.partition(" ")
         is_bearer = kind.lower() == "bearer"
-        scope = self.server.keys.scope_of(token.strip()) if is_bearer else None
-        if scope in scopes:
-            self._scope = scope
-            return scope
-        if scope:
-            raise HttpError(403, "This needs the sync token; you hold the AI token.")
+        token = self.server.keys.find(text.strip()) if is_bearer else None
+        if token and token.scope in scopes:
+            self._actor = token.actor
+            return token
+        if token:
+            raise HttpError(403, f"This needs the {scopes[0]} token; you hold one of "
+                            f"scope {token.scope}.")
         reason = "bad-token" if given else "no-token"
-        address = escape_controls(self._address)
-        log.warning("auth refused: addr=%s reason=%s", address, reason)
-        self.server.count(f'fedmem_auth_refused_total{{reason="{reason}"}}')
+        self._tell_refused(reason)
         text = {
             "no-token": "This memory needs a token: set the header 'Authorization: "
             "Bearer TOKEN' in your client's configuration.",
-            "bad-token": "This token is not valid here: compare it with MCP_TOKEN or "
-            "SYNC_TOKEN of the server, or its _meta/tokens.json."}[reason]
+            "bad-token": "This token is not valid here: it is wrong, over, or revoked. "
+            "`fedmem.py token list` on the server shows those there are."}[reason]
         raise HttpError(401, text, {"WWW-Authenticate": 'Bearer realm="fedmem"'})
+
+    def _tell_refused(self, reason: str) -> None:
+        """Log and count a refused caller, as fail2ban reads it."""
+        address = escape_controls(self._address)
+        log.warning("auth refused: addr=%s reason=%s", address, reason)
+        self.server.count(f'fedmem_auth_refused_total{{reason="{reason}"}}')
 
     def _require_context(self) -> Context:
         """Return what the tools may use for this caller; raise HttpError."""
         server, known = self.server, self._context
-        # An old token may end at any time, a new one when the keys are read again.
-        if known and known.keys is server.keys and not known.keys.old:
-            self._scope = known.caller.scope
+        # Another token counts when the keys are read again, the end of one at once.
+        if known and known.keys is server.keys:
+            self._actor = known.caller.actor
             return known
-        scope, given = self._require_scope(*SCOPES), self.request_headers.get
+        token, given = self._require_token(*SCOPES), self.request_headers.get
         names = (given(f"x-fedmem-{name}", "") for name in ("machine", "tool"))
-        caller = Caller(scope, *map(_decode_name, names))
-        form = "markdown" if scope == "ai" else "json"
-        about = caller, server.redact, form, server.index
-        self._context = Context(server.store, server.keys, *about)
-        return self._context
+        caller = Caller(token.scope, *map(_decode_name, names), token.actor)
+        form = "json" if token.scope == "sync" else "markdown"
+        context = Context(server.store, server.keys, caller, server.redact, form,
+                          server.index)
+        self._context = None if token.expires else context
+        return context
 
     def _read_body(self) -> bytes:
         """Return the body; raise HttpError, or ConnectionError when it stays short."""
@@ -7607,8 +7813,39 @@ class Handler(http.server.BaseHTTPRequestHandler):
             failed = "isError" in answer.body.get("result", {"isError": True})
             labels = f'{{tool="{name}",outcome="{"error" if failed else "ok"}"}}'
             server.count("fedmem_tool_calls_total" + labels)
-        more = RETRY_SOON if answer.status == 503 else {}
+        more = {"X-Fedmem-Actor": context.caller.actor}
+        more |= RETRY_SOON if answer.status == 503 else {}
         return make_json_reply(answer.status, answer.body, more)
+
+    def post_invite(self) -> Reply:
+        """Trade an invite's code for tokens that the caller made: it sends digests."""
+        server, now_s = self.server, time.monotonic()
+        if not 0 < self._left <= SMALL_BODY_BYTES:
+            raise HttpError(413, "An invite's trade is a short JSON object.")
+        if now_s < server.invited_at_s.get(self._address, -1) + 1:
+            raise HttpError(429, "One try a second.", {"Retry-After": "1"})
+        if len(server.invited_at_s) >= MAX_CONNECTIONS:
+            server.invited_at_s.clear()
+        server.invited_at_s[self._address] = now_s
+        try:
+            value = parse_json(self._read_body())
+            texts = [value[name] for name in ("code", "machine", "ai", "sync")]
+        except (ValueError, TypeError, LookupError):
+            texts = [None]
+        if not all(isinstance(text, str) for text in texts) or not all(
+                re.fullmatch("[0-9a-f]{64}", text) for text in texts[2:]):
+            raise HttpError(400, "It takes code, machine, and SHA-256 as ai and sync.")
+        try:
+            digests = dict(zip(("ai", "sync"), texts[2:], strict=True))
+            trade_invite(server.store.root, *texts[:2], digests)
+        except NotAllowed as e:
+            self._tell_refused("bad-invite")
+            raise HttpError(403, str(e)) from e
+        except Damaged as e:
+            log.error("%s", e)
+            raise HttpError(503, "The server's tokens cannot be read.") from e
+        server.reload_keys()
+        return make_json_reply(200, {"machine": texts[1]})
 
     def get_health(self) -> Reply:
         """Answer that the server runs and has its disk: what takes it out of a pool."""
@@ -7621,7 +7858,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def get_metrics(self) -> Reply:
         """Answer the counters to a holder of the sync token."""
-        self._require_scope("sync")
+        self._require_token("sync")
         server, journal = self.server, self.server.store.journal
         journal.refresh()
         ledgers = list(journal.ledgers.values())
@@ -7636,6 +7873,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 with server.index.read(1, partly=True) as database:
                     lag = journal.last_seq - read_meta(database, "seq")
                     gauges["fedmem_index_lag"] = lag
+        gauges |= {f'fedmem_writes{{actor="{escape_controls(actor)}"}}': count
+                   for actor, count in sorted(journal.writes.items())}
         text = server.format_metrics(gauges).encode()
         return Reply(200, {"Content-Type": "text/plain; version=0.0.4"}, text)
 
@@ -7681,14 +7920,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _log(self, reply: Reply) -> None:
         """Log one line per request; foreign text last and escaped."""
         took_ms = (time.monotonic() - self._started) * 1000
-        self.server.count(f'fedmem_requests_total{{status="{reply.status}"}}')
-        text = (f"access addr={clip(self._address, 60)} scope={self._scope} "
+        counted = [f'fedmem_requests_total{{status="{reply.status}"}}']
+        if self._actor != "-":
+            self.server.used.add(self._actor)
+            counted.append(f'fedmem_calls_total{{actor="{self._actor}"}}')
+        self.server.count(*counted)
+        text = (f"access addr={clip(self._address, 60)} actor={self._actor} "
                 f"status={reply.status} ms={took_ms:.1f} bytes={len(reply.body)} "
                 f"method={self._method} path={clip(self._path, 100)} rpc={self._doing}")
         log.info("%s", escape_controls(text))
 
 ROUTES: dict[str, dict[str, Callable[[Handler], Reply]]] = {
     "/mcp": {"POST": Handler.post_mcp},
+    "/invite": {"POST": Handler.post_invite},
     "/healthz": {"GET": Handler.get_health, "HEAD": Handler.get_health},
     "/metrics": {"GET": Handler.get_metrics},
     "/fedmem.py": {"GET": Handler.get_program, "HEAD": Handler.get_program}}
@@ -8486,11 +8730,13 @@ def open_connection(address: Address, timeout_s: float) -> http.client.HTTPConne
                 "not, somebody is in between.")
     return connection
 
-def fetch_path(address: Address, path: str, timeout_s: float) -> bytes:
+def fetch_path(address: Address, path: str, timeout_s: float,
+               body: bytes | None = None) -> bytes:
     """Return what a server answers at an open path; raise Unreachable, Refused."""
     connection = open_connection(address, timeout_s)
     try:
-        connection.request("GET", parse_url(address.url).path[: -len("/mcp")] + path)
+        place = parse_url(address.url).path[: -len("/mcp")] + path
+        connection.request("POST" if body else "GET", place, body)
         response = connection.getresponse()
         data = response.read()
     except (OSError, http.client.HTTPException) as e:
@@ -8498,7 +8744,8 @@ def fetch_path(address: Address, path: str, timeout_s: float) -> bytes:
     finally:
         connection.close()
     if response.status != 200:
-        raise Refused(f"{address.url} answers HTTP {response.status} at {path}.")
+        said = clip(escape_controls(data.decode("utf-8", "replace")), 300)
+        raise Refused(f"{address.url} answers HTTP {response.status} at {path}: {said}")
     return data
 
 class Remote:
@@ -11201,26 +11448,86 @@ def cmd_grep(args: argparse.Namespace) -> int:
     return 2 if problems else 0 if shown else 1
 
 def cmd_token(args: argparse.Namespace) -> None:
-    """Show the tokens, or replace one of them."""
-    if args.action == "show":
-        with opened_root(args) as (store, settings):
-            keys, _ = load_keys(store.root, settings)
-        print(f"AI token    {keys.mcp_token}\nsync token  {keys.sync_token}")
-        for scope, _, until in keys.old:
-            print(f"an old {scope} token is valid until {format_minute(until)}")
+    """Show the shared tokens or replace one; list, add and revoke those with names."""
+    if args.action == "rotate":
+        _rotate(args)
         return
-    if not args.scope:
+    with opened_root(args) as (store, settings):
+        keys, _ = load_keys(store.root, settings)
+        if args.action == "show":
+            print(f"AI token    {keys.mcp_token}\nsync token  {keys.sync_token}")
+            for row in keys.others.values():
+                if row.name in SCOPES:
+                    end = format_minute(row.expires)
+                    print(f"an old {row.scope} token is valid until {end}")
+        elif args.action == "list":
+            print_tokens(store, settings)
+        elif args.action == "add":
+            if args.scope not in SCOPES:
+                raise BadRequest("token add needs --scope ai, sync or read.")
+            days = 0 if args.days is None else parse_span("--days", args.days)
+            token = add_token(store.root, args.name, args.scope, 24 * days)
+            until = f"for {plural(days, 'day')}" if days else "until it is revoked"
+            print(f"{token}\n{args.name} has scope {args.scope}, {until}. This is not "
+                  "printed again; servers take it within a second.")
+        else:
+            for row in revoke_tokens(store.root, args.name):
+                print(f"{row.name}: {row.scope} revoked; no server takes it after a "
+                      "second.")
+
+def parse_span(name: str, text: str) -> int:
+    """Return how many hours or days an option says; raise BadRequest."""
+    if not re.fullmatch("[1-9][0-9]{0,4}", text):
+        raise BadRequest(f"{name} must be a number from 1 to 99999, not {text!r}.")
+    return int(text)
+
+def print_tokens(store: Store, settings: dict[str, str]) -> None:
+    """Print every token's row, never the token."""
+    _, rows, over = read_tokens(store.root, settings["old_tokens"])
+    used, store_writes = read_used(store.root), store.journal.writes
+    columns = "{:<24} {:<6} {:<20} {:<20} {:<17} {:>7}".format
+    print(columns("name", "scope", "made", "expires", "last used", "writes"))
+    for row in [*(Token(scope, scope) for scope in SCOPES[:2]), *rows]:
+        end = row.expires and format_minute(row.expires)
+        end = f"over {end[:10]}" if row.sha256 in over else end
+        last = used.get(row.actor, "").replace("T", " ")
+        print(columns(row.name, row.scope, row.made and format_minute(row.made) or "-",
+                      end or "never", f"{last}:.. UTC" if last else "-",
+                      store_writes[row.actor]))
+
+def cmd_invite(args: argparse.Namespace) -> None:
+    """Print the line that sets a new machine up; its code is good once."""
+    hours, name = parse_span("--hours", args.hours or "24"), args.machine.casefold()
+    with opened_root(args) as (store, settings):
+        found = (w.machine.casefold() for w in store.registry.all().values())
+        if name in found and not args.adopt:
+            raise Conflict(
+                f"There is a machine {args.machine!r} already. Choose another name, or "
+                "say --adopt when this is that machine, set up anew.")
+        code = add_token(store.root, args.machine, "invite", hours, args.adopt)
+    url = args.url or os.environ.get("INVITE_URL") or (
+        f"http://{settings['host']}:{settings['port']}")
+    url, pin = url.removesuffix("/mcp"), args.pin or os.environ.get("INVITE_PIN", "")
+    fetch = ["curl", *(("-fsSk", "--pinnedpubkey", pin) if pin else ("-fsS",))]
+    words = ["--url", url, *(("--pin", pin) if pin else ()), "--machine", args.machine]
+    print(f"{shlex.join([*fetch, f'{url}/fedmem.py', '-o', 'fedmem.py'])} && python3 "
+          f"fedmem.py install --invite {code} {shlex.join(words)}")
+    print(f"It is good once, for {plural(hours, 'hour')}.", file=sys.stderr)
+
+def _rotate(args: argparse.Namespace) -> None:
+    """Replace one of the two shared tokens."""
+    if args.name not in ("ai", "sync"):
         raise BadRequest("token rotate needs `ai` or `sync`.")
-    name = {"ai": "MCP_TOKEN", "sync": "SYNC_TOKEN"}[args.scope]
+    name = {"ai": "MCP_TOKEN", "sync": "SYNC_TOKEN"}[args.name]
     if args.env:
-        token = rotate_in_environment(args.env, name, args.scope, args.overlap)
+        token = rotate_in_environment(args.env, name, args.name, args.overlap)
         print("Restart the server: it reads that file when it starts.")
     elif os.environ.get(name):
         raise BadRequest(f"{name} is set in the environment: rotate it there (--env).")
     else:
         with opened_root(args) as (store, settings):
             load_keys(store.root, settings)  # makes what is not there
-            token = rotate_in_root(store.root, args.scope, args.overlap)
+            token = rotate_in_root(store.root, args.name, args.overlap)
         print("A running server takes it within a second.")
     print(f"{name}={token}\nThe old one is valid for {args.overlap:g} days.")
 
@@ -11238,14 +11545,6 @@ def rotate_in_environment(path: str, name: str, scope: str, overlap: float) -> s
     text = "\n".join([*kept, *(f"{n}={v}" for n, v in changed.items()), ""])
     write_private(path, text.encode())
     return token
-
-def rotate_in_root(root: str, scope: str, overlap: float) -> str:
-    """Replace a token in a root's own file and return the new one."""
-    with contextlib.closing(FileLock(root, "_meta/locks/keys")) as lock, lock.hold():
-        stored = load_secrets(root, TOKENS_FILE)
-        token = rotate_token(stored, scope, overlap)
-        write_file(root, TOKENS_FILE, encode_json(stored) + b"\n")
-        return token
 
 def print_progress(text: str) -> None:
     """Show how far something is, on one line of the terminal."""
@@ -11457,7 +11756,13 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
     def reach(token: str) -> str:
         """Call the server under a token."""
         remote = Remote(client.address, token, BRIEF_TIMEOUT_S * 5, attempts=1)
-        found = remote.call("list_workspaces", limit=1)
+        try:
+            found = remote.call("list_workspaces", limit=1)
+        except Unauthorized as e:
+            raise Unauthorized(
+                f"{e} A server never says which. If `fedmem.py token list` there has "
+                f"no row of this machine, or an ended one: `fedmem.py invite "
+                f"{client.machine} --adopt` there, and here the line it prints.") from e
         return f"{client.address.url}: {plural(found['total'], 'workspace')}"
 
     def look_at(plan: Callable, agent: Agent) -> str:
@@ -11726,6 +12031,29 @@ def fetch_transcript(remote: Remote, row: dict, path: str) -> None:
     if hasher.hexdigest() != piece["sha256"]:
         raise Damaged(f"What came of {row['session_id']} is not what was archived.")
 
+def take_invite(home: str, address: Address, code: str, machine: str) -> tuple:
+    """Return tokens of this machine's own for an invite's code; raise Refused. They are
+    made, and on the disk, before the server gets their digests: whatever is lost on the
+    way, the same line again goes on from there."""
+    path, digest = os.path.join(home, "invite.json"), hash_text(code)
+    kept = read_client_json(path)
+    if kept.get("invite") != digest:
+        made = {"ai": make_token("mcp"), "sync": make_token("sync")}
+        kept = {"invite": digest, "machine": machine, **made}
+        write_private(path, encode_json(kept) + b"\n")
+    both = {scope: kept[scope] for scope in ("ai", "sync")}
+    body = {"code": code, "machine": machine,
+            **{scope: hash_text(token) for scope, token in both.items()}}
+    try:
+        fetch_path(address, "/invite", CALL_TIMEOUT_S, encode_json(body))
+        time.sleep(1)  # till every worker and server has read them
+    except Refused as e:
+        try:  # it may be that only the answer was lost
+            Remote(address, both["ai"], attempts=1).call("list_workspaces", limit=1)
+        except Unauthorized:
+            raise e from None
+    return tuple(both.values())
+
 def cmd_install(args: argparse.Namespace) -> int:
     """Set this machine up, or with --uninstall undo that; return 0 when all is done."""
     environment = client_environment() if args.uninstall else dict(os.environ)
@@ -11737,14 +12065,21 @@ def cmd_install(args: argparse.Namespace) -> int:
     if args.uninstall:
         client = load_client(environment)
     else:
-        if not (args.token and args.sync_token and args.url):
-            raise BadRequest("install needs TOKEN, --sync-token TOKEN and --url URL.")
-        address = Address(args.url, config.get("pin", ""), config.get("ca", ""))
         tokens = args.token, args.sync_token
-        client = Client(home, address, config["machine"], *tokens, options=config)
+        if not (args.url and (args.invite or all(tokens))):
+            raise BadRequest("install needs --url URL, and --invite CODE, or TOKEN and "
+                             "--sync-token TOKEN.")
+        address = Address(args.url, config.get("pin", ""), config.get("ca", ""))
         warn_of_plain_http(args.url)
-        Remote(address, args.token, attempts=1).call("list_workspaces", limit=1)
-        require_free_name(client, args.adopt)
+        if args.invite:
+            if any(tokens) or args.dry_run:
+                raise BadRequest("--invite brings tokens, and is used up: it goes with "
+                                 "no TOKEN and no --dry-run.")
+            tokens = take_invite(home, address, args.invite, config["machine"])
+        client = Client(home, address, config["machine"], *tokens, options=config)
+        Remote(address, tokens[0], attempts=1).call("list_workspaces", limit=1)
+        if not args.invite:  # there the server looked when it was made
+            require_free_name(client, args.adopt)
         if not args.dry_run:
             _write_client(client, config)
     left, made = [], set()
@@ -11764,6 +12099,9 @@ def cmd_install(args: argparse.Namespace) -> int:
         print(f"Schedule: {schedule_sync(client, args.uninstall)}")
     if args.uninstall:
         print(f"What was uploaded stays on the server, and {home} here.")
+        own = read_client_json(client.path("invite.json")).get("machine")
+        name = own or f"NAME (`token list` shows it; of {client.machine!r})"
+        print(f"Its tokens open the memory still. On the server: token revoke {name}")
     else:
         print(f"This machine is {client.machine!r}. For VS Code, Zed, Windsurf, Goose,")
         print("Claude Desktop and Junie: install --snippets.")
@@ -11822,7 +12160,7 @@ def _write_client(client: Client, config: dict) -> None:
 # main is the border where a FedmemError becomes a sentence and an exit code.
 
 # What works on the files of a root.
-ON_A_ROOT = "serve backup check reindex export grep token stats".split()
+ON_A_ROOT = "serve backup check reindex export grep token invite stats".split()
 COMMANDS = (
     ("serve", cmd_serve, "serve the memory over MCP"),
     ("backup", cmd_backup, "make a snapshot, while a server runs or not"),
@@ -11832,7 +12170,8 @@ COMMANDS = (
     ("reindex", cmd_reindex, "make the search index anew"),
     ("export", cmd_export, "write the memory as a plain folder"),
     ("grep", cmd_grep, "print lines of archives, notes and old versions with a text"),
-    ("token", cmd_token, "show the tokens, or replace one"),
+    ("token", cmd_token, "show, replace, list, add, revoke tokens"),
+    ("invite", cmd_invite, "print the line that sets a new machine up"),
     ("stats", cmd_stats, "say what there is and who was heard of when"),
     ("install", cmd_install, "set this machine up as a client"),
     ("sync", cmd_sync, "bring what is new to the server"),
@@ -11872,16 +12211,21 @@ grep  pattern  PATTERN  bytes that stand in a line; in archives, JSON: a quote i
 grep  --workspace  ID  only this workspace
 grep  --regex  -  PATTERN is a regular expression of Python's
 token  --env  FILE  the file of variables that holds the token
+token  --scope  SCOPE  of a new one: ai, sync, or read, which the reading tools take
+invite  machine  MACHINE  its name
+invite  --hours  HOURS  how long the code is good; default 24
 install  token  TOKEN?  the AI token
 install  --sync-token  TOKEN  the sync token
-install  --url  URL  the server's address
+install  --invite  CODE  of `invite`, in the place of tokens
+install invite  --url  URL  the server's address
 install  --machine  NAME  this machine's name; default its host name
-install  --pin  PIN  sha256//... of the server's public key, for its own certificate
+install invite  --pin  PIN  sha256//... of the server's public key, for its own
+  certificate
 install  --ca  FILE  file of the authority that signed the server's certificate
 install  --dry-run  -  only say what it would do
 install  --uninstall  -  take it all back
 install  --snippets  -  print entries for other clients
-install  --adopt  -  take a name that is in use
+install invite  --adopt  -  take a name that is in use
 sync  --quiet  -  give up sooner
 hook  agent  AGENT  whose hook it is, such as codex
 verify  --deep  -  re-hash every archive
@@ -11936,8 +12280,9 @@ def build_parser() -> argparse.ArgumentParser:
             parsers[name].add_argument(argument, help=text, **more)
     parsers["claude-hook"].set_defaults(agent=CLAUDE.tool)
     add = parsers["token"].add_argument
-    add("action", choices=("show", "rotate"))
-    add("scope", nargs="?", choices=("ai", "sync"))
+    add("action", choices=("show", "rotate", "list", "add", "revoke"))
+    add("name", nargs="?", default="", help="whose; for rotate: ai or sync")
+    add("--days", help="how long a new one is valid; default for ever")
     add("--overlap", type=float, default=OVERLAP_DAYS, metavar="DAYS")
     return parser
 

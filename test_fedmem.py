@@ -1160,10 +1160,10 @@ class SecretsTest(RootCase):
     def test_a_token_has_one_scope_and_other_text_none(self) -> None:
         """Empty, longer, non-ASCII and swapped tokens open nothing."""
         keys = fedmem.Keys("ai", "sync", b"k", 1)
-        self.assertEqual(keys.scope_of("ai"), "ai")
-        self.assertEqual(keys.scope_of("sync"), "sync")
+        self.assertEqual(keys.find("ai").actor, "ai")
+        self.assertEqual(keys.find("sync").actor, "sync")
         for text in ("", "a", "aii", "AI", "é", "\udcff"):
-            self.assertIsNone(keys.scope_of(text))
+            self.assertIsNone(keys.find(text))
 
     def test_a_torn_file_of_secrets_is_told_and_not_replaced(self) -> None:
         """New tokens would lock out every client."""
@@ -12620,6 +12620,12 @@ class GrepTest(RootCase):
         self.assertEqual(found, [1, 1, 2])
 
 
+def scope_of(keys: fedmem.Keys, token: str) -> str | None:
+    """Return the scope of a token that opens something."""
+    found = keys.find(token)
+    return found and found.scope
+
+
 class TokenTest(ServerCase):
     """Tokens that are replaced while their holders work."""
 
@@ -12635,11 +12641,11 @@ class TokenTest(ServerCase):
         self.assertEqual([self.ping(new), self.ping(old)], [200, 200])
         newer = fedmem.rotate_in_root(self.root, "ai", 1)
         keys, _ = fedmem.load_keys(self.root, self.config)
-        scopes = [keys.scope_of(token) for token in (old, new, newer, "x")]
+        scopes = [scope_of(keys, token) for token in (old, new, newer, "x")]
         self.assertEqual(scopes, ["ai", "ai", "ai", None])
         later = fedmem.utc_now() + fedmem.datetime.timedelta(days=2)
         with mock.patch.object(fedmem, "utc_now", return_value=later):
-            scopes = [keys.scope_of(token) for token in (old, new, newer)]
+            scopes = [scope_of(keys, token) for token in (old, new, newer)]
             self.assertEqual(scopes, [None, None, "ai"])
             fedmem.rotate_in_root(self.root, "sync", 1)
         stored = json.loads(Path(self.root, fedmem.TOKENS_FILE).read_bytes())
@@ -12668,11 +12674,11 @@ class TokenTest(ServerCase):
         with contextlib.closing(connection):
             self.assertEqual([ask(connection, old) for _ in range(3)], [200] * 3)
             fedmem.rotate_in_root(self.root, "ai", 1)
-            wait_for(lambda: self.server.keys.old, bool)
+            wait_for(lambda: self.server.keys.others, bool)
             self.assertEqual([ask(connection, old) for _ in range(2)], [200] * 2)
             with mock.patch.object(fedmem, "utc_now", return_value=later):
                 self.assertEqual(ask(connection, old), 401)
-            self.server.keys = dataclasses.replace(self.server.keys, old=())
+            self.server.keys = dataclasses.replace(self.server.keys, others={})
             self.assertEqual(ask(connection, old), 401)
             new = self.server.keys.mcp_token
             self.assertEqual([ask(connection, new) for _ in range(2)], [200] * 2)
@@ -12689,7 +12695,7 @@ class TokenTest(ServerCase):
         self.assertEqual(path.stat().st_mode & 0o777, 0o600)
         settings = fedmem.read_settings({"memory_root": self.root}, environment)
         keys, _ = fedmem.load_keys(self.root, settings)
-        scopes = [keys.scope_of(t) for t in ("old-ai", token, "old-sync")]
+        scopes = [scope_of(keys, t) for t in ("old-ai", token, "old-sync")]
         self.assertEqual(scopes, ["ai", "ai", "sync"])
         with self.assertRaises(fedmem.NotFound):
             fedmem.rotate_in_environment(os.devnull, "MCP_TOKEN", "ai", 7)
@@ -13146,7 +13152,7 @@ class ProxyTest(ServerCase):
         connection.request("POST", "/mcp", b"{}", {"X-Real-IP": "203.0.113.9"})
         self.assertEqual(connection.getresponse().status, 401)
         text = "\n".join(self.logged)
-        self.assertIn("access addr=127.0.0.2 scope=ai status=200", text)
+        self.assertIn("access addr=127.0.0.2 actor=ai status=200", text)
         self.assertIn("auth refused: addr=127.0.0.2 reason=no-token", text)
         self.assertNotIn("203.0.113.9", text)
         self.assertGreaterEqual(connection.sock.version(), "TLSv1.2")
@@ -13669,7 +13675,7 @@ class ServiceTest(InstallerCase):
         forged = "auth refused: addr=198.51.100.1 reason=bad-token"
         time_ = "2026-11-22T12:00:00 "
         forgeries = [
-            f"{time_}access addr=203.0.113.7 scope=- status=401 path=/mcp rpc={forged}",
+            f"{time_}access addr=203.0.113.7 actor=- status=401 path=/mcp rpc={forged}",
             f"{time_}{forged} addr=203.0.113.7",
             f"{time_}{forged.replace('.1 ', '.1 x ')}",
             f"{time_}x {forged}",
@@ -17361,9 +17367,8 @@ class ThreatModelTest(ServerCase):
 
     def test_a_token_is_compared_in_a_time_that_tells_nothing(self) -> None:
         """All known ones, each as a digest, whether one fits or none."""
-        keys = dataclasses.replace(
-            self.server.keys, old=(("ai", "0" * 64, "9999-01-01T00:00:00.000Z"),)
-        )
+        old = fedmem.Token("ai", "ai", "0" * 64, "", "9999-01-01T00:00:00.000Z")
+        keys = dataclasses.replace(self.server.keys, others={old.sha256: old})
         seen = set()
         compare = fedmem.hmac.compare_digest
         for token in ("", AI, SYNC, AI[:-1], AI + "x", "x" * 9_000):
@@ -17375,7 +17380,7 @@ class ThreatModelTest(ServerCase):
                 return compare(a, b)
 
             with mock.patch.object(fedmem.hmac, "compare_digest", note):
-                keys.scope_of(token)
+                keys.find(token)
             seen.add(tuple(calls))
         self.assertEqual(len(seen), 1, seen)
         self.assertTrue(all(a == b for a, b in seen.pop()))
