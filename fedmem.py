@@ -1200,8 +1200,6 @@ class Token(collections.namedtuple("Token", "name scope sha256 made expires",
                                    defaults=["", "", ""])):
     """Hold what is known of a bearer token, or of an invite, which opens no door."""
 
-    __slots__ = ()
-
     @property
     def actor(self) -> str:
         """Return who the journal says wrote with it."""
@@ -1218,12 +1216,6 @@ class Keys:
     others: dict[str, Token] = dataclasses.field(default_factory=dict)  # by digest
     until: str = "9999"  # when the first of them, or an invite, ends
 
-    @functools.cached_property
-    def _shared(self) -> tuple[Token, ...]:
-        """Return the two tokens that have their scope's name."""
-        both = ("ai", self.mcp_token), ("sync", self.sync_token)
-        return tuple(Token(scope, scope, hash_text(token)) for scope, token in both)
-
     def find(self, token: str) -> Token | None:
         """Return what is known of a bearer token, None for any other text, in a time
         that does not tell how much of it was right: of a digest, which a table is asked
@@ -1232,9 +1224,9 @@ class Keys:
         found = self.others.get(given)
         if found and found.expires and found.expires <= format_time(utc_now()):
             found = None
-        for shared in self._shared:
-            if hmac.compare_digest(given, shared.sha256):
-                found = shared
+        for scope, shared in (("ai", self.mcp_token), ("sync", self.sync_token)):
+            if hmac.compare_digest(given, hash_text(shared)):
+                found = Token(scope, scope, given)
         return found
 
     def sign(self, purpose: str, workspace_id: str) -> str:
@@ -1271,25 +1263,17 @@ class Keys:
 def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
     """Return the keys of a root, and which tokens were made now: configured tokens go
     before those in _meta/tokens.json; raise Damaged, BadRequest."""
-    with _hold_tokens(root):
+    with hold_tokens(root, settings["old_tokens"]) as (stored, rows, over):
         shapes = {"key": "(?:[0-9A-Fa-f]{2})+", "version": "[0-9]+"}
         secret = load_secrets(root, SECRET_FILE, shapes)
         if not secret:
             remove_temps(root, SECRET_FILE)
             secret = {"key": secrets.token_hex(32), "version": 1}
             write_file(root, SECRET_FILE, encode_json(secret) + b"\n")
-        stored, rows, over = read_tokens(root, settings["old_tokens"])
         tokens = {n: settings[n] or stored.get(n) for n in ("mcp_token", "sync_token")}
         made = [name for name, token in tokens.items() if not token]
         for name in made:
             tokens[name] = stored[name] = make_token(name)
-        if made or over - set(stored.get("ended", ())):
-            try:
-                _write_tokens(root, {**stored, "ended": sorted(over)})
-            except StorageFailed as e:
-                if made:
-                    raise
-                log.warning("what ended is not noted: %s", e)
     key, version = bytes.fromhex(secret["key"]), int(secret["version"])
     rows = [row for row in rows if row.sha256 not in over]
     others = {row.sha256: row for row in rows if row.scope in SCOPES}
@@ -1302,13 +1286,6 @@ def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
 def make_token(kind: str) -> str:
     """Return a new token; its third letter tells what it is for."""
     return f"fm{kind[0]}_" + secrets.token_urlsafe(32)
-
-@contextlib.contextmanager
-def _hold_tokens(root: str) -> Iterator[None]:
-    """Keep all others, in whatever process, from writing a root's tokens."""
-    lock = FileLock(root, "_meta/locks/keys")
-    with _TOKENS_TURN, contextlib.closing(lock), lock.hold():
-        yield
 
 def read_tokens(root: str, old: str = "") -> tuple[dict, list[Token], set[str]]:
     """Return the file of tokens, its rows and the old ones, those in `old` too, and the
@@ -1330,20 +1307,26 @@ def read_tokens(root: str, old: str = "") -> tuple[dict, list[Token], set[str]]:
     over |= {row.sha256 for row in rows if row.expires and row.expires <= now}
     return stored, rows, over
 
-def _write_tokens(root: str, stored: dict) -> None:
-    """Replace the file of tokens, durably; who calls holds them."""
-    remove_temps(root, TOKENS_FILE)
-    write_file(root, TOKENS_FILE, encode_json(stored) + b"\n")
-
 @contextlib.contextmanager
-def changed_tokens(root: str) -> Iterator[tuple[list[Token], set[str]]]:
-    """Give the tokens with names and which are over; write what the block leaves."""
-    with _hold_tokens(root):
-        stored, rows, over = read_tokens(root)
-        named = [row for row in rows if row.name not in SCOPES]
-        yield named, over
-        stored |= {"version": TOKENS_VERSION, "ended": sorted(over)}
-        _write_tokens(root, {**stored, "named": [" ".join(row) for row in named]})
+def hold_tokens(root: str, old: str = "") -> Iterator[tuple[dict, list, set]]:
+    """Give what read_tokens returns, kept from all others, threads and machines alike;
+    write, durably, what the block changes in it."""
+    lock = FileLock(root, "_meta/locks/keys")
+    with _TOKENS_TURN, contextlib.closing(lock), lock.hold():
+        stored, rows, over = read_tokens(root, old)
+        before = {**stored}
+        yield stored, rows, over
+        named = [" ".join(row) for row in rows if row.name not in SCOPES]
+        stored |= {"named": named, "ended": sorted(over)}
+        stored = {name: value for name, value in stored.items() if value}
+        if stored != before:
+            remove_temps(root, TOKENS_FILE)
+            data = encode_json({**stored, "version": TOKENS_VERSION}) + b"\n"
+            try:
+                write_file(root, TOKENS_FILE, data)
+            except StorageFailed:
+                if {**stored, "ended": 0} != {**before, "ended": 0}:
+                    raise  # to note what ended, there may come a better time
 
 def add_token(root: str, name: str, scope: str, hours: int = 0,
               adopt: bool = False) -> str:
@@ -1358,7 +1341,7 @@ def add_token(root: str, name: str, scope: str, hours: int = 0,
         raise BadRequest(
             f"{clip(name, 80)!r} cannot be a token's name: it takes up to 64 letters, "
             f"digits, dots, dashes and _, first no mark; not {', '.join(SCOPES)}.")
-    with changed_tokens(root) as (rows, over):
+    with hold_tokens(root) as (_, rows, over):
         mine = [r for r in rows if r.name.casefold() == name.casefold()]
         for known in mine:
             is_same = (known.scope in (scope, "invite")) != is_invite
@@ -1371,7 +1354,7 @@ def add_token(root: str, name: str, scope: str, hours: int = 0,
 
 def revoke_tokens(root: str, name: str) -> list[Token]:
     """Take all that a name has away, and return it; raise NotFound."""
-    with changed_tokens(root) as (rows, _):
+    with hold_tokens(root) as (_, rows, _):
         gone = [row for row in rows if row.name.casefold() == name.casefold()]
         if not gone:
             raise NotFound(f"No token has the name {clip(name, 80)!r}. `token list` "
@@ -1383,33 +1366,27 @@ def trade_invite(root: str, code: str, machine: str, digests: dict[str, str]) ->
     """Put two tokens in the place of a machine's invite, and of what it had before;
     raise NotAllowed, always the same. It is one write: after a kill the code is as good
     as it was, or it is used, and the tokens are good that the client kept before."""
-    given = hash_text(code)
-    with changed_tokens(root) as (rows, over):
-        known = {row.sha256: row for row in rows}
-        invite = known.get(given, Token("", ""))
-        is_free = len({*digests.values()} - {*known, *over}) == len(digests)
-        if (invite.name, invite.scope, given in over, is_free) != (
-                machine, "invite", False, True):
+    with hold_tokens(root) as (_, rows, over):
+        known = {row.sha256: row for row in rows if row.sha256 not in over}
+        invite, given = known.get(hash_text(code)), {*digests.values()}
+        if (invite is None or invite[:2] != (machine, "invite")
+                or len(given - {*known, *over}) < len(digests)):
             raise NotAllowed(
                 "This invite is not valid here: it is used, over, or not for this "
                 "machine. A new one: `fedmem.py invite MACHINE` on the server.")
-        mine = machine.casefold()
+        mine, now = machine.casefold(), format_time(utc_now())
         rows[:] = [r for r in rows if r.name.casefold() != mine or r.scope == "read"]
-        now = format_time(utc_now())
         rows += [Token(machine, *pair, now) for pair in digests.items()]
 
-def read_used(root: str) -> dict[str, str]:
-    """Return in which hour each actor was heard of last."""
-    found = read_json_file(root, USED_FILE)
-    found = found.items() if isinstance(found, dict) else ()
-    return {actor: hour for actor, hour in found if isinstance(hour, str)}
-
-def note_use(root: str, used: dict[str, str]) -> None:
-    """Write down in which hours some actors called, next to what other servers did."""
-    with _hold_tokens(root):
-        known = read_used(root)
-        known |= {a: max(hour, known.get(a, "")) for a, hour in used.items()}
-        write_file(root, USED_FILE, encode_json(known), False)
+def note_use(root: str, used: dict[str, str]) -> dict[str, str]:
+    """Return in which hour each actor was heard of last; first write down some more."""
+    with hold_tokens(root):
+        found = read_json_file(root, USED_FILE)
+        found = found if isinstance(found, dict) else {}
+        found |= {a: max(hour, f"{found.get(a, '')}") for a, hour in used.items()}
+        if used:
+            write_file(root, USED_FILE, encode_json(found), False)
+        return found
 
 def parse_old_tokens(text: str) -> list[Token]:
     """Return the old tokens that a setting lists."""
@@ -1425,17 +1402,13 @@ def rotate_token(stored: dict[str, str], scope: str, overlap_days: float) -> str
     kept = [row for row in rows if row.expires > format_time(now)]
     rows = [Token(scope, scope, hash_text(stored[name]), "", until), *kept]
     stored[name] = make_token(name)
-    texts = (f"{row.scope}={row.sha256}@{row.expires}" for row in rows)
-    stored["old_tokens"] = ",".join(texts)
+    stored["old_tokens"] = ",".join(f"{t.scope}={t.sha256}@{t.expires}" for t in rows)
     return stored[name]
 
 def rotate_in_root(root: str, scope: str, overlap: float) -> str:
     """Replace a token in a root's own file and return the new one."""
-    with _hold_tokens(root):
-        stored, *_ = read_tokens(root)
-        token = rotate_token(stored, scope, overlap)
-        _write_tokens(root, stored)
-        return token
+    with hold_tokens(root) as (stored, *_):
+        return rotate_token(stored, scope, overlap)
 
 def load_secrets(root: str, relative: str, shapes: dict | None = None) -> dict:
     """Return a file of secrets, empty without one; raise Damaged for one that is torn
@@ -6112,9 +6085,8 @@ def make_snippet(text: str, start: int, end: int) -> str:
 # description that a model reads, its `Example:` lines run as tests. Handlers return
 # data; render_json and render_markdown make text of it.
 
-# Who calls: by which token, for which machine and tool; a shared token has no name.
-Caller = collections.namedtuple("Caller", "scope machine tool actor",
-                                defaults=["", "", ""])
+# Who calls: by which token, for which machine and tool.
+Caller = collections.namedtuple("Caller", "scope actor machine tool")
 
 @dataclasses.dataclass(frozen=True)
 class Context:
@@ -6135,11 +6107,6 @@ class Context:
     def is_masked(self) -> bool:
         """Return whether this caller reads masked text."""
         return self.redact and self.caller.scope != "sync"
-
-    @property
-    def actor(self) -> str:
-        """Return who the journal says it was."""
-        return self.caller.actor or self.caller.scope
 
 # What is known of an argument by its name, which means the same in every tool.
 Parameter = collections.namedtuple("Parameter",
@@ -6186,7 +6153,7 @@ def tool(annotations: dict, scopes: tuple = (), hint: str = "") -> Callable:
     def register(handler: Callable) -> Callable:
         """Put a handler into TOOLS and return it."""
         name = handler.__name__.removeprefix("tool_")
-        takes = scopes or [s for s in SCOPES if s != "read" or annotations is READS]
+        takes = scopes or (SCOPES if annotations is READS else SCOPES[:2])
         text = one_line(inspect.getdoc(handler).split("\nExample:")[0])
         hints = {"annotations": annotations}
         hints |= {"_meta": {"anthropic/searchHint": hint}} if hint else {}
@@ -6607,7 +6574,7 @@ def tool_register_workspace(ctx: Context, project: str, machine: str = "",
             raise BadRequest(f"`{name}` is missing. Give the name of {what}.")
     names |= {"cwd": cwd.strip(), "git_remote": normalise_remote(git_remote)}
     wanted = Workspace("", **names, description=one_line(description))
-    workspace = register_workspace(ctx.store, wanted, ctx.actor)
+    workspace = register_workspace(ctx.store, wanted, ctx.caller.actor)
     workspace_id = workspace.workspace_id
     if ctx.caller.scope != "ai":
         token = ctx.keys.make_write_token(workspace_id)
@@ -6638,7 +6605,7 @@ def _write(ctx: Context, workspace_id: str, path: str, content: str, *rules) -> 
         raise TooLarge(
             f"`content` is {format_size(len(data))}; a document holds at most "
             f"{format_size(MAX_DOCUMENT_BYTES)}. Split it.")
-    write = (ctx.store, workspace_id, path, data, ctx.actor, *rules)
+    write = (ctx.store, workspace_id, path, data, ctx.caller.actor, *rules)
     return _receipt_row(workspace_id, write_document(*write))
 
 def _receipt_row(workspace_id: str, receipt: Receipt) -> dict:
@@ -6657,7 +6624,7 @@ def tool_delete_knowledge(ctx: Context, path: str, binding: str) -> dict:
     workspace_id = ctx.keys.require_binding(binding)
     ctx.store.registry.require(workspace_id)
     require_knowledge_path(path)
-    receipt = delete_document(ctx.store, workspace_id, path, ctx.actor)
+    receipt = delete_document(ctx.store, workspace_id, path, ctx.caller.actor)
     return _receipt_row(workspace_id, receipt)
 
 @tool(WRITES, scopes=("sync",))
@@ -6701,12 +6668,12 @@ def tool_upload_session(ctx: Context, workspace_id: str, write_token: str,
     else:
         home = find_session(ctx.store, workspace, session_id)
         deep = deep and home == workspace_id  # for what is damaged there is set aside
-        write_title(ctx.store, home, session_id, title, ctx.actor)
+        write_title(ctx.store, home, session_id, title, ctx.caller.actor)
         return probe_session(ctx.store, home, session_id, sha256, deep)
     where = ctx.store, workspace_id, session_id
-    receipt = receive_piece(*where, piece, ctx.actor)
+    receipt = receive_piece(*where, piece, ctx.caller.actor)
     if receipt["status"] not in ("partial", "restart"):
-        write_title(*where, title, ctx.actor)
+        write_title(*where, title, ctx.caller.actor)
     return receipt
 
 def _unpack_data(data: str) -> bytes:
@@ -7458,11 +7425,11 @@ class Server(http.server.ThreadingHTTPServer):
         self.store, self.keys = store, keys
         self.index: Index | None = None
         self._settings = settings
-        self._tokens_file, self._told = None, ""
+        self._tokens_file: tuple | None = None
         self.used: set[str] = set()  # actors since that was noted
         self._hours: dict[str, str] = {}  # of their last use, as noted
         self._note_at_s = 0.0
-        self.invited_at_s: dict[str, float] = {}  # the last try of an address
+        self._tried_at_s: dict[str, float] = {}  # an invite, by an address
         self.redact = settings["redact"].lower() == "on"
         self.allowed = LOOPBACK_NAMES | parse_hosts(settings["allowed_hosts"])
         self.started = time.monotonic()
@@ -7487,13 +7454,12 @@ class Server(http.server.ThreadingHTTPServer):
             for name in names:
                 self._counts[name] += 1
 
-    def format_metrics(self, gauges: dict[str, float]) -> str:
+    def format_metrics(self, gauges: dict[str, float], writes: dict[str, int]) -> str:
         """Return gauges and what was counted in Prometheus' text form."""
         with self._counting:
-            rows = sorted(self._counts.items())
-        lines = [f"# TYPE {n} gauge" for n in
-                 dict.fromkeys(n.partition("{")[0] for n in gauges)]
-        lines += [f"{n} {v:.15g}" for n, v in gauges.items()]
+            rows = sorted([*self._counts.items(), *(
+                (f'fedmem_writes_total{{actor="{a}"}}', n) for a, n in writes.items())])
+        lines = [f"# TYPE {n} gauge\n{n} {v:g}" for n, v in gauges.items()]
         names = sorted({name.partition("{")[0] for name, _ in rows})
         lines += [f"# TYPE {name} counter" for name in names]
         return "\n".join([*lines, *(f"{name} {n}" for name, n in rows)]) + "\n"
@@ -7556,7 +7522,8 @@ class Server(http.server.ThreadingHTTPServer):
         """End connections over their deadline, take changed tokens, twice a second."""
         now = time.monotonic()
         self.reload_keys()
-        self._note_use()
+        if now > self._note_at_s:
+            self._note_use()
         for connection, (deadline, is_idle) in list(self._deadlines.items()):
             if (deadline and now > deadline) or (self.is_stopping and is_idle):
                 with contextlib.suppress(OSError):
@@ -7564,32 +7531,48 @@ class Server(http.server.ThreadingHTTPServer):
 
     def reload_keys(self) -> None:
         """Read the tokens again when their file was replaced, or one ended. What cannot
-        be read opens nothing new, and is tried again."""
+        be read opens nothing new."""
         try:
             found = sign_file(self.store.root, TOKENS_FILE)
             is_over = self.keys.until <= format_time(utc_now())
             if is_over or found not in (None, self._tokens_file):
                 self.keys, _ = load_keys(self.store.root, self._settings)
-                self._tokens_file, self._told = found, ""
-        except FedmemError as e:
-            if not isinstance(e, Gone) and str(e) != self._told:  # that is told anyway
-                self._told = str(e)
-                log.warning("tokens not read again: %s", e)
+                self._tokens_file = found
+        except Damaged as e:
+            self._tokens_file = found
+            log.warning("tokens not read again: %s", e)
+        except FedmemError:
+            pass  # told by who needs the disk
 
-    def _note_use(self, is_last: bool = False) -> None:
+    def _note_use(self) -> None:
         """Write down, once a minute at most, in which hour tokens were used last."""
-        now_s, hour = time.monotonic(), format_time(utc_now())[:13]
-        if now_s < self._note_at_s and not is_last:
-            return
-        self._note_at_s, used = now_s + USE_NOTED_S, self.used
+        hour = format_time(utc_now())[:13]
+        self._note_at_s, used = time.monotonic() + USE_NOTED_S, self.used
         self.used = set()
         fresh = {actor: hour for actor in used if self._hours.get(actor, "") < hour}
-        try:
+        with contextlib.suppress(FedmemError):
             if fresh:
                 note_use(self.store.root, fresh)
                 self._hours |= fresh
-        except FedmemError:
-            self.used |= used  # the next time
+
+    def trade(self, address: str, body: bytes) -> None:
+        """Trade an invite, one try a second of an address; raise NotAllowed."""
+        now_s = time.monotonic()
+        if now_s < self._tried_at_s.get(address, -1) + 1:
+            raise HttpError(429, "One try a second.", {"Retry-After": "1"})
+        if len(self._tried_at_s) >= MAX_CONNECTIONS:
+            self._tried_at_s.clear()
+        self._tried_at_s[address] = now_s
+        given = re.fullmatch(rb"([!-~]+) ([!-~]+) ([0-9a-f]{64}) ([0-9a-f]{64})", body)
+        if not given:
+            raise HttpError(400, "It takes CODE MACHINE SHA256 SHA256.")
+        code, machine, ai, sync = (part.decode() for part in given.groups())
+        try:
+            trade_invite(self.store.root, code, machine, {"ai": ai, "sync": sync})
+        except Damaged as e:
+            log.error("%s", e)
+            raise HttpError(503, "The server's tokens cannot be read.") from e
+        self.reload_keys()
 
     def stop(self) -> None:
         """End idle connections and, within SHUTDOWN_GRACE_S, let requests finish."""
@@ -7600,7 +7583,7 @@ class Server(http.server.ThreadingHTTPServer):
         while self._deadlines and time.monotonic() < end:
             self.service_actions()
             time.sleep(0.02)
-        self._note_use(is_last=True)
+        self._note_use()
 
     def handle_error(self, request: socket.socket, client_address: tuple) -> None:
         """Log what ended a connection; a client that went away is no incident."""
@@ -7761,7 +7744,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return known
         token, given = self._require_token(*SCOPES), self.request_headers.get
         names = (given(f"x-fedmem-{name}", "") for name in ("machine", "tool"))
-        caller = Caller(token.scope, *map(_decode_name, names), token.actor)
+        caller = Caller(token.scope, token.actor, *map(_decode_name, names))
         form = "json" if token.scope == "sync" else "markdown"
         context = Context(server.store, server.keys, caller, server.redact, form,
                           server.index)
@@ -7818,34 +7801,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return make_json_reply(answer.status, answer.body, more)
 
     def post_invite(self) -> Reply:
-        """Trade an invite's code for tokens that the caller made: it sends digests."""
-        server, now_s = self.server, time.monotonic()
+        """Trade an invite for tokens that the caller made: it sends their digests."""
         if not 0 < self._left <= SMALL_BODY_BYTES:
-            raise HttpError(413, "An invite's trade is a short JSON object.")
-        if now_s < server.invited_at_s.get(self._address, -1) + 1:
-            raise HttpError(429, "One try a second.", {"Retry-After": "1"})
-        if len(server.invited_at_s) >= MAX_CONNECTIONS:
-            server.invited_at_s.clear()
-        server.invited_at_s[self._address] = now_s
+            raise HttpError(413, "An invite's trade is one short line.")
         try:
-            value = parse_json(self._read_body())
-            texts = [value[name] for name in ("code", "machine", "ai", "sync")]
-        except (ValueError, TypeError, LookupError):
-            texts = [None]
-        if not all(isinstance(text, str) for text in texts) or not all(
-                re.fullmatch("[0-9a-f]{64}", text) for text in texts[2:]):
-            raise HttpError(400, "It takes code, machine, and SHA-256 as ai and sync.")
-        try:
-            digests = dict(zip(("ai", "sync"), texts[2:], strict=True))
-            trade_invite(server.store.root, *texts[:2], digests)
+            self.server.trade(self._address, self._read_body())
         except NotAllowed as e:
             self._tell_refused("bad-invite")
             raise HttpError(403, str(e)) from e
-        except Damaged as e:
-            log.error("%s", e)
-            raise HttpError(503, "The server's tokens cannot be read.") from e
-        server.reload_keys()
-        return make_json_reply(200, {"machine": texts[1]})
+        return make_json_reply(200, {"status": "traded"})
 
     def get_health(self) -> Reply:
         """Answer that the server runs and has its disk: what takes it out of a pool."""
@@ -7873,9 +7837,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 with server.index.read(1, partly=True) as database:
                     lag = journal.last_seq - read_meta(database, "seq")
                     gauges["fedmem_index_lag"] = lag
-        gauges |= {f'fedmem_writes{{actor="{escape_controls(actor)}"}}': count
-                   for actor, count in sorted(journal.writes.items())}
-        text = server.format_metrics(gauges).encode()
+        text = server.format_metrics(gauges, {**journal.writes}).encode()
         return Reply(200, {"Content-Type": "text/plain; version=0.0.4"}, text)
 
     def get_program(self) -> Reply:
@@ -7978,7 +7940,8 @@ d='M0 3h9v3H0zm12 0h8v3h-8zM4 9h13v3H4zm-4 6h6v3H0zm9 0h4v3H9z'/%3E%3C/svg%3E">
     autocomplete="off" aria-label="Search notes and sessions"
     placeholder="Search notes and sessions ( / )"
     title="Keys: / search, j k next and previous line, n p page"></form>
-  <button id="leave">Sign out</button></div><div id="wait" hidden></div></header>
+  <small id="who"></small> <button id="leave">Sign out</button></div>
+  <div id="wait" hidden></div></header>
 <main id="main" tabindex="-1"></main><script type="module">SCRIPT</script></body></html>
 """
 
@@ -8192,6 +8155,7 @@ async function call(name, given) {
   const value = await answer.json().catch(() =>
     fail(`The server answered ${answer.status} without JSON.`));
   signal.throwIfAborted();
+  $("who").textContent = answer.headers.get("x-fedmem-actor") || "";
   if (answer.status === 401) signOut("This token is not valid here. Was it replaced?");
   if (value.error) fail(value.error.message || value.error);
   const data = JSON.parse(value.result.content[0].text);
@@ -8341,6 +8305,8 @@ const placeRows = (list) => h("ol.rows", list.map((it) => row(
   link("w", it.workspace_id), it.project, when(it.last_activity), dots(it.machine,
     it.tool, count(it.sessions, "session"), count(it.knowledge, "note"),
     it.summary || it.description))));
+const by = ({ actor: it = "" }) => it &&
+  `${/^ai/.test(it) ? "written" : "uploaded"} by ${it.split(":").pop()}`;
 const facts = (...all) => h("p.facts", all.filter(Boolean).map((it) => h("span", it)));
 const top = (title, id, ...more) => h("div.top",
   id && h("p.soft", go(link("w", id), placeName(id))),
@@ -8450,7 +8416,7 @@ async function viewDocument([id, ...names], query) {
     ? later(Promise.all([read(from), read(to)]), (both) =>
       [facts(present), showDiff(...both.map((it) => it.content.split("\n")))])
     : later(read(version), (got) => [
-      facts(["changed ", when(got.modified)], size(got.size),
+      facts(["changed ", when(got.modified)], by(got), size(got.size),
         ["sha256 ", h("code", got.sha256.slice(0, 12))]),
       version && h("p.note", "This is an old version. ", present, " or ",
         go(ask(way, { from: version }), "compare them"), "."), markdown(got.content)]);
@@ -8502,7 +8468,8 @@ async function viewSession([id, name, number], query) {
   const others = [isOld && first, ...got.revisions].filter(Boolean).map((it) =>
     [" ", go(link("s", id, it), foreign(it.split("~")[1] || "the last"))]);
   return [got.title, top(got.title, id, facts([time(got.start), " to ", time(got.end)],
-    count(got.total, "message"), size(got.size), ["id ", h("code", foreign(name))],
+    count(got.total, "message"), size(got.size), by(got),
+    ["id ", h("code", foreign(name))],
     base && ["goes on from ", go(link("s", base.workspace_id, base.session_id,
       Math.max(0, base.messages - 1)), foreign(base.session_id))],
     others.length > 0 && ["other revisions:", others])), pages(),
@@ -8549,10 +8516,8 @@ async function viewSearch(_, query) {
 function welcome() {
   const url = location.origin;
   return h("div.prose", h("h1", { tabindex: -1 }, "The memory is empty"),
-    h("p", "A machine that is set up fills it by itself; ",
-      h("code", "fedmem token show"), " prints the tokens."),
-    h("h2", "Set up a machine"), plain(`curl -fsSO ${url}/fedmem.py\npython3 fedmem.py`
-      + ` install AI_TOKEN --sync-token SYNC_TOKEN --url ${url}`),
+    h("p", "A machine that is set up fills it by itself. On the server, ",
+      h("code", `fedmem invite NAME --url ${url}`), " prints the line for a new one."),
     h("h2", "Or only connect Claude Code"), plain("claude mcp add --transport http"
       + ` --scope user fedmem ${url}/mcp --header "Authorization: Bearer AI_TOKEN"`),
     button("Look again", route));
@@ -8570,9 +8535,9 @@ function signOut(why) {
   $("main").replaceChildren(h("div.door", h("h1", "fedmem"),
     h("p.soft", "The shared memory of your AI assistants."), h("form", { submit },
       why && problem({ message: why }), h("label", { for: "token" }, "Token"), box,
-      h("button", "Sign in")), h("p.soft", "The AI token or the sync token, as ",
-      h("code", "fedmem token show"), " prints it on the server. This tab forgets it ",
-      "when you sign out or close it.")));
+      h("button", "Sign in")), h("p.soft", "Any token: on the server, ",
+      h("code", "fedmem token add NAME --scope read"), " makes one. This tab forgets ",
+      "it when you sign out or close it.")));
   box.focus();
 }
 const VIEWS = { "": viewActivity, workspaces: viewWorkspaces, sessions: viewSessions,
@@ -8744,7 +8709,7 @@ def fetch_path(address: Address, path: str, timeout_s: float,
     finally:
         connection.close()
     if response.status != 200:
-        said = clip(escape_controls(data.decode("utf-8", "replace")), 300)
+        said = clip(clean_text(data.decode("utf-8", "replace")).strip(), 300)
         raise Refused(f"{address.url} answers HTTP {response.status} at {path}: {said}")
     return data
 
@@ -11456,69 +11421,24 @@ def cmd_token(args: argparse.Namespace) -> None:
         keys, _ = load_keys(store.root, settings)
         if args.action == "show":
             print(f"AI token    {keys.mcp_token}\nsync token  {keys.sync_token}")
-            for row in keys.others.values():
-                if row.name in SCOPES:
-                    end = format_minute(row.expires)
-                    print(f"an old {row.scope} token is valid until {end}")
         elif args.action == "list":
             print_tokens(store, settings)
-        elif args.action == "add":
-            if args.scope not in SCOPES:
-                raise BadRequest("token add needs --scope ai, sync or read.")
-            days = 0 if args.days is None else parse_span("--days", args.days)
-            token = add_token(store.root, args.name, args.scope, 24 * days)
-            until = f"for {plural(days, 'day')}" if days else "until it is revoked"
-            print(f"{token}\n{args.name} has scope {args.scope}, {until}. This is not "
-                  "printed again; servers take it within a second.")
-        else:
+        elif args.action == "revoke":
             for row in revoke_tokens(store.root, args.name):
-                print(f"{row.name}: {row.scope} revoked; no server takes it after a "
-                      "second.")
-
-def parse_span(name: str, text: str) -> int:
-    """Return how many hours or days an option says; raise BadRequest."""
-    if not re.fullmatch("[1-9][0-9]{0,4}", text):
-        raise BadRequest(f"{name} must be a number from 1 to 99999, not {text!r}.")
-    return int(text)
-
-def print_tokens(store: Store, settings: dict[str, str]) -> None:
-    """Print every token's row, never the token."""
-    _, rows, over = read_tokens(store.root, settings["old_tokens"])
-    used, store_writes = read_used(store.root), store.journal.writes
-    columns = "{:<24} {:<6} {:<20} {:<20} {:<17} {:>7}".format
-    print(columns("name", "scope", "made", "expires", "last used", "writes"))
-    for row in [*(Token(scope, scope) for scope in SCOPES[:2]), *rows]:
-        end = row.expires and format_minute(row.expires)
-        end = f"over {end[:10]}" if row.sha256 in over else end
-        last = used.get(row.actor, "").replace("T", " ")
-        print(columns(row.name, row.scope, row.made and format_minute(row.made) or "-",
-                      end or "never", f"{last}:.. UTC" if last else "-",
-                      store_writes[row.actor]))
-
-def cmd_invite(args: argparse.Namespace) -> None:
-    """Print the line that sets a new machine up; its code is good once."""
-    hours, name = parse_span("--hours", args.hours or "24"), args.machine.casefold()
-    with opened_root(args) as (store, settings):
-        found = (w.machine.casefold() for w in store.registry.all().values())
-        if name in found and not args.adopt:
-            raise Conflict(
-                f"There is a machine {args.machine!r} already. Choose another name, or "
-                "say --adopt when this is that machine, set up anew.")
-        code = add_token(store.root, args.machine, "invite", hours, args.adopt)
-    url = args.url or os.environ.get("INVITE_URL") or (
-        f"http://{settings['host']}:{settings['port']}")
-    url, pin = url.removesuffix("/mcp"), args.pin or os.environ.get("INVITE_PIN", "")
-    fetch = ["curl", *(("-fsSk", "--pinnedpubkey", pin) if pin else ("-fsS",))]
-    words = ["--url", url, *(("--pin", pin) if pin else ()), "--machine", args.machine]
-    print(f"{shlex.join([*fetch, f'{url}/fedmem.py', '-o', 'fedmem.py'])} && python3 "
-          f"fedmem.py install --invite {code} {shlex.join(words)}")
-    print(f"It is good once, for {plural(hours, 'hour')}.", file=sys.stderr)
+                print(f"{row.name}: {row.scope} revoked, in force within a second.")
+        elif args.scope not in SCOPES:
+            raise BadRequest("token add needs --scope ai, sync or read.")
+        else:
+            days = 0 if args.days is None else parse_span("--days", args.days)
+            print(add_token(store.root, args.name, args.scope, 24 * days))
+            span = plural(days, "day") if days else "till it is revoked"
+            print(f"{args.name}: {args.scope}, {span}. It is not printed again.")
 
 def _rotate(args: argparse.Namespace) -> None:
     """Replace one of the two shared tokens."""
-    if args.name not in ("ai", "sync"):
+    name = {"ai": "MCP_TOKEN", "sync": "SYNC_TOKEN"}.get(args.name)
+    if not name:
         raise BadRequest("token rotate needs `ai` or `sync`.")
-    name = {"ai": "MCP_TOKEN", "sync": "SYNC_TOKEN"}[args.name]
     if args.env:
         token = rotate_in_environment(args.env, name, args.name, args.overlap)
         print("Restart the server: it reads that file when it starts.")
@@ -11530,6 +11450,40 @@ def _rotate(args: argparse.Namespace) -> None:
             token = rotate_in_root(store.root, args.name, args.overlap)
         print("A running server takes it within a second.")
     print(f"{name}={token}\nThe old one is valid for {args.overlap:g} days.")
+
+def parse_span(name: str, text: str) -> int:
+    """Return how many hours or days an option says; raise BadRequest."""
+    if not re.fullmatch("[1-9][0-9]{0,4}", text):
+        raise BadRequest(f"{name} must be a number from 1 to 99999, not {text!r}.")
+    return int(text)
+
+def print_tokens(store: Store, settings: dict[str, str]) -> None:
+    """Print every token's row, never the token."""
+    _, rows, over = read_tokens(store.root, settings["old_tokens"])
+    used, line = note_use(store.root, {}), "{:<24} {:<6} {:<11} {:<16} {:<14} {:>7}".format
+    print(line("name", "scope", "made", "expires", "last used", "writes"))
+    for row in [*(Token(scope, scope) for scope in SCOPES[:2]), *rows]:
+        end = ("over " * (row.sha256 in over) + row.expires[:10]) or "never"
+        last = f"{used.get(row.actor, '-')}".replace("T", " at ")
+        print(line(row.name, row.scope, row.made[:10] or "-", end, last,
+                   store.journal.writes[row.actor]))
+
+def cmd_invite(args: argparse.Namespace) -> None:
+    """Print the line that sets a new machine up; its code is good once."""
+    hours, name = parse_span("--hours", args.hours or "24"), args.machine
+    parse_url(args.url)  # or BadRequest
+    with opened_root(args) as (store, _):
+        found = (w.machine.casefold() for w in store.registry.all().values())
+        if name.casefold() in found and not args.adopt:
+            raise Conflict(f"There is a machine {name!r} already. Choose another name, "
+                           "or say --adopt when this is that machine, set up anew.")
+        code = add_token(store.root, name, "invite", hours, args.adopt)
+    url, pin = args.url.removesuffix("/mcp"), args.pin
+    fetch = ["-fsSk", "--pinnedpubkey", pin] if pin else ["-fsS"]
+    words = ["--url", url, *(["--pin", pin] if pin else []), "--machine", name]
+    print(f"curl {shlex.join([*fetch, f'{url}/fedmem.py'])} -o fedmem.py && python3 "
+          f"fedmem.py install --invite {code} {shlex.join(words)}")
+    print(f"It is good once, for {plural(hours, 'hour')}.", file=sys.stderr)
 
 def rotate_in_environment(path: str, name: str, scope: str, overlap: float) -> str:
     """Replace a token in a file of variables and return it; raise NotFound."""
@@ -11759,10 +11713,8 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
         try:
             found = remote.call("list_workspaces", limit=1)
         except Unauthorized as e:
-            raise Unauthorized(
-                f"{e} A server never says which. If `fedmem.py token list` there has "
-                f"no row of this machine, or an ended one: `fedmem.py invite "
-                f"{client.machine} --adopt` there, and here the line it prints.") from e
+            raise Unauthorized(f"{e} It never says which. To go on: `fedmem.py invite "
+                               f"{client.machine} --adopt` there; its line here") from e
         return f"{client.address.url}: {plural(found['total'], 'workspace')}"
 
     def look_at(plan: Callable, agent: Agent) -> str:
@@ -12035,24 +11987,23 @@ def take_invite(home: str, address: Address, code: str, machine: str) -> tuple:
     """Return tokens of this machine's own for an invite's code; raise Refused. They are
     made, and on the disk, before the server gets their digests: whatever is lost on the
     way, the same line again goes on from there."""
-    path, digest = os.path.join(home, "invite.json"), hash_text(code)
+    path = os.path.join(home, "invite.json")
     kept = read_client_json(path)
-    if kept.get("invite") != digest:
-        made = {"ai": make_token("mcp"), "sync": make_token("sync")}
-        kept = {"invite": digest, "machine": machine, **made}
+    if (kept.get("code"), kept.get("machine")) != (code, machine):
+        kept = {"code": code, "machine": machine, "ai": make_token("mcp")}
+        kept["sync"] = make_token("sync")
         write_private(path, encode_json(kept) + b"\n")
-    both = {scope: kept[scope] for scope in ("ai", "sync")}
-    body = {"code": code, "machine": machine,
-            **{scope: hash_text(token) for scope, token in both.items()}}
+    ai, sync = kept["ai"], kept["sync"]
+    line = f"{code} {machine} {hash_text(ai)} {hash_text(sync)}"
     try:
-        fetch_path(address, "/invite", CALL_TIMEOUT_S, encode_json(body))
+        fetch_path(address, "/invite", CALL_TIMEOUT_S, line.encode())
         time.sleep(1)  # till every worker and server has read them
     except Refused as e:
         try:  # it may be that only the answer was lost
-            Remote(address, both["ai"], attempts=1).call("list_workspaces", limit=1)
+            Remote(address, ai, attempts=1).call("list_workspaces", limit=1)
         except Unauthorized:
             raise e from None
-    return tuple(both.values())
+    return ai, sync
 
 def cmd_install(args: argparse.Namespace) -> int:
     """Set this machine up, or with --uninstall undo that; return 0 when all is done."""
@@ -12073,8 +12024,7 @@ def cmd_install(args: argparse.Namespace) -> int:
         warn_of_plain_http(args.url)
         if args.invite:
             if any(tokens) or args.dry_run:
-                raise BadRequest("--invite brings tokens, and is used up: it goes with "
-                                 "no TOKEN and no --dry-run.")
+                raise BadRequest("--invite goes with no TOKEN and no --dry-run.")
             tokens = take_invite(home, address, args.invite, config["machine"])
         client = Client(home, address, config["machine"], *tokens, options=config)
         Remote(address, tokens[0], attempts=1).call("list_workspaces", limit=1)
@@ -12099,9 +12049,9 @@ def cmd_install(args: argparse.Namespace) -> int:
         print(f"Schedule: {schedule_sync(client, args.uninstall)}")
     if args.uninstall:
         print(f"What was uploaded stays on the server, and {home} here.")
-        own = read_client_json(client.path("invite.json")).get("machine")
-        name = own or f"NAME (`token list` shows it; of {client.machine!r})"
-        print(f"Its tokens open the memory still. On the server: token revoke {name}")
+        name = read_client_json(client.path("invite.json")).get("machine", "NAME")
+        print(f"Its tokens are still good. On the server: token revoke {name} (`token "
+              "list` shows the names).")
     else:
         print(f"This machine is {client.machine!r}. For VS Code, Zed, Windsurf, Goose,")
         print("Claude Desktop and Junie: install --snippets.")

@@ -7869,7 +7869,7 @@ class PageTest(ServerCase):
         self.open()
         text = self.read()
         self.assertIn("The memory is empty", text)
-        self.assertIn(f"--url {self.origin}\n", text)
+        self.assertIn(f"fedmem invite NAME --url {self.origin} ", text)
         self.assertIn(f"fedmem {self.origin}/mcp", text)
         self.assertIn("None yet.", self.visit("#/sessions"))
         self.assert_fits()
