@@ -175,6 +175,7 @@ SNAPSHOTS_KEPT = 14  # two weeks of days
 BACKUP_RESERVE_BYTES = 64 * MIB  # a disk filled to the brim stops everything on it
 BACKUP_ROUNDS = 3  # each copies what was written during the one before
 TOKENS_VERSION = 2  # of their file; the first had no names
+MAX_TOKEN_HOURS = 24 * 36_525  # 100 years; dates end in 9999
 USE_NOTED_S = 60  # a token's hour of last use is written down so often at most
 OVERLAP_DAYS = 7  # an old token opens the door while its clients are told the new one
 # What nobody finishes must not fill the disk.
@@ -1196,14 +1197,13 @@ _TOKEN_ROW = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63}) (ai|sync|read|invite
                         r"([0-9a-f]{64}) ([0-9T:.-]+Z) ([0-9T:.-]+Z|)")
 _TOKENS_TURN = threading.RLock()  # a lock file does not part a process's own threads
 
-class Token(collections.namedtuple("Token", "name scope sha256 made expires",
-                                   defaults=["", "", ""])):
-    """Hold what is known of a bearer token, or of an invite, which opens no door."""
+# What is known of a bearer token, or of an invite, which opens no door.
+Token = collections.namedtuple("Token", "name scope sha256 made expires",
+                               defaults=["", "", ""])
 
-    @property
-    def actor(self) -> str:
-        """Return who the journal says wrote with it."""
-        return self.scope if self.name == self.scope else f"{self.scope}:{self.name}"
+def name_actor(token: Token) -> str:
+    """Return who the journal says wrote with a token."""
+    return token.scope if token.name == token.scope else f"{token.scope}:{token.name}"
 
 @dataclasses.dataclass(frozen=True)
 class Keys:
@@ -1217,9 +1217,8 @@ class Keys:
     until: str = "9999"  # when the first of them, or an invite, ends
 
     def find(self, token: str) -> Token | None:
-        """Return what is known of a bearer token, None for any other text, in a time
-        that does not tell how much of it was right: of a digest, which a table is asked
-        for, nobody can choose the beginning."""
+        """Return what is known of a bearer token, None for other text, in a time that
+        tells nothing of it: of a digest in a table nobody can choose the beginning."""
         given = hash_text(token)
         found = self.others.get(given)
         if found and found.expires and found.expires <= format_time(utc_now()):
@@ -1287,34 +1286,26 @@ def make_token(kind: str) -> str:
     """Return a new token; its third letter tells what it is for."""
     return f"fm{kind[0]}_" + secrets.token_urlsafe(32)
 
-def read_tokens(root: str, old: str = "") -> tuple[dict, list[Token], set[str]]:
-    """Return the file of tokens, its rows and the old ones, those in `old` too, and the
-    digests of all that were seen to end: a clock that goes back revives none. Raise
-    Damaged for a file of which any row makes no sense: none is dropped."""
-    stored = load_secrets(root, TOKENS_FILE)
-    try:
-        rows = [Token(*_TOKEN_ROW.fullmatch(row).groups())
-                for row in stored.get("named", ())]
-        over = set(stored.get("ended", ()))
-        is_known = stored.get("version", 1) in (1, TOKENS_VERSION)
-    except (AttributeError, TypeError):
-        is_known = False
-    if not is_known:
-        raise Damaged(f"{root}/{TOKENS_FILE} is damaged, or of another version of "
-                      "fedmem. Restore it from a backup, or run that version.")
-    rows += parse_old_tokens(f"{old},{stored.get('old_tokens', '')}")
-    now = format_time(utc_now())
-    over |= {row.sha256 for row in rows if row.expires and row.expires <= now}
-    return stored, rows, over
-
 @contextlib.contextmanager
 def hold_tokens(root: str, old: str = "") -> Iterator[tuple[dict, list, set]]:
-    """Give what read_tokens returns, kept from all others, threads and machines alike;
-    write, durably, what the block changes in it."""
+    """Give the file of tokens, its rows with the old ones, and the digests of what was
+    seen to end: no clock that goes back revives it. Then write what was changed. Raise
+    Damaged when any row makes no sense: none is dropped."""
     lock = FileLock(root, "_meta/locks/keys")
     with _TOKENS_TURN, contextlib.closing(lock), lock.hold():
-        stored, rows, over = read_tokens(root, old)
-        before = {**stored}
+        before = load_secrets(root, TOKENS_FILE)
+        try:
+            found = [_TOKEN_ROW.fullmatch(row)[0] for row in before.get("named", ())]
+            over = {f"{digest}" for digest in before.get("ended", ())}
+        except TypeError:
+            found, over = None, set()
+        if found is None or before.get("version", 1) not in (1, TOKENS_VERSION):
+            raise Damaged(f"{root}/{TOKENS_FILE} is damaged, or of another version of "
+                          "fedmem. Restore it from a backup, or run that version.")
+        rows = [Token(*row.split(" ")) for row in found]
+        rows += parse_old_tokens(f"{old},{before.get('old_tokens', '')}")
+        now, stored = format_time(utc_now()), {**before}
+        over |= {row.sha256 for row in rows if row.expires and row.expires <= now}
         yield stored, rows, over
         named = [" ".join(row) for row in rows if row.name not in SCOPES]
         stored |= {"named": named, "ended": sorted(over)}
@@ -1328,65 +1319,63 @@ def hold_tokens(root: str, old: str = "") -> Iterator[tuple[dict, list, set]]:
                 if {**stored, "ended": 0} != {**before, "ended": 0}:
                     raise  # to note what ended, there may come a better time
 
-def add_token(root: str, name: str, scope: str, hours: int = 0,
+def add_token(root: str, name: str, scope: str, hours: int | None = None,
               adopt: bool = False) -> str:
-    """Return a new token, or the code of an invite, valid for some hours (0: until it
-    is revoked); raise BadRequest, Conflict. Only its digest is kept, without salt: it
-    has 256 bits of chance, which nobody tries."""
-    now, is_invite = utc_now(), scope == "invite"
-    end = format_time(now + datetime.timedelta(hours=hours)) if hours else ""
+    """Return a new token, or an invite's code, valid for some hours or for ever; raise
+    BadRequest, Conflict. Its bare digest is kept: nobody tries 256 random bits."""
+    now, end = utc_now(), ""
+    if hours is not None:
+        if not 1 <= hours <= MAX_TOKEN_HOURS:
+            raise BadRequest("A token lasts for an hour, a day, up to 100 years.")
+        end = format_time(now + datetime.timedelta(hours=hours))
     token = make_token(scope.replace("ai", "mcp"))
     row = Token(name, scope, hash_text(token), format_time(now), end)
     if not _TOKEN_ROW.fullmatch(" ".join(row)) or name.casefold() in SCOPES:
-        raise BadRequest(
-            f"{clip(name, 80)!r} cannot be a token's name: it takes up to 64 letters, "
-            f"digits, dots, dashes and _, first no mark; not {', '.join(SCOPES)}.")
+        raise BadRequest(f"{clip(name, 80)!r} cannot name a token: up to 64 letters, "
+                         "digits and . _ - (not first); not ai, sync, read.")
     with hold_tokens(root) as (_, rows, over):
         mine = [r for r in rows if r.name.casefold() == name.casefold()]
         for known in mine:
-            is_same = (known.scope in (scope, "invite")) != is_invite
+            is_same = (known.scope in (scope, "invite")) != (scope == "invite")
             if is_same and known.sha256 not in over and not adopt:
-                raise Conflict(
-                    f"{known.name!r} has one of scope {known.scope} already. Choose "
-                    f"another name, or first: token revoke {known.name}")
+                raise Conflict(f"{known.name!r} is taken ({known.scope}). Take another "
+                               f"name, or first: token revoke {known.name}")
         rows[:] = [r for r in rows if r not in mine or r.scope != scope] + [row]
     return token
 
 def revoke_tokens(root: str, name: str) -> list[Token]:
     """Take all that a name has away, and return it; raise NotFound."""
     with hold_tokens(root) as (_, rows, _):
-        gone = [row for row in rows if row.name.casefold() == name.casefold()]
-        if not gone:
-            raise NotFound(f"No token has the name {clip(name, 80)!r}. `token list` "
-                           "shows those there are; ai and sync: token rotate.")
+        gone = [r for r in rows if r.name.casefold() == name.casefold()]
+        if not gone or name.casefold() in SCOPES:
+            raise NotFound(f"No token to revoke is named {clip(name, 80)!r}: see "
+                           "`token list`. For ai and sync: token rotate.")
         rows[:] = [row for row in rows if row not in gone]
     return gone
 
 def trade_invite(root: str, code: str, machine: str, digests: dict[str, str]) -> None:
-    """Put two tokens in the place of a machine's invite, and of what it had before;
-    raise NotAllowed, always the same. It is one write: after a kill the code is as good
-    as it was, or it is used, and the tokens are good that the client kept before."""
+    """Put two tokens in the place of an invite, and of what its machine had, in one
+    write; raise NotAllowed, always the same."""
     with hold_tokens(root) as (_, rows, over):
         known = {row.sha256: row for row in rows if row.sha256 not in over}
         invite, given = known.get(hash_text(code)), {*digests.values()}
-        if (invite is None or invite[:2] != (machine, "invite")
-                or len(given - {*known, *over}) < len(digests)):
-            raise NotAllowed(
-                "This invite is not valid here: it is used, over, or not for this "
-                "machine. A new one: `fedmem.py invite MACHINE` on the server.")
+        is_mine = invite and invite[:2] == (machine, "invite")
+        if not is_mine or len(given - {*known, *over}) < len(digests):
+            raise NotAllowed("This invite is used, over, or not for this machine. On "
+                             "the server, `fedmem.py invite MACHINE` makes a new one.")
         mine, now = machine.casefold(), format_time(utc_now())
         rows[:] = [r for r in rows if r.name.casefold() != mine or r.scope == "read"]
         rows += [Token(machine, *pair, now) for pair in digests.items()]
 
-def note_use(root: str, used: dict[str, str]) -> dict[str, str]:
-    """Return in which hour each actor was heard of last; first write down some more."""
+def note_use(root: str, actors: Iterable[str], hour: str) -> dict[str, str]:
+    """Return the hour of each actor's last call, after writing down this one's."""
     with hold_tokens(root):
-        found = read_json_file(root, USED_FILE)
-        found = found if isinstance(found, dict) else {}
-        found |= {a: max(hour, f"{found.get(a, '')}") for a, hour in used.items()}
-        if used:
-            write_file(root, USED_FILE, encode_json(found), False)
-        return found
+        known = read_json_file(root, USED_FILE)
+        known = known if isinstance(known, dict) else {}
+        late = {a: hour for a in actors if f"{known.get(a, '')}" < hour}
+        if late:
+            write_file(root, USED_FILE, encode_json({**known, **late}), False)
+        return {**known, **late}
 
 def parse_old_tokens(text: str) -> list[Token]:
     """Return the old tokens that a setting lists."""
@@ -1404,11 +1393,6 @@ def rotate_token(stored: dict[str, str], scope: str, overlap_days: float) -> str
     stored[name] = make_token(name)
     stored["old_tokens"] = ",".join(f"{t.scope}={t.sha256}@{t.expires}" for t in rows)
     return stored[name]
-
-def rotate_in_root(root: str, scope: str, overlap: float) -> str:
-    """Replace a token in a root's own file and return the new one."""
-    with hold_tokens(root) as (stored, *_):
-        return rotate_token(stored, scope, overlap)
 
 def load_secrets(root: str, relative: str, shapes: dict | None = None) -> dict:
     """Return a file of secrets, empty without one; raise Damaged for one that is torn
@@ -7427,9 +7411,8 @@ class Server(http.server.ThreadingHTTPServer):
         self._settings = settings
         self._tokens_file: tuple | None = None
         self.used: set[str] = set()  # actors since that was noted
-        self._hours: dict[str, str] = {}  # of their last use, as noted
         self._note_at_s = 0.0
-        self._tried_at_s: dict[str, float] = {}  # an invite, by an address
+        self.tried_at_s: dict[str, float] = {}  # an invite, by an address
         self.redact = settings["redact"].lower() == "on"
         self.allowed = LOOPBACK_NAMES | parse_hosts(settings["allowed_hosts"])
         self.started = time.monotonic()
@@ -7454,11 +7437,10 @@ class Server(http.server.ThreadingHTTPServer):
             for name in names:
                 self._counts[name] += 1
 
-    def format_metrics(self, gauges: dict[str, float], writes: dict[str, int]) -> str:
+    def format_metrics(self, gauges: dict[str, float]) -> str:
         """Return gauges and what was counted in Prometheus' text form."""
         with self._counting:
-            rows = sorted([*self._counts.items(), *(
-                (f'fedmem_writes_total{{actor="{a}"}}', n) for a, n in writes.items())])
+            rows = sorted(self._counts.items())
         lines = [f"# TYPE {n} gauge\n{n} {v:g}" for n, v in gauges.items()]
         names = sorted({name.partition("{")[0] for name, _ in rows})
         lines += [f"# TYPE {name} counter" for name in names]
@@ -7545,34 +7527,12 @@ class Server(http.server.ThreadingHTTPServer):
             pass  # told by who needs the disk
 
     def _note_use(self) -> None:
-        """Write down, once a minute at most, in which hour tokens were used last."""
-        hour = format_time(utc_now())[:13]
-        self._note_at_s, used = time.monotonic() + USE_NOTED_S, self.used
-        self.used = set()
-        fresh = {actor: hour for actor in used if self._hours.get(actor, "") < hour}
+        """Write down in which hour tokens were used last."""
+        self._note_at_s = time.monotonic() + USE_NOTED_S
+        used, self.used = self.used, set()
         with contextlib.suppress(FedmemError):
-            if fresh:
-                note_use(self.store.root, fresh)
-                self._hours |= fresh
-
-    def trade(self, address: str, body: bytes) -> None:
-        """Trade an invite, one try a second of an address; raise NotAllowed."""
-        now_s = time.monotonic()
-        if now_s < self._tried_at_s.get(address, -1) + 1:
-            raise HttpError(429, "One try a second.", {"Retry-After": "1"})
-        if len(self._tried_at_s) >= MAX_CONNECTIONS:
-            self._tried_at_s.clear()
-        self._tried_at_s[address] = now_s
-        given = re.fullmatch(rb"([!-~]+) ([!-~]+) ([0-9a-f]{64}) ([0-9a-f]{64})", body)
-        if not given:
-            raise HttpError(400, "It takes CODE MACHINE SHA256 SHA256.")
-        code, machine, ai, sync = (part.decode() for part in given.groups())
-        try:
-            trade_invite(self.store.root, code, machine, {"ai": ai, "sync": sync})
-        except Damaged as e:
-            log.error("%s", e)
-            raise HttpError(503, "The server's tokens cannot be read.") from e
-        self.reload_keys()
+            if used:
+                note_use(self.store.root, used, format_time(utc_now())[:13])
 
     def stop(self) -> None:
         """End idle connections and, within SHUTDOWN_GRACE_S, let requests finish."""
@@ -7715,21 +7675,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
         is_bearer = kind.lower() == "bearer"
         token = self.server.keys.find(text.strip()) if is_bearer else None
         if token and token.scope in scopes:
-            self._actor = token.actor
+            self._actor = name_actor(token)
             return token
         if token:
             raise HttpError(403, f"This needs the {scopes[0]} token; you hold one of "
                             f"scope {token.scope}.")
         reason = "bad-token" if given else "no-token"
-        self._tell_refused(reason)
+        self.tell_refused(reason)
         text = {
             "no-token": "This memory needs a token: set the header 'Authorization: "
             "Bearer TOKEN' in your client's configuration.",
-            "bad-token": "This token is not valid here: it is wrong, over, or revoked. "
-            "`fedmem.py token list` on the server shows those there are."}[reason]
+            "bad-token": "This token is not valid here: wrong, over or revoked. On the "
+            "server `token list` shows all; `invite MACHINE --adopt` makes it new ones."
+            }[reason]
         raise HttpError(401, text, {"WWW-Authenticate": 'Bearer realm="fedmem"'})
 
-    def _tell_refused(self, reason: str) -> None:
+    def tell_refused(self, reason: str) -> None:
         """Log and count a refused caller, as fail2ban reads it."""
         address = escape_controls(self._address)
         log.warning("auth refused: addr=%s reason=%s", address, reason)
@@ -7744,7 +7705,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return known
         token, given = self._require_token(*SCOPES), self.request_headers.get
         names = (given(f"x-fedmem-{name}", "") for name in ("machine", "tool"))
-        caller = Caller(token.scope, token.actor, *map(_decode_name, names))
+        caller = Caller(token.scope, self._actor, *map(_decode_name, names))
         form = "json" if token.scope == "sync" else "markdown"
         context = Context(server.store, server.keys, caller, server.redact, form,
                           server.index)
@@ -7800,17 +7761,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         more |= RETRY_SOON if answer.status == 503 else {}
         return make_json_reply(answer.status, answer.body, more)
 
-    def post_invite(self) -> Reply:
-        """Trade an invite for tokens that the caller made: it sends their digests."""
-        if not 0 < self._left <= SMALL_BODY_BYTES:
-            raise HttpError(413, "An invite's trade is one short line.")
-        try:
-            self.server.trade(self._address, self._read_body())
-        except NotAllowed as e:
-            self._tell_refused("bad-invite")
-            raise HttpError(403, str(e)) from e
-        return make_json_reply(200, {"status": "traded"})
-
     def get_health(self) -> Reply:
         """Answer that the server runs and has its disk: what takes it out of a pool."""
         now = {"version": VERSION, "time": format_time(utc_now())}
@@ -7837,7 +7787,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 with server.index.read(1, partly=True) as database:
                     lag = journal.last_seq - read_meta(database, "seq")
                     gauges["fedmem_index_lag"] = lag
-        text = server.format_metrics(gauges, {**journal.writes}).encode()
+        text = server.format_metrics(gauges).encode()
         return Reply(200, {"Content-Type": "text/plain; version=0.0.4"}, text)
 
     def get_program(self) -> Reply:
@@ -7892,9 +7842,31 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 f"method={self._method} path={clip(self._path, 100)} rpc={self._doing}")
         log.info("%s", escape_controls(text))
 
+def post_invite(handler: Handler) -> Reply:
+    """Trade an invite for tokens whose digests the caller sends, once a second."""
+    server, now_s, address = handler.server, time.monotonic(), handler._address
+    if not 0 < handler._left <= KIB:
+        raise HttpError(413, "An invite's trade is one short line.")
+    if now_s < server.tried_at_s.get(address, -1) + 1:
+        raise HttpError(429, "One try a second.", {"Retry-After": "1"})
+    if len(server.tried_at_s) >= MAX_CONNECTIONS:
+        server.tried_at_s.clear()
+    server.tried_at_s[address] = now_s
+    shape = rb"([!-~]+) ([!-~]+) ([0-9a-f]{64}) ([0-9a-f]{64})"
+    if not (given := re.fullmatch(shape, handler._read_body())):
+        raise HttpError(400, "It takes CODE MACHINE SHA256 SHA256.")
+    code, machine, ai, sync = (part.decode() for part in given.groups())
+    try:
+        trade_invite(server.store.root, code, machine, {"ai": ai, "sync": sync})
+    except NotAllowed as e:
+        handler.tell_refused("bad-invite")
+        raise HttpError(403, str(e)) from e
+    server.reload_keys()
+    return make_json_reply(200, {"status": "traded"})
+
 ROUTES: dict[str, dict[str, Callable[[Handler], Reply]]] = {
     "/mcp": {"POST": Handler.post_mcp},
-    "/invite": {"POST": Handler.post_invite},
+    "/invite": {"POST": post_invite},
     "/healthz": {"GET": Handler.get_health, "HEAD": Handler.get_health},
     "/metrics": {"GET": Handler.get_metrics},
     "/fedmem.py": {"GET": Handler.get_program, "HEAD": Handler.get_program}}
@@ -11418,21 +11390,27 @@ def cmd_token(args: argparse.Namespace) -> None:
         _rotate(args)
         return
     with opened_root(args) as (store, settings):
-        keys, _ = load_keys(store.root, settings)
+        root = store.root
         if args.action == "show":
+            keys, _ = load_keys(root, settings)
             print(f"AI token    {keys.mcp_token}\nsync token  {keys.sync_token}")
-        elif args.action == "list":
-            print_tokens(store, settings)
+        elif args.action == "add":
+            hours = args.days and 24 * args.days
+            print(add_token(root, args.name, args.scope, hours))
+            print("It is not printed again. Servers take it within a second.")
         elif args.action == "revoke":
-            for row in revoke_tokens(store.root, args.name):
+            for row in revoke_tokens(root, args.name):
                 print(f"{row.name}: {row.scope} revoked, in force within a second.")
-        elif args.scope not in SCOPES:
-            raise BadRequest("token add needs --scope ai, sync or read.")
         else:
-            days = 0 if args.days is None else parse_span("--days", args.days)
-            print(add_token(store.root, args.name, args.scope, 24 * days))
-            span = plural(days, "day") if days else "till it is revoked"
-            print(f"{args.name}: {args.scope}, {span}. It is not printed again.")
+            used, columns = note_use(root, (), ""), "{:20} {:6} {:10} {:15} {:13} {}"
+            with hold_tokens(root, settings["old_tokens"]) as (_, rows, over):
+                shown = [*(Token(scope, scope) for scope in SCOPES[:2]), *rows]
+            print(columns.format(*"name scope made expires used writes".split()))
+            for row in shown:
+                end = ("over " * (row.sha256 in over) + row.expires[:10]) or "never"
+                print(columns.format(row.name, row.scope, row.made[:10] or "-", end,
+                                     used.get(name_actor(row), "-"),
+                                     store.journal.writes[name_actor(row)]))
 
 def _rotate(args: argparse.Namespace) -> None:
     """Replace one of the two shared tokens."""
@@ -11447,43 +11425,26 @@ def _rotate(args: argparse.Namespace) -> None:
     else:
         with opened_root(args) as (store, settings):
             load_keys(store.root, settings)  # makes what is not there
-            token = rotate_in_root(store.root, args.name, args.overlap)
+            with hold_tokens(store.root) as (stored, *_):
+                token = rotate_token(stored, args.name, args.overlap)
         print("A running server takes it within a second.")
     print(f"{name}={token}\nThe old one is valid for {args.overlap:g} days.")
 
-def parse_span(name: str, text: str) -> int:
-    """Return how many hours or days an option says; raise BadRequest."""
-    if not re.fullmatch("[1-9][0-9]{0,4}", text):
-        raise BadRequest(f"{name} must be a number from 1 to 99999, not {text!r}.")
-    return int(text)
-
-def print_tokens(store: Store, settings: dict[str, str]) -> None:
-    """Print every token's row, never the token."""
-    _, rows, over = read_tokens(store.root, settings["old_tokens"])
-    used, line = note_use(store.root, {}), "{:<24} {:<6} {:<11} {:<16} {:<14} {:>7}".format
-    print(line("name", "scope", "made", "expires", "last used", "writes"))
-    for row in [*(Token(scope, scope) for scope in SCOPES[:2]), *rows]:
-        end = ("over " * (row.sha256 in over) + row.expires[:10]) or "never"
-        last = f"{used.get(row.actor, '-')}".replace("T", " at ")
-        print(line(row.name, row.scope, row.made[:10] or "-", end, last,
-                   store.journal.writes[row.actor]))
-
 def cmd_invite(args: argparse.Namespace) -> None:
     """Print the line that sets a new machine up; its code is good once."""
-    hours, name = parse_span("--hours", args.hours or "24"), args.machine
-    parse_url(args.url)  # or BadRequest
+    name, url, pin = args.machine, args.url.removesuffix("/mcp"), args.pin
+    parse_url(url)  # or BadRequest
     with opened_root(args) as (store, _):
         found = (w.machine.casefold() for w in store.registry.all().values())
         if name.casefold() in found and not args.adopt:
             raise Conflict(f"There is a machine {name!r} already. Choose another name, "
                            "or say --adopt when this is that machine, set up anew.")
-        code = add_token(store.root, name, "invite", hours, args.adopt)
-    url, pin = args.url.removesuffix("/mcp"), args.pin
+        code = add_token(store.root, name, "invite", args.hours, args.adopt)
     fetch = ["-fsSk", "--pinnedpubkey", pin] if pin else ["-fsS"]
     words = ["--url", url, *(["--pin", pin] if pin else []), "--machine", name]
     print(f"curl {shlex.join([*fetch, f'{url}/fedmem.py'])} -o fedmem.py && python3 "
           f"fedmem.py install --invite {code} {shlex.join(words)}")
-    print(f"It is good once, for {plural(hours, 'hour')}.", file=sys.stderr)
+    print(f"It is good once, for {plural(args.hours, 'hour')}.", file=sys.stderr)
 
 def rotate_in_environment(path: str, name: str, scope: str, overlap: float) -> str:
     """Replace a token in a file of variables and return it; raise NotFound."""
@@ -11710,11 +11671,7 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
     def reach(token: str) -> str:
         """Call the server under a token."""
         remote = Remote(client.address, token, BRIEF_TIMEOUT_S * 5, attempts=1)
-        try:
-            found = remote.call("list_workspaces", limit=1)
-        except Unauthorized as e:
-            raise Unauthorized(f"{e} It never says which. To go on: `fedmem.py invite "
-                               f"{client.machine} --adopt` there; its line here") from e
+        found = remote.call("list_workspaces", limit=1)
         return f"{client.address.url}: {plural(found['total'], 'workspace')}"
 
     def look_at(plan: Callable, agent: Agent) -> str:
@@ -11984,14 +11941,12 @@ def fetch_transcript(remote: Remote, row: dict, path: str) -> None:
         raise Damaged(f"What came of {row['session_id']} is not what was archived.")
 
 def take_invite(home: str, address: Address, code: str, machine: str) -> tuple:
-    """Return tokens of this machine's own for an invite's code; raise Refused. They are
-    made, and on the disk, before the server gets their digests: whatever is lost on the
-    way, the same line again goes on from there."""
-    path = os.path.join(home, "invite.json")
+    """Return tokens of this machine's own for an invite; raise Refused. They are kept
+    before the server gets their digests, so the same line again goes on from there."""
+    path, who = os.path.join(home, "invite.json"), {"code": code, "machine": machine}
     kept = read_client_json(path)
-    if (kept.get("code"), kept.get("machine")) != (code, machine):
-        kept = {"code": code, "machine": machine, "ai": make_token("mcp")}
-        kept["sync"] = make_token("sync")
+    if not who.items() <= kept.items():
+        kept = {**who, "ai": make_token("mcp"), "sync": make_token("sync")}
         write_private(path, encode_json(kept) + b"\n")
     ai, sync = kept["ai"], kept["sync"]
     line = f"{code} {machine} {hash_text(ai)} {hash_text(sync)}"
@@ -12017,19 +11972,17 @@ def cmd_install(args: argparse.Namespace) -> int:
         client = load_client(environment)
     else:
         tokens = args.token, args.sync_token
-        if not (args.url and (args.invite or all(tokens))):
-            raise BadRequest("install needs --url URL, and --invite CODE, or TOKEN and "
-                             "--sync-token TOKEN.")
+        is_odd = any(tokens) or args.dry_run if args.invite else not all(tokens)
+        if is_odd or not args.url:
+            raise BadRequest("install needs --url URL and either TOKEN --sync-token "
+                             "TOKEN, or --invite CODE and no --dry-run.")
         address = Address(args.url, config.get("pin", ""), config.get("ca", ""))
         warn_of_plain_http(args.url)
         if args.invite:
-            if any(tokens) or args.dry_run:
-                raise BadRequest("--invite goes with no TOKEN and no --dry-run.")
             tokens = take_invite(home, address, args.invite, config["machine"])
         client = Client(home, address, config["machine"], *tokens, options=config)
         Remote(address, tokens[0], attempts=1).call("list_workspaces", limit=1)
-        if not args.invite:  # there the server looked when it was made
-            require_free_name(client, args.adopt)
+        require_free_name(client, args.adopt or args.invite)  # `invite` looked
         if not args.dry_run:
             _write_client(client, config)
     left, made = [], set()
@@ -12161,9 +12114,8 @@ grep  pattern  PATTERN  bytes that stand in a line; in archives, JSON: a quote i
 grep  --workspace  ID  only this workspace
 grep  --regex  -  PATTERN is a regular expression of Python's
 token  --env  FILE  the file of variables that holds the token
-token  --scope  SCOPE  of a new one: ai, sync, or read, which the reading tools take
 invite  machine  MACHINE  its name
-invite  --hours  HOURS  how long the code is good; default 24
+invite  --hours  24  how long the code is good; default 24
 install  token  TOKEN?  the AI token
 install  --sync-token  TOKEN  the sync token
 install  --invite  CODE  of `invite`, in the place of tokens
@@ -12232,7 +12184,8 @@ def build_parser() -> argparse.ArgumentParser:
     add = parsers["token"].add_argument
     add("action", choices=("show", "rotate", "list", "add", "revoke"))
     add("name", nargs="?", default="", help="whose; for rotate: ai or sync")
-    add("--days", help="how long a new one is valid; default for ever")
+    add("--scope", choices=SCOPES, default="read", help="default: reading tools only")
+    add("--days", type=int, help="how long a new one is valid; default for ever")
     add("--overlap", type=float, default=OVERLAP_DAYS, metavar="DAYS")
     return parser
 

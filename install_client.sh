@@ -1,6 +1,7 @@
 #!/bin/sh
 # Set this machine up as a client of a fedmem server, or take that back.
 #
+#   sh install_client.sh --invite CODE --url URL --machine NAME
 #   sh install_client.sh AI_TOKEN --sync-token SYNC_TOKEN --url URL --machine NAME
 #   sh install_client.sh --uninstall
 #
@@ -14,7 +15,7 @@ say() { printf '%s\n' "$*"; }
 die() { printf 'install_client.sh: %s\n' "$*" >&2; exit 1; }
 
 usage() {
-    sed -n '2,9s/^# \{0,1\}//p' "$0"
+    sed -n '2,10s/^# \{0,1\}//p' "$0"
 }
 
 find_python() {

@@ -209,6 +209,7 @@ set -eu
 case "\${1:-} \${2:-}" in
     # The tokens are in a file that only root may write.
     "token rotate") exec $python -I $home/current/run.py "\$@" --env $home/.env ;;
+    "invite "*) shift; set -- invite \$(cat $home/client) "\$@" ;;
 esac
 set -a
 . $home/.env
@@ -435,20 +436,20 @@ EOF
     ! have ufw || say "If ufw is active, let clients in: ufw allow 7443/tcp"
 }
 
-# Print the one line that sets a client machine up.
+# Keep what invites say of this server, and print how one is made.
 print_client() {
-    [ -z "$dry_run" ] || return 0
     case $host in *:*) host="[$host]" ;; esac
-    url=http://127.0.0.1:$port fetch='curl -fsS' option=''
+    url=http://127.0.0.1:$port option=''
     if [ -n "$nginx" ]; then
         url=https://$host:7443
         openssl verify -untrusted "$prefix$cert" "$prefix$cert" >/dev/null 2>&1 ||
-            fetch="curl -fsSk --pinnedpubkey '$pin'" option=" --pin '$pin'"
+            option=" --pin ${pin:-}"
     fi
-    say "On every client machine, as the user whose assistants share this memory:"
-    say "$fetch $url/fedmem.py -o fedmem.py && python3 fedmem.py install" \
-        "$(setting MCP_TOKEN) --sync-token $(setting SYNC_TOKEN)" \
-        "--url $url$option"
+    say "--url $url$option" | put 644 "$home/client"
+    [ -z "$dry_run" ] || return 0
+    say "For every client machine, by a name of its own:"
+    say "sudo fedmem invite MACHINE"
+    say "It prints the line to run there, as the user whose assistants share this memory."
 }
 
 set_up() {

@@ -1160,8 +1160,8 @@ class SecretsTest(RootCase):
     def test_a_token_has_one_scope_and_other_text_none(self) -> None:
         """Empty, longer, non-ASCII and swapped tokens open nothing."""
         keys = fedmem.Keys("ai", "sync", b"k", 1)
-        self.assertEqual(keys.find("ai").actor, "ai")
-        self.assertEqual(keys.find("sync").actor, "sync")
+        self.assertEqual(fedmem.name_actor(keys.find("ai")), "ai")
+        self.assertEqual(fedmem.name_actor(keys.find("sync")), "sync")
         for text in ("", "a", "aii", "AI", "é", "\udcff"):
             self.assertIsNone(keys.find(text))
 
@@ -12626,6 +12626,12 @@ def scope_of(keys: fedmem.Keys, token: str) -> str | None:
     return found and found.scope
 
 
+def rotate_in_root(root: str, scope: str, overlap: float) -> str:
+    """Replace a token in a root's own file and return the new one."""
+    with fedmem.hold_tokens(root) as (stored, *_):
+        return fedmem.rotate_token(stored, scope, overlap)
+
+
 class TokenTest(ServerCase):
     """Tokens that are replaced while their holders work."""
 
@@ -12634,12 +12640,12 @@ class TokenTest(ServerCase):
     def test_both_tokens_are_valid_until_the_overlap_ends(self) -> None:
         """A running server takes the new one by itself."""
         old = self.server.keys.mcp_token
-        new = fedmem.rotate_in_root(self.root, "ai", 1)
+        new = rotate_in_root(self.root, "ai", 1)
         end = time.monotonic() + 5
         while self.ping(new) != 200 and time.monotonic() < end:
             time.sleep(0.02)
         self.assertEqual([self.ping(new), self.ping(old)], [200, 200])
-        newer = fedmem.rotate_in_root(self.root, "ai", 1)
+        newer = rotate_in_root(self.root, "ai", 1)
         keys, _ = fedmem.load_keys(self.root, self.config)
         scopes = [scope_of(keys, token) for token in (old, new, newer, "x")]
         self.assertEqual(scopes, ["ai", "ai", "ai", None])
@@ -12647,7 +12653,7 @@ class TokenTest(ServerCase):
         with mock.patch.object(fedmem, "utc_now", return_value=later):
             scopes = [scope_of(keys, token) for token in (old, new, newer)]
             self.assertEqual(scopes, [None, None, "ai"])
-            fedmem.rotate_in_root(self.root, "sync", 1)
+            rotate_in_root(self.root, "sync", 1)
         stored = json.loads(Path(self.root, fedmem.TOKENS_FILE).read_bytes())
         self.assertEqual(stored["old_tokens"].count("@"), 1)  # the ended ones are gone
 
@@ -12673,7 +12679,7 @@ class TokenTest(ServerCase):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         with contextlib.closing(connection):
             self.assertEqual([ask(connection, old) for _ in range(3)], [200] * 3)
-            fedmem.rotate_in_root(self.root, "ai", 1)
+            rotate_in_root(self.root, "ai", 1)
             wait_for(lambda: self.server.keys.others, bool)
             self.assertEqual([ask(connection, old) for _ in range(2)], [200] * 2)
             with mock.patch.object(fedmem, "utc_now", return_value=later):
@@ -15686,7 +15692,8 @@ def fedmem_tables() -> list[str]:
             else n + (f"={r['default']}" if "default" in r else "")
             for n, r in tool.schema["properties"].items()
         )
-        scope = {("ai",): "AI", ("sync",): "sync"}.get(tool.scopes, "both")
+        scope = {("ai",): "AI", ("sync",): "sync", fedmem.SCOPES: "any"}
+        scope = scope.get(tool.scopes, "AI, sync")
         tools.append(f"| `{name}` | {scope} | {arguments} |")
     parser = fedmem.build_parser()
     [commands] = [a for a in parser._actions if isinstance(a.choices, dict)]
