@@ -209,7 +209,6 @@ set -eu
 case "\${1:-} \${2:-}" in
     # The tokens are in a file that only root may write.
     "token rotate") exec $python -I $home/current/run.py "\$@" --env $home/.env ;;
-    "invite "*) shift; set -- invite \$(cat $home/client) "\$@" ;;
 esac
 set -a
 . $home/.env
@@ -436,20 +435,18 @@ EOF
     ! have ufw || say "If ufw is active, let clients in: ufw allow 7443/tcp"
 }
 
-# Keep what invites say of this server, and print how one is made.
+# Print the one line that makes a client machine's own.
 print_client() {
+    [ -z "$dry_run" ] || return 0
     case $host in *:*) host="[$host]" ;; esac
     url=http://127.0.0.1:$port option=''
     if [ -n "$nginx" ]; then
         url=https://$host:7443
         openssl verify -untrusted "$prefix$cert" "$prefix$cert" >/dev/null 2>&1 ||
-            option=" --pin ${pin:-}"
+            option=" --pin '$pin'"
     fi
-    say "--url $url$option" | put 644 "$home/client"
-    [ -z "$dry_run" ] || return 0
-    say "For every client machine, by a name of its own:"
-    say "sudo fedmem invite MACHINE"
-    say "It prints the line to run there, as the user whose assistants share this memory."
+    say "For every client machine, by its own name, this prints the line to run there:"
+    say "sudo fedmem invite MACHINE --url $url$option"
 }
 
 set_up() {

@@ -11190,6 +11190,74 @@ class SetupTest(ClientCase):
         self.assertIn(b"--adopt", done.stderr)
         self.assertEqual(self.main("install", AI, *given, "--adopt").returncode, 0)
 
+    def invite(self, machine: str, code: str) -> subprocess.CompletedProcess:
+        """Run install with an invite's code."""
+        given = ("--url", self.url(), "--machine", machine)
+        return self.main("install", "--invite", code, *given)
+
+    def test_an_invite_sets_a_machine_up_with_tokens_of_its_own(self) -> None:
+        """Once; the same line again is harmless, on another machine it is refused;
+        what it is told at the end, and when its tokens are revoked."""
+        code = fedmem.add_token(self.root, "desk", "invite", 24)
+        done = self.invite("desk", code)
+        self.assertEqual(done.returncode, 0, done.stderr + done.stdout)
+        home = Path(self.env["MEMORY_SYNC_HOME"])
+        self.assertEqual((home / "invite.json").stat().st_mode & 0o777, 0o600)
+        tokens = json.loads((home / "tokens.json").read_bytes())
+        found = [self.server.keys.find(token) for token in tokens.values()]
+        self.assertEqual([row[:2] for row in found], [("desk", "ai"), ("desk", "sync")])
+        self.claude("s1", with_cwd(make_transcript(2)))
+        self.assertEqual(self.main("sync").returncode, 0)
+        [row] = self.sync("list_sessions")["sessions"]
+        self.assertEqual(row["actor"], "sync:desk")
+        self.assertEqual(self.invite("desk", code).returncode, 0)
+        fedmem.revoke_tokens(self.root, "desk")
+        wait_for(lambda: self.server.keys.others, lambda found: not found)
+        done = self.main("test")
+        self.assertIn(b"invite MACHINE --adopt", done.stdout)
+        done = self.main("install", "--uninstall")
+        self.assertIn(b"token revoke desk", done.stdout)
+        shutil.rmtree(home)
+        self.server.tried_at_s.clear()
+        done = self.invite("desk", code)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"This invite is used", done.stderr)
+        self.assertFalse((home / "tokens.json").exists())
+        for odd in ((AI,), ("--dry-run",), ("--sync-token", SYNC)):
+            done = self.main("install", *odd, "--invite", "x", "--url", self.url())
+            self.assertIn(b"install needs", done.stderr)
+
+    def test_a_trade_of_which_the_answer_is_lost_goes_on_with_the_same_line(
+        self,
+    ) -> None:
+        """Whether the server had written it down or not; nobody else can use it."""
+        address = fedmem.Address(self.url())
+        for is_done in (False, True):
+            home, name = f"{self.home}/{is_done}", f"desk-{is_done}"
+            code = fedmem.add_token(self.root, name, "invite", 24)
+
+            def lose(
+                address: object, path: str, wait: float, body: bytes, do: bool = is_done
+            ) -> bytes:
+                """Bring the request, or not, and lose the answer."""
+                if do:
+                    given = body.decode().split(" ")
+                    digests = dict(zip(("ai", "sync"), given[2:], strict=True))
+                    fedmem.trade_invite(self.root, *given[:2], digests)
+                raise fedmem.Unreachable("lost")
+
+            with mock.patch.object(fedmem, "fetch_path", lose):
+                with self.assertRaises(fedmem.Unreachable):
+                    fedmem.take_invite(home, address, code, name)
+            wait_for(lambda: len(self.server.keys.others), lambda n: n % 2 == 0)
+            self.server.tried_at_s.clear()
+            tokens = fedmem.take_invite(home, address, code, name)
+            scopes = [self.server.keys.find(token)[:2] for token in tokens]
+            self.assertEqual(scopes, [(name, "ai"), (name, "sync")])
+            self.server.tried_at_s.clear()
+            with self.assertRaisesRegex(fedmem.Refused, "used, over"):
+                fedmem.take_invite(f"{home}-thief", address, code, name)
+
     def test_wrong_tokens_and_addresses_are_told_before_anything_is_written(
         self,
     ) -> None:
@@ -12707,6 +12775,319 @@ class TokenTest(ServerCase):
             fedmem.rotate_in_environment(os.devnull, "MCP_TOKEN", "ai", 7)
 
 
+class NamedTokenTest(ServerCase):
+    """Tokens of machines and people: added, used, ended, revoked; invites."""
+
+    def add(self, name: str, scope: str, hours: int | None = None) -> str:
+        """Return a new token when the server takes it."""
+        token = fedmem.add_token(self.root, name, scope, hours)
+        wait_for(lambda: self.server.keys.find(token), bool)
+        return token
+
+    def ping(self, token: str) -> tuple:
+        """Return status and answer of a ping with a token."""
+        return self.post({"jsonrpc": "2.0", "id": 1, "method": "ping"}, token)
+
+    def trade(self, *words: str, address: str = "10.0.0.1") -> tuple[int, str]:
+        """Return status and error of an invite's trade."""
+        body = " ".join(words).encode()
+        status, _, answer = self.http("POST", "/invite", body, X_Real_IP=address)
+        return status, json.loads(answer).get("error", "")
+
+    def stored(self) -> dict:
+        """Return the file of tokens."""
+        return json.loads(Path(self.root, fedmem.TOKENS_FILE).read_bytes())
+
+    def test_what_is_unknown_over_or_revoked_is_refused_alike(self) -> None:
+        """On connections that are open as well; the file never holds a token."""
+        token, short = self.add("laptop", "sync"), self.add("ci", "read", 1)
+        path = Path(self.root, fedmem.TOKENS_FILE)
+        self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+        for secret in (token, short):
+            self.assertEqual(self.ping(secret)[0], 200)
+            self.assertNotIn(secret, path.read_text())
+        body = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        self.addCleanup(connection.close)
+
+        def ask() -> int:
+            """Return the status of a ping on the kept connection."""
+            headers = {"Authorization": f"Bearer {token}"}
+            connection.request("POST", "/mcp", body, headers)
+            response = connection.getresponse()
+            response.read()
+            return response.status
+
+        self.assertEqual([ask(), ask()], [200, 200])
+        gone = fedmem.revoke_tokens(self.root, "LAPTOP")
+        self.assertEqual([row.scope for row in gone], ["sync"])
+        wait_for(ask, lambda status: status == 401)
+        self.assertEqual(self.ping(short)[0], 200)
+        later = fedmem.utc_now() + fedmem.datetime.timedelta(hours=2)
+        with mock.patch.object(fedmem, "utc_now", return_value=later):
+            answers = [self.ping(text) for text in (short, token, "wrong")]
+            wait_for(self.stored, lambda found: found.get("ended"))
+        self.assertEqual([status for status, _ in answers], [401] * 3)
+        self.assertEqual(len({str(answer) for _, answer in answers}), 1)
+        # The clock goes back, and with it nothing, here and after a restart.
+        self.assertEqual(self.ping(short)[0], 401)
+        keys, _ = fedmem.load_keys(self.root, self.config)
+        self.assertIsNone(keys.find(short))
+        self.add("ci", "read")  # the name is free again
+        self.assertEqual(self.ping(short)[0], 401)
+
+    def test_an_old_token_of_the_environment_does_not_revive(self) -> None:
+        """It is noted in the root that it was over."""
+        row = f"ai={sha256(b'old')}@{fedmem.format_time(fedmem.utc_now())}"
+        config = {**self.config, "old_tokens": row}
+        earlier = fedmem.utc_now() - fedmem.datetime.timedelta(days=1)
+        with mock.patch.object(fedmem, "utc_now", return_value=earlier):
+            self.assertTrue(fedmem.load_keys(self.root, config)[0].find("old"))
+        self.assertIsNone(fedmem.load_keys(self.root, config)[0].find("old"))
+        fedmem.add_token(self.root, "laptop", "ai")
+        with mock.patch.object(fedmem, "utc_now", return_value=earlier):
+            self.assertIsNone(fedmem.load_keys(self.root, config)[0].find("old"))
+
+    def test_read_reads_and_does_nothing_else(self) -> None:
+        """Masked, in pages, and without the metrics."""
+        token = self.add("guest", "read")
+        self.put("a.md", carry("jwt"))
+        self.send("s1", content=make_transcript(2).decode())
+        tools = {tool["name"] for tool in self.rpc("tools/list", token=token)["tools"]}
+        reading = {
+            name
+            for name, tool in fedmem.TOOLS.items()
+            if tool.hints["annotations"]["readOnlyHint"]
+        }
+        self.assertEqual((tools, len(tools)), (reading, 8))
+        where = {"workspace_id": self.workspace_id}
+        page = self.call("read_knowledge", token, **where, path="a.md")
+        self.assertNotIn(SECRETS["jwt"], page)
+        for name in set(fedmem.TOOLS) - tools:
+            self.assertIn("only reads", self.refuse(name, token, project="x"))
+        given = {**where, "session_id": "s1", "view": "data"}
+        self.assertIn("sync token", self.refuse("read_session", token, **given))
+        status, _, text = self.http("GET", "/metrics", Authorization=f"Bearer {token}")
+        self.assertEqual((status, b"sync token" in text), (403, True))
+
+    def test_names_and_spans_that_make_no_sense_are_refused(self) -> None:
+        """In a sentence, and nothing is written."""
+        fedmem.add_token(self.root, "Laptop", "sync")
+        before = self.stored()
+        for name in ("", "-x", "--scope", "a b", "é", "x" * 200, "ai", "SYNC", "a\n"):
+            with self.assertRaisesRegex(fedmem.BadRequest, "cannot name", msg=name):
+                fedmem.add_token(self.root, name, "read")
+        for hours in (0, -24, 24 * 99_999_999):
+            with self.assertRaisesRegex(fedmem.BadRequest, "lasts"):
+                fedmem.add_token(self.root, "ci", "read", hours)
+        for name, scope in (("laptop", "sync"), ("LAPTOP", "invite")):
+            with self.assertRaisesRegex(fedmem.Conflict, "taken"):
+                fedmem.add_token(self.root, name, scope)
+        for name in ("nobody", "ai", "-x", "x" * 200):
+            with self.assertRaises(fedmem.NotFound):
+                fedmem.revoke_tokens(self.root, name)
+        self.assertEqual(self.stored(), before)
+        fedmem.add_token(self.root, "laptop", "ai")  # one of each scope
+
+    def test_a_file_that_makes_no_sense_opens_nothing_and_loses_nothing(self) -> None:
+        """Neither at a start, nor while a server runs, which goes on with what it has;
+        one of the time before names is taken as it is."""
+        token = self.add("laptop", "ai")
+        path, good = Path(self.root, fedmem.TOKENS_FILE), self.stored()
+        row = good["named"][0]
+        for bad in (
+            {**good, "version": 3},
+            {**good, "version": "2"},
+            {**good, "named": [row, row[:-1] + "x"]},
+            {**good, "named": [row, 7]},
+            {**good, "named": row},
+            {**good, "named": 7},
+            {**good, "named": [row.replace(" ai ", " root ")]},
+            {**good, "ended": 7},
+            [good],
+        ):
+            text = json.dumps(bad)
+            path.write_text(text)
+            for act in (
+                lambda: fedmem.load_keys(self.root, self.config),
+                lambda: fedmem.add_token(self.root, "desk", "ai"),
+                lambda: fedmem.revoke_tokens(self.root, "laptop"),
+            ):
+                with self.assertRaisesRegex(fedmem.Damaged, "tokens.json", msg=text):
+                    act()
+            self.assertEqual(path.read_text(), text)
+        path.write_text(json.dumps(good)[:-9])
+        wait_for(lambda: self.server._tokens_file == fedmem.sign_file(
+            self.root, fedmem.TOKENS_FILE), bool)
+        self.assertEqual(self.ping(token)[0], 200)
+        path.write_text(json.dumps(good))
+        new = self.add("desk", "ai")
+        path.unlink()
+        time.sleep(0.05)
+        self.assertEqual([self.ping(t)[0] for t in (token, new)], [200, 200])
+        path.write_text('{"mcp_token":"m","sync_token":"s"}')
+        config = {**self.config, "mcp_token": "", "sync_token": ""}
+        keys, made = fedmem.load_keys(self.root, config)
+        self.assertEqual((keys.mcp_token, keys.sync_token, made), ("m", "s", []))
+        fedmem.add_token(self.root, "desk", "ai")
+        self.assertEqual((self.stored()["mcp_token"], self.stored()["version"]), ("m", 2))
+
+    def test_two_who_add_at_once_both_stay(self) -> None:
+        """Processes of their own, and threads of one."""
+        rooted = {"stdout": subprocess.DEVNULL, "env": {**os.environ}}
+        rooted["env"]["MEMORY_ROOT"] = self.root
+        children = [
+            subprocess.Popen([*START, "token", "add", f"p{n}"], **rooted)
+            for n in range(4)
+        ]
+        with fedmem.concurrent.futures.ThreadPoolExecutor(4) as pool:
+            names = [f"t{n}" for n in range(12)]
+            list(pool.map(lambda n: fedmem.add_token(self.root, n, "ai"), names))
+        self.assertEqual([child.wait() for child in children], [0] * 4)
+        found = {row.split(" ")[0] for row in self.stored()["named"]}
+        self.assertEqual(found, {*names, *(f"p{n}" for n in range(4))})
+
+    def test_an_invite_is_traded_once_for_what_the_client_made(self) -> None:
+        """Used, over, wrong, of another machine: one sentence; a try a second."""
+        code = fedmem.add_token(self.root, "laptop", "invite", 24)
+        self.assertEqual(self.ping(code)[0], 401)
+        ai, sync = sha256(b"ai of laptop"), sha256(b"sync of laptop")
+        tried = [
+            self.trade(*words, address=f"10.0.1.{n}")
+            for n, words in enumerate((
+                ("wrong", "laptop", ai, sync),
+                (code, "desk", ai, sync),
+                (code, "laptop", ai, ai),
+                (code, "laptop", sha256(code.encode()), sync),
+            ))
+        ]
+        self.assertEqual(self.trade(code, "laptop", ai, sync), (200, ""))
+        self.assertEqual([self.ping(f"{s} of laptop")[0] for s in ("ai", "sync")],
+                         [200, 200])
+        tried.append(self.trade(code, "laptop", ai, sync, address="10.0.2.1"))
+        other = [sha256(b"x"), sha256(b"y")]
+        tried.append(self.trade(code, "laptop", *other, address="10.0.2.2"))
+        code = fedmem.add_token(self.root, "desk", "invite", 1)
+        later = fedmem.utc_now() + fedmem.datetime.timedelta(hours=2)
+        with mock.patch.object(fedmem, "utc_now", return_value=later):
+            wait_for(self.stored, lambda found: found.get("ended"))
+        tried.append(self.trade(code, "desk", *other, address="10.0.2.3"))
+        self.assertEqual({status for status, _ in tried}, {403})
+        self.assertEqual(len(set(tried)), 1)
+        self.assertEqual(self.trade("x", "desk", *other, address="10.0.2.3")[0], 429)
+        for body in ("", "x", "a b c d", f"a b {ai} {sync} ", "x" * 2_000, "\0é"):
+            status, _ = self.trade(body, address=f"10.0.3.{len(body)}")
+            self.assertIn(status, (400, 413), body)
+        text = self.server.format_metrics({})
+        self.assertIn('fedmem_auth_refused_total{reason="bad-invite"}', text)
+
+    def test_an_adopted_name_gets_new_tokens_and_the_old_ones_end(self) -> None:
+        """The old ones are good until the trade; `read` of that name stays."""
+        old, guest = self.add("laptop", "sync"), self.add("laptop", "read")
+        code = fedmem.add_token(self.root, "laptop", "invite", 24, adopt=True)
+        self.assertEqual([self.ping(t)[0] for t in (old, guest)], [200, 200])
+        again = fedmem.add_token(self.root, "laptop", "invite", 24, adopt=True)
+        digests = sha256(b"a"), sha256(b"b")
+        self.assertEqual(self.trade(code, "laptop", *digests)[0], 403)  # replaced
+        tried = self.trade(again, "laptop", *digests, address="10.0.0.2")
+        self.assertEqual(tried[0], 200)
+        found = [self.ping(token)[0] for token in (old, guest, "a", "b")]
+        self.assertEqual(found, [401, 200, 200, 200])
+
+    def test_every_write_carries_its_name(self) -> None:
+        """In journal, lists, pages, log and metrics; old lines as they were."""
+        laptop, desk = self.add("laptop", "sync"), self.add("desk", "ai")
+        own = {"workspace_id": self.workspace_id, "write_token": self.write_token}
+        note = {**own, "path": "a.md", "content": "x"}
+        self.call("upload_knowledge", laptop, **note)
+        talk = {**own, "session_id": "s1", "content": make_transcript(1).decode()}
+        with self.assertLogs("fedmem", "INFO") as logged:
+            self.call("upload_session", laptop, **talk)
+        self.assertIn("actor=sync:laptop status=200", str(logged.output))
+        self.put("b.md", "y")
+        self.call("write_overview", desk, content="x", binding=self.binding)
+        where = {"workspace_id": self.workspace_id}
+        listed = self.sync("list_knowledge", **where)["documents"]
+        self.assertEqual([row["actor"] for row in listed], ["sync:laptop", "sync"])
+        [row] = self.sync("list_sessions")["sessions"]
+        page = self.sync("read_session", **where, session_id="s1")
+        self.assertEqual((row["actor"], page["actor"]), ("sync:laptop",) * 2)
+        for path, actor in (("a.md", "sync:laptop"), ("overview.md", "ai:desk")):
+            for _ in range(2):  # the second is a kept answer
+                found = self.sync("read_knowledge", **where, path=path)
+                self.assertEqual(found["actor"], actor)
+        self.put("a.md", "z")
+        again = self.sync("read_knowledge", **where, path="a.md")
+        self.assertEqual(again["actor"], "sync")
+        status, headers, _ = self.http(
+            "POST", "/mcp", b'{"jsonrpc":"2.0","id":1,"method":"ping"}',
+            Authorization=f"Bearer {desk}",
+        )
+        self.assertEqual((status, headers["x-fedmem-actor"]), (200, "ai:desk"))
+        text = self.http("GET", "/metrics", Authorization=f"Bearer {SYNC}")[2].decode()
+        self.assertIn('fedmem_calls_total{actor="sync:laptop"} 2\n', text)
+        self.assertEqual(self.store.journal.writes["sync:laptop"], 2)
+
+    def test_the_hour_of_the_last_use_is_noted_at_most_once_a_minute(self) -> None:
+        """For all servers in one file; a torn one is begun anew."""
+        token, path = self.add("laptop", "ai"), Path(self.root, fedmem.USED_FILE)
+        self.server._note_at_s = 0.0
+        self.ping(token)
+        hour = fedmem.format_time(fedmem.utc_now())[:13]
+        wait_for(lambda: self.server.used, lambda used: not used)
+        self.server._note_at_s = 0.0
+        wait_for(path.exists, bool)
+        before = path.stat().st_ino
+        for _ in range(20):
+            self.ping(token)
+        time.sleep(0.05)
+        self.assertEqual(path.stat().st_ino, before)
+        self.server._note_at_s = 0.0
+        wait_for(lambda: self.server.used, lambda used: not used)
+        self.assertEqual(path.stat().st_ino, before)  # the same hour
+        known = fedmem.note_use(self.root, ["sync:desk"], "2000-01-01T01")
+        self.assertEqual(known, {"ai:laptop": hour, "sync:desk": "2000-01-01T01"})
+        for torn in ("{", "[]", '{"ai:laptop":0}'):
+            path.write_text(torn)
+            fedmem.note_use(self.root, ["ai:laptop"], hour)
+            self.assertEqual(json.loads(path.read_text()), {"ai:laptop": hour})
+
+    def test_commands_print_a_token_once(self) -> None:
+        """Add, list, revoke and invite, as an operator calls them."""
+        env = {**os.environ, "MEMORY_ROOT": self.root}
+
+        def run(*words: str, fails: str = "") -> str:
+            """Return what a command prints."""
+            done = subprocess.run([*START, *words], env=env, capture_output=True)
+            self.assertEqual(done.returncode, 1 if fails else 0, done.stderr)
+            self.assertIn(fails, done.stderr.decode())
+            return done.stdout.decode()
+
+        token = run("token", "add", "ci", "--days", "30").split()[0]
+        self.assertRegex(token, r"^fmr_[\w-]{43}$")
+        wait_for(lambda: self.ping(token)[0], lambda status: status == 200)
+        self.assertNotIn(token, fedmem.mask_secrets(f"it is {token}"))
+        listed = run("token", "list")
+        self.assertRegex(listed, r"(?m)^ci +read +[0-9-]{10} +[0-9-]{10} ")
+        self.assertRegex(listed, r"(?m)^sync +sync +- +never ")
+        self.assertNotIn(token, listed)
+        run("token", "add", "ci", fails="taken")
+        run("token", "add", "x", "--days", "0", fails="lasts")
+        self.assertIn("ci: read revoked", run("token", "revoke", "ci"))
+        run("token", "revoke", "ci", fails="token list")
+        url = f"http://127.0.0.1:{self.port}"
+        run("invite", NAMES["machine"], "--url", url, fails="--adopt")
+        run("invite", "new", fails="is not the URL")
+        run("invite", "new", "--url", url, "--hours", "0", fails="lasts")
+        line = run("invite", "new", "--url", url + "/mcp", "--pin", "sha256//a=")
+        self.assertRegex(
+            line,
+            rf"^curl -fsSk --pinnedpubkey sha256//a= {url}/fedmem.py -o fedmem.py && "
+            rf"python3 fedmem.py install --invite fmi_[\w-]+ --url {url} --pin "
+            r"sha256//a= --machine new\n$",
+        )
+
+
 # ---- 22. Commands -----------------------------------------------------------
 
 
@@ -13402,7 +13783,7 @@ class InstallerTest(InstallerCase):
         hosts = "other.example," + before["ALLOWED_HOSTS"]
         self.assertEqual(after, {**before, "ALLOWED_HOSTS": hosts})
         self.assertEqual((self.opt / "tls/key.pem").read_bytes(), key)
-        self.assertIn("https://other.example:7443/fedmem.py", said)
+        self.assertIn("invite MACHINE --url https://other.example:7443", said)
 
     def test_a_memory_that_was_moved_here_keeps_its_tokens(self) -> None:
         """Those that its first server made."""
@@ -13526,8 +13907,8 @@ class InstallerTest(InstallerCase):
         script = self.sources / "install_server.sh"
         done = run_tool("dash", script, "--root", self.prefix, env=trusted)
         line = done.stdout.splitlines()[-1]
-        self.assertTrue(line.startswith("curl -fsS https://memory.example:7443/"))
-        self.assertNotIn("pin", line)
+        url = "https://memory.example:7443"
+        self.assertEqual(line, f"sudo fedmem invite MACHINE --url {url}")
         self.assertTrue((self.opt / "tls/key.pem").exists())
 
     def test_what_it_does_not_know_is_refused(self) -> None:
@@ -13561,18 +13942,23 @@ class InstallerTest(InstallerCase):
         site = (self.prefix / "etc/nginx/conf.d/fedmem.conf").read_text()
         tls_port, _, _ = start_nginx(self, site, port, self.opt / "tls")
         line = self.installed.splitlines()[-1]
-        shape = r"curl -fsSk --pinnedpubkey 'sha256//\S+' https://memory"
+        words = shlex.split(line.replace("MACHINE", "laptop"))[2:]
+        command = ["python3", self.opt / "current/run.py", *words]
+        given = {"MEMORY_ROOT": str(self.prefix / "data/memory")}
+        line = run_tool(*command, env=given).stdout.strip()
+        shape = r"curl -fsSk --pinnedpubkey sha256//\S+ https://memory"
         self.assertRegex(line, shape)
+        self.assertRegex(line, " install --invite fmi_.* --machine laptop$")
         line = line.replace("memory.example:7443", f"127.0.0.1:{tls_port}")
+        line = line.partition(" install ")[0] + " --version"
         options = {"cwd": home, "env": {"HOME": str(home)}}
-        done = run_tool("sh", "-c", line + " --dry-run", **options)
+        done = run_tool("sh", "-c", line, **options)
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("Claude Code: MCP server", done.stdout)
         program = (HERE / "fedmem.py").read_bytes()
         self.assertEqual((home / "fedmem.py").read_bytes(), program)
         pin = re.search(r"sha256//[\w+/=]+", line)[0]
         other = line.replace(pin, "sha256//" + "A" * 43 + "=")
-        done = run_tool("sh", "-c", other + " --dry-run", **options)
+        done = run_tool("sh", "-c", other, **options)
         self.assertEqual(done.returncode, 90, "curl found another key")
 
 
@@ -14510,6 +14896,98 @@ HOUR_S = 3_600
 ROUNDS_PER_ROOT = 20
 
 
+class TokenWriter(threading.Thread):
+    """Guard a thread that adds, trades and revokes tokens while there is trouble."""
+
+    HOURS = 90_000  # no clock of a round is so wrong
+
+    def __init__(self, root: str, port: int, number: int):
+        super().__init__(daemon=True)
+        self.root, self.port, self.number = root, port, number
+        self.stopping = threading.Event()
+        self.good: dict[str, str] = {}  # a token and its scope
+        self.gone: list[str] = []
+        self.unsure: list[tuple[str, str]] = []  # code and name of a trade
+        self.count = 0
+
+    def run(self) -> None:
+        """Work until told to stop; the disk may refuse."""
+        while not self.stopping.is_set():
+            with contextlib.suppress(fedmem.FedmemError, OSError):
+                self.work()
+            self.stopping.wait(0.01)
+
+    def work(self) -> None:
+        """Trade an invite; now and then revoke what it brought, or add one directly."""
+        self.count += 1
+        name = f"r{self.number}-{self.count}"
+        if self.count % 3 == 0:
+            self.good[fedmem.add_token(self.root, name, "read")] = "read"
+            return
+        code = fedmem.add_token(self.root, name, "invite", self.HOURS)
+        self.unsure.append((code, name))
+        if self.trade(code, name) == 200:
+            self.settle(code, name)
+            if self.count % 3 == 1:
+                fedmem.revoke_tokens(self.root, name)
+                self.gone += [f"ai {name}", f"sync {name}"]
+                for token in self.gone[-2:]:
+                    del self.good[token]
+
+    def trade(self, code: str, name: str, mark: str = "") -> int:
+        """Return the status of a trade; raise OSError for none."""
+        digests = (sha256(f"{scope}{mark} {name}".encode()) for scope in ("ai", "sync"))
+        address = f"{name}-{time.monotonic_ns()}"
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        with contextlib.closing(connection):
+            body = " ".join((code, name, *digests))
+            try:
+                connection.request("POST", "/invite", body, {"X-Real-IP": address})
+                return connection.getresponse().status
+            except http.client.HTTPException as e:
+                raise OSError from e
+
+    def settle(self, code: str, name: str) -> None:
+        """Keep that a trade is done."""
+        self.unsure.remove((code, name))
+        self.good |= {f"ai {name}": "ai", f"sync {name}": "sync"}
+
+    def ping(self, token: str) -> int:
+        """Return the status of a ping."""
+        body = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
+        headers = {"Authorization": f"Bearer {token}"}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        with contextlib.closing(connection):
+            connection.request("POST", "/mcp", body, headers)
+            return connection.getresponse().status
+
+    def judge(self) -> list[str]:
+        """Return which tokens are lost or revived, and which trades went wrong: what
+        was cut off goes on, and nobody else has a use of its code."""
+        wrong = []
+        for code, name in list(self.unsure):
+            status = self.trade(code, name)
+            time.sleep(0.6 * (status == 200))  # in force within a second
+            if status == 200 or (status == 403 and self.ping(f"ai {name}") == 200):
+                self.settle(code, name)
+            else:
+                wrong.append(f"lost the way on of {name}: {status}")
+            if self.trade(code, name, "thief") != 403:
+                wrong.append(f"lost: the code of {name} was good twice")
+        rows = json.loads(Path(self.root, fedmem.TOKENS_FILE).read_bytes())
+        known = {row.split(" ")[2] for row in rows.get("named", ())}
+        wrong += [
+            f"lost token {token}"
+            for token in self.good
+            if sha256(token.encode()) not in known
+        ]
+        wrong += [f"lost: revived {t}" for t in self.gone if sha256(t.encode()) in known]
+        for token in (*list(self.good)[-3:], *self.gone[-3:]):
+            status = 200 if token in self.good else 401
+            wrong += [f"lost: {token} answers"] * (self.ping(token) != status)
+        return wrong
+
+
 class CrashRun:
     """Guard rounds of trouble on roots that are used for some rounds each."""
 
@@ -14522,7 +15000,7 @@ class CrashRun:
         self.launcher = Launcher()
         self.problems: list[str] = []
         self.deaths: dict[str, int] = {}
-        self.receipts = self.refusals = self.rounds = self._point = 0
+        self.receipts = self.refusals = self.rounds = self._point = self.tokens = 0
         self.server: Served
 
     def begin(self) -> None:
@@ -14559,11 +15037,13 @@ class CrashRun:
             RawWriter(f"w{i}", [self.server.port], self.acked, self.rng.getrandbits(32))
             for i in range(3)
         ]
-        for writer in writers:
+        tokens = TokenWriter(self.server.root, self.server.port, self.rounds)
+        for writer in (*writers, tokens):
             writer.start()
         machine = self.rng.choice(self.machines)
         client = machine.start_sync()
         getattr(self, f"trouble_{kind}")(client)
+        tokens.stopping.set()
         for writer in writers:
             writer.stopping.set()
         self.restart(kind)
@@ -14575,6 +15055,9 @@ class CrashRun:
             self.refusals += len(writer.refusals)
             found += [f"refusal: {r}" for r in writer.refusals if "incident" in r]
         machine.end_sync(client)
+        tokens.join(60 * patience)
+        found += tokens.judge()
+        self.tokens += len(tokens.good) + len(tokens.gone)
         found += self.go_on() + self.sync_all()
         found += self.judge(kind)
         found += self.judge_tools()
@@ -14756,7 +15239,7 @@ def run_crash(count: int, seed: int, given: str | None = None) -> int:
                 run.end()
                 print(
                     f"{number + 1} rounds, {run.receipts:,} receipts and "
-                    f"{run.refusals:,} refusals of raw callers, "
+                    f"{run.refusals:,} refusals of raw callers, {run.tokens:,} tokens, "
                     f"{time.monotonic() - started:.0f} s",
                     flush=True,
                 )
@@ -17806,10 +18289,35 @@ class FuzzSetUp:
         """Make what the cases are to find, and remember it."""
         self._fill()
         self._plant()
+        self._add_tokens()
         await_true(self._is_indexed, "the index")
         self.victim_before = self.list_victim()
         self.journal_before = (self.root / fedmem.JOURNAL_FILE).read_bytes()
         self.figures_before = self.measure()
+
+    def _add_tokens(self) -> None:
+        """Make what opens no door, and a token that only reads."""
+        past = fedmem.utc_now() - datetime.timedelta(hours=2)
+        root = str(self.root)
+        self.read = fedmem.add_token(root, "guest", "read")
+        gone = fedmem.add_token(root, "gone", "ai")
+        fedmem.revoke_tokens(root, "gone")
+        with mock.patch.object(fedmem, "utc_now", return_value=past):
+            over = fedmem.add_token(root, "over", "sync", 1)
+        self.code = fedmem.add_token(root, "later", "invite", 48)
+        file = self.root / fedmem.TOKENS_FILE
+        self.dead = [gone, over, self.code, sha256(self.read.encode()), "guest", "read"]
+        self.dead += [self.read[:-1], self.read + "=", self.read.swapcase(), "ai:guest"]
+        await_true(lambda: sha256(over.encode()) in file.read_text(), "what is over")
+        await_true(lambda: "ended" in file.read_text(), "the note of it")
+
+        def is_read() -> bool:
+            """Return whether the server has read them all."""
+            with contextlib.suppress(json.JSONDecodeError, AssertionError, KeyError):
+                return bool(self.call(self.read, "list_workspaces")["total"])
+            return False
+
+        await_true(is_read, "the tokens")
 
     def _find_port(self) -> int:
         """Return the port that the server says it listens on, 0 before."""
@@ -18625,6 +19133,36 @@ class Fuzz:
         body = self.pick(inner, call % inner, b"[" * size, b"9" * min(size, 10_000))
         self.post_bytes(body, self.token())
 
+    def send_door(self) -> None:
+        """Ask with what opens no door, trade what is no invite, write with `read`."""
+        setup, digests = self.setup, [sha256(b"a"), sha256(b"b")]
+        way, address = self.pick("dead", "invite", "read"), f"X-Real-IP: {self.number}"
+        method = self.pick("ping", "tools/list", "tools/call", "resources/list")
+        call = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {}}
+        if way == "dead":
+            data = make_post(json.dumps(call).encode(), self.pick(*setup.dead), address)
+            allowed = (401,)
+        elif way == "invite":
+            code = self.pick(setup.code, setup.code[:-1], setup.read, setup.ai)
+            name = self.pick("guest", "laptop", "LATER", "ai", self.horror())
+            words = [code, name, *digests]
+            words[self.random.randrange(4)] = self.pick(self.horror(), sha256(b"a"), "")
+            body = " ".join(words).encode("utf-8", "replace")
+            data = make_post(body, self.token(), address)
+            data = data.replace(b"POST /mcp", b"POST /invite", 1)
+            allowed = (400, 403, 413, 429)
+        else:
+            name = self.pick(*(n for n, t in fedmem.TOOLS.items() if len(t.scopes) < 3))
+            params = {"name": name, "arguments": dict(setup.own, path="a.md")}
+            call |= {"method": "tools/call", "params": params}
+            data = make_post(json.dumps(call).encode(), setup.read, address)
+            allowed = (200,)
+        status, _, answer = self.wire.ask(data)
+        if status not in allowed:
+            self.blame(f"{way} answers {status}: {answer[:200]!r}")
+        elif way == "read" and b"only reads" not in answer:
+            self.blame(f"read wrote: {answer[:200]!r}")
+
     def send_batch(self) -> None:
         """Send a batch whose answers are together longer than one may be."""
         ids = "x" * self.pick(10, 440_000)
@@ -18682,6 +19220,7 @@ FUZZ_KINDS = {  # with their weights
     "batch": 0.1,
     "drop": 3,
     "slow": 0.2,
+    "door": 6,
 }
 RAW_LINES = (
     "",
