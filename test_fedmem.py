@@ -12930,7 +12930,8 @@ class NamedTokenTest(ServerCase):
         keys, made = fedmem.load_keys(self.root, config)
         self.assertEqual((keys.mcp_token, keys.sync_token, made), ("m", "s", []))
         fedmem.add_token(self.root, "desk", "ai")
-        self.assertEqual((self.stored()["mcp_token"], self.stored()["version"]), ("m", 2))
+        stored = self.stored()
+        self.assertEqual((stored["mcp_token"], stored["version"]), ("m", 2))
 
     def test_two_who_add_at_once_both_stay(self) -> None:
         """Processes of their own, and threads of one."""
@@ -14981,7 +14982,8 @@ class TokenWriter(threading.Thread):
             for token in self.good
             if sha256(token.encode()) not in known
         ]
-        wrong += [f"lost: revived {t}" for t in self.gone if sha256(t.encode()) in known]
+        back = [t for t in self.gone if sha256(t.encode()) in known]
+        wrong += [f"lost: revived {token}" for token in back]
         for token in (*list(self.good)[-3:], *self.gone[-3:]):
             status = 200 if token in self.good else 401
             wrong += [f"lost: {token} answers"] * (self.ping(token) != status)
@@ -19405,7 +19407,8 @@ def find_changes(setup: FuzzSetUp) -> Iterator[str]:
     shape = re.compile(
         r"(README|INDEX)\.md|_meta|_cache|workspaces(/[a-z0-9][a-z0-9._-]*"
         r"(/(identity\.json|overview\.md|linked|(knowledge|\.versions|sessions)(/.*)?))?)?"
-        r"|_meta/(secret|tokens\.json|workspaces\.json|journal\.jsonl|(locks|partial)(/.*)?)"
+        r"|_meta/(secret|(tokens|used|workspaces)\.json|journal\.jsonl"
+        r"|(locks|partial)(/.*)?)"
         r"|_cache/index\.(sqlite(-wal|-shm)?|lock)"
     )
     for path in setup.root.rglob("*"):
