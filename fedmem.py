@@ -1193,8 +1193,10 @@ def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, 
 TOKENS_FILE = "_meta/tokens.json"
 USED_FILE = "_meta/used.json"
 SECRET_FILE = "_meta/secret"
-_TOKEN_ROW = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63}) (ai|sync|read|invite) "
-                        r"([0-9a-f]{64}) ([0-9T:.-]+Z) ([0-9T:.-]+Z|)")
+_TOKEN_ROW = (r"[A-Za-z0-9][A-Za-z0-9._-]{0,63} (?:ai|sync|read|invite) [0-9a-f]{64} "
+              r"[0-9T:.-]+Z (?:[0-9T:.-]+Z)?")
+_TOKENS_SHAPES = {"version": f"None|1|{TOKENS_VERSION}", "named": (
+    rf"None|\[(?:'{_TOKEN_ROW}'(?:, )?)*\]"), "ended": r"None|\[[0-9a-f', ]*\]"}
 _TOKENS_TURN = threading.RLock()  # a lock file does not part a process's own threads
 
 # What is known of a bearer token, or of an invite, which opens no door.
@@ -1263,7 +1265,7 @@ def load_keys(root: str, settings: dict[str, str]) -> tuple[Keys, list[str]]:
     """Return the keys of a root, and which tokens were made now: configured tokens go
     before those in _meta/tokens.json; raise Damaged, BadRequest."""
     with hold_tokens(root, settings["old_tokens"]) as (stored, rows, over):
-        shapes = {"key": "(?:[0-9A-Fa-f]{2})+", "version": "[0-9]+"}
+        shapes = {"key": "'(?:[0-9A-Fa-f]{2})+'", "version": "'?[0-9]+'?"}
         secret = load_secrets(root, SECRET_FILE, shapes)
         if not secret:
             remove_temps(root, SECRET_FILE)
@@ -1288,21 +1290,13 @@ def make_token(kind: str) -> str:
 
 @contextlib.contextmanager
 def hold_tokens(root: str, old: str = "") -> Iterator[tuple[dict, list, set]]:
-    """Give the file of tokens, its rows with the old ones, and the digests of what was
-    seen to end: no clock that goes back revives it. Then write what was changed. Raise
-    Damaged when any row makes no sense: none is dropped."""
+    """Give the file of tokens, its rows and the old ones, and what was seen to end: no
+    clock revives it. Write what is changed. Raise Damaged for any row without sense."""
     lock = FileLock(root, "_meta/locks/keys")
     with _TOKENS_TURN, contextlib.closing(lock), lock.hold():
-        before = load_secrets(root, TOKENS_FILE)
-        try:
-            found = [_TOKEN_ROW.fullmatch(row)[0] for row in before.get("named", ())]
-            over = {f"{digest}" for digest in before.get("ended", ())}
-        except TypeError:
-            found, over = None, set()
-        if found is None or before.get("version", 1) not in (1, TOKENS_VERSION):
-            raise Damaged(f"{root}/{TOKENS_FILE} is damaged, or of another version of "
-                          "fedmem. Restore it from a backup, or run that version.")
-        rows = [Token(*row.split(" ")) for row in found]
+        before = load_secrets(root, TOKENS_FILE, _TOKENS_SHAPES)
+        rows = [Token(*row.split(" ")) for row in before.get("named", ())]
+        over = set(before.get("ended", ()))
         rows += parse_old_tokens(f"{old},{before.get('old_tokens', '')}")
         now, stored = format_time(utc_now()), {**before}
         over |= {row.sha256 for row in rows if row.expires and row.expires <= now}
@@ -1323,14 +1317,13 @@ def add_token(root: str, name: str, scope: str, hours: int | None = None,
               adopt: bool = False) -> str:
     """Return a new token, or an invite's code, valid for some hours or for ever; raise
     BadRequest, Conflict. Its bare digest is kept: nobody tries 256 random bits."""
-    now, end = utc_now(), ""
-    if hours is not None:
-        if not 1 <= hours <= MAX_TOKEN_HOURS:
-            raise BadRequest("A token lasts for an hour, a day, up to 100 years.")
-        end = format_time(now + datetime.timedelta(hours=hours))
+    now = utc_now()
+    if hours is not None and not 1 <= hours <= MAX_TOKEN_HOURS:
+        raise BadRequest("A token lasts for an hour, a day, up to 100 years.")
+    end = format_time(now + datetime.timedelta(hours=hours)) if hours else ""
     token = make_token(scope.replace("ai", "mcp"))
     row = Token(name, scope, hash_text(token), format_time(now), end)
-    if not _TOKEN_ROW.fullmatch(" ".join(row)) or name.casefold() in SCOPES:
+    if not re.fullmatch(_TOKEN_ROW, " ".join(row)) or name.casefold() in SCOPES:
         raise BadRequest(f"{clip(name, 80)!r} cannot name a token: up to 64 letters, "
                          "digits and . _ - (not first); not ai, sync, read.")
     with hold_tokens(root) as (_, rows, over):
@@ -1394,19 +1387,18 @@ def rotate_token(stored: dict[str, str], scope: str, overlap_days: float) -> str
     stored["old_tokens"] = ",".join(f"{t.scope}={t.sha256}@{t.expires}" for t in rows)
     return stored[name]
 
-def load_secrets(root: str, relative: str, shapes: dict | None = None) -> dict:
+def load_secrets(root: str, relative: str, shapes: dict[str, str]) -> dict:
     """Return a file of secrets, empty without one; raise Damaged for one that is torn
     or has no values of these shapes, for a new one would lock out every client."""
     value = read_json_file(root, relative)
     if value is None and stat_file(root, relative) is None:
         return {}
-    shapes = (shapes or {}).items()
-    if isinstance(value, dict) and all(re.fullmatch(shape, str(value.get(name)))
-                                       for name, shape in shapes):
+    if isinstance(value, dict) and all(re.fullmatch(shape, repr(value.get(name)))
+                                       for name, shape in shapes.items()):
         return value
     raise Damaged(
-        f"{root}/{relative} cannot be read. Restore it from a backup, or remove it: a "
-        "new one is made, and every client must be set up anew.")
+        f"{root}/{relative} cannot be read, or is of another version. Restore it, or "
+        "remove it: a new one is made, and every client must be set up anew.")
 
 def _begin(text: str, word: str = "A-Za-z0-9") -> str:
     """Return the shape of a text that begins a secret: where no word goes on, or after
@@ -6676,9 +6668,7 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
     try:
         if ctx.caller.scope not in tool_.scopes:
             raise NotAllowed(
-                f"{name} writes; you hold a token that only reads."
-                if ctx.caller.scope == "read"
-                else f"{name} takes the AI token; you hold the sync token."
+                f"{name} takes the AI token; you hold the {ctx.caller.scope} token."
                 if "ai" in tool_.scopes
                 else f"{name} takes the sync token, which assistants do not hold: "
                 "notes and sessions are uploaded by themselves.")
@@ -7504,7 +7494,7 @@ class Server(http.server.ThreadingHTTPServer):
         """End connections over their deadline, take changed tokens, twice a second."""
         now = time.monotonic()
         self.reload_keys()
-        if now > self._note_at_s:
+        if self.used and now > self._note_at_s:
             self._note_use()
         for connection, (deadline, is_idle) in list(self._deadlines.items()):
             if (deadline and now > deadline) or (self.is_stopping and is_idle):
@@ -7512,8 +7502,7 @@ class Server(http.server.ThreadingHTTPServer):
                     connection.shutdown(socket.SHUT_RDWR)
 
     def reload_keys(self) -> None:
-        """Read the tokens again when their file was replaced, or one ended. What cannot
-        be read opens nothing new."""
+        """Read the tokens again when their file was replaced, or one ended."""
         try:
             found = sign_file(self.store.root, TOKENS_FILE)
             is_over = self.keys.until <= format_time(utc_now())
@@ -7531,8 +7520,7 @@ class Server(http.server.ThreadingHTTPServer):
         self._note_at_s = time.monotonic() + USE_NOTED_S
         used, self.used = self.used, set()
         with contextlib.suppress(FedmemError):
-            if used:
-                note_use(self.store.root, used, format_time(utc_now())[:13])
+            note_use(self.store.root, used, format_time(utc_now())[:13])
 
     def stop(self) -> None:
         """End idle connections and, within SHUTDOWN_GRACE_S, let requests finish."""
@@ -7678,16 +7666,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._actor = name_actor(token)
             return token
         if token:
-            raise HttpError(403, f"This needs the {scopes[0]} token; you hold one of "
-                            f"scope {token.scope}.")
+            text = f"This needs the {scopes[0]} token; yours has scope {token.scope}."
+            raise HttpError(403, text)
         reason = "bad-token" if given else "no-token"
         self.tell_refused(reason)
         text = {
             "no-token": "This memory needs a token: set the header 'Authorization: "
             "Bearer TOKEN' in your client's configuration.",
-            "bad-token": "This token is not valid here: wrong, over or revoked. On the "
-            "server `token list` shows all; `invite MACHINE --adopt` makes it new ones."
-            }[reason]
+            "bad-token": "This token is not valid here: wrong, over or revoked. On its "
+            "server see `token list`, or `invite MACHINE --adopt`."}[reason]
         raise HttpError(401, text, {"WWW-Authenticate": 'Bearer realm="fedmem"'})
 
     def tell_refused(self, reason: str) -> None:
@@ -7845,15 +7832,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def post_invite(handler: Handler) -> Reply:
     """Trade an invite for tokens whose digests the caller sends, once a second."""
     server, now_s, address = handler.server, time.monotonic(), handler._address
-    if not 0 < handler._left <= KIB:
-        raise HttpError(413, "An invite's trade is one short line.")
     if now_s < server.tried_at_s.get(address, -1) + 1:
         raise HttpError(429, "One try a second.", {"Retry-After": "1"})
     if len(server.tried_at_s) >= MAX_CONNECTIONS:
         server.tried_at_s.clear()
     server.tried_at_s[address] = now_s
     shape = rb"([!-~]+) ([!-~]+) ([0-9a-f]{64}) ([0-9a-f]{64})"
-    if not (given := re.fullmatch(shape, handler._read_body())):
+    body = handler._read_body() if 0 < handler._left <= KIB else b""
+    if not (given := re.fullmatch(shape, body)):
         raise HttpError(400, "It takes CODE MACHINE SHA256 SHA256.")
     code, machine, ai, sync = (part.decode() for part in given.groups())
     try:
@@ -11207,12 +11193,12 @@ def make_server(store: Store, keys: Keys, settings: dict[str, str]) -> Server:
 WELCOME = """
 Connect Claude Code:
   claude mcp add --transport http --scope user fedmem {url} \
---header "Authorization: Bearer {ai_token}"
+--header "Authorization: Bearer {mcp_token}"
 Connect Codex:
-  export FEDMEM_TOKEN="{ai_token}"
+  export FEDMEM_TOKEN="{mcp_token}"
   codex mcp add fedmem --url {url} --bearer-token-env-var FEDMEM_TOKEN
 Set up this machine, or another, to upload sessions and notes too:
-  python3 fedmem.py install {ai_token} --sync-token {sync_token} --url {base}
+  python3 fedmem.py install {mcp_token} --sync-token {sync_token} --url {base}
 Look at it in a browser:
   {base}/
 Stop with Ctrl-C."""
@@ -11230,8 +11216,7 @@ def format_welcome(server: Server, made: list[str]) -> str:
         lines.append(f"  kept in {root}/{TOKENS_FILE}; not printed again")
     elif not made:
         lines.append(f"  The tokens are those configured, or in {root}/{TOKENS_FILE}.")
-    tokens = {"ai_token": tokens.get("mcp_token", "AI_TOKEN"), **tokens}
-    shown = {"sync_token": "SYNC_TOKEN", **tokens}
+    shown = {"mcp_token": "AI_TOKEN", "sync_token": "SYNC_TOKEN", **tokens}
     how = WELCOME.format(url=url, base=url.removesuffix("/mcp"), **shown)
     return "\n".join([head, "", *lines, how])
 
@@ -11387,23 +11372,23 @@ def cmd_grep(args: argparse.Namespace) -> int:
 def cmd_token(args: argparse.Namespace) -> None:
     """Show the shared tokens or replace one; list, add and revoke those with names."""
     if args.action == "rotate":
-        _rotate(args)
+        print_rotated(args)
         return
     with opened_root(args) as (store, settings):
-        root = store.root
         if args.action == "show":
-            keys, _ = load_keys(root, settings)
+            keys, _ = load_keys(store.root, settings)
             print(f"AI token    {keys.mcp_token}\nsync token  {keys.sync_token}")
         elif args.action == "add":
             hours = args.days and 24 * args.days
-            print(add_token(root, args.name, args.scope, hours))
+            print(add_token(store.root, args.name, args.scope, hours))
             print("It is not printed again. Servers take it within a second.")
         elif args.action == "revoke":
-            for row in revoke_tokens(root, args.name):
+            for row in revoke_tokens(store.root, args.name):
                 print(f"{row.name}: {row.scope} revoked, in force within a second.")
         else:
-            used, columns = note_use(root, (), ""), "{:20} {:6} {:10} {:15} {:13} {}"
-            with hold_tokens(root, settings["old_tokens"]) as (_, rows, over):
+            used = note_use(store.root, (), "")
+            columns = "{:20} {:6} {:10} {:15} {:13} {}"
+            with hold_tokens(store.root, settings["old_tokens"]) as (_, rows, over):
                 shown = [*(Token(scope, scope) for scope in SCOPES[:2]), *rows]
             print(columns.format(*"name scope made expires used writes".split()))
             for row in shown:
@@ -11412,7 +11397,7 @@ def cmd_token(args: argparse.Namespace) -> None:
                                      used.get(name_actor(row), "-"),
                                      store.journal.writes[name_actor(row)]))
 
-def _rotate(args: argparse.Namespace) -> None:
+def print_rotated(args: argparse.Namespace) -> None:
     """Replace one of the two shared tokens."""
     name = {"ai": "MCP_TOKEN", "sync": "SYNC_TOKEN"}.get(args.name)
     if not name:
@@ -12003,8 +11988,7 @@ def cmd_install(args: argparse.Namespace) -> int:
     if args.uninstall:
         print(f"What was uploaded stays on the server, and {home} here.")
         name = read_client_json(client.path("invite.json")).get("machine", "NAME")
-        print(f"Its tokens are still good. On the server: token revoke {name} (`token "
-              "list` shows the names).")
+        print(f"Its tokens are good until, on the server: token revoke {name}")
     else:
         print(f"This machine is {client.machine!r}. For VS Code, Zed, Windsurf, Goose,")
         print("Claude Desktop and Junie: install --snippets.")

@@ -12864,7 +12864,8 @@ class NamedTokenTest(ServerCase):
         page = self.call("read_knowledge", token, **where, path="a.md")
         self.assertNotIn(SECRETS["jwt"], page)
         for name in set(fedmem.TOOLS) - tools:
-            self.assertIn("only reads", self.refuse(name, token, project="x"))
+            said = self.refuse(name, token, project="x")
+            self.assertRegex(said, "the read token|the sync token, which")
         given = {**where, "session_id": "s1", "view": "data"}
         self.assertIn("sync token", self.refuse("read_session", token, **given))
         status, _, text = self.http("GET", "/metrics", Authorization=f"Bearer {token}")
@@ -12978,7 +12979,7 @@ class NamedTokenTest(ServerCase):
         self.assertEqual(self.trade("x", "desk", *other, address="10.0.2.3")[0], 429)
         for body in ("", "x", "a b c d", f"a b {ai} {sync} ", "x" * 2_000, "\0é"):
             status, _ = self.trade(body, address=f"10.0.3.{len(body)}")
-            self.assertIn(status, (400, 413), body)
+            self.assertEqual(status, 400, body)
         text = self.server.format_metrics({})
         self.assertIn('fedmem_auth_refused_total{reason="bad-invite"}', text)
 
@@ -19152,7 +19153,7 @@ class Fuzz:
             body = " ".join(words).encode("utf-8", "replace")
             data = make_post(body, self.token(), address)
             data = data.replace(b"POST /mcp", b"POST /invite", 1)
-            allowed = (400, 403, 413, 429)
+            allowed = (400, 403, 429)
         else:
             name = self.pick(*(n for n, t in fedmem.TOOLS.items() if len(t.scopes) < 3))
             params = {"name": name, "arguments": dict(setup.own, path="a.md")}
@@ -19162,7 +19163,7 @@ class Fuzz:
         status, _, answer = self.wire.ask(data)
         if status not in allowed:
             self.blame(f"{way} answers {status}: {answer[:200]!r}")
-        elif way == "read" and b"only reads" not in answer:
+        elif way == "read" and b" takes the " not in answer:
             self.blame(f"read wrote: {answer[:200]!r}")
 
     def send_batch(self) -> None:
