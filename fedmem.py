@@ -7421,11 +7421,10 @@ class Server(http.server.ThreadingHTTPServer):
         # With several workers another one may have taken the connection.
         self.socket.setblocking(settings["workers"] == "1")
 
-    def count(self, *names: str) -> None:
-        """Count things since the start; a name includes its labels."""
+    def count(self, name: str) -> None:
+        """Count something since the start; a name includes its labels."""
         with self._counting:
-            for name in names:
-                self._counts[name] += 1
+            self._counts[name] += 1
 
     def format_metrics(self, gauges: dict[str, float]) -> str:
         """Return gauges and what was counted in Prometheus' text form."""
@@ -7819,11 +7818,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _log(self, reply: Reply) -> None:
         """Log one line per request; foreign text last and escaped."""
         took_ms = (time.monotonic() - self._started) * 1000
-        counted = [f'fedmem_requests_total{{status="{reply.status}"}}']
+        self.server.count(f'fedmem_requests_total{{status="{reply.status}"}}')
         if self._actor != "-":
             self.server.used.add(self._actor)
-            counted.append(f'fedmem_calls_total{{actor="{self._actor}"}}')
-        self.server.count(*counted)
+            self.server.count(f'fedmem_calls_total{{actor="{self._actor}"}}')
         text = (f"access addr={clip(self._address, 60)} actor={self._actor} "
                 f"status={reply.status} ms={took_ms:.1f} bytes={len(reply.body)} "
                 f"method={self._method} path={clip(self._path, 100)} rpc={self._doing}")
