@@ -7861,6 +7861,34 @@ class PageTest(ServerCase):
         )
         self.assert_fits()
 
+    def test_it_shows_whose_token_it_is_and_who_uploaded(self) -> None:
+        """Any token signs in; a revoked one is shown the door."""
+        names = (("guest", "read"), ("laptop", "sync"), ("desk", "ai"))
+        tokens = [fedmem.add_token(self.root, *name) for name in names]
+        for token in tokens:
+            wait_for(lambda t=token: self.server.keys.find(t), bool)
+        own = {"workspace_id": self.workspace_id, "write_token": self.write_token}
+        talk = {"session_id": "s1", "content": make_transcript(2).decode()}
+        self.call("upload_session", tokens[1], **own, **talk)
+        self.call("upload_knowledge", tokens[1], **own, path="a.md", content="x")
+        self.call("write_overview", tokens[2], content="x", binding=self.binding)
+        self.open(token="")
+        for token, (name, scope) in zip(tokens, names, strict=True):
+            self.browser.run("document.querySelector('#leave').click()")
+            self.sign_in(token)
+            self.assertEqual(self.find("#who"), [f"{scope}:{name}"])
+        for address, said in (
+            (f"#/s/{self.workspace_id}/s1", "uploaded by laptop"),
+            (f"#/k/{self.workspace_id}/a.md", "uploaded by laptop"),
+            (f"#/k/{self.workspace_id}/overview.md", "written by desk"),
+        ):
+            self.assertIn(said, self.visit(address))
+        self.assert_fits()
+        fedmem.revoke_tokens(self.root, "desk")
+        wait_for(lambda: self.server.keys.find(tokens[2]), lambda found: not found)
+        self.visit("#/sessions")
+        self.assertIn("not valid here", self.read())
+
     def test_an_empty_memory_says_how_to_fill_it(self) -> None:
         """With commands that name this very server."""
         fresh = fedmem.open_store(tempfile.mkdtemp(prefix="empty-", dir=self.root))
