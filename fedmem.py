@@ -7517,7 +7517,7 @@ class Server(http.server.ThreadingHTTPServer):
     def _note_use(self) -> None:
         """Write down in which hour tokens were used last."""
         self._note_at_s = time.monotonic() + USE_NOTED_S
-        used, self.used = self.used, set()
+        used, self.used = self.used - {"-"}, set()
         with contextlib.suppress(FedmemError):
             note_use(self.store.root, used, format_time(utc_now())[:13])
 
@@ -7743,8 +7743,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             failed = "isError" in answer.body.get("result", {"isError": True})
             labels = f'{{tool="{name}",outcome="{"error" if failed else "ok"}"}}'
             server.count("fedmem_tool_calls_total" + labels)
-        more = {"X-Fedmem-Actor": context.caller.actor}
-        more |= RETRY_SOON if answer.status == 503 else {}
+        more = RETRY_SOON if answer.status == 503 else {}
         return make_json_reply(answer.status, answer.body, more)
 
     def get_health(self) -> Reply:
@@ -7790,7 +7789,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         more = {"Connection": "close"} if self.close_connection else {}
         head = (f"HTTP/1.1 {reply.status} {http.client.responses[reply.status]}\r\n"
-                f"Content-Length: {len(body)}\r\n"
+                f"Content-Length: {len(body)}\r\nX-Fedmem-Actor: {self._actor}\r\n"
                 "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n")
         for name, value in {**more, **reply.headers}.items():
             head += f"{name}: {value}\r\n"
@@ -7818,10 +7817,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _log(self, reply: Reply) -> None:
         """Log one line per request; foreign text last and escaped."""
         took_ms = (time.monotonic() - self._started) * 1000
-        self.server.count(f'fedmem_requests_total{{status="{reply.status}"}}')
-        if self._actor != "-":
-            self.server.used.add(self._actor)
-            self.server.count(f'fedmem_calls_total{{actor="{self._actor}"}}')
+        labels = f'{{status="{reply.status}",actor="{self._actor}"}}'
+        self.server.count("fedmem_requests_total" + labels)
+        self.server.used.add(self._actor)
         text = (f"access addr={clip(self._address, 60)} actor={self._actor} "
                 f"status={reply.status} ms={took_ms:.1f} bytes={len(reply.body)} "
                 f"method={self._method} path={clip(self._path, 100)} rpc={self._doing}")

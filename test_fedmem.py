@@ -13055,7 +13055,8 @@ class NamedTokenTest(ServerCase):
         )
         self.assertEqual((status, headers["x-fedmem-actor"]), (200, "ai:desk"))
         text = self.http("GET", "/metrics", Authorization=f"Bearer {SYNC}")[2].decode()
-        self.assertIn('fedmem_calls_total{actor="sync:laptop"} 2\n', text)
+        counted = 'fedmem_requests_total{status="200",actor="sync:laptop"} 2\n'
+        self.assertIn(counted, text)
         self.assertEqual(self.store.journal.writes["sync:laptop"], 2)
 
     def test_the_hour_of_the_last_use_is_noted_at_most_once_a_minute(self) -> None:
