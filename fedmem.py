@@ -1213,8 +1213,7 @@ class Keys:
         given, found = hash_text(token), None
         for scope, digest, until in self._tokens:
             if hmac.compare_digest(given, digest):
-                is_valid = not until or format_time(utc_now()) < until
-                found = scope if is_valid else None
+                found = scope if not until or format_time(utc_now()) < until else None
         return found
 
     def sign(self, purpose: str, workspace_id: str) -> str:
@@ -1319,56 +1318,50 @@ _WORD = r"[A-Za-z0-9_-]"
 # describe them, each as three words: kind, beginnings, what follows at least (A letters
 # and digits, L lower case and digits, H hex, U capitals and digits, W all and _ and -).
 _PREFIXED = """\
-bitbucket-token ATBB A{24,}  cerebras-key csk- A{40,}  crates-token cio A{32}
-cursor-key crsr_ A{60,}  docker-token SWMTKN-1- L{40,}-L{20,}  elevenlabs-key sk_ H{48}
-fireworks-key fw_ A{22,}  google-key AQ. W{40,}  mapbox-token sk.eyJ W{40,}\\.W{16,}
-nuget-key oy2 L{43}  plaid-token access-sandbox- H{8}-[0-9a-f-]{27}
-render-key rnd_ A{28,}  resend-key re_ A{6,12}_A{20,}
-snyk-token snyk_uat. A{8}\\.W{30,}  onepassword-token ops_eyJ W{100,}
-age-key AGE-SECRET-KEY-1 U{50,}  airtable-token pat A{14}\\.H{60,}
-alibaba-key LTAI A{16,}  anthropic-key sk-ant- W{20,}  apify-token apify_api_ A{30,}
-artifactory-key AKCp A{60,}  atlassian-token ATATT3,ATCTT3 [A-Za-z0-9_=-]{100,}
-aws-key ABSK [A-Za-z0-9+/]{100,}  buildkite-token bkua_ L{36,}
-circleci-token CCIPAT_ W{20,}  clojars-token CLOJARS_ L{50,}
-cloudflare-key v1.0- H{24}-H{100,}  contentful-token CFPAT- W{40,}
-databricks-token dapi H{32}  digitalocean-token doo_v1_,dop_v1_,dor_v1_ H{60,}
-docker-token dckr_oat_,dckr_pat_ W{20,}
+age-key AGE-SECRET-KEY-1 U{50,}  google-key AQ. W{40,}  sonar-token sqa_,sqp_,squ_ H{40}
+airtable-token pat A{14}\\.H{60,}  langfuse-key pk-lf-,sk-lf- W{30,}
+alibaba-key LTAI A{16,}  firecrawl-key fc- H{32}  heroku-key HRKU- W{30,}
+anthropic-key sk-ant- W{20,}  bitbucket-token ATBB A{24,}  postman-key PMAK- H{24}-H{34}
+apify-token apify_api_ A{30,}  linear-key lin_api_ A{38,}  resend-key re_ A{6,12}_A{20,}
+artifactory-key AKCp A{60,}  rubygems-key rubygems_ H{48}  vault-token hvb.,hvr. W{60,}
+atlassian-token ATATT3,ATCTT3 [A-Za-z0-9_=-]{100,}  docker-token SWMTKN-1- L{40,}-L{20,}
+aws-key ABSK [A-Za-z0-9+/]{100,}  supabase-token sbp_ (?:v0_)?H{40}  twilio-key SK H{32}
+aws-key AKIA,ASIA,AROA,AIDA [A-Z2-7]{16}  dynatrace-token dt0c01. A{20,}\\.A{60,}
+buildkite-token bkua_ L{36,}  google-secret GOCSPX- W{20,}  linear-key lin_oauth_ A{40,}
+cerebras-key csk- A{40,}  github-token gh [pousr]_A{36,}  supabase-key sb_secret_ W{20,}
+circleci-token CCIPAT_ W{20,}  clojars-token CLOJARS_ L{50,}  notion-token secret_ A{43}
+cloudflare-key v1.0- H{24}-H{100,}  onepassword-token ops_eyJ W{100,}
+contentful-token CFPAT- W{40,}  cursor-key crsr_ A{60,}  facebook-token EAAC,EAAM A{90,}
+crates-token cio A{32}  e-two-b-key e2b_ H{40}  render-key rnd_ A{28,}
+databricks-token dapi H{32}  frameio-token fio-u- W{60,}  perplexity-key pplx- A{40,}
+digitalocean-token doo_v1_,dop_v1_,dor_v1_ H{60,}  grafana-token glc_ [A-Za-z0-9+/]{32,}
+docker-token dckr_oat_,dckr_pat_ W{20,}  shopify-token shpat_,shpca_,shppa_,shpss_ H{32}
 doppler-token dp. (?:pt|st|ct|sa|scim|audit)\\.(?:[a-z0-9_-]{2,35}\\.)?A{40,}
-duffel-token duffel_ (?:live|test)_W{40,}  dynatrace-token dt0c01. A{20,}\\.A{60,}
-e-two-b-key e2b_ H{40}  easypost-key EZAK,EZTK A{50,}  facebook-token EAAC,EAAM A{90,}
-fastly-token fo1_ W{40,}  figma-token figd_ W{38,}  firecrawl-key fc- H{32}
-flutterwave-key FLWSECK (?:_TEST)?-H{32}-X  fly-token fm1r_,fm2_ [A-Za-z0-9+/]{80,}
-frameio-token fio-u- W{60,}  github-token github_pat_ [A-Za-z0-9_]{40,}
+duffel-token duffel_ (?:live|test)_W{40,}  sentry-token sntrys_ [A-Za-z0-9+/=_-]{40,}
+easypost-key EZAK,EZTK A{50,}  openshift-token sha256~ W{43}  replicate-token r8_ A{37,}
+elevenlabs-key sk_ H{48}  fireworks-key fw_ A{22,}  new-relic-key NRJS- A{19}
+fastly-token fo1_ W{40,}  figma-token figd_ W{38,}  infracost-key ico- A{32}
+flutterwave-key FLWSECK (?:_TEST)?-H{32}-X  stripe-key sk_org_ (?:(?:live|test)_)?A{16,}
+fly-token fm1r_,fm2_ [A-Za-z0-9+/]{80,}  logfire-token pylf_v1_ [a-z]{2}_A{30,}
+github-token github_pat_ [A-Za-z0-9_]{40,}  gitlab-token glagent-,gloas-,glptt- W{40,}
 gitlab-token GR1348941,glcbt-,gldt-,glffct-,glft-,glimt-,glpat-,glrt-,glsoat- W{20,}
-gitlab-token glagent-,gloas-,glptt- W{40,}  google-secret GOCSPX- W{20,}
-google-token ya29. W{20,}  grafana-token glc_ [A-Za-z0-9+/]{32,}
-grafana-token glsa_ A{32}_[A-Fa-f0-9]{8}  groq-key gsk_ A{40,}  heroku-key HRKU- W{30,}
-huggingface-token api_org_,hf_ A{30,}  infracost-key ico- A{32}  jina-key jina_ A{50,}
-langfuse-key pk-lf-,sk-lf- W{30,}  langsmith-key lsv2_ (?:pt|sk)_H{32}_H{10}
-linear-key lin_api_ A{38,}  linear-key lin_oauth_ A{40,}
-logfire-token pylf_v1_ [a-z]{2}_A{30,}  neon-key napi_ L{40,}
-netlify-token nfc_,nfo_,nfp_ A{36,}  new-relic-key NRAK- A{27}
-new-relic-key NRII- W{32}  new-relic-key NRJS- A{19}  notion-token ntn_ A{40,}
-notion-token secret_ A{43}  nvidia-key nvapi- W{50,}  octopus-key API- U{26}
-openshift-token sha256~ W{43}  perplexity-key pplx- A{40,}
-pinecone-key pcsk_ [A-Za-z0-9_]{50,}
-planetscale-token pscale_oauth_,pscale_pw_,pscale_tkn_ W{32,}  posthog-key phx_ A{40,}
-postman-key PMAK- H{24}-H{34}  prefect-key pnu_ L{36}  pulumi-token pul- H{40}
-pypi-token pypi- W{40,}  readme-key rdme_ L{60,}  replicate-token r8_ A{37,}
-rubygems-key rubygems_ H{48}  scalingo-token tk-us- W{48}
-sendinblue-key xkeysib- H{64}-A{16}  sentry-token sntryu_ H{64}
-sentry-token sntrys_ [A-Za-z0-9+/=_-]{40,}  shippo-token shippo_ (?:live|test)_H{40}
-shopify-token shpat_,shpca_,shppa_,shpss_ H{32}  sonar-token sqa_,sqp_,squ_ H{40}
-sourcegraph-token sgp_ (?:H{16}_|local_)?H{40}  square-token EAAA W{60}
-square-token sq0atp- W{22}  square-token sq0csp- W{43}
-stripe-key sk_org_ (?:(?:live|test)_)?A{16,}  stripe-key whsec_ A{24,}
-supabase-key sb_secret_ W{20,}  supabase-token sbp_ (?:v0_)?H{40}
-tailscale-key tskey- (?:auth|api|client|scim|webhook)-A{10,}-A{20,}
-tavily-key tvly- (?:dev-|prod-)?A{28,}  twilio-key SK H{32}
-typeform-token tfp_ [A-Za-z0-9_.=-]{50,}  vault-token hvb.,hvr. W{60,}
-vault-token hvs. W{24,}  vercel-token vercel_blob_rw_ A{30,}  voyage-key pa- W{43}
-xai-key xai- W{40,}  yandex-key AQVN W{35,}  aws-key AKIA,ASIA,AROA,AIDA [A-Z2-7]{16}
-github-token gh [pousr]_A{36,}
+google-token ya29. W{20,}  planetscale-token pscale_oauth_,pscale_pw_,pscale_tkn_ W{32,}
+grafana-token glsa_ A{32}_[A-Fa-f0-9]{8}  plaid-token access-sandbox- H{8}-[0-9a-f-]{27}
+groq-key gsk_ A{40,}  jina-key jina_ A{50,}  neon-key napi_ L{40,}  voyage-key pa- W{43}
+huggingface-token api_org_,hf_ A{30,}  tavily-key tvly- (?:dev-|prod-)?A{28,}
+langsmith-key lsv2_ (?:pt|sk)_H{32}_H{10}  typeform-token tfp_ [A-Za-z0-9_.=-]{50,}
+mapbox-token sk.eyJ W{40,}\\.W{16,}  pinecone-key pcsk_ [A-Za-z0-9_]{50,}
+netlify-token nfc_,nfo_,nfp_ A{36,}  sendinblue-key xkeysib- H{64}-A{16}
+new-relic-key NRAK- A{27}  new-relic-key NRII- W{32}  square-token sq0csp- W{43}
+notion-token ntn_ A{40,}  nvidia-key nvapi- W{50,}  stripe-key whsec_ A{24,}
+nuget-key oy2 L{43}  tailscale-key tskey- (?:auth|api|client|scim|webhook)-A{10,}-A{20,}
+octopus-key API- U{26}  prefect-key pnu_ L{36}  yandex-key AQVN W{35,}
+posthog-key phx_ A{40,}  pulumi-token pul- H{40}  pypi-token pypi- W{40,}
+readme-key rdme_ L{60,}  square-token EAAA W{60}  vault-token hvs. W{24,}
+scalingo-token tk-us- W{48}  sentry-token sntryu_ H{64}  square-token sq0atp- W{22}
+shippo-token shippo_ (?:live|test)_H{40}  sourcegraph-token sgp_ (?:H{16}_|local_)?H{40}
+snyk-token snyk_uat. A{8}\\.W{30,}  vercel-token vercel_blob_rw_ A{30,}
+xai-key xai- W{40,}
 openai-key sk- (?:proj-|svcacct-|admin-)?(?=[A-Za-z_-]{0,99}[0-9])W{20,}
 google-key AIza W{35,}  slack-token xox [abeoprs]-[A-Za-z0-9-]{10,}
 slack-token xapp- [0-9]-[A-Za-z0-9-]{10,}  sendgrid-key SG. W{16,}\\.W{16,}
@@ -1387,26 +1380,15 @@ def _expand_prefixed() -> Iterator[tuple[str, str, str]]:
             yield kind, start, _begin(re.escape(start)) + rest + _END
 
 _TOKENS = (  # more of what _PREFIXED has: kind, needle, shape
-    (
-        "terraform-token",
-        ".atlasv1.",
-        _begin(r"[A-Za-z0-9]{14}\.atlasv1\.") + rf"{_WORD}{{60,}}",
-    ),
+    ("terraform-token", ".atlasv1.",
+     _begin(r"[A-Za-z0-9]{14}\.atlasv1\.") + rf"{_WORD}{{60,}}"),
     ("telegram-token", ":AA", _begin("") + rf"[0-9]{{8,10}}:AA{_WORD}{{33}}"),
-    (
-        "jwt",
-        "eyJ",
-        _begin("eyJ", "A-Za-z0-9_-")
-        + rf"{_WORD}{{8,}}\.eyJ{_WORD}{{8,}}\.{_WORD}{{8,}}",
-    ),
-    (  # of a vendor that is not in the table above
-        "token",
-        "",
-        r"[_-](?<=[A-Za-z0-9].)(?<!sha256.)(?<!sha384.)(?<!sha512.)"
-        r"(?P<guess>(?=[A-Za-z]{0,20}[0-9])(?=[a-z0-9]{0,30}[A-Z])"
-        r"(?=[A-Z0-9]{0,30}[a-z])[A-Za-z0-9]{40,256})(?![A-Za-z0-9+/=])",
-    ),
-)
+    ("jwt", "eyJ", _begin("eyJ", "A-Za-z0-9_-")
+     + rf"{_WORD}{{8,}}\.eyJ{_WORD}{{8,}}\.{_WORD}{{8,}}"),
+    ("token", "",  # of a vendor that is not in the table above
+     r"[_-](?<=[A-Za-z0-9].)(?<!sha256.)(?<!sha384.)(?<!sha512.)"
+     r"(?P<guess>(?=[A-Za-z]{0,20}[0-9])(?=[a-z0-9]{0,30}[A-Z])"
+     r"(?=[A-Z0-9]{0,30}[a-z])[A-Za-z0-9]{40,256})(?![A-Za-z0-9+/=])"))
 # Kind, texts of which each one contains one, and indented the shape. `value` is what is
 # masked, or `guess`, where it looks random. A third of all Basic headers have no =; the
 # option before a password is -u, -U, -sSu or --user, and one letter of some programs.
@@ -1463,9 +1445,8 @@ _ASSIGNED = (
     r"(?P<value>[A-Za-z0-9+/_.~!@#$%^&*-]{10,512}={0,2})")
 ASSIGNMENT = re.compile(
     r"(?i)(?:secret|token|passw(?:or)?d|passphrase|(?<=[_\x22\x27-])pass(?![a-z])|pwd|"
-    r"api_?-?key|access_?-?key|"
-    r"account_?-?key|private_?-?key|auth_?-?key|encryption_?-?key|"
-    r"signing_?-?key|credentials?)(?P<suffix>[A-Za-z0-9_]{0,20})" + _ASSIGNED)
+    r"(?:api|access|account|private|auth|encryption|signing)_?-?key|credentials?)"
+    r"(?P<suffix>[A-Za-z0-9_]{0,20})" + _ASSIGNED)
 # What a name ends in that is about a secret and is none: api_key_env, secretName.
 _OTHER_NAMES = frozenset(
     "name names id ids ref refs path paths file filename dir env var variable type "
@@ -1474,8 +1455,7 @@ _OTHER_NAMES = frozenset(
     "expiration policy alias arn label scope scopes hint regex pattern schema".split())
 _OTHER_TOKENS = frozenset(  # next_page_token, pad_token
     "page next continuation cursor pad eos bos sep unk cls mask stop start end special "
-    "max min num per input output prompt completion total cached cancellation".split()
-)
+    "max min num per input output prompt completion total cached cancellation".split())
 _NAME_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 _PIECE = r"[A-Za-z]*[0-9]{0,4}"
 _NOT_RANDOM = re.compile(
@@ -1501,13 +1481,11 @@ def is_random(value: str) -> bool:
     is_path = value.startswith(("/", "./", "~/")) and value.count("/") > 1
     if is_path or value.startswith(("[", "$")) or "..." in value:
         return False  # or a mask, a variable, an ellipsis
-    if _NOT_RANDOM.fullmatch(value):
+    if _NOT_RANDOM.fullmatch(value) or not any(map(str.isalpha, value)):
         return False
-    has_digit = any(c.isdigit() for c in _TERMS.sub("", value))
-    has_alpha = any(c.isalpha() for c in value)
-    mixed = value.lower() != value and value.upper() != value
+    has_digit = any(map(str.isdigit, _TERMS.sub("", value)))
     marked = any(c in "!@#$%^&*" for c in value)
-    if not has_alpha or not (has_digit or (mixed and marked)):
+    if not has_digit and not (marked and value.lower() != value != value.upper()):
         return False
     counts = collections.Counter(value).values()
     bits = -sum(n / len(value) * math.log2(n / len(value)) for n in counts)
@@ -1523,8 +1501,7 @@ def _mask_match(kind: str, match: re.Match) -> str:
     if guess and (_WORDS.fullmatch(guess) or not is_random(guess)):
         return match[0]
     before = match.string[match.start() : match.start(group)]
-    after = match.string[match.end(group) : match.end()]
-    return f"{before}[redacted:{kind}]{after}"
+    return f"{before}[redacted:{kind}]{match.string[match.end(group) : match.end()]}"
 
 def _mask_assignment(match: re.Match) -> str:
     """Return an assignment, its value masked when it looks random and is no call of
@@ -1550,9 +1527,9 @@ def mask_secrets(text: str) -> str:
         return text
     for kind, _, shape in list_patterns(text):
         text = shape.sub(functools.partial(_mask_match, kind), text)
-    if _may_assign(text):
-        text = ASSIGNMENT.sub(_mask_assignment, text)
-    return text
+    folded = fold_case(text)
+    may_assign = any(shape.search(folded) for shape in _MAY_ASSIGN)
+    return ASSIGNMENT.sub(_mask_assignment, text) if may_assign else text
 
 def list_patterns(text: str) -> list[tuple[str, str, re.Pattern]]:
     """Return the patterns that a text may match: it has what each of them needs."""
@@ -1561,11 +1538,6 @@ def list_patterns(text: str) -> list[tuple[str, str, re.Pattern]]:
     if found and not found[-1][2].search(runs):  # the one of any vendor has no needle
         found.pop()
     return [*found, *(row for row in SECRET_PATTERNS if row[1] in text)]
-
-def _may_assign(text: str) -> bool:
-    """Return whether a text may have an assignment, surely when it has one."""
-    folded = fold_case(text)
-    return any(shape.search(folded) for shape in _MAY_ASSIGN)
 
 def mask_counted(text: str, counts: collections.Counter) -> str:
     """Return text masked, and count each kind that was found."""
@@ -1624,8 +1596,7 @@ _INJECTED_TAG = (
     r"|environment_context|(?:user|skills|apps|plugins)_instructions|INSTRUCTIONS|skill"
     r"|permissions instructions|collaboration_mode|turn_aborted|subagent_notification"
     r"|uploaded_files|hook_context|session_context|loaded_context|mode_notice)")
-_INJECTED_HEAD = re.compile(rf"\s*<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?</\1>\s*",
-                            re.DOTALL)
+_INJECTED_HEAD = re.compile(rf"(?s)\s*<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?</\1>\s*")
 _INJECTED_END = re.compile(rf"</({_INJECTED_TAG})>\Z")
 _INJECTED_STARTS = ("# AGENTS.md instructions for ", "# AGENTS.md instructions\n",
                     "Caveat: The messages below were generated",
@@ -1686,11 +1657,9 @@ def _parse_claude(record: dict) -> Message | None:
 
 def _parse_claude_turn(record: dict) -> Message | None:
     """Return the message of a Claude Code line of type user or assistant."""
-    role = record["type"]
-    summary = record.get("isCompactSummary")
-    if record.get("isMeta") or record.get("repeatsCompactSummary"):
-        return None
-    if record.get("isVisibleInTranscriptOnly") and not summary:
+    role, summary = record["type"], record.get("isCompactSummary")
+    is_hidden = record.get("isVisibleInTranscriptOnly") and not summary
+    if is_hidden or record.get("isMeta") or record.get("repeatsCompactSummary"):
         return None
     blocks = _list_blocks(record["message"].get("content"))
     if any(block.get("type") == "tool_result" for block in blocks):
@@ -1772,9 +1741,8 @@ def _make_message(role: str, parts: list[str], record: dict,
     text = text.encode("utf-8", "replace").decode()  # half an emoji, cut by a tool
     if not text:
         return None
-    ordinal = record.get("ordinal")
-    ordinal = ordinal if type(ordinal) is int else -1
-    when = _read_moment(record.get("timestamp"))
+    number, when = record.get("ordinal"), _read_moment(record.get("timestamp"))
+    ordinal = number if type(number) is int else -1
     return Message(role, text, when, kind, ordinal=ordinal)
 
 def _clean_prompt(text: str) -> tuple[str, str]:
@@ -1921,8 +1889,7 @@ def _parse_codex_event(record: dict, payload: dict, kind: str) -> Message | None
         role = {"UserMessage": "user", "AgentMessage": "assistant"}.get(item["type"])
         parts = [_render_block(block) for block in item.get("content") or ()]
         if item["type"] == "CommandExecution" and item.get("source") == "user_shell":
-            output = item.get("aggregated_output") or ""
-            command = item["command"]
+            command, output = item["command"], item.get("aggregated_output") or ""
             command = command if isinstance(command, str) else command[-1]
             ran = {"command": command, "result": output}
             role, parts = "command", [_clean_shell(ran)[1]]
@@ -1933,14 +1900,11 @@ def _parse_codex_event(record: dict, payload: dict, kind: str) -> Message | None
 
 def _codex_texts(payload: dict, role: str) -> list[str]:
     """Return the texts of a response item that a person or the model wrote."""
-    blocks = [b for b in payload.get("content") or () if isinstance(b, dict)]
-    texts = [_render_block(block) for block in blocks]
-    if role == "assistant":
-        return texts
+    blocks = (b for b in payload.get("content") or () if isinstance(b, dict))
+    texts = list(map(_render_block, blocks))
     meta = payload.get("internal_chat_message_metadata_passthrough") or {}
-    kinds = meta.get("content_item_kinds")
-    if isinstance(kinds, list) and len(kinds) == len(texts):
-        own = ("user.text", "shell.user_command")
+    kinds, own = meta.get("content_item_kinds"), ("user.text", "shell.user_command")
+    if role == "user" and isinstance(kinds, list) and len(kinds) == len(texts):
         texts = [t for t, k in zip(texts, kinds, strict=True) if k in own]
     return texts
 
@@ -1962,8 +1926,7 @@ def _say(role: str, text: object, when: object, **more: object) -> Iterator[Mess
 def _say_blocks(role: str, blocks: object, when: object, key: object = "",
                 is_agent: bool = False) -> Iterator[Message]:
     """Yield what a message's blocks hold: texts together, each call and each result."""
-    said: list[str] = []
-    rest: list[tuple[str, str]] = []
+    said, rest = [], []
     for block in _list_blocks(blocks):
         text = _render_block(block)
         if text.startswith(("→ ", "← ")) and "text" not in block:
@@ -2055,12 +2018,10 @@ def _parse_pi(record: dict) -> Iterator[Message]:
         yield from _say("tool", text, when, keys=(key,))
     elif role in ("user", "assistant"):
         for message in _say_blocks(role, record["message"]["content"], when, key):
-            is_prompt = message.role == "user"
-            parent = record.get("parentId") or "" if is_prompt else None
+            parent = record.get("parentId") or "" if message.role == "user" else None
             yield dataclasses.replace(message, parent=parent)
         return
-    if record.get("parentId"):
-        parent = record["parentId"]
+    if parent := record.get("parentId"):
         yield Message("", "", kind="linked", keys=(key,), parent=parent)
 
 def _parse_droid(record: dict) -> Iterator[Message]:
@@ -2110,13 +2071,11 @@ def _parse_continue(record: dict) -> Iterator[Message]:
         yield Message("", "", began, kind="linked")
         return
     message = record["message"]
-    is_summary = bool(record.get("conversationSummary"))
-    role = "summary" if is_summary else message["role"]
+    role = "summary" if record.get("conversationSummary") else message["role"]
     yield from _say_blocks(role, message.get("content"), None)
     for state in record.get("toolCallStates") or ():
-        name = dig(state, "toolCall.function.name")
+        name, given = dig(state, "toolCall.function.name"), state.get("parsedArgs")
         texts = [row.get("content") or "" for row in state.get("output") or ()]
-        given = state.get("parsedArgs")
         yield from _say_call(name, given, "\n".join(texts), None, state["toolCallId"])
 
 @functools.cache
@@ -2194,8 +2153,7 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
     address += "&immutable=1" * is_still
     try:
         database = sqlite3.connect(address, uri=True, isolation_level=None)
-        database.text_factory = functools.partial(str,
-                                                  encoding="utf-8", errors="replace")
+        database.text_factory = lambda data: data.decode("utf-8", "replace")
         with contextlib.closing(database):
             database.execute("BEGIN")
             yield database
@@ -2399,15 +2357,13 @@ def _export_rows(database: sqlite3.Connection, session_id: str) -> Iterator[dict
         info, part = parse_json(about), parse_json(text)
         is_done = info.get("role") == "user" or dig(info, "time.completed")
         if is_done and _is_finished(part):
-            record = {"type": "part",
-                      "role": info.get("role"), "mode": info.get("mode")}
+            about = {"type": "part", **{n: info.get(n) for n in ("role", "mode")}}
             part |= {"id": part_id, "messageID": message_id}
-            yield {**record, "data": {"part": part, "time": created}}
+            yield {**about, "data": {"part": part, "time": created}}
 
 def read_codex_titles(folder: str) -> dict[str, str]:
     """Return the titles of Codex' threads; of several in its index the last counts."""
-    titles = {}
-    path = os.path.join(folder, "session_index.jsonl")
+    titles, path = {}, os.path.join(folder, "session_index.jsonl")
     with contextlib.suppress(OSError), open(path, "rb") as file:
         for line in file:
             with contextlib.suppress(ValueError, TypeError, KeyError):
@@ -2614,9 +2570,8 @@ AGENTS = (
 )
 FORMATS = {agent.tool: agent for agent in AGENTS}
 CLAUDE, CODEX = AGENTS[:2]
-_FIRST = re.compile(
-    _SHOWN_TYPES + rb"|session|projectHash|parts|^\{\"export\""
-)  # of any agent
+# Of any agent.
+_FIRST = re.compile(_SHOWN_TYPES + rb"|session|projectHash|parts|^\{\"export\"")
 _MARKS = {a.tool: re.compile(a.marks) for a in AGENTS if a.marks}
 AGENT_VARIABLES = tuple(dict.fromkeys(a.home[0] for a in AGENTS if a.home[0]))
 
