@@ -2457,117 +2457,102 @@ def _describe_opencode(tool_name: str, name: str, tried: str) -> Agent:
             f"{config}/plugin/fedmem.js", _TURN_EVENTS, form="opencode", output=""))
 
 AGENTS = (
-    Agent(
-        "claude-code", "Claude Code", "2.1.332",
-        home=("CLAUDE_CONFIG_DIR", "~/.claude", ""), folders=("projects",),
-        file=r"[^/]+/(?P<id>[^/]+)\.jsonl"
-        r"|[^/]+/(?P<parent>[^/]+)/subagents/(?:.*/)?(?P<child>[^/]+)\.jsonl",
-        signs={"type": ("user", "assistant"), "message": None},
-        facts={"version": "version"}, parse=_parse_claude, marks=_SHOWN_TYPES,
-        wait_s=86_400,  # every change makes a revision, and its hooks tell of the end
-        server=McpEntry("~/.claude.json", more={"type": "http"}),
-        hooks=Hooks("settings.json", _CLAUDE_EVENTS),
-        put="projects/{slug}/{id}.jsonl", go_on="claude --resume {id}"),
-    Agent(
-        "codex", "Codex", "0.171.0",
-        home=("CODEX_HOME", "~/.codex", ""), folders=("sessions", "archived_sessions"),
-        # A rewind goes on in a second file of the thread; old ones may be compressed.
-        file=rf"(?:.*/)?rollout-.*?(?P<id>{_UUID}(?:_{_UUID})?)\.jsonl(?:\.zst)?",
-        name_by=name_rollout, titles=read_codex_titles,
-        signs={"type": ("session_meta",)},
-        facts={"version": "payload.cli_version", "begins": "ordinal",
-               "continues": "payload.history_base.thread_id",
-               "at": "payload.history_base.end_ordinal_exclusive",
-               "copies": "payload.forked_from_id",
-               "parent": "payload.parent_thread_id"},
-        parse=_parse_codex, marks=_SHOWN_TYPES,
-        server=McpEntry("config.toml", form="toml"),
-        hooks=Hooks("hooks.json", _CLAUDE_EVENTS, limits_s={"SessionEnd": 3}),
-        remark="its hooks are skipped until they are trusted: open `codex` once",
-        put="sessions/{day}/rollout-{stamp}-{id}.jsonl", go_on="codex resume {thread}"),
-    Agent(
-        "gemini-cli", "Gemini CLI", "0.61.0",
-        home=("", "~/.gemini", ""), folders=("tmp",),
-        file=rf"[^/]+/chats/(?:session-(?P<minute>[\dT-]+)-(?P<short>[0-9a-f]{{8}})"
-        rf"|(?P<parent>{_UUID})/{_UUID})\.jsonl",
-        name_by=name_gemini, describe=describe_gemini,
-        signs={"projectHash": None, "sessionId": None}, facts={"kind": "kind"},
-        parse=_parse_gemini,
-        server=McpEntry("~/.gemini/settings.json", url_key="httpUrl"),
-        hooks=Hooks("settings.json", _START_END | {"AfterAgent": "stop"}, second=1000)),
-    Agent(
-        "qwen-code", "Qwen Code", "0.24.4",
-        home=("", "~/.qwen", ""), folders=("projects",),
-        file=r"[^/]+/chats/(?P<id>[^/]+)\.jsonl"
-        r"|[^/]+/subagents/(?P<parent>[^/]+)/(?P<child>[^/]+)\.jsonl",
-        signs={"type": None, "message.parts": None, "uuid": None},
-        facts={"version": "version"}, parse=_parse_qwen,
-        server=McpEntry("~/.qwen/settings.json", url_key="httpUrl"),
-        # One-shot runs have no SessionEnd.
-        hooks=Hooks("settings.json", _CLAUDE_EVENTS | {"Stop": "end"}, second=1000),
-        put="projects/{slug}/chats/{id}.jsonl", go_on="qwen --resume {id}",
-        # It looks for sessions by the folder in them; its own note goes before that.
-        beside=("projects/{slug}/chats/{id}.runtime.json",
-                '{"schema_version":1,"pid":1,"session_id":%(id)s,"work_dir":%(cwd)s,'
-                '"hostname":"fedmem","started_at":0,"qwen_version":%(version)s}')),
-    Agent(
-        "copilot-cli", "GitHub Copilot CLI", "1.0.102",
-        home=("COPILOT_HOME", "~/.copilot", ""), folders=("session-state",),
-        file=r"(?P<id>[^/]+)/events\.jsonl", describe=describe_copilot,
-        signs={"type": ("session.start",)}, facts={"version": "data.copilotVersion"},
-        parse=_parse_copilot,
-        marks=rb'"type"\s*:\s*"(?:session\.(?:start|compaction_complete)|user\.message'
-        rb'|assistant\.message|tool\.execution_complete)"',
-        server=McpEntry("mcp-config.json", more={"tools": ["*"], "type": "http"}),
-        hooks=Hooks("hooks/fedmem.json", _CLAUDE_EVENTS, form="copilot",
-                    output="additionalContext"),
-        put="session-state/{id}/events.jsonl", go_on="copilot --resume={id}"),
-    Agent(
-        "pi", "pi", "1.6.0",
-        home=("PI_CODING_AGENT_DIR", "~/.pi/agent", ""), folders=("sessions",),
-        file=r"[^/]+/[\dTZ-]+_(?P<id>[^/]+)\.jsonl",
-        signs={"type": ("session",), "version": None, "id": None}, parse=_parse_pi,
-        server=McpEntry("mcp.json", more={"exposure": "direct"}),
-        hooks=Hooks("extensions/fedmem.js", _TURN_EVENTS, form="pi", output=""),
-        put="sessions/--{dashes}--/{stamp}_{id}.jsonl", go_on="pi --session {id}"),
-    Agent(
-        "droid", "Factory droid", "0.215.0",
-        home=("", "~/.factory", ""), folders=("sessions",),
-        file=r"[^/]+/(?P<id>[^/]+)\.jsonl",
-        signs={"type": ("session_start",), "id": None}, parse=_parse_droid,
-        server=McpEntry("mcp.json", more={"type": "http"}),
-        hooks=Hooks("settings.json", _TURN_EVENTS)),
-    Agent(
-        "letta", "Letta Code", "0.32.18",  # the lines are pi's
-        home=("", "~/.letta/lc-local-backend", ""), folders=("conversations",),
-        file=r"(?P<id>[^/]+)/messages\.jsonl", name_by=name_letta, parse=_parse_pi,
-        remark="its local backend only; MCP servers are set up in each agent, by hand"),
+    Agent("claude-code", "Claude Code", "2.1.332",
+          home=("CLAUDE_CONFIG_DIR", "~/.claude", ""), folders=("projects",),
+          file=r"[^/]+/(?P<id>[^/]+)\.jsonl"
+          r"|[^/]+/(?P<parent>[^/]+)/subagents/(?:.*/)?(?P<child>[^/]+)\.jsonl",
+          signs={"type": ("user", "assistant"), "message": None},
+          facts={"version": "version"}, parse=_parse_claude, marks=_SHOWN_TYPES,
+          wait_s=86_400,  # every change makes a revision, and its hooks tell of the end
+          server=McpEntry("~/.claude.json", more={"type": "http"}),
+          hooks=Hooks("settings.json", _CLAUDE_EVENTS),
+          put="projects/{slug}/{id}.jsonl", go_on="claude --resume {id}"),
+    Agent("codex", "Codex", "0.171.0", home=("CODEX_HOME", "~/.codex", ""),
+          folders=("sessions", "archived_sessions"),
+          # A rewind goes on in a second file of the thread; old ones may be compressed.
+          file=rf"(?:.*/)?rollout-.*?(?P<id>{_UUID}(?:_{_UUID})?)\.jsonl(?:\.zst)?",
+          name_by=name_rollout, titles=read_codex_titles,
+          signs={"type": ("session_meta",)},
+          facts={"version": "payload.cli_version", "begins": "ordinal",
+                 "continues": "payload.history_base.thread_id",
+                 "at": "payload.history_base.end_ordinal_exclusive",
+                 "copies": "payload.forked_from_id",
+                 "parent": "payload.parent_thread_id"},
+          parse=_parse_codex, marks=_SHOWN_TYPES,
+          server=McpEntry("config.toml", form="toml"),
+          hooks=Hooks("hooks.json", _CLAUDE_EVENTS, limits_s={"SessionEnd": 3}),
+          remark="its hooks are skipped until they are trusted: open `codex` once",
+          put="sessions/{day}/rollout-{stamp}-{id}.jsonl",
+          go_on="codex resume {thread}"),
+    Agent("gemini-cli", "Gemini CLI", "0.61.0", home=("", "~/.gemini", ""),
+          folders=("tmp",),
+          file=rf"[^/]+/chats/(?:session-(?P<minute>[\dT-]+)-(?P<short>[0-9a-f]{{8}})"
+          rf"|(?P<parent>{_UUID})/{_UUID})\.jsonl",
+          name_by=name_gemini, describe=describe_gemini, parse=_parse_gemini,
+          signs={"projectHash": None, "sessionId": None}, facts={"kind": "kind"},
+          server=McpEntry("~/.gemini/settings.json", url_key="httpUrl"), hooks=Hooks(
+              "settings.json", _START_END | {"AfterAgent": "stop"}, second=1000)),
+    Agent("qwen-code", "Qwen Code", "0.24.4", home=("", "~/.qwen", ""),
+          folders=("projects",), file=r"[^/]+/chats/(?P<id>[^/]+)\.jsonl"
+          r"|[^/]+/subagents/(?P<parent>[^/]+)/(?P<child>[^/]+)\.jsonl",
+          signs={"type": None, "message.parts": None, "uuid": None},
+          facts={"version": "version"}, parse=_parse_qwen,
+          server=McpEntry("~/.qwen/settings.json", url_key="httpUrl"),
+          # One-shot runs have no SessionEnd.
+          hooks=Hooks("settings.json", _CLAUDE_EVENTS | {"Stop": "end"}, second=1000),
+          put="projects/{slug}/chats/{id}.jsonl", go_on="qwen --resume {id}",
+          # It looks for sessions by the folder in them; its own note goes before that.
+          beside=("projects/{slug}/chats/{id}.runtime.json",
+                  '{"schema_version":1,"pid":1,"session_id":%(id)s,"work_dir":%(cwd)s,'
+                  '"hostname":"fedmem","started_at":0,"qwen_version":%(version)s}')),
+    Agent("copilot-cli", "GitHub Copilot CLI", "1.0.102",
+          home=("COPILOT_HOME", "~/.copilot", ""), folders=("session-state",),
+          file=r"(?P<id>[^/]+)/events\.jsonl", describe=describe_copilot,
+          signs={"type": ("session.start",)}, facts={"version": "data.copilotVersion"},
+          parse=_parse_copilot, marks=rb'"type"\s*:\s*"(?:session\.(?:start|'
+          rb'compaction_complete)|user\.message|assistant\.message'
+          rb'|tool\.execution_complete)"',
+          server=McpEntry("mcp-config.json", more={"tools": ["*"], "type": "http"}),
+          hooks=Hooks("hooks/fedmem.json", _CLAUDE_EVENTS, form="copilot",
+                      output="additionalContext"),
+          put="session-state/{id}/events.jsonl", go_on="copilot --resume={id}"),
+    Agent("pi", "pi", "1.6.0",
+          home=("PI_CODING_AGENT_DIR", "~/.pi/agent", ""), folders=("sessions",),
+          file=r"[^/]+/[\dTZ-]+_(?P<id>[^/]+)\.jsonl",
+          signs={"type": ("session",), "version": None, "id": None}, parse=_parse_pi,
+          server=McpEntry("mcp.json", more={"exposure": "direct"}),
+          hooks=Hooks("extensions/fedmem.js", _TURN_EVENTS, form="pi", output=""),
+          put="sessions/--{dashes}--/{stamp}_{id}.jsonl", go_on="pi --session {id}"),
+    Agent("droid", "Factory droid", "0.215.0", home=("", "~/.factory", ""),
+          folders=("sessions",), file=r"[^/]+/(?P<id>[^/]+)\.jsonl",
+          signs={"type": ("session_start",), "id": None}, parse=_parse_droid,
+          server=McpEntry("mcp.json", more={"type": "http"}),
+          hooks=Hooks("settings.json", _TURN_EVENTS)),
+    Agent("letta", "Letta Code", "0.32.18", parse=_parse_pi,  # the lines are pi's
+          home=("", "~/.letta/lc-local-backend", ""), folders=("conversations",),
+          file=r"(?P<id>[^/]+)/messages\.jsonl", name_by=name_letta, remark="its local "
+          "backend only; MCP servers are set up in each agent, by hand"),
     _describe_opencode("opencode", "opencode", "1.18.33"),
     _describe_opencode("kilo", "Kilo", "7.7.9"),
-    Agent(
-        "cline", "Cline", "3.0.65",
-        home=("", "~/.cline", ""), folders=("data/sessions",),
-        file=r"(?P<id>[^/]+)/(?P=id)\.messages\.json"
-        r"|(?P<parent>[^/]+)/(?P<child>agent_[^/]+)\.messages\.json",
-        describe=describe_cline, export=export_cline,
-        facts={"version": "session.version", "parent": "session.parentThreadId"},
-        parse=_parse_cline,
-        server=McpEntry("data/settings/cline_mcp_settings.json", inside="transport",
-                        more={"type": "streamableHttp"}),
-        hooks=Hooks("hooks/TaskComplete.sh", {"agent_end": "end"}, form="script"),
-        remark="no brief: its start hook cannot add context"),
-    Agent(
-        "continue", "Continue", "1.5.47",
-        home=("CONTINUE_GLOBAL_DIR", "~/.continue", ""), folders=("sessions",),
-        file=rf"(?P<id>{_UUID})\.json",
-        describe=describe_continue, export=export_continue, parse=_parse_continue,
-        server=McpEntry("config.yaml", form="yaml"),
-        remark="no hooks, so no brief; it keeps no times but a session's beginning"),
+    Agent("cline", "Cline", "3.0.65",
+          home=("", "~/.cline", ""), folders=("data/sessions",),
+          file=r"(?P<id>[^/]+)/(?P=id)\.messages\.json"
+          r"|(?P<parent>[^/]+)/(?P<child>agent_[^/]+)\.messages\.json",
+          describe=describe_cline, export=export_cline, parse=_parse_cline,
+          facts={"version": "session.version", "parent": "session.parentThreadId"},
+          server=McpEntry("data/settings/cline_mcp_settings.json", inside="transport",
+                          more={"type": "streamableHttp"}),
+          hooks=Hooks("hooks/TaskComplete.sh", {"agent_end": "end"}, form="script"),
+          remark="no brief: its start hook cannot add context"),
+    Agent("continue", "Continue", "1.5.47",
+          home=("CONTINUE_GLOBAL_DIR", "~/.continue", ""), folders=("sessions",),
+          file=rf"(?P<id>{_UUID})\.json", server=McpEntry("config.yaml", form="yaml"),
+          describe=describe_continue, export=export_continue, parse=_parse_continue,
+          remark="no hooks, so no brief; it keeps no times but a session's beginning"),
     Agent("cursor", "Cursor", server=McpEntry("~/.cursor/mcp.json")),
     Agent("amp", "Amp", home=("XDG_DATA_HOME", "~/.local/share", "amp"),
           remark="its threads lie on its vendor's server"),
-    Agent("auggie", "Auggie", home=("", "~/.augment", ""), remark="it wants a login"),
-)
+    Agent("auggie", "Auggie", home=("", "~/.augment", ""), remark="it wants a login"))
 FORMATS = {agent.tool: agent for agent in AGENTS}
 CLAUDE, CODEX = AGENTS[:2]
 # Of any agent.
