@@ -5923,8 +5923,8 @@ def make_snippet(text: str, start: int, end: int) -> str:
 
 # ---- 13. Tools: the thirteen handlers and how their results are shown -------
 # A tool is one function: its signature makes the schema, its docstring the
-# description that a model reads, its `Example:` lines run as tests. Handlers return
-# data; render_json and render_markdown make text of it.
+# description that a model reads; the example in its decorator runs as a test. Handlers
+# return data; render_json and render_markdown make text of it.
 
 # Who calls: by which token, for which machine and tool.
 Caller = collections.namedtuple("Caller", "scope machine tool", defaults=["", ""])
@@ -5950,9 +5950,9 @@ class Context:
         return self.redact and self.caller.scope == "ai"
 
 # What is known of an argument by its name, which means the same in every tool.
-Parameter = collections.namedtuple("Parameter",
-                                   "help max_chars low high choices is_digest",
-                                   defaults=["", 300, 0, MAX_OFFSET, (), False])
+Parameter = collections.namedtuple(
+    "Parameter", "help max_chars low high choices is_digest",
+    defaults=["", 300, 0, MAX_OFFSET, (), False])
 PARAMETERS = {
     "workspace_id": Parameter("as list_workspaces shows it"),
     "project": Parameter("repository or folder name", MAX_NAME_CHARS),
@@ -5962,25 +5962,25 @@ PARAMETERS = {
         "", MAX_NOTE_CHARS)), "query": Parameter("", MAX_QUERY_CHARS),
     "mode": Parameter("auto: words, and exact for code or quotes", choices=MODES),
     "limit": Parameter("over the default: longer pages", low=1, high=MAX_LIMIT),
-    "offset": Parameter(),
-    "part": Parameter("of a long text"), "prefix": Parameter("", MAX_PATH_BYTES),
+    "offset": Parameter(), "part": Parameter("of a long text"),
+    "prefix": Parameter("", MAX_PATH_BYTES), "title": Parameter("", MAX_NAME_CHARS),
     "versions_of": Parameter("a path: list its old versions", MAX_PATH_BYTES),
     "path": Parameter("such as deploy.md", 4 * MAX_PATH_BYTES),
     "version": Parameter("as versions_of lists them"), "session_id": Parameter(
         "as hits show it"), "view": Parameter(choices=("text", "raw", "data")),
     "since": Parameter("ISO 8601, UTC", 40), "until": Parameter("inclusive", 40),
     "cursor": Parameter("from an unfinished search", 600), "content": Parameter(
-        "", MAX_BODY_BYTES), "binding": Parameter("from register_workspace"),
+        "", MAX_BODY_BYTES), "deep": Parameter("re-hash the archive"),
+    **dict.fromkeys(("binding", "write_token"), Parameter("from register_workspace")),
     "if_sha256": Parameter("of the text you read: refuse if changed", is_digest=True),
-    "write_token": Parameter("from register_workspace"),
     "data": Parameter("base64 of one gzip member", MAX_BODY_BYTES),
     "total_size": Parameter("of the raw transcript", high=MAX_TRANSCRIPT_BYTES),
-    "sha256": Parameter("of the raw transcript", is_digest=True),
-    "base_sha256": Parameter("of the archived transcript it continues", is_digest=True),
-    "title": Parameter("", MAX_NAME_CHARS), "deep": Parameter("re-hash the archive")}
+    "sha256": Parameter("of the raw transcript", is_digest=True), "base_sha256":
+        Parameter("of the archived transcript it continues", is_digest=True)}
 
-# One tool as the protocol lists it; `hints` are for clients.
-Tool = collections.namedtuple("Tool", "name handler scopes description schema hints")
+# One tool as the protocol lists it; `hints` are for clients, `example` is a call.
+Tool = collections.namedtuple(
+    "Tool", "name handler scopes description schema hints example")
 TOOLS: dict[str, Tool] = {}
 READS = {"readOnlyHint": True, "openWorldHint": False}
 WRITES = {**READS, "readOnlyHint": False, "destructiveHint": False}
@@ -5988,16 +5988,17 @@ WRITES |= {"idempotentHint": True}
 DELETES = {**WRITES, "destructiveHint": True}
 _JSON_TYPES = {"str": "string", "int": "integer", "bool": "boolean"}
 
-def tool(annotations: dict, scopes: tuple = SCOPES, hint: str = "") -> Callable:
+def tool(annotations: dict, example: dict, scopes: tuple = SCOPES,
+         hint: str = "") -> Callable:
     """Return a decorator that registers a handler as a tool."""
 
     def register(handler: Callable) -> Callable:
         """Put a handler into TOOLS and return it."""
-        name = handler.__name__.removeprefix("tool_")
-        text = one_line(inspect.getdoc(handler).split("\nExample:")[0])
+        name, text = handler.__name__.removeprefix("tool_"), one_line(handler.__doc__)
         hints = {"annotations": annotations}
         hints |= {"_meta": {"anthropic/searchHint": hint}} if hint else {}
-        TOOLS[name] = Tool(name, handler, scopes, text, make_schema(handler), hints)
+        about = text, make_schema(handler), hints, example
+        TOOLS[name] = Tool(name, handler, scopes, *about)
         return handler
 
     return register
@@ -6041,8 +6042,8 @@ def parse_arguments(tool_: Tool, given: dict) -> tuple[dict, str]:
         elif name in tool_.schema.get("required", ()):
             text = f"{tool_.name} needs the argument `{name}` ({kind}). "
             if name in ("binding", "write_token"):
-                text += "Call register_workspace with your project and pass on the "
-                text += f"`{name}` it answers. "
+                text += ("Call register_workspace with your project and pass on the "
+                         f"`{name}` it answers. ")
             raise BadRequest(f"{text}{note}".strip())
     return values, note
 
@@ -6067,8 +6068,8 @@ def _check_argument(tool_name: str, name: str, kind: str, value: object) -> obje
         if (tool_name, name) == ("read_session", "offset"):
             low = -high  # counts from the end
         if not low <= value <= high:
-            shown = clip(f"{value}", 60)
-            raise BadRequest(f"`{name}` must be {low} to {high}, not {shown}.")
+            text = f"`{name}` must be {low} to {high}, not {clip(str(value), 60)}."
+            raise BadRequest(text)
     if kind != "string":
         return value
     if len(value) > parameter.max_chars:
@@ -6102,12 +6103,11 @@ def parse_period(since: str, until: str) -> tuple[str, str]:
 
 # The eight tools that read.
 
-@tool(READS, hint="memory of all machines: what is known, which projects there are")
+@tool(READS, {}, hint="memory of all machines: what is known, which projects there are")
 def tool_get_overview(ctx: Context) -> dict:
     """Call first, at the start of a task: the memory's guide and index, then every
     workspace (machine + tool + project) with its summary, most recently active first.
-
-    Example: {}"""
+    """
     found = _by_activity(ctx.store)
     rows = [_workspace_row(ctx, workspace) for workspace in found[:OVERVIEW_WORKSPACES]]
     for row in rows:
@@ -6116,13 +6116,11 @@ def tool_get_overview(ctx: Context) -> dict:
     page = _make_page("Overview of the shared memory", "workspaces", rows, len(found))
     return {**page, **texts, "_call": "list_workspaces"}
 
-@tool(READS)
+@tool(READS, {"query": "laptop"})
 def tool_list_workspaces(ctx: Context, query: str = "", limit: int = 50,
                          offset: int = 0) -> dict:
     """List workspaces, most recently active first; query filters by any part of id,
-    machine, tool, project or description.
-
-    Example: {"query": "laptop"}"""
+    machine, tool, project or description."""
     words, rows = query.casefold().split(), []
     for workspace in _by_activity(ctx.store):
         text = words and " ".join(map(ctx.mask, vars(workspace).values())).casefold()
@@ -6172,14 +6170,12 @@ def _read_text(ctx: Context, relative: str, size: int = 64 * MIB) -> str:
         return ctx.mask(data.decode("utf-8", "replace"))
     return ""
 
-@tool(READS)
+@tool(READS, {"workspace_id": "laptop-claude-code-shop", "prefix": "deploy/"})
 def tool_list_knowledge(ctx: Context, workspace_id: str, prefix: str = "",
-                        versions_of: str = "",
-                        limit: int = 200, offset: int = 0) -> dict:
+                        versions_of: str = "", limit: int = 200,
+                        offset: int = 0) -> dict:
     """List a workspace's knowledge documents, or with versions_of the old versions of
-    one path.
-
-    Example: {"workspace_id": "laptop-claude-code-shop", "prefix": "deploy/"}"""
+    one path."""
     ctx.store.registry.require(workspace_id)
     if versions_of:
         found = list_versions(ctx.store, workspace_id, versions_of)
@@ -6193,13 +6189,11 @@ def tool_list_knowledge(ctx: Context, workspace_id: str, prefix: str = "",
     page = _make_page(heading, "documents", page, len(rows), offset)
     return {"workspace_id": workspace_id, **page}
 
-@tool(READS)
+@tool(READS, {"workspace_id": "laptop-claude-code-shop", "path": "overview.md"})
 def tool_read_knowledge(ctx: Context, workspace_id: str, path: str, version: str = "",
                         part: int = 0) -> dict:
     """Read a knowledge document, an old version of it, or with path "overview.md" a
-    workspace's overview.
-
-    Example: {"workspace_id": "laptop-claude-code-shop", "path": "overview.md"}"""
+    workspace's overview."""
     ctx.store.registry.require(workspace_id)
     document, data = read_document(ctx.store, workspace_id, path, version)
     text = ctx.mask(data.decode("utf-8", "replace"))
@@ -6208,15 +6202,14 @@ def tool_read_knowledge(ctx: Context, workspace_id: str, path: str, version: str
     row = {"workspace_id": workspace_id, **document._asdict(), "content": text}
     return {"_heading": heading, **row, "part": part}
 
-@tool(READS, hint="search notes, decisions, knowledge, documentation in memory")
+@tool(READS, {"query": "deploy checklist"},
+      hint="search notes, decisions, knowledge, documentation in memory")
 def tool_search_knowledge(ctx: Context, query: str, workspace_id: str = "",
-                          mode: str = "auto",
-                          limit: int = 10, offset: int = 0, cursor: str = "") -> dict:
+                          mode: str = "auto", limit: int = 10, offset: int = 0,
+                          cursor: str = "") -> dict:
     """Search the knowledge and overviews of all workspaces, or of one. Ranked; not
     every word must match; "quoted phrase", -excluded. mode literal: exact substring;
-    regex: Python's re.
-
-    Example: {"query": "deploy checklist"}"""
+    regex: Python's re."""
     wanted = Query(query.strip(), mode, workspace_id, "", "", limit, offset, cursor)
     return _search(ctx, search_documents, wanted, "Knowledge", {"name": "path"})
 
@@ -6236,12 +6229,10 @@ def _search(ctx: Context, find: Callable, wanted: Query, what: str,
     heading = f"{what} matching {wanted.text!r}"
     return {"_heading": heading, **page, "offset": wanted.offset}
 
-@tool(READS)
+@tool(READS, {"since": "2026-11-01", "limit": 5})
 def tool_list_sessions(ctx: Context, workspace_id: str = "", since: str = "",
                        until: str = "", limit: int = 20, offset: int = 0) -> dict:
-    """List archived sessions (conversations of any machine and tool), newest first.
-
-    Example: {"since": "2026-11-01", "limit": 5}"""
+    """List archived sessions (conversations of any machine and tool), newest first."""
     period = parse_period(since, until)
     chosen_workspaces(ctx.store, workspace_id)  # or NotFound
     scope = Scope("sessions", workspace_id, *period)
@@ -6306,14 +6297,12 @@ def _name_revision(ledger: Ledger, path: str) -> str:
     name = archive_name(path)
     return name if "~" in name else f"{name}~{ledger.entries[path].sha256[:12]}"
 
-@tool(READS)
+@tool(READS, {"workspace_id": "laptop-claude-code-shop", "session_id": "3f2a"})
 def tool_read_session(ctx: Context, workspace_id: str, session_id: str, offset: int = 0,
                       limit: int = 50, view: str = "text", part: int = 0) -> dict:
     """Read a session's messages from number offset on (negative: from the end; -20 is
     the last twenty). limit=1 shows one long message whole, in parts. view=raw gives the
-    transcript's verbatim lines.
-
-    Example: {"workspace_id": "laptop-claude-code-shop", "session_id": "3f2a"}"""
+    transcript's verbatim lines."""
     ctx.store.registry.require(workspace_id)
     archive = require_archive(ctx.store, workspace_id, session_id)
     session = archive.session
@@ -6371,14 +6360,13 @@ def _read_data(ctx: Context, archive: Archive, first: int) -> dict:
     span = {"offset": first, "next_offset": first + len(raw), "size": size}
     return {**where, **span, "sha256": archive.session.sha256, "data": data}
 
-@tool(READS, hint="search past conversations, sessions, transcripts, history")
+@tool(READS, {"query": "flaky login test", "since": "2026-10-01"},
+      hint="search past conversations, sessions, transcripts, history")
 def tool_search_sessions(ctx: Context, query: str, workspace_id: str = "",
                          since: str = "", until: str = "", mode: str = "auto",
                          limit: int = 10, offset: int = 0, cursor: str = "") -> dict:
     """Search past conversations of every machine and tool: what was tried, said,
-    decided, which command or error. Same query language as search_knowledge.
-
-    Example: {"query": "flaky login test", "since": "2026-10-01"}"""
+    decided, which command or error. Same query language as search_knowledge."""
     period = parse_period(since, until)
     wanted = Query(query.strip(), mode, workspace_id, *period, limit, offset, cursor)
     names = {"name": "session_id", "number": "message"}
@@ -6386,26 +6374,25 @@ def tool_search_sessions(ctx: Context, query: str, workspace_id: str = "",
 
 # The five tools that write.
 
-@tool(WRITES)
+@tool(WRITES, {"project": "shop", "machine": "laptop", "tool": "claude-code"})
 def tool_register_workspace(ctx: Context, project: str, machine: str = "",
                             tool: str = "", cwd: str = "",
                             git_remote: str = "", description: str = "") -> dict:
     """Say which project you work on. Answers your workspace_id and the `binding` that
-    write_overview and delete_knowledge need; registering again is harmless.
-
-    Example: {"project": "shop", "machine": "laptop", "tool": "claude-code"}"""
-    assistant = "the assistant you are, such as claude-code or codex"
+    write_overview and delete_knowledge need; registering again is harmless."""
     names = {}
-    for name, value, what in (("project", project, "the repository or folder"), (
-        "machine", machine or ctx.caller.machine, "this computer"),
-                              ("tool", tool or ctx.caller.tool, assistant)):
+    for name, value, what in (
+            ("project", project, "the repository or folder"),
+            ("machine", machine or ctx.caller.machine, "this computer"),
+            ("tool", tool or ctx.caller.tool, "the assistant you are, such as "
+             "claude-code or codex")):
         names[name] = one_line(value)
         if not names[name]:
             raise BadRequest(f"`{name}` is missing. Give the name of {what}.")
     names |= {"cwd": cwd.strip(), "git_remote": normalise_remote(git_remote)}
     wanted = Workspace("", **names, description=one_line(description))
-    workspace = register_workspace(ctx.store, wanted, ctx.caller.scope)
-    workspace_id = workspace.workspace_id
+    found = register_workspace(ctx.store, wanted, ctx.caller.scope)
+    workspace_id = found.workspace_id
     if ctx.caller.scope != "ai":
         token = ctx.keys.make_write_token(workspace_id)
         return {"workspace_id": workspace_id, "write_token": token}
@@ -6416,14 +6403,13 @@ def tool_register_workspace(ctx: Context, project: str, machine: str = "",
     row = {"workspace_id": workspace_id, "binding": binding}
     return {"_heading": heading, **row, "_text": text}
 
-@tool(WRITES, scopes=("ai",))
+@tool(WRITES, {"content": "Shop backend.", "binding": "laptop-claude-code-shop.0"},
+      scopes=("ai",))
 def tool_write_overview(ctx: Context, content: str, binding: str,
                         if_sha256: str = "") -> dict:
     """Replace your own workspace's overview.md: its first paragraph is the summary all
     others see; keep state, decisions and open ends on one page. Read it before you
-    write; the old text is kept as a version.
-
-    Example: {"content": "Shop backend.", "binding": "laptop-claude-code-shop.0"}"""
+    write; the old text is kept as a version."""
     workspace_id = ctx.keys.require_binding(binding)
     ctx.store.registry.require(workspace_id)
     return _write(ctx, workspace_id, OVERVIEW, content, if_sha256)
@@ -6444,43 +6430,39 @@ def _receipt_row(workspace_id: str, receipt: Receipt) -> dict:
     heading = f"{shown} · {receipt.size:,} bytes · sha256 {receipt.sha256}"
     return {"_heading": heading, "workspace_id": workspace_id, **receipt._asdict()}
 
-@tool(DELETES, scopes=("ai",))
+@tool(DELETES, {"path": "old-notes.md", "binding": "laptop-claude-code-shop.0"},
+      scopes=("ai",))
 def tool_delete_knowledge(ctx: Context, path: str, binding: str) -> dict:
     """Delete a knowledge document of your own workspace that is wrong or outdated; it
     stays readable as a version. A note that comes from a local file returns when that
-    file changes: correct the file instead.
-
-    Example: {"path": "old-notes.md", "binding": "laptop-claude-code-shop.0"}"""
+    file changes: correct the file instead."""
     workspace_id = ctx.keys.require_binding(binding)
     ctx.store.registry.require(workspace_id)
     require_knowledge_path(path)
     receipt = delete_document(ctx.store, workspace_id, path, ctx.caller.scope)
     return _receipt_row(workspace_id, receipt)
 
-@tool(WRITES, scopes=("sync",))
+@tool(WRITES, {"workspace_id": "w", "write_token": "0", "path": "a.md", "content": "x"},
+      scopes=("sync",))
 def tool_upload_knowledge(ctx: Context, workspace_id: str, write_token: str, path: str,
                           content: str, if_sha256: str = "") -> dict:
-    """Store a knowledge document and answer a receipt once it is durable.
-
-    Example: {"workspace_id": "w", "write_token": "0", "path": "a.md", "content": "x"}
-    """
+    """Store a knowledge document and answer a receipt once it is durable."""
     ctx.store.registry.require(workspace_id)
     ctx.keys.require_write_token(workspace_id, write_token)
     require_knowledge_path(path)
     return _write(ctx, workspace_id, path, content, if_sha256, True)
 
-@tool(WRITES, scopes=("sync",))
+@tool(WRITES, {"workspace_id": "w", "write_token": "w1.0", "session_id": "3f2a"},
+      scopes=("sync",))
 def tool_upload_session(ctx: Context, workspace_id: str, write_token: str,
-                        session_id: str,
-                        content: str = "", data: str = "", offset: int = 0,
-                        total_size: int = -1, sha256: str = "", base_sha256: str = "",
-                        title: str = "", deep: bool = False) -> dict:
+                        session_id: str, content: str = "", data: str = "",
+                        offset: int = 0, total_size: int = -1, sha256: str = "",
+                        base_sha256: str = "", title: str = "",
+                        deep: bool = False) -> dict:
     """Archive a transcript, byte for byte: whole as content, or in pieces as data with
     offset, total_size and sha256 (with base_sha256: only what was added to an archived
     one). With neither: say what is archived and where an upload goes on. title: what
-    its tool calls the session.
-
-    Example: {"workspace_id": "w", "write_token": "w1.0", "session_id": "3f2a"}"""
+    its tool calls the session."""
     workspace = ctx.store.registry.require(workspace_id)
     ctx.keys.require_write_token(workspace_id, write_token)
     require_id("session", session_id)

@@ -6375,7 +6375,7 @@ class ToolsTest(ServerCase):
             "`machine` is missing", self.refuse("register_workspace", project="p")
         )
 
-    def test_the_examples_in_the_tools_descriptions_run(self) -> None:
+    def test_the_examples_of_the_tools_run(self) -> None:
         """Documentation, test and code are one object."""
         self.call("register_workspace", **NAMES)
         self.call("write_overview", content="x", binding=self.binding)
@@ -6383,13 +6383,10 @@ class ToolsTest(ServerCase):
         self.send("3f2a", content=make_transcript(2).decode())
         real = {"binding": self.binding, "write_token": self.write_token}
         for name, tool in fedmem.TOOLS.items():
-            example = re.search(r"Example: (\{.*\})", tool.handler.__doc__)
-            arguments = json.loads(example[1])
-            arguments = {n: real.get(n, v) for n, v in arguments.items()}
+            arguments = {n: real.get(n, v) for n, v in tool.example.items()}
             if arguments.get("workspace_id") == "w":
                 arguments["workspace_id"] = self.workspace_id
             self.call(name, AI if "ai" in tool.scopes else SYNC, **arguments)
-            self.assertNotIn("Example", tool.description)
 
     def test_old_versions_are_listed_and_read(self) -> None:
         """By their name, and by the beginning of their digest."""
