@@ -55,7 +55,6 @@ import datetime
 import errno
 import fnmatch
 import functools
-import gzip
 import hashlib
 import hmac
 import http.client
@@ -9126,6 +9125,7 @@ class Sync:
         self.client, self.remote = client, remote
         self.state, self.report = state, Report()
         self.is_offline, self._lock = threading.Event(), threading.Lock()
+        self.takes_packs = True  # until an older server says that it does not
 
     def count(self, sessions: int = 0, notes: int = 0, raw_bytes: int = 0) -> None:
         """Add to the report."""
@@ -9160,6 +9160,15 @@ class Sync:
             if "write_token" not in str(e):
                 raise
         return self.remote.call(name, **{**self.register(identity, True), **arguments})
+
+    def acknowledge(self, key: str, identity: Identity, size: int, digest: str,
+                    title: str) -> None:
+        """Remember the receipt of a transcript."""
+        receipt = {"size": size, "sha256": digest, "identity": list(identity)}
+        receipt |= {"title": title} if title else {}
+        self.state.put("sessions", key, receipt)
+        self.state.about["last_receipt"] = format_time(utc_now())
+        self.count(sessions=1)
 
     def find_identity(self, workspace_id: str) -> Identity:
         """Return what a workspace is registered under; raise Refused."""
@@ -9232,11 +9241,12 @@ def upload_transcript(sync: Sync, transcript: Transcript, identity: Identity,
         start, base_sha256 = max(base, probe["next_offset"]), sizes.get(base, "")
     whole = {**named, "total_size": size, "sha256": digest, "base_sha256": base_sha256}
     send_pieces(sync, transcript.path, identity, start, whole)
-    receipt = {"size": size, "sha256": digest, "identity": list(identity)}
-    state.put("sessions", key, {**receipt, "title": title} if title else receipt)
-    state.about["last_receipt"] = format_time(utc_now())
-    sync.count(sessions=1)
+    sync.acknowledge(key, identity, size, digest, title)
     return True
+
+def pack_data(raw: bytes) -> str:
+    """Return a `data` argument: a gzip member that the archive may keep as it is."""
+    return base64.b64encode(compress_block(raw)).decode()
 
 def send_pieces(sync: Sync, path: str, identity: Identity, at: int,
                 whole: dict) -> None:
@@ -9245,9 +9255,8 @@ def send_pieces(sync: Sync, path: str, identity: Identity, at: int,
     with open(path, "rb") as file:
         while True:
             file.seek(at)
-            raw = file.read(min(MAX_PIECE_BYTES, size - at))
-            data = base64.b64encode(gzip.compress(raw, 1, mtime=0)).decode()
-            piece = {**whole, "data": data, "offset": at}
+            raw = next(cut_blocks([file.read(min(BLOCK_BYTES, size - at))]), b"")
+            piece = {**whole, "data": pack_data(raw), "offset": at}
             answer = sync.call_signed(identity, "upload_session", **piece)
             sync.count(raw_bytes=len(raw))
             if answer["status"] not in ("partial", "restart"):
@@ -9355,12 +9364,15 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
     report.aged = sum(t.agent is CLAUDE and t.mtime_ns < soon for t in found)
     tasks: list[tuple] = [(upload_note, n) for n in notes
                           if state.get("notes", n.key).get("stat") != n.seen]
-    tasks += [(_sync_transcript, t, manifests, t.session_id in ended) for t in todo]
+    sizes = [1] * len(tasks)
+    for group in group_transcripts(todo, state):
+        tasks.append((_sync_group, group, manifests, ended))
+        sizes.append(len(group))
     with concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         done = [pool.submit(_run_task, sync, *task) for task in tasks]
-        for number, future in enumerate(done, 1):
+        for number, future in zip(itertools.accumulate(sizes), done, strict=True):
             future.result()
-            show(number, len(tasks))
+            show(number, sum(sizes))
     sync.remote.close_all()
     state.about["last_sync"] = format_time(utc_now())
     if report.is_complete:
@@ -9368,9 +9380,73 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
     state.save()
     return report
 
+def group_transcripts(todo: list[Transcript],
+                      state: SyncState) -> list[list[Transcript]]:
+    """Return transcripts in groups: small new ones together, others alone."""
+    groups: list[list[Transcript]] = []
+    pack: list[Transcript] = []
+    for transcript in todo:
+        if transcript.size > PACKED_BYTES or state.get("sessions", transcript.key):
+            groups.append([transcript])
+            continue
+        if len(pack) % PACK_SESSIONS == 0:
+            groups.append(pack := [])
+        pack.append(transcript)
+    return groups
+
+def _sync_group(sync: Sync, group: list[Transcript], manifests: list,
+                ended: set[str]) -> None:
+    """Upload transcripts, small new ones of a workspace in one request."""
+    packs: dict[Identity, list[tuple]] = {}
+    with contextlib.ExitStack() as stack:  # holds copies
+        for transcript in group:
+            how = manifests, transcript.session_id in ended, stack, packs
+            _run_task(sync, _sync_transcript, transcript, *how)
+        for identity, pack in packs.items():
+            _run_task(sync, _send_pack, pack[0][0], identity, pack)
+
+def _send_pack(sync: Sync, first: Transcript, identity: Identity,
+               pack: list[tuple]) -> None:
+    """Upload transcripts together; one by one where that is refused."""
+    answers, rows = {}, "\n".join(line for *_, line in pack)
+    try:
+        if sync.takes_packs:
+            answer = sync.call_signed(identity, "upload_session", sessions=rows)
+            answers = answer["sessions"]
+    except Refused as e:
+        sync.takes_packs = "has no argument" not in str(e)
+    for transcript, copy, title, has_ended, line in pack:
+        answer, digest = answers.get(transcript.session_id, {}), line.split(" ", 2)[1]
+        if answer.get("sha256") == digest:
+            sync.acknowledge(transcript.key, identity, copy.size, digest, title)
+            sync.count(raw_bytes=copy.size)
+            _tell_synced(sync, transcript, has_ended)
+        else:
+            how = copy, identity, title, has_ended
+            _run_task(sync, _upload_alone, transcript, *how)
+
+def _upload_alone(sync: Sync, transcript: Transcript, copy: Transcript,
+                  identity: Identity, title: str, has_ended: bool) -> None:
+    """Upload a transcript's copy, and remember that, or that it waits."""
+    # What differs was planned when due.
+    known = sync.state.get("sessions", transcript.key)
+    may_differ = has_ended or "diverged_at" in known
+    if upload_transcript(sync, copy, identity, title, may_differ):
+        _tell_synced(sync, transcript, has_ended)
+    else:
+        sync.wait_for(transcript)
+
+def _tell_synced(sync: Sync, transcript: Transcript, has_ended: bool) -> None:
+    """Remember the file of a transcript that was acknowledged, and who brought it."""
+    sync.state.put("files", transcript.place, transcript.seen)
+    row = {"time": format_time(utc_now()), "by": "hook" if has_ended else "sync"}
+    sync.state.about.setdefault("agents", {})[transcript.agent.tool] = row
+
 def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
-                     has_ended: bool) -> None:
-    """Upload a transcript, or a plain or masked copy, to its directory's workspace."""
+                     has_ended: bool, stack: contextlib.ExitStack,
+                     packs: dict[Identity, list[tuple]]) -> None:
+    """Upload a transcript, or a plain or masked copy, to its directory's workspace, or
+    put it, small and new, to those that go together."""
     known, agent = sync.state.get("sessions", transcript.key), transcript.agent
     is_same = known.get("sha256") and sync.state.has_seen(transcript)
     cwd, title = transcript.cwd, transcript.title
@@ -9390,20 +9466,20 @@ def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
         sync.call_signed(identity, "upload_session", **named, sha256=known["sha256"])
         sync.state.put("sessions", transcript.key, {**known, "title": title})
         return
-    may_differ = has_ended or "diverged_at" in known  # then it was planned when due
     masked = sync.report.masked if sync.client.options.get("redact") else None
-    with contextlib.ExitStack() as stack:
-        copy = transcript
-        if agent.export or masked is not None or copy.path.endswith(".zst"):
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-            copy = copy_transcript(copy, os.path.join(folder, "copy.jsonl"), masked)
-        if upload_transcript(sync, copy, identity, title, may_differ):
-            sync.state.put("files", transcript.place, transcript.seen)
-            by = "hook" if has_ended else "sync"
-            row = {"time": format_time(utc_now()), "by": by}
-            sync.state.about.setdefault("agents", {})[agent.tool] = row
-        else:
-            sync.wait_for(transcript)
+    copy = transcript
+    if agent.export or masked is not None or copy.path.endswith(".zst"):
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        copy = copy_transcript(copy, os.path.join(folder, "copy.jsonl"), masked)
+    if known or copy.size > PACKED_BYTES or not sync.takes_packs:
+        _upload_alone(sync, transcript, copy, identity, title, has_ended)
+        return
+    with open(copy.path, "rb") as file:
+        raw = file.read(copy.size)
+    copy = dataclasses.replace(copy, size=len(raw))
+    row = transcript.session_id, hash_bytes(raw), pack_data(raw), one_line(title)
+    about = transcript, copy, title, has_ended, " ".join(row)
+    packs.setdefault(identity, []).append(about)
 
 def _run_task(sync: Sync, work: Callable, item: Transcript | Note,
               *more: object) -> None:

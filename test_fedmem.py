@@ -8969,7 +8969,7 @@ class SyncTest(ClientCase):
     def test_a_large_transcript_resumes_where_it_was_cut(self) -> None:
         """The pieces that arrived are not sent again."""
         raw = with_cwd(make_transcript(100, 100_000))
-        self.assertGreater(len(raw), 2 * fedmem.MAX_PIECE_BYTES)
+        self.assertGreater(len(raw), 2 * fedmem.BLOCK_BYTES)
         self.claude("s1", raw)
         real, sent = fedmem.Remote.call, []
 
@@ -8985,7 +8985,7 @@ class SyncTest(ClientCase):
             self.assertEqual(len(self.run_sync().problems), 1)
             self.assertEqual(self.run_sync().problems, [])
         self.assertEqual(sent, [0, sent[1], sent[1], *sent[3:]])
-        self.assertEqual(sent[1], fedmem.MAX_PIECE_BYTES)
+        self.assertEqual(sent[1], fedmem.BLOCK_BYTES)
         self.assertEqual(self.archived()["s1"], raw)
 
     def test_tracked_notes_go_up_when_they_change(self) -> None:
