@@ -152,6 +152,7 @@ MAX_DOCUMENT_BYTES = MIB  # 500 pages; beyond that it is not distilled knowledge
 MAX_PIECE_BYTES = 4 * MIB  # raw bytes in one `data` piece
 MAX_TRANSCRIPT_BYTES = 4 * 1024 * MIB  # a year of one session
 PACK_SESSIONS = 32  # small new transcripts that go up in one request
+SYNC_THREADS = 8  # the disk takes what is synced together in one go
 PACKED_BYTES = 64 * KIB  # raw, of each of them at most
 BLOCK_BYTES = MIB  # raw bytes in one gzip member: the unit a page read unpacks
 COMPRESSION_THREADS = 2  # a small box has two cores; each holds two blocks
@@ -1109,7 +1110,7 @@ class Session:
 def format_session(session: Session) -> bytes:
     """Return the bytes of the derived .json beside an archive."""
     value = {n: getattr(session, n) for n in Session.__dataclass_fields__}
-    value["blocks"] = [dataclasses.astuple(block) for block in session.blocks]
+    value["blocks"] = [list(vars(block).values()) for block in session.blocks]
     return encode_json({"parser": PARSER_VERSION, **value}) + b"\n"
 
 def parse_session(value: object) -> Session | None:
@@ -3479,6 +3480,8 @@ class Store:
             size, signature = scanner.state_size, sign_file(self.root, relative)
             kept = signature, hasher, scanner, size
             self._keep(self._scans, relative, kept, SCAN_CACHE_ENTRIES)
+            if size * SCAN_CACHE_ENTRIES < SCAN_CACHE_THINGS:
+                return  # however many of these
         with self._cache_lock:
             left = sum(kept[3] for kept in self._scans.values())
             while left > SCAN_CACHE_THINGS:
@@ -3961,9 +3964,9 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes,
                 file.write(len(member).to_bytes(4, "big") + member)
 
 def remove_partial(store: Store, relative: str) -> None:
-    """Remove the files of an upload that has ended."""
-    remove_file(store.root, relative)
-    remove_file(store.root, relative + MEMBERS)
+    """Remove the files of an upload that has ended, if there was one."""
+    for path in (relative, relative + MEMBERS) if relative else ():
+        remove_file(store.root, path)
 
 def probe_session(store: Store, workspace_id: str, session_id: str, sha256: str,
                   deep: bool) -> dict:
@@ -4017,23 +4020,31 @@ def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
     """Take whole transcripts, each a piece of its session; return their answers. What
     is locked by different files is committed in one round."""
     answers: dict[str, dict] = {}
+
+    def receive(names: list[str]) -> Iterator[tuple[str, dict, list[Ticket], str]]:
+        """Yield what became of each; what is wrong with one stops no other."""
+        with keep_folders():
+            for name in names:
+                try:
+                    yield name, *_receive(
+                        store, workspace_id, name, pieces[name], actor)
+                except (BadRequest, Conflict, NotFound, TooLarge, Busy) as e:
+                    yield name, {"status": "refused", "error": str(e)}, [], ""
+
     while waiting := {n: p for n, p in pieces.items() if n not in answers}:
-        found: list[tuple] = []
         with keep_folders(), contextlib.ExitStack() as held:
             paths = {store.lock_of(workspace_id, f"sessions/{n}"): n for n in waiting}
             # All who take more than one take them in this order.
             for lock in sorted(paths, key=store._locks.index):
                 where = workspace_id, f"sessions/{paths[lock]}", "stored"
                 held.enter_context(store.locked(*where))
-            for name in paths.values():
-                try:
-                    found.append(_receive(
-                        store, workspace_id, name, pieces[name], actor))
-                    answers[name] = found[-1][0]
-                except (BadRequest, Conflict, NotFound, TooLarge, Busy) as e:
-                    answers[name] = {"status": "refused", "error": str(e)}
-            store.journal.append_all([t for _, tickets, _ in found for t in tickets])
-            for _, _, path in found:
+            names = list(paths.values())
+            parts = (names[n::SYNC_THREADS] for n in range(SYNC_THREADS))
+            with concurrent.futures.ThreadPoolExecutor(SYNC_THREADS) as pool:
+                done = pool.map(lambda part: list(receive(part)), parts)
+                found = list(itertools.chain.from_iterable(done))
+            store.journal.append_all([t for *_, tickets, _ in found for t in tickets])
+            for name, answers[name], _, path in found:
                 remove_partial(store, path)
     return answers
 
