@@ -4044,7 +4044,8 @@ def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
                 done = pool.map(lambda part: list(receive(part)), parts)
                 found = list(itertools.chain.from_iterable(done))
             store.journal.append_all([t for *_, tickets, _ in found for t in tickets])
-            for name, answers[name], _, path in found:
+            for name, answer, _, path in found:
+                answers[name] = answer
                 remove_partial(store, path)
     return answers
 
@@ -4131,7 +4132,8 @@ def _commit(upload: Upload) -> tuple[dict, list[Ticket]]:
         folder_of_all = split_path(archives[0].path)[0]
         path = f"{folder_of_all}/{upload.session_id}~{sha256[:12]}.jsonl.gz"
     else:
-        path = f"sessions/{find_month(upload.read(0))}/{upload.session_id}.jsonl.gz"
+        month, scanner = find_month(upload.read(0))
+        path = f"sessions/{month}/{upload.session_id}.jsonl.gz"
     archive, scanner = _write_archive(upload, path, extended, scanner)
     store.keep_scan(archive.relative, hasher, scanner)
     tickets = _journal_archive(store, archive, status, upload.actor)
@@ -4186,7 +4188,8 @@ def _write_archive(
 ) -> tuple[Archive, TranscriptScanner]:
     """Write an upload as a new archive, or behind what it extends, by whole members."""
     store, target = upload.store, f"workspaces/{upload.workspace_id}/{path}"
-    kept_bytes, known, rest = 0, None, upload.read(0)
+    kept_bytes, rest = 0, upload.read(0)
+    known = scanner.size or None if scanner else None
     if old:
         blocks = old.session.blocks
         index = len(blocks) - 1 if scanner else 0
@@ -4224,16 +4227,19 @@ def _pair_members(blocks: Iterator[bytes],
         yield block, member
         block = next(blocks, None)
 
-def find_month(chunks: Iterable[bytes]) -> str:
-    """Return YYYY/MM of a transcript's first message, else of now, in UTC."""
+def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
+    """Return YYYY/MM of a transcript's first message, else of now, in UTC; and a scan
+    of its first block, where that is in there."""
     scanner = TranscriptScanner()
-    step = 4 * KIB  # a message is among the first lines
-    for part in (c[i : i + step] for c in chunks for i in range(0, len(c), step)):
-        scanner.feed(part, 0)
+    for block in cut_blocks(chunks):
+        scanner.feed(block, 0)
         if scanner.start:
             break
-    scanner.finish("", 0, "")
-    return (scanner.start or format_time(utc_now()))[:7].replace("-", "/")
+    is_first = scanner.start and len(scanner.blocks) == 1
+    if not scanner.start:
+        scanner.finish("", 0, "")
+    month = (scanner.start or format_time(utc_now()))[:7].replace("-", "/")
+    return month, scanner if is_first else TranscriptScanner()
 
 def _copy_bytes(root: str, relative: str, count: int, out: io.BufferedWriter) -> None:
     """Copy the first `count` bytes of a file."""

@@ -9176,7 +9176,7 @@ class SyncTest(ClientCase):
         self.assertEqual(set(self.archived()), {"s1"})
         self.assertEqual(self.run_sync().problems, [])
 
-    def count_calls(self, *, is_older: bool = False) -> tuple[collections.Counter, list]:
+    def count_calls(self, *, is_older: bool = False) -> tuple[dict, list]:
         """Sync, maybe to a server that knows no packs; return what was called."""
         real, calls = fedmem.Remote.call, collections.Counter()
 
