@@ -6447,20 +6447,20 @@ def _upload_together(ctx: Context, workspace: Workspace, lines: list[str]) -> di
             raise BadRequest("A line of `sessions` has no SHA-256.")
         try:
             home = find_session(ctx.store, workspace, require_id("session", name))
-            if home == workspace.workspace_id:
-                raw, member = _unpack_data(data, left)
-                left -= len(raw)
-                pieces[name] = Piece(0, raw, len(raw), sha256, "", member)
-                titles[name] = title
-            else:
+            if home != workspace.workspace_id:
                 answers[name] = {"status": "elsewhere"}
+                continue
+            title = _check_argument("upload_session", "title", "string", title)
+            raw, member = _unpack_data(data, min(left, BLOCK_BYTES))
+            left -= len(raw)
+            pieces[name] = Piece(0, raw, len(raw), sha256, "", member)
+            titles[name] = title
         except (BadRequest, TooLarge) as e:
             answers[clip(name, 200)] = {"status": "refused", "error": str(e)}
     where = ctx.store, workspace.workspace_id
     answers |= receive_sessions(*where, pieces, ctx.caller.scope)
     for name, title in titles.items():
         if "sha256" in answers[name]:
-            title = title[:MAX_NAME_CHARS]
             write_title(*where, name, title, ctx.caller.scope)
     return {"workspace_id": workspace.workspace_id, "sessions": answers}
 
@@ -9431,7 +9431,7 @@ def _send_pack(sync: Sync, first: Transcript, identity: Identity,
             answer = sync.call_signed(identity, "upload_session", sessions=rows)
             answers = answer["sessions"]
     except Refused as e:
-        sync.takes_packs = "has no argument" not in str(e)
+        sync.takes_packs &= "has no argument" not in str(e)
     for transcript, copy, title, has_ended, line in pack:
         answer, digest = answers.get(transcript.session_id, {}), line.split(" ", 2)[1]
         if answer.get("sha256") == digest:
