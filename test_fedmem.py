@@ -18249,6 +18249,7 @@ class Fuzz:
             packed + packed,
             packed + b"x",
             zlib.compress(raw),
+            fedmem.compress_block(raw),
             packed[:3] + b"\x1f" + packed[4:],
             packed[:-8] + bytes(8),
             self.random.randbytes(99),
@@ -18271,6 +18272,11 @@ class Fuzz:
             base = sha256(self.setup.session), sha256(b""), sha256(raw)
             given["base_sha256"] = self.pick(*base)
         self.upload("upload_session", given)
+        if self.chance(30):
+            title = self.pick("", "a b", "\0", "t" * 999, "\x1b[0m")
+            row = (given["session_id"], given["sha256"], encoded, title)
+            rows = [self.pick(" ", " ", "\t", "").join(row) for _ in range(3)]
+            self.upload("upload_session", {"sessions": "\n".join(rows)})
         if self.chance(30):
             probe = {"session_id": given["session_id"], "sha256": given["sha256"]}
             self.upload("upload_session", {**probe, "deep": self.chance(20)})
