@@ -5216,6 +5216,13 @@ NOTE_NEEDLES = (
 class BacklogTest(IndexCase):
     """Much that waits is indexed by a process of its own."""
 
+    def setUp(self) -> None:
+        """Let less be much."""
+        super().setUp()
+        much = mock.patch.object(fedmem, "INDEX_CHILD_BYTES", fedmem.MIB)
+        much.start()
+        self.addCleanup(much.stop)
+
     def start(self, spoil: Callable = lambda process: None) -> list:
         """Start the indexer; return the processes that it starts, each spoilt."""
         settings = {"MEMORY_ROOT": self.root, "CACHE_DIR": self.cache}
@@ -5247,9 +5254,9 @@ class BacklogTest(IndexCase):
         self.fail(f"{name} was not indexed")
 
     def fill(self, *names: str) -> None:
-        """Archive sessions of five megabytes."""
+        """Archive sessions of more than a megabyte."""
         for name in names:
-            said = (f"needle{name} " + "more words " * 300 for _ in range(1_500))
+            said = (f"needle{name} " + "more words " * 300 for _ in range(400))
             self.upload(name, to_jsonl([user(text) for text in said]))
 
     def test_a_backlog_is_indexed_by_a_process_and_a_trickle_is_not(self) -> None:
@@ -5289,9 +5296,9 @@ class BacklogTest(IndexCase):
 
     def test_what_a_large_session_grows_by_is_no_backlog(self) -> None:
         """Or each of its turns would start a process."""
-        said = [f"needle{i} " + "more words " * 300 for i in range(2_000)]
+        said = [f"needle{i} " + "more words " * 300 for i in range(800)]
         raw = to_jsonl([user(text) for text in said])
-        self.assertGreater(len(raw), fedmem.INDEX_CHILD_BYTES)
+        self.assertGreater(len(raw), 2 * fedmem.INDEX_CHILD_BYTES)
         self.upload("large", raw)
         with self.indexer.opened():
             self.assertTrue(self.indexer._is_much())
