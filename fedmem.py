@@ -5237,8 +5237,9 @@ def _read_chapters(database: sqlite3.Connection, chapters: list[int]) -> Iterato
 # ---- 12. Search: words, literal, regex over what an AI may read -------------
 # Every mode sees the rendered, masked text, so what is hidden cannot be probed. Words
 # are ranked by the index: the best chapters first, then those among them in which the
-# words stand together. Literal and regex read all that is shown, in steps of some
-# seconds; so do words while there is no index.
+# words stand together. Literal and regex are exact: trigrams tell which chapters to
+# look through. What has none, and all while there is no index, is read in steps of
+# seconds.
 
 MODES = ("auto", "words", "literal", "regex")
 STOP_WORDS = frozenset(
@@ -5338,8 +5339,8 @@ class Scan:
     def explain(self) -> str:
         """Return what to tell of a search that did not see all, else nothing."""
         return self.cursor and (
-            f"The search stopped before it had seen all ({SEARCH_BUDGET_S:g} s, or "
-            f'{MAX_SCANNED_HITS:,} hits). Go on with cursor="{self.cursor}", or narrow '
+            f"The search stopped before it had seen all (its page is full, or it took "
+            f'{SEARCH_BUDGET_S:g} s, or has {MAX_SCANNED_HITS:,} hits). Go on with cursor="{self.cursor}", or narrow '
             "it with workspace_id.")
 
 class RegexChild:
@@ -6819,7 +6820,8 @@ def _render_list(head: str, name: str, data: dict, call: str, max_bytes: int) ->
     elif name == "messages":  # numbered from 0, as offset counts them
         span = f"messages {rows[0]['number']} to {after - 1} of {total}"
     else:
-        span = f"{name} {first + 1}-{after} of {total}"
+        least = "at least " if data.get("cursor") else ""
+        span = f"{name} {first + 1}-{after} of {least}{total:,}"
     notice, hint = (DATA_NOTICE + "\n", HINTS.get(name)) if shown else ("", None)
     lines = [f"{head} · {span}", notice, *filter(None, [preface]), *shown]
     ends = [data.get("note"), hint]
