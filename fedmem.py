@@ -157,6 +157,9 @@ OVERVIEW = "overview.md"
 MAX_DOCUMENT_BYTES = MIB  # 500 pages; beyond that it is not distilled knowledge
 MAX_PIECE_BYTES = 4 * MIB  # raw bytes in one `data` piece
 MAX_TRANSCRIPT_BYTES = 4 * 1024 * MIB  # a year of one session
+PACK_SESSIONS = 32  # small new transcripts that go up in one request
+SYNC_THREADS = 8  # the disk takes what is synced together in one go
+PACKED_BYTES = 64 * KIB  # raw, of each of them at most
 BLOCK_BYTES = MIB  # raw bytes in one gzip member: the unit a page read unpacks
 COMPRESSION_THREADS = 2  # a small box has two cores; each holds two blocks
 COMPRESSION_LEVEL = 4  # four times as fast as 6 for 3 to 8 % more bytes, measured
@@ -221,7 +224,6 @@ MAX_MATCHES = 1_000  # counted in one passage
 MAX_SCANNED_HITS = 10_000  # more cannot be paged through
 SEARCH_MORE_S = 0.15  # an exact search goes on for, to count, when its page is full
 CANDIDATE_ROWS = 20_000  # chapters are sorted by time in that
-CHAPTERS_AT_ONCE = 32
 MAX_RUNS = 32  # texts that one part of an expression may stand for
 MAX_GRAMS = 24  # of one text: more tell nothing new
 
@@ -959,9 +961,10 @@ def compress_block(block: bytes) -> bytes:
     packer = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, 31)
     return packer.compress(block) + packer.flush()
 
+_MEMBER_HEAD = compress_block(b"")[:10]  # no flags, no time (RFC 1952, 2.3)
+
 def compress_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """Yield each block and its gzip member; threads work ahead of the reader."""
-    blocks = itertools.chain([next(blocks, b"")], blocks)  # nothing is an empty member
     ahead: collections.deque = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(COMPRESSION_THREADS) as pool:
         for block in blocks:
@@ -983,6 +986,12 @@ def unpack_member(data: bytes, max_bytes: int) -> bytes:
     if not unpacker.eof or unpacker.unused_data:
         raise BadRequest("`data` must be one whole gzip member and nothing more.")
     return raw
+
+def is_own_member(raw: bytes, member: bytes) -> bool:
+    """Return whether a gzip member of `raw` may stand in an archive as it came: no name
+    or time in it, no padding, and a block as cut_blocks cuts it."""
+    is_plain = member.startswith(_MEMBER_HEAD) and len(member) < 1.01 * len(raw) + KIB
+    return is_plain and next(cut_blocks([raw]), b"") == raw
 
 def iter_members(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     """Yield offset and content of each gzip member from here on; raise Damaged."""
@@ -1113,7 +1122,7 @@ class Session:
 def format_session(session: Session) -> bytes:
     """Return the bytes of the derived .json beside an archive."""
     value = {n: getattr(session, n) for n in Session.__dataclass_fields__}
-    value["blocks"] = [dataclasses.astuple(block) for block in session.blocks]
+    value["blocks"] = [list(vars(block).values()) for block in session.blocks]
     return encode_json({"parser": PARSER_VERSION, **value}) + b"\n"
 
 def parse_session(value: object) -> Session | None:
@@ -2889,6 +2898,7 @@ class TranscriptScanner:
 JOURNAL_FILE = "_meta/journal.jsonl"
 REGISTRY_FILE = "_meta/workspaces.json"
 PARTIAL_DIR = "_meta/partial"
+MEMBERS = ".members"  # beside a partial file: what it came as, a length before each
 TITLE_ENDING = ".title"
 
 _WORKSPACE_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
@@ -3095,13 +3105,16 @@ class Journal:
     def append(self, *about: object, folder: str = "") -> None:
         """Commit a write (workspace_id, action, path, size, sha256, actor): return when
         the names in `folder`, then its line, are on the disk; raise StorageFailed."""
-        ticket = Ticket(folder, *about)
-        self._waiting.append(ticket)
+        self.append_all([Ticket(folder, *about)])
+
+    def append_all(self, tickets: list[Ticket]) -> None:
+        """Commit some writes as append() does one."""
+        self._waiting.extend(tickets)
         with self._commit_lock:  # who has it finds a whole queue, or was in another's
-            if not ticket.is_done:
+            if not all(ticket.is_done for ticket in tickets):
                 self._commit()
-        if ticket.error:
-            raise type(ticket.error)(str(ticket.error)) from ticket.error
+        for error in filter(None, (ticket.error for ticket in tickets)):
+            raise type(error)(str(error)) from error
 
     def _commit(self) -> None:
         """Write the lines of all that wait, in one round."""
@@ -3399,13 +3412,15 @@ class Store:
                   scanner: TranscriptScanner) -> None:
         """Remember hash and scan of the archive that is there, if more can follow."""
         if not scanner.is_closed:
-            kept = sign_file(self.root, relative), hasher, scanner
+            size, signature = scanner.state_size, sign_file(self.root, relative)
+            kept = signature, hasher, scanner, size
             self._keep(self._scans, relative, kept, SCAN_CACHE_ENTRIES)
+            if size * SCAN_CACHE_ENTRIES < SCAN_CACHE_THINGS:
+                return  # however many of these
         with self._cache_lock:
-            sizes = [scanner.state_size for _, _, scanner in self._scans.values()]
-            while sum(sizes) > SCAN_CACHE_THINGS:
-                self._scans.popitem(last=False)
-                del sizes[0]
+            left = sum(kept[3] for kept in self._scans.values())
+            while left > SCAN_CACHE_THINGS:
+                left -= self._scans.popitem(last=False)[1][3]
 
     def take_scan(self, relative: str,
                   session: Session) -> tuple[object, TranscriptScanner | None]:
@@ -3415,7 +3430,7 @@ class Store:
             kept = self._scans.pop(relative, None)
         is_same = kept and kept[0] == sign_file(self.root, relative)
         if is_same and kept[1].hexdigest() == session.sha256:
-            return kept[1:]
+            return kept[1:3]
         hasher, scanner, problem = hashlib.sha256(), TranscriptScanner(), ""
         try:
             with open_file(self.root, relative) as file:
@@ -3666,11 +3681,11 @@ def require_archive(store: Store, workspace_id: str, name: str) -> Archive:
 
 def find_session(store: Store, workspace: Workspace, session_id: str) -> str:
     """Return where this machine's and tool's session was archived first, else here."""
-    found = []
-    for name, other in store.registry.all().items():
-        if identify(other)[:2] == identify(workspace)[:2]:
-            ledger = store.journal.ledger(name)
-            paths = ledger.sessions.get(session_id, ())
+    found, owner = [], identify(workspace)[:2]
+    for name, other in store.registry.all().items():  # it refreshes the journal
+        ledger = store.journal.ledgers.get(name)
+        paths = ledger.sessions.get(session_id, ()) if ledger else ()
+        if paths and identify(other)[:2] == owner:
             found += [(ledger.entries[path].seq, name) for path in paths]
     return min(found)[1] if found else workspace.workspace_id
 
@@ -3816,9 +3831,10 @@ def read_lines(store: Store, archive: Archive,
     yield from (row for row in lines if row[0] >= offset)
 
 # One upload call: raw bytes from `offset` of a transcript of `total_size` bytes and
-# digest `sha256`, which continues the archived one of `base_sha256`.
+# digest `sha256`, which continues the archived one of `base_sha256`; and the gzip
+# member that they came as, if an archive may keep it.
 Piece = collections.namedtuple(
-    "Piece", "offset raw total_size sha256 base_sha256", defaults=[""])
+    "Piece", "offset raw total_size sha256 base_sha256 member", defaults=["", b""])
 
 class Upload(collections.namedtuple(
         "Upload", "store workspace_id session_id archives base piece partial actor")):
@@ -3836,21 +3852,33 @@ class Upload(collections.namedtuple(
                     yield data
         yield self.piece.raw[max(0, offset - self.piece.offset) :]
 
+    def read_members(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield content and gzip member of what came as an archive may keep it."""
+        # What a kill has torn or doubled is no more than not used.
+        with contextlib.suppress(NotFound, BadRequest, TooLarge):
+            if self.piece.offset:
+                with open_file(self.store.root, self.partial + MEMBERS) as file:
+                    while size := int.from_bytes(file.read(4), "big"):
+                        member = file.read(min(size, 2 * BLOCK_BYTES))
+                        yield unpack_member(member, BLOCK_BYTES), member
+        yield self.piece.raw, self.piece.member
+
 def partial_path(workspace_id: str, session_id: str, sha256: str, start: int) -> str:
     """Return the file of an unfinished upload; its bytes begin at `start`."""
     key = hash_text(f"{workspace_id}\0{session_id}\0{sha256}\0{start}")
     return f"{PARTIAL_DIR}/{key}.part"
 
-def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
+def append_partial(store: Store, relative: str, at: int, raw: bytes,
+                   member: bytes) -> None:
     """Write the next bytes of an unfinished upload, within the quota, not durably."""
     now, used = utc_now().timestamp(), 0
     for name, found in list_directory(store.root, PARTIAL_DIR):
-        is_own = relative.endswith(f"/{name}")
+        is_own = f"{PARTIAL_DIR}/{name}".startswith(relative)
         if now - found.st_mtime > PARTIAL_LIFETIME_S and not is_own:
             remove_file(store.root, f"{PARTIAL_DIR}/{name}")
         else:
             used += found.st_size
-    if used + len(raw) > PARTIAL_QUOTA_BYTES:
+    if used + len(raw) + len(member) > PARTIAL_QUOTA_BYTES:
         raise Busy(f"Unfinished uploads fill their {format_size(PARTIAL_QUOTA_BYTES)}. "
                    "Finish one first, or wait: they expire after 7 days.")
     with disk_errors(relative), place(store.root, relative, True) as (handle, name):
@@ -3859,6 +3887,17 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
             file.truncate(at)
             file.seek(at)
             file.write(raw)
+        if member:
+            flags = os.O_WRONLY | _NO_FOLLOW | os.O_CREAT
+            flags |= os.O_APPEND if at else os.O_TRUNC
+            fd = os.open(name + MEMBERS, flags, 0o600, dir_fd=handle)
+            with os.fdopen(fd, "ab") as file:
+                file.write(len(member).to_bytes(4, "big") + member)
+
+def remove_partial(store: Store, relative: str) -> None:
+    """Remove the files of an upload that has ended, if there was one."""
+    for path in (relative, relative + MEMBERS) if relative else ():
+        remove_file(store.root, path)
 
 def probe_session(store: Store, workspace_id: str, session_id: str, sha256: str,
                   deep: bool) -> dict:
@@ -3902,39 +3941,83 @@ def receive_piece(store: Store, workspace_id: str, session_id: str, piece: Piece
         raise BadRequest(
             f"This piece ends at byte {end}, after `total_size` {piece.total_size}.")
     with store.locked(workspace_id, f"sessions/{session_id}", "stored"):
-        archives = list_archives(store, workspace_id, session_id)
-        for archive in archives:
-            if archive.session.sha256 == piece.sha256:
-                _journal_archive(store, archive, "extended", actor)
-                return _make_receipt("duplicate", archive)
-        same = [a for a in archives if a.session.sha256 == piece.base_sha256]
-        if piece.base_sha256 and not same:
-            return _make_restart(archives)
-        base = same[-1] if same else None
-        start = base.session.size if base else 0
-        if piece.offset < start:
-            raise BadRequest(
-                f"`offset` {piece.offset} lies before the end of the base ({start}).")
-        path = partial_path(workspace_id, session_id, piece.sha256, start)
-        found = stat_file(store.root, path)
-        reached = start + (found.st_size if found else 0)
-        if end <= reached < piece.total_size and piece.raw:  # sent again
-            return {"status": "partial", "next_offset": reached}
-        if piece.offset > reached:
-            if reached == 0:
-                return _make_restart(archives)
-            raise Conflict(f"This upload stands at byte {reached}, not at "
-                           f"{piece.offset}. Send the piece that begins there.",
-                           {**_make_restart(archives), "next_offset": reached})
-        if end < piece.total_size:
-            if not piece.raw:
-                raise BadRequest("`data` is empty before the end of the transcript.")
-            append_partial(store, path, piece.offset - start, piece.raw)
-            return {"status": "partial", "next_offset": end}
-        where = store, workspace_id, session_id
-        receipt = _commit(Upload(*where, archives, base, piece, path, actor))
-        remove_file(store.root, path)
-        return receipt
+        answer, tickets, path = _receive(store, workspace_id, session_id, piece, actor)
+        store.journal.append_all(tickets)
+        remove_partial(store, path)
+        return answer
+
+def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
+                     actor: str) -> dict[str, dict]:
+    """Take whole transcripts, each a piece of its session; return their answers. What
+    is locked by different files is committed in one round."""
+    answers: dict[str, dict] = {}
+
+    def receive(names: list[str]) -> Iterator[tuple[str, dict, list[Ticket], str]]:
+        """Yield what became of each; what is wrong with one stops no other."""
+        with keep_folders():
+            for name in names:
+                try:
+                    yield name, *_receive(
+                        store, workspace_id, name, pieces[name], actor)
+                except (BadRequest, Conflict, NotFound, TooLarge, Busy) as e:
+                    yield name, {"status": "refused", "error": str(e)}, [], ""
+
+    while waiting := {n: p for n, p in pieces.items() if n not in answers}:
+        with keep_folders(), contextlib.ExitStack() as held:
+            paths = {store.lock_of(workspace_id, f"sessions/{n}"): n for n in waiting}
+            # All who take more than one take them in this order.
+            for lock in sorted(paths, key=store._locks.index):
+                where = workspace_id, f"sessions/{paths[lock]}", "stored"
+                held.enter_context(store.locked(*where))
+            names = list(paths.values())
+            parts = (names[n::SYNC_THREADS] for n in range(SYNC_THREADS))
+            with concurrent.futures.ThreadPoolExecutor(SYNC_THREADS) as pool:
+                done = pool.map(lambda part: list(receive(part)), parts)
+                found = list(itertools.chain.from_iterable(done))
+            store.journal.append_all([t for *_, tickets, _ in found for t in tickets])
+            for name, answer, _, path in found:
+                answers[name] = answer
+                remove_partial(store, path)
+    return answers
+
+def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
+             actor: str) -> tuple[dict, list[Ticket], str]:
+    """Take a piece, its session's lock held; return the answer, what is to be journaled
+    before that is given, and the partial file that has served then."""
+    end = piece.offset + len(piece.raw)
+    archives = list_archives(store, workspace_id, session_id)
+    for archive in archives:
+        if archive.session.sha256 == piece.sha256:
+            tickets = _journal_archive(store, archive, "extended", actor)
+            return _make_receipt("duplicate", archive), tickets, ""
+    same = [a for a in archives if a.session.sha256 == piece.base_sha256]
+    if piece.base_sha256 and not same:
+        return _make_restart(archives), [], ""
+    base = same[-1] if same else None
+    start = base.session.size if base else 0
+    if piece.offset < start:
+        raise BadRequest(
+            f"`offset` {piece.offset} lies before the end of the base ({start}).")
+    path = partial_path(workspace_id, session_id, piece.sha256, start)
+    found = stat_file(store.root, path)
+    reached = start + (found.st_size if found else 0)
+    if end <= reached < piece.total_size and piece.raw:  # sent again
+        return {"status": "partial", "next_offset": reached}, [], ""
+    if piece.offset > reached:
+        if reached == 0:
+            return _make_restart(archives), [], ""
+        raise Conflict(f"This upload stands at byte {reached}, not at "
+                       f"{piece.offset}. Send the piece that begins there.",
+                       {**_make_restart(archives), "next_offset": reached})
+    if end < piece.total_size:
+        if not piece.raw:
+            raise BadRequest("`data` is empty before the end of the transcript.")
+        at = piece.offset - start
+        append_partial(store, path, at, piece.raw, b"" if base else piece.member)
+        return {"status": "partial", "next_offset": end}, [], ""
+    where = store, workspace_id, session_id
+    answer = _commit(Upload(*where, archives, base, piece, path, actor))
+    return *answer, path if found else ""
 
 def _make_restart(archives: list[Archive]) -> dict:
     """Return the answer that sends a client back to the beginning."""
@@ -3946,8 +4029,9 @@ def _make_receipt(status: str, archive: Archive) -> dict:
     facts = {n: getattr(archive.session, n) for n in ("size", "sha256", "messages")}
     return {"status": status, **where, **facts}
 
-def _commit(upload: Upload) -> dict:
-    """Verify a complete upload, archive it and return its receipt."""
+def _commit(upload: Upload) -> tuple[dict, list[Ticket]]:
+    """Verify a complete upload and archive it; return its receipt and what is to be
+    journaled before that is given."""
     store, archives, sha256 = upload.store, upload.archives, upload.piece.sha256
     try:
         extended, hasher, scanner = _match_upload(upload)
@@ -3956,17 +4040,17 @@ def _commit(upload: Upload) -> dict:
         set_aside(store, e.data["path"])
         rest = [a for a in archives if a.relative != e.data["path"]]
         if upload.base:
-            return _make_restart(rest)
+            return _make_restart(rest), []
         return _commit(upload._replace(archives=rest))
     if hasher.hexdigest() != sha256:
-        remove_file(store.root, upload.partial)
+        remove_partial(store, upload.partial)
         raise Conflict(
             f"The bytes received have sha256 {hasher.hexdigest()}, not the announced "
             f"{sha256}. Nothing was stored; send the transcript again from 0.",
             _make_restart(archives))
     for archive in archives if extended is None else ():
         if _contains(store, archive, upload.piece):
-            return _make_receipt("contained", archive)
+            return _make_receipt("contained", archive), []
     status = "extended" if extended else "revision" if archives else "stored"
     folder = f"workspaces/{upload.workspace_id}/"
     ledger = store.journal.ledger(upload.workspace_id)
@@ -3979,11 +4063,14 @@ def _commit(upload: Upload) -> dict:
         folder_of_all = split_path(archives[0].path)[0]
         path = f"{folder_of_all}/{upload.session_id}~{sha256[:12]}.jsonl.gz"
     else:
-        path = f"sessions/{find_month(upload.read(0))}/{upload.session_id}.jsonl.gz"
+        month, scanner = find_month(upload.read(0))
+        path = f"sessions/{month}/{upload.session_id}.jsonl.gz"
     archive, scanner = _write_archive(upload, path, extended, scanner)
     store.keep_scan(archive.relative, hasher, scanner)
-    _journal_archive(store, archive, status, upload.actor)
-    return _make_receipt(status, archive)
+    tickets = _journal_archive(store, archive, status, upload.actor)
+    if not tickets:  # what was lost is there again
+        sync_folders(store.root, archive.relative)
+    return _make_receipt(status, archive), tickets
 
 def _match_upload(
         upload: Upload) -> tuple[Archive | None, object, TranscriptScanner | None]:
@@ -4032,7 +4119,8 @@ def _write_archive(
 ) -> tuple[Archive, TranscriptScanner]:
     """Write an upload as a new archive, or behind what it extends, by whole members."""
     store, target = upload.store, f"workspaces/{upload.workspace_id}/{path}"
-    kept_bytes, known, rest = 0, None, upload.read(0)
+    kept_bytes, rest = 0, upload.read(0)
+    known = scanner.size or None if scanner else None
     if old:
         blocks = old.session.blocks
         index = len(blocks) - 1 if scanner else 0
@@ -4043,10 +4131,11 @@ def _write_archive(
     elif stat_file(store.root, target):
         set_aside(store, target)  # no record of it was ever kept: out of the way
     scanner = scanner or TranscriptScanner()
-    with replace_file(store.root, target) as out:
+    sent = iter(()) if old else upload.read_members()
+    with replace_file(store.root, target, True, False) as out:
         if old:
             _copy_bytes(store.root, target, kept_bytes, out)
-        for block, member in compress_blocks(cut_blocks(rest)):
+        for block, member in _pair_members(cut_blocks(rest), sent):
             scanner.feed(block, out.tell(), known)
             known = None
             out.write(member)
@@ -4057,15 +4146,31 @@ def _write_archive(
         write_file(store.root, record_path(target), format_session(session), False)
     return Archive(upload.workspace_id, path, session), scanner
 
-def find_month(chunks: Iterable[bytes]) -> str:
-    """Return YYYY/MM of a transcript's first message, else of now, in UTC."""
+def _pair_members(blocks: Iterator[bytes],
+                  sent: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each block and the gzip member that was sent of it, else one made here."""
+    block: bytes | None = next(blocks, b"")  # nothing is an empty member
+    while block is not None:
+        content, member = next(sent, (b"", b""))
+        if content != block or not member:
+            yield from compress_blocks(itertools.chain([block], blocks))
+            return
+        yield block, member
+        block = next(blocks, None)
+
+def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
+    """Return YYYY/MM of a transcript's first message, else of now, in UTC; and a scan
+    of its first block, where that is in there."""
     scanner = TranscriptScanner()
     for block in cut_blocks(chunks):
         scanner.feed(block, 0)
         if scanner.start:
             break
-    scanner.finish("", 0, "")
-    return (scanner.start or format_time(utc_now()))[:7].replace("-", "/")
+    is_first = scanner.start and len(scanner.blocks) == 1
+    if not scanner.start:
+        scanner.finish("", 0, "")
+    month = (scanner.start or format_time(utc_now()))[:7].replace("-", "/")
+    return month, scanner if is_first else TranscriptScanner()
 
 def _copy_bytes(root: str, relative: str, count: int, out: io.BufferedWriter) -> None:
     """Copy the first `count` bytes of a file."""
@@ -4077,12 +4182,16 @@ def _copy_bytes(root: str, relative: str, count: int, out: io.BufferedWriter) ->
             out.write(data)
             count -= len(data)
 
-def _journal_archive(store: Store, archive: Archive, action: str, actor: str) -> None:
-    """Append the journal line of an archive unless the last one says the same."""
+def _journal_archive(store: Store, archive: Archive, action: str,
+                     actor: str) -> list[Ticket]:
+    """Return what is to be journaled of an archive: its folder is synced with it, once
+    for all who wrote there, and its line is none where the last one says the same."""
     last = store.journal.ledger(archive.workspace_id).entries.get(archive.path)
-    if last is None or last.sha256 != archive.session.sha256:
-        args = (archive.path, archive.session.size, archive.session.sha256, actor)
-        store.journal.append(archive.workspace_id, action, *args)
+    if last is not None and last.sha256 == archive.session.sha256:
+        return []
+    args = (archive.path, archive.session.size, archive.session.sha256, actor)
+    folder = split_path(archive.relative)[0]
+    return [Ticket(folder, archive.workspace_id, action, *args)]
 
 def chosen_workspaces(store: Store, workspace_id: str) -> list[str]:
     """Return the one workspace that was asked for, or all; raise NotFound."""
@@ -4178,7 +4287,8 @@ def _reconcile_session(store: Store, workspace_id: str, relative: str) -> None:
     action = "extended" if known else "revision" if "~" in path else "stored"
     try:
         archive = Archive(workspace_id, path, store.load_session(workspace_id, path))
-        _journal_archive(store, archive, action, "recovery")
+        tickets = _journal_archive(store, archive, action, "recovery")
+        store.journal.append_all(tickets)
     except Damaged as e:
         log.error("archive damaged: %s", e)
 
@@ -4232,8 +4342,8 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE documents (id INTEGER PRIMARY KEY, workspace TEXT, key TEXT, kind TEXT,
     title TEXT, name TEXT, project TEXT, abandoned TEXT, sha256 TEXT, signature TEXT,
     start TEXT, end TEXT, blocks TEXT, UNIQUE (workspace, key));
-CREATE TABLE chapters (id INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER,
-    first INTEGER, abandoned INTEGER, excerpts BLOB);
+CREATE TABLE chapters (id INTEGER PRIMARY KEY, document INTEGER, first INTEGER,
+    abandoned INTEGER, excerpts BLOB, wholes BLOB);
 CREATE INDEX chapters_of ON chapters (document, first);
 CREATE INDEX documents_newest ON documents (kind, end, name, workspace);
 """ + "".join(f"CREATE VIRTUAL TABLE {kind} USING {_FTS5};"
@@ -4255,9 +4365,8 @@ _ACCENTS = re.compile("[\u0300-\u036f]+")  # that no letter has taken in
 _BLOB = re.compile(r"[A-Za-z0-9+=]{100,}")  # base64: nobody searches for its letters
 _HEADING = re.compile(r"^(?=#{1,6} )", re.MULTILINE)
 
-# What a chapter has of a message. `rest` is empty when that is all of it, else the hash
-# of the whole, or a plus in the parts behind the first.
-Excerpt = collections.namedtuple("Excerpt", "number time text rest", defaults=[""])
+# A message, or a part of it.
+Excerpt = collections.namedtuple("Excerpt", "number time text is_part", defaults=[0])
 
 def fold_letters(text: str) -> str:
     """Return text of the same length without accents."""
@@ -4307,36 +4416,44 @@ def condense(role: str, text: str) -> str:
 
 def cut_chapters(messages: Iterable[tuple[int, Message]], mask: Callable) -> Iterator:
     """Yield chapters: whether abandoned; consecutive messages up to a size, masked
-    before they are cut; and by number the whole text of those that begin in it. One of
+    before they are cut; and the whole of those that begin in it and are cut. One of
     several chapters begins the first and fills the next."""
-    chapter: list[Excerpt] = []
-    shown: dict[int, str] = {}
+    chapter, wholes = [], []
     room, abandoned = CHAPTER_CHARS, False
     for number, message in messages:
-        masked = mask(message.text)
-        text = condense(message.role, masked)
+        whole = Excerpt(number, message.time, mask(message.text))
+        text = condense(message.role, whole.text)
         parts = split_parts(text, CHAPTER_CHARS)
-        rest = "" if parts == [masked] else hash_text(masked)[:16]
+        is_cut = parts != [whole.text]
         for i, part in enumerate(parts):
             if chapter and (len(text) > room or message.abandoned != abandoned):
-                yield abandoned, chapter, shown
-                chapter, shown, room = [], {}, CHAPTER_CHARS
-            chapter.append(Excerpt(number, message.time, part, "+" if i else rest))
-            shown |= {} if i else {number: masked}
+                yield abandoned, chapter, wholes
+                chapter, wholes, room = [], [], CHAPTER_CHARS
+            chapter.append(Excerpt(number, message.time, part, int(is_cut)))
+            wholes += [whole] if is_cut and not i else []
             room, abandoned = room - len(part), message.abandoned
     if chapter:
-        yield abandoned, chapter, shown
+        yield abandoned, chapter, wholes
 
 def fold_shown(text: str) -> str:
     """Return a text as the trigrams have it, letter for letter: FTS5 ends at a NUL."""
     return fold_case(text).replace("\0", " ")
 
-def unpack_chapter(packed: bytes) -> list[Excerpt]:
-    """Return a chapter's excerpts; raise sqlite3.DatabaseError when they are torn."""
+def pack_excerpts(excerpts: list[Excerpt]) -> bytes:
+    """Return messages as they are kept, nothing for none."""
+    return zlib.compress(encode_json(excerpts), COMPRESSION_LEVEL) if excerpts else b""
+
+def unpack_excerpts(packed: bytes) -> list[Excerpt]:
+    """Return kept messages; raise sqlite3.DatabaseError when they are torn."""
     try:
-        return [Excerpt(*values) for values in parse_json(zlib.decompress(packed))]
+        rows = parse_json(zlib.decompress(packed)) if packed else ()
+        return [Excerpt(*values) for values in rows]
     except (zlib.error, ValueError, TypeError) as e:
         raise sqlite3.DatabaseError(f"a chapter cannot be unpacked: {e}") from e
+
+def list_shown(chapter: list[Excerpt], wholes: list[Excerpt]) -> list[Excerpt]:
+    """Return the messages that begin in a chapter, whole, in order."""
+    return sorted([*(e for e in chapter if not e.is_part), *wholes])
 
 def format_head(title: str, chapter: list[Excerpt]) -> str:
     """Return the line above a chapter's text: what it is about, and its days."""
@@ -4559,7 +4676,7 @@ class IndexWriter:
             source = find_source(self._store, workspace_id, key, self._mask)
         if source is None:
             if old:
-                self._drop(old, self._find_chapters(old, 0), {})
+                self._drop(old, self._find_chapters(old, 0))
                 database.execute("DELETE FROM documents WHERE id = ?", (old.id,))
             return
         new, first = source.row._replace(id=old and old.id), 0
@@ -4579,41 +4696,36 @@ class IndexWriter:
 
     def _renew(self, row: Indexed, first: int, messages: Iterable) -> None:
         """Make a document's chapters from a message on anew; the same ones stay."""
-        gone, is_note = self._find_chapters(row, first), row.kind == "knowledge"
-        chapters = cut_chapters(messages, self._mask)
-        wholes: dict[tuple[int, str], str] = {}
-        room = MAX_DOCUMENT_BYTES
+        gone = self._find_chapters(row, first)
+        if row.kind == "knowledge":  # is searched as one text
+            self._drop(row, gone)
+            gone = []
         try:
-            if is_note:  # is searched as one text
-                self._drop(row, gone, wholes)
-                gone, chapters = [], list(chapters)
-                whole = "".join(t for *_, shown in chapters for t in shown.values())
-                chapters = [(*chapter, {}) for *chapter, _ in chapters]
-                chapters[:1] = [(*chapter[:2], {0: whole}) for chapter in chapters[:1]]
-            for abandoned, chapter, shown in chapters:
-                packed = zlib.compress(encode_json(chapter), COMPRESSION_LEVEL)
-                if gone and gone[0][1:] == (abandoned, packed):
+            for abandoned, chapter, wholes in cut_chapters(messages, self._mask):
+                about = abandoned, pack_excerpts(chapter), pack_excerpts(wholes)
+                if gone and gone[0][1:] == about:
                     del gone[0]
                     continue
-                for excerpt in chapter if gone else ():
-                    if excerpt.rest not in ("", "+") and room > 0:
-                        wholes[excerpt.number, excerpt.rest] = shown[excerpt.number]
-                        room -= len(shown[excerpt.number])
-                self._add(row, abandoned, chapter, packed, shown)
+                sql = "INSERT INTO chapters VALUES (NULL, ?, ?, ?, ?, ?)"
+                values = row.id, chapter[0].number, *about
+                added = self.database.execute(sql, values).lastrowid
+                self._put(row.kind, "", added, _list_words(row, chapter))
+                if row.kind == "sessions":
+                    self._put("sessions_grams", "", added, _join_shown(chapter, wholes))
         except Exhausted:
             raise
         except FedmemError as e:
             log.warning("indexed in part: %s", e)
-        self._drop(row, gone, wholes)
+        self._drop(row, gone)
+        if row.kind == "knowledge":
+            self._put_note(row, "", self._find_chapters(row, 0))
 
-    def _add(self, row: Indexed, abandoned: bool, chapter: list[Excerpt], packed: bytes,
-             shown: dict[int, str]) -> None:
-        """Add a chapter."""
-        sql = "INSERT INTO chapters VALUES (NULL, ?, ?, ?, ?)"
-        values = row.id, chapter[0].number, abandoned, packed
-        added = self.database.execute(sql, values).lastrowid
-        self._put(row.kind, "", added, _list_words(row, chapter))
-        self._put(f"{row.kind}_grams", "", added, fold_shown("\n".join(shown.values())))
+    def _put_note(self, row: Indexed, order: str, chapters: list[tuple]) -> None:
+        """Give the trigrams of a note, or take them, as its first chapter's."""
+        parts = [unpack_excerpts(packed) for _, _, packed, _ in chapters]
+        whole = "".join(excerpt.text for part in parts for excerpt in part)
+        for chapter, *_ in chapters[:1]:
+            self._put("knowledge_grams", order, chapter, fold_shown(whole))
 
     def _put(self, table: str, order: str, chapter: int, text: str) -> None:
         """Give a text of a chapter to an FTS5 table, or, by `order` delete, take it."""
@@ -4624,41 +4736,37 @@ class IndexWriter:
             self.database.execute(sql, (*values, chapter, text))
 
     def _find_chapters(self, row: Indexed, first: int) -> list[tuple]:
-        """Return number, whether abandoned, and packed excerpts of the chapters from a
+        """Return number, whether abandoned, and packed messages of the chapters from a
         message on."""
-        sql = "SELECT id, abandoned, excerpts FROM chapters "
+        sql = "SELECT id, abandoned, excerpts, wholes FROM chapters "
         sql += "WHERE document = ? AND first >= ? ORDER BY id"
         return self.database.execute(sql, (row.id, first)).fetchall()
 
     def _rename(self, old: Indexed, new: Indexed) -> None:
         """Give a document's chapters another title."""
-        for chapter, _, packed in self._find_chapters(old, 0):
-            excerpts = unpack_chapter(packed)
+        for chapter, _, packed, _ in self._find_chapters(old, 0):
+            excerpts = unpack_excerpts(packed)
             self._put(old.kind, "delete", chapter, _list_words(old, excerpts))
             self._put(old.kind, "", chapter, _list_words(new, excerpts))
 
-    def _drop(self, row: Indexed, gone: list[tuple], wholes: dict) -> None:
-        """Remove chapters. FTS5 must be told the text of trigrams: those of a chapter
-        with parts of messages not among `wholes` stay, its number is not used again."""
-        known = [(chapter, unpack_chapter(packed)) for chapter, _, packed in gone]
+    def _drop(self, row: Indexed, gone: list[tuple]) -> None:
+        """Remove chapters: FTS5 must be given the same text to forget it."""
         if row.kind == "knowledge":
-            whole = "".join(e.text for _, excerpts in known for e in excerpts)
-            shown = [whole, *([""] * len(known))]
-        else:
-            shown = [_join_shown(excerpts, wholes) for _, excerpts in known]
-        for (chapter, excerpts), text in zip(known, shown, strict=False):
+            self._put_note(row, "delete", gone)
+        for chapter, _, *packed in gone:
+            excerpts, wholes = map(unpack_excerpts, packed)
             self._put(row.kind, "delete", chapter, _list_words(row, excerpts))
-            self._put(f"{row.kind}_grams", "delete", chapter, fold_shown(text))
+            if row.kind == "sessions":
+                shown = _join_shown(excerpts, wholes)
+                self._put("sessions_grams", "delete", chapter, shown)
             self.database.execute("DELETE FROM chapters WHERE id = ?", (chapter,))
 
-def _join_shown(excerpts: list[Excerpt], wholes: dict[tuple[int, str], str]) -> str:
-    """Return the text of a chapter's trigrams, empty when not all of it is known."""
-    texts = [e.text if not e.rest else wholes.get((e.number, e.rest))
-             for e in excerpts if e.rest != "+"]
-    return "" if None in texts else "\n".join(texts)
+def _join_shown(chapter: list[Excerpt], wholes: list[Excerpt]) -> str:
+    """Return the text of a chapter's trigrams."""
+    return fold_shown("\n".join(e.text for e in list_shown(chapter, wholes)))
 
 def _list_words(row: Indexed, chapter: list[Excerpt]) -> str:
-    """Return a chapter's words: FTS5 must be given the same ones to forget them."""
+    """Return a chapter's words."""
     head = f"{format_head(row.title, chapter)} {row.name} {row.project}"
     return split_words("\n".join([head, *(excerpt.text for excerpt in chapter)]))
 
@@ -5016,7 +5124,7 @@ def weigh(database: sqlite3.Connection, count: int) -> float:
 def read_chapter(database: sqlite3.Connection, chapter: int) -> list[Excerpt]:
     """Return the excerpts of a chapter."""
     sql = "SELECT excerpts FROM chapters WHERE id = ?"
-    return unpack_chapter(database.execute(sql, (chapter,)).fetchone()[0])
+    return unpack_excerpts(database.execute(sql, (chapter,)).fetchone()[0])
 
 def read_indexed(database: sqlite3.Connection, document: int) -> tuple:
     """Return workspace, key, name, title and end of an indexed document."""
@@ -5035,7 +5143,7 @@ def list_besides(database: sqlite3.Connection, kind: str, grams: str) -> dict:
 def iter_candidates(database: sqlite3.Connection, grams: str, scope: Scope,
                     before: tuple[str, str, str]) -> Iterator[tuple]:
     """Yield the place (end, name, workspace) of each document that may hold what is
-    sought, the newest first, and lists of chapters: whether abandoned, excerpts."""
+    sought, the newest first, and its chapters that may: whether abandoned, messages."""
     table, (limits, values) = f"{scope.kind}_grams", _limit_documents(scope)
     found = f"SELECT rowid FROM {table} WHERE {table} MATCH ?"
     few = f"SELECT count(*) FROM ({found} LIMIT {CANDIDATE_ROWS + 1})"
@@ -5058,21 +5166,20 @@ def iter_candidates(database: sqlite3.Connection, grams: str, scope: Scope,
     for place, group in itertools.groupby(rows, key=lambda row: row[:3]):
         yield place, _read_chapters(database, [row[3] for row in group])
 
-def _read_chapters(database: sqlite3.Connection, chapters: list[int]) -> Iterator[list]:
-    """Yield lists of whether abandoned and excerpts, some megabytes of text at once."""
-    for start in range(0, len(chapters), CHAPTERS_AT_ONCE):
-        ids = chapters[start : start + CHAPTERS_AT_ONCE]
-        marks = ", ".join("?" * len(ids))
-        sql = f"SELECT abandoned, excerpts FROM chapters WHERE id IN ({marks})"
-        rows = database.execute(f"{sql} ORDER BY id", ids).fetchall()
-        yield [(bool(abandoned), unpack_chapter(packed)) for abandoned, packed in rows]
+def _read_chapters(database: sqlite3.Connection, chapters: list[int]) -> Iterator:
+    """Yield of each chapter whether it was taken back, and its messages."""
+    sql = "SELECT abandoned, excerpts, wholes FROM chapters WHERE id = ?"
+    for chapter in chapters:
+        abandoned, *packed = database.execute(sql, (chapter,)).fetchone()
+        yield bool(abandoned), list_shown(*map(unpack_excerpts, packed))
 
 
 # ---- 12. Search: words, literal, regex over what an AI may read -------------
 # Every mode sees the rendered, masked text, so what is hidden cannot be probed. Words
 # are ranked by the index: the best chapters first, then those among them in which the
-# words stand together. Literal and regex read all that is shown, in steps of some
-# seconds; so do words while there is no index.
+# words stand together. Literal and regex are exact: trigrams tell which chapters to
+# look through. What has none, and all while there is no index, is read in steps of
+# seconds.
 
 MODES = ("auto", "words", "literal", "regex")
 STOP_WORDS = frozenset(
@@ -5172,8 +5279,8 @@ class Scan:
     def explain(self) -> str:
         """Return what to tell of a search that did not see all, else nothing."""
         return self.cursor and (
-            f"The search stopped before it had seen all ({SEARCH_BUDGET_S:g} s, or "
-            f'{MAX_SCANNED_HITS:,} hits). Go on with cursor="{self.cursor}", or narrow '
+            f"The search stopped before it had seen all (its page is full, or it took "
+            f'{SEARCH_BUDGET_S:g} s, or has {MAX_SCANNED_HITS:,} hits). Go on with cursor="{self.cursor}", or narrow '
             "it with workspace_id.")
 
 class RegexChild:
@@ -5867,33 +5974,12 @@ def _iter_indexed(store: Store, listing: tuple, grams: str, mask: Callable,
             yield from _iter_passages(store, archive, mask, scan, place)
             continue
         where = place[2], mask(title_of(store, archive)) or archive.name, archive.name
-        for part in parts:
-            shown = _read_shown(store, archive, mask, part, first)
-            for number, (date, text, abandoned) in sorted(shown.items()):
-                scan.reach(place, number)
-                date = date or archive.session.start
-                yield Passage(where[0], date, *where[1:], number, text, abandoned)
-
-def _read_shown(store: Store, archive: Archive, mask: Callable, part: list,
-                first: int) -> dict[int, tuple]:
-    """Return by number time, text and if abandoned of the messages of some chapters:
-    as indexed, and from the archive those of which only a part is."""
-    shown, cut = {}, set()
-    for abandoned, excerpts in part:
-        for number, date, text, rest in excerpts:
-            if number >= first and rest not in ("", "+"):
-                cut.add(number)
-            elif number >= first and not rest:
-                shown[number] = date, text, abandoned
-    try:
-        for number, message in iter_messages(store, archive, min(cut)) if cut else ():
-            if number in cut:
-                shown[number] = message.time, mask(message.text), message.abandoned
-            if number >= max(cut):
-                break
-    except (Damaged, NotFound) as e:
-        log.warning("session left out of the search: %s", e)
-    return shown
+        for abandoned, messages in parts:
+            for number, date, text, _ in messages:
+                if number >= first:
+                    scan.reach(place, number)
+                    date = date or archive.session.start
+                    yield Passage(where[0], date, *where[1:], number, text, abandoned)
 
 def _iter_passages(store: Store, archive: Archive, mask: Callable, scan: Scan,
                    place: tuple) -> Iterator[Passage]:
@@ -5976,7 +6062,8 @@ PARAMETERS = {
     "data": Parameter("base64 of one gzip member", MAX_BODY_BYTES),
     "total_size": Parameter("of the raw transcript", high=MAX_TRANSCRIPT_BYTES),
     "sha256": Parameter("of the raw transcript", is_digest=True), "base_sha256":
-        Parameter("of the archived transcript it continues", is_digest=True)}
+        Parameter("of the archived transcript it continues", is_digest=True),
+    "sessions": Parameter("lines: session_id, sha256, data, title", MAX_BODY_BYTES)}
 
 # One tool as the protocol lists it; `hints` are for clients, `example` is a call.
 Tool = collections.namedtuple(
@@ -6455,16 +6542,18 @@ def tool_upload_knowledge(ctx: Context, workspace_id: str, write_token: str, pat
 @tool(WRITES, {"workspace_id": "w", "write_token": "w1.0", "session_id": "3f2a"},
       scopes=("sync",))
 def tool_upload_session(ctx: Context, workspace_id: str, write_token: str,
-                        session_id: str, content: str = "", data: str = "",
+                        session_id: str = "", content: str = "", data: str = "",
                         offset: int = 0, total_size: int = -1, sha256: str = "",
-                        base_sha256: str = "", title: str = "",
-                        deep: bool = False) -> dict:
+                        base_sha256: str = "", title: str = "", deep: bool = False,
+                        sessions: str = "") -> dict:
     """Archive a transcript, byte for byte: whole as content, or in pieces as data with
     offset, total_size and sha256 (with base_sha256: only what was added to an archived
     one). With neither: say what is archived and where an upload goes on. title: what
-    its tool calls the session."""
+    its tool calls the session. sessions: small ones together, instead of all these."""
     workspace = ctx.store.registry.require(workspace_id)
     ctx.keys.require_write_token(workspace_id, write_token)
+    if sessions:
+        return _upload_together(ctx, workspace, sessions.split("\n"))
     require_id("session", session_id)
     if content and data:
         raise BadRequest("Give `content` or `data`, not both.")
@@ -6476,7 +6565,8 @@ def tool_upload_session(ctx: Context, workspace_id: str, write_token: str,
     elif data:
         if total_size < 0 or not sha256:
             raise BadRequest("`data` needs `total_size` and `sha256` of the whole.")
-        piece = Piece(offset, _unpack_data(data), total_size, sha256, base_sha256)
+        raw, member = _unpack_data(data, MAX_PIECE_BYTES)
+        piece = Piece(offset, raw, total_size, sha256, base_sha256, member)
     else:
         home = find_session(ctx.store, workspace, session_id)
         deep = deep and home == workspace_id  # for what is damaged there is set aside
@@ -6488,13 +6578,44 @@ def tool_upload_session(ctx: Context, workspace_id: str, write_token: str,
         write_title(*where, title, ctx.caller.scope)
     return receipt
 
-def _unpack_data(data: str) -> bytes:
-    """Return the raw bytes of a `data` argument; raise BadRequest, TooLarge."""
+def _upload_together(ctx: Context, workspace: Workspace, lines: list[str]) -> dict:
+    """Archive whole transcripts in few rounds; return the answer to each. What belongs
+    into another workspace is told and not stored."""
+    if len(lines) > PACK_SESSIONS:
+        raise BadRequest(f"`sessions` has over {PACK_SESSIONS} lines.")
+    answers, pieces, titles, left = {}, {}, {}, MAX_PIECE_BYTES
+    for line in lines:
+        name, sha256, data, title = [*line.split(" ", 3), "", "", ""][:4]
+        if not _SHA256.fullmatch(sha256):
+            raise BadRequest("A line of `sessions` has no SHA-256.")
+        try:
+            home = find_session(ctx.store, workspace, require_id("session", name))
+            if home != workspace.workspace_id:
+                answers[name] = {"status": "elsewhere"}
+                continue
+            title = _check_argument("upload_session", "title", "string", title)
+            raw, member = _unpack_data(data, min(left, BLOCK_BYTES))
+            left -= len(raw)
+            pieces[name] = Piece(0, raw, len(raw), sha256, "", member)
+            titles[name] = title
+        except (BadRequest, TooLarge) as e:
+            answers[clip(name, 200)] = {"status": "refused", "error": str(e)}
+    where = ctx.store, workspace.workspace_id
+    answers |= receive_sessions(*where, pieces, ctx.caller.scope)
+    for name, title in titles.items():
+        if "sha256" in answers[name]:
+            write_title(*where, name, title, ctx.caller.scope)
+    return {"workspace_id": workspace.workspace_id, "sessions": answers}
+
+def _unpack_data(data: str, max_bytes: int) -> tuple[bytes, bytes]:
+    """Return the raw bytes of a `data` argument, and the gzip member that they came as
+    if an archive may keep it; raise BadRequest, TooLarge."""
     try:
         packed = base64.b64decode(data.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError) as e:
         raise BadRequest(f"`data` is not base64: {e}.") from e
-    return unpack_member(packed, MAX_PIECE_BYTES)
+    raw = unpack_member(packed, max_bytes)
+    return raw, packed if is_own_member(raw, packed) else b""
 
 # Calling and rendering.
 
@@ -6620,7 +6741,8 @@ def _render_list(head: str, name: str, data: dict, call: str, max_bytes: int) ->
     elif name == "messages":  # numbered from 0, as offset counts them
         span = f"messages {rows[0]['number']} to {after - 1} of {total}"
     else:
-        span = f"{name} {first + 1}-{after} of {total}"
+        least = "at least " if data.get("cursor") else ""
+        span = f"{name} {first + 1}-{after} of {least}{total:,}"
     notice, hint = (DATA_NOTICE + "\n", HINTS.get(name)) if shown else ("", None)
     lines = [f"{head} · {span}", notice, *filter(None, [preface]), *shown]
     ends = [data.get("note"), hint]
@@ -9164,6 +9286,7 @@ class Sync:
         self.client, self.remote = client, remote
         self.state, self.report = state, Report()
         self.is_offline, self._lock = threading.Event(), threading.Lock()
+        self.takes_packs = True  # until an older server says that it does not
 
     def count(self, sessions: int = 0, notes: int = 0, raw_bytes: int = 0) -> None:
         """Add to the report."""
@@ -9198,6 +9321,15 @@ class Sync:
             if "write_token" not in str(e):
                 raise
         return self.remote.call(name, **{**self.register(identity, True), **arguments})
+
+    def acknowledge(self, key: str, identity: Identity, size: int, digest: str,
+                    title: str) -> None:
+        """Remember the receipt of a transcript."""
+        receipt = {"size": size, "sha256": digest, "identity": list(identity)}
+        receipt |= {"title": title} if title else {}
+        self.state.put("sessions", key, receipt)
+        self.state.about["last_receipt"] = format_time(utc_now())
+        self.count(sessions=1)
 
     def find_identity(self, workspace_id: str) -> Identity:
         """Return what a workspace is registered under; raise Refused."""
@@ -9270,11 +9402,12 @@ def upload_transcript(sync: Sync, transcript: Transcript, identity: Identity,
         start, base_sha256 = max(base, probe["next_offset"]), sizes.get(base, "")
     whole = {**named, "total_size": size, "sha256": digest, "base_sha256": base_sha256}
     send_pieces(sync, transcript.path, identity, start, whole)
-    receipt = {"size": size, "sha256": digest, "identity": list(identity)}
-    state.put("sessions", key, {**receipt, "title": title} if title else receipt)
-    state.about["last_receipt"] = format_time(utc_now())
-    sync.count(sessions=1)
+    sync.acknowledge(key, identity, size, digest, title)
     return True
+
+def pack_data(raw: bytes) -> str:
+    """Return a `data` argument: a gzip member that the archive may keep as it is."""
+    return base64.b64encode(compress_block(raw)).decode()
 
 def send_pieces(sync: Sync, path: str, identity: Identity, at: int,
                 whole: dict) -> None:
@@ -9283,9 +9416,8 @@ def send_pieces(sync: Sync, path: str, identity: Identity, at: int,
     with open(path, "rb") as file:
         while True:
             file.seek(at)
-            raw = file.read(min(MAX_PIECE_BYTES, size - at))
-            data = base64.b64encode(gzip.compress(raw, 1, mtime=0)).decode()
-            piece = {**whole, "data": data, "offset": at}
+            raw = next(cut_blocks([file.read(min(BLOCK_BYTES, size - at))]), b"")
+            piece = {**whole, "data": pack_data(raw), "offset": at}
             answer = sync.call_signed(identity, "upload_session", **piece)
             sync.count(raw_bytes=len(raw))
             if answer["status"] not in ("partial", "restart"):
@@ -9393,12 +9525,15 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
     report.aged = sum(t.agent is CLAUDE and t.mtime_ns < soon for t in found)
     tasks: list[tuple] = [(upload_note, n) for n in notes
                           if state.get("notes", n.key).get("stat") != n.seen]
-    tasks += [(_sync_transcript, t, manifests, t.session_id in ended) for t in todo]
+    sizes = [1] * len(tasks)
+    for group in group_transcripts(todo, state):
+        tasks.append((_sync_group, group, manifests, ended))
+        sizes.append(len(group))
     with concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         done = [pool.submit(_run_task, sync, *task) for task in tasks]
-        for number, future in enumerate(done, 1):
+        for number, future in zip(itertools.accumulate(sizes), done, strict=True):
             future.result()
-            show(number, len(tasks))
+            show(number, sum(sizes))
     sync.remote.close_all()
     state.about["last_sync"] = format_time(utc_now())
     if report.is_complete:
@@ -9406,9 +9541,73 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
     state.save()
     return report
 
+def group_transcripts(todo: list[Transcript],
+                      state: SyncState) -> list[list[Transcript]]:
+    """Return transcripts in groups: small new ones together, others alone."""
+    groups: list[list[Transcript]] = []
+    pack: list[Transcript] = []
+    for transcript in todo:
+        if transcript.size > PACKED_BYTES or state.get("sessions", transcript.key):
+            groups.append([transcript])
+            continue
+        if len(pack) % PACK_SESSIONS == 0:
+            groups.append(pack := [])
+        pack.append(transcript)
+    return groups
+
+def _sync_group(sync: Sync, group: list[Transcript], manifests: list,
+                ended: set[str]) -> None:
+    """Upload transcripts, small new ones of a workspace in one request."""
+    packs: dict[Identity, list[tuple]] = {}
+    with contextlib.ExitStack() as stack:  # holds copies
+        for transcript in group:
+            how = manifests, transcript.session_id in ended, stack, packs
+            _run_task(sync, _sync_transcript, transcript, *how)
+        for identity, pack in packs.items():
+            _run_task(sync, _send_pack, pack[0][0], identity, pack)
+
+def _send_pack(sync: Sync, first: Transcript, identity: Identity,
+               pack: list[tuple]) -> None:
+    """Upload transcripts together; one by one where that is refused."""
+    answers, rows = {}, "\n".join(line for *_, line in pack)
+    try:
+        if sync.takes_packs:
+            answer = sync.call_signed(identity, "upload_session", sessions=rows)
+            answers = answer["sessions"]
+    except Refused as e:
+        sync.takes_packs &= "has no argument" not in str(e)
+    for transcript, copy, title, has_ended, line in pack:
+        answer, digest = answers.get(transcript.session_id, {}), line.split(" ", 2)[1]
+        if answer.get("sha256") == digest:
+            sync.acknowledge(transcript.key, identity, copy.size, digest, title)
+            sync.count(raw_bytes=copy.size)
+            _tell_synced(sync, transcript, has_ended)
+        else:
+            how = copy, identity, title, has_ended
+            _run_task(sync, _upload_alone, transcript, *how)
+
+def _upload_alone(sync: Sync, transcript: Transcript, copy: Transcript,
+                  identity: Identity, title: str, has_ended: bool) -> None:
+    """Upload a transcript's copy, and remember that, or that it waits."""
+    # What differs was planned when due.
+    known = sync.state.get("sessions", transcript.key)
+    may_differ = has_ended or "diverged_at" in known
+    if upload_transcript(sync, copy, identity, title, may_differ):
+        _tell_synced(sync, transcript, has_ended)
+    else:
+        sync.wait_for(transcript)
+
+def _tell_synced(sync: Sync, transcript: Transcript, has_ended: bool) -> None:
+    """Remember the file of a transcript that was acknowledged, and who brought it."""
+    sync.state.put("files", transcript.place, transcript.seen)
+    row = {"time": format_time(utc_now()), "by": "hook" if has_ended else "sync"}
+    sync.state.about.setdefault("agents", {})[transcript.agent.tool] = row
+
 def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
-                     has_ended: bool) -> None:
-    """Upload a transcript, or a plain or masked copy, to its directory's workspace."""
+                     has_ended: bool, stack: contextlib.ExitStack,
+                     packs: dict[Identity, list[tuple]]) -> None:
+    """Upload a transcript, or a plain or masked copy, to its directory's workspace, or
+    put it, small and new, to those that go together."""
     known, agent = sync.state.get("sessions", transcript.key), transcript.agent
     is_same = known.get("sha256") and sync.state.has_seen(transcript)
     cwd, title = transcript.cwd, transcript.title
@@ -9428,20 +9627,20 @@ def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
         sync.call_signed(identity, "upload_session", **named, sha256=known["sha256"])
         sync.state.put("sessions", transcript.key, {**known, "title": title})
         return
-    may_differ = has_ended or "diverged_at" in known  # then it was planned when due
     masked = sync.report.masked if sync.client.options.get("redact") else None
-    with contextlib.ExitStack() as stack:
-        copy = transcript
-        if agent.export or masked is not None or copy.path.endswith(".zst"):
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-            copy = copy_transcript(copy, os.path.join(folder, "copy.jsonl"), masked)
-        if upload_transcript(sync, copy, identity, title, may_differ):
-            sync.state.put("files", transcript.place, transcript.seen)
-            by = "hook" if has_ended else "sync"
-            row = {"time": format_time(utc_now()), "by": by}
-            sync.state.about.setdefault("agents", {})[agent.tool] = row
-        else:
-            sync.wait_for(transcript)
+    copy = transcript
+    if agent.export or masked is not None or copy.path.endswith(".zst"):
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        copy = copy_transcript(copy, os.path.join(folder, "copy.jsonl"), masked)
+    if known or copy.size > PACKED_BYTES or not sync.takes_packs:
+        _upload_alone(sync, transcript, copy, identity, title, has_ended)
+        return
+    with open(copy.path, "rb") as file:
+        raw = file.read(copy.size)
+    copy = dataclasses.replace(copy, size=len(raw))
+    row = transcript.session_id, hash_bytes(raw), pack_data(raw), one_line(title)
+    about = transcript, copy, title, has_ended, " ".join(row)
+    packs.setdefault(identity, []).append(about)
 
 def _run_task(sync: Sync, work: Callable, item: Transcript | Note,
               *more: object) -> None:
