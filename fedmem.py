@@ -6269,8 +6269,7 @@ def tool_list_knowledge(ctx: Context, workspace_id: str, prefix: str = "",
         rows = [{"version": n, **d._asdict()} for n, d in found]
         heading = f"Old versions of {versions_of!r} in workspace `{workspace_id}`"
     else:
-        documents = list_documents(ctx.store, workspace_id, prefix)
-        rows = [document._asdict() for document in documents]
+        rows = [d._asdict() for d in list_documents(ctx.store, workspace_id, prefix)]
         heading = f"Knowledge of workspace `{workspace_id}`"
     page = rows[offset : offset + limit]
     page = _make_page(heading, "documents", page, len(rows), offset)
@@ -6283,11 +6282,10 @@ def tool_read_knowledge(ctx: Context, workspace_id: str, path: str, version: str
     workspace's overview."""
     ctx.store.registry.require(workspace_id)
     document, data = read_document(ctx.store, workspace_id, path, version)
-    text = ctx.mask(data.decode("utf-8", "replace"))
-    note = f"{format_minute(document.modified)} · sha256 {document.sha256}"
-    heading = f"`{path}` of workspace `{workspace_id}` · {note}"
-    row = {"workspace_id": workspace_id, **document._asdict(), "content": text}
-    return {"_heading": heading, **row, "part": part}
+    heading = (f"`{path}` of workspace `{workspace_id}` · "
+               f"{format_minute(document.modified)} · sha256 {document.sha256}")
+    return {"_heading": heading, "workspace_id": workspace_id, **document._asdict(),
+            "content": ctx.mask(data.decode("utf-8", "replace")), "part": part}
 
 @tool(READS, {"query": "deploy checklist"},
       hint="search notes, decisions, knowledge, documentation in memory")
@@ -6333,22 +6331,18 @@ def tool_list_sessions(ctx: Context, workspace_id: str = "", since: str = "",
 
 def _session_row(ctx: Context, archive: Archive) -> dict:
     """Return what lists say of a session."""
-    session = archive.session
+    session, session_id = archive.session, session_of(archive.path)
     ledger = ctx.store.journal.ledgers[archive.workspace_id]
-    session_id = session_of(archive.path)
     paths = ledger.sessions.get(session_id, [])
     return {
-        "session_id": session_id,
-        "workspace_id": archive.workspace_id,
+        "session_id": session_id, "workspace_id": archive.workspace_id,
         "tool": ctx.store.registry.require(archive.workspace_id).tool,
         **{n: session.about[n] for n in ("format", "version") if n in session.about},
-        "title": ctx.mask(title_of(ctx.store, archive)),
-        "start": session.start,
+        "title": ctx.mask(title_of(ctx.store, archive)), "start": session.start,
         "end": rank_head(ctx.store, archive)[0],  # without times: when it came
         **{n: getattr(session, n) for n in ("messages", "size", "sha256")},
         "revisions": [_name_revision(ledger, p) for p in paths if p != archive.path],
-        **_describe_origin(ctx, archive),
-    }
+        **_describe_origin(ctx, archive)}
 
 def _describe_origin(ctx: Context, archive: Archive) -> dict:
     """Return what a session goes on from, if anything, and the call to read it."""
@@ -6356,12 +6350,11 @@ def _describe_origin(ctx: Context, archive: Archive) -> dict:
     told = {n: ctx.mask(about[n]) for n in ("parent",) if n in about}
     if origin is None:
         return told
-    name = ctx.mask(origin.session_id)
+    name, first = ctx.mask(origin.session_id), max(0, origin.messages - 20)
     where = {"workspace_id": origin.workspace_id, "session_id": name}
     copied = {"copied": True} if "copies" in about else {}  # needs it no more
     told["continues"] = {**where, "messages": origin.messages, **copied}
     if origin.messages >= 0:
-        first = max(0, origin.messages - 20)
         told["continues"]["read"] = f"read_session({_given(**where)}offset={first})"
     return told
 
@@ -6394,8 +6387,7 @@ def tool_read_session(ctx: Context, workspace_id: str, session_id: str, offset: 
     archive = require_archive(ctx.store, workspace_id, session_id)
     session = archive.session
     if part and limit != 1:
-        text = "`part` goes with limit=1: the parts are those of one message."
-        raise BadRequest(text)
+        raise BadRequest("`part` goes with limit=1: its parts are one message's.")
     total = {"text": session.messages, "raw": session.lines, "data": session.size}[view]
     first = max(0, total + offset) if offset < 0 else offset
     if view == "data":
@@ -6435,9 +6427,8 @@ def _read_raw(ctx: Context, archive: Archive, offset: int) -> Iterator[dict]:
 def _read_data(ctx: Context, archive: Archive, first: int) -> dict:
     """Return raw transcript bytes from byte `first` on, for the sync token only."""
     if ctx.caller.scope == "ai":
-        raise NotAllowed(
-            "view=data exports unmasked bytes and takes the sync token. Use view=text "
-            "or view=raw.")
+        raise NotAllowed("view=data exports unmasked bytes and takes the sync token. "
+                         "Use view=text or view=raw.")
     size = archive.session.size
     if first > size:
         raise BadRequest(f"`offset` {first} lies after the end ({size} bytes).")
@@ -6485,10 +6476,9 @@ def tool_register_workspace(ctx: Context, project: str, machine: str = "",
         return {"workspace_id": workspace_id, "write_token": token}
     binding = ctx.keys.make_binding(workspace_id)
     text = f"binding: `{binding}`\n\nPass it to write_overview and delete_knowledge; "
-    text += "it is good for this workspace only."
-    heading = f"Registered as workspace `{workspace_id}`"
-    row = {"workspace_id": workspace_id, "binding": binding}
-    return {"_heading": heading, **row, "_text": text}
+    return {"_heading": f"Registered as workspace `{workspace_id}`",
+            "workspace_id": workspace_id, "binding": binding,
+            "_text": text + "it is good for this workspace only."}
 
 @tool(WRITES, {"content": "Shop backend.", "binding": "laptop-claude-code-shop.0"},
       scopes=("ai",))
@@ -6625,10 +6615,9 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
     try:
         if ctx.caller.scope not in tool_.scopes:
             raise NotAllowed(
-                f"{name} takes the AI token; you hold the sync token."
-                if "ai" in tool_.scopes
-                else f"{name} takes the sync token, which assistants do not hold: "
-                "notes and sessions are uploaded by themselves.")
+                f"{name} takes the AI token; you hold the sync token." if "ai" in
+                tool_.scopes else f"{name} takes the sync token, which assistants do "
+                "not hold: notes and sessions are uploaded by themselves.")
         values, note = parse_arguments(tool_, arguments)
         key = name, ctx.form, ctx.is_masked, note, *values.items()
         sign = KEPT.get(name)
@@ -6636,13 +6625,12 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
         if signature and (kept := ctx.store.recall_answer(key, signature)):
             return kept
         data = tool_.handler(ctx, **values)
-        data |= {"ignored": note} if note and is_json else {}
-        default = tool_.schema["properties"].get("limit", {}).get("default", MAX_LIMIT)
-        is_large = values.get("limit", default) > default
-        max_bytes = LARGE_PAGE_BYTES if is_large else PAGE_BYTES
         if is_json:
-            text = render_json(data)
+            text = render_json({**data, "ignored": note} if note else data)
         else:
+            default = dig(tool_.schema, "properties.limit.default") or MAX_LIMIT
+            is_large = values.get("limit", default) > default
+            max_bytes = LARGE_PAGE_BYTES if is_large else PAGE_BYTES
             text = render_markdown(data, name, values, max_bytes)
             text += f"\n\n{note}" if note else ""
         result = make_result(text)
@@ -6698,18 +6686,17 @@ def render_markdown(data: dict, tool_name: str, values: dict, max_bytes: int) ->
     if "_text" in data:
         return f"{head}\n\n{data['_text']}"
     if "content" in data:
-        call += "part="
-        return _render_text(head, data["content"], data["part"], call, max_bytes)
+        about = data["content"], data["part"], f"{call}part="
+        return _render_text(head, *about, max_bytes)
     name = find_list(data)
     if not name:
         return head if "_heading" in data else f"{head}\n\n{render_json(data)}"
-    call += "offset="
     if name == "messages" and data["limit"] == 1 and data["messages"]:
         row = data["messages"][0]
         head = f"{head}\n{format_message_head(row)}"
-        call += f"{row['number']}, limit=1, part="
+        call += f"offset={row['number']}, limit=1, part="
         return _render_text(head, row["text"], data["part"], call, max_bytes)
-    return _render_list(head, name, data, call, max_bytes)
+    return _render_list(head, name, data, f"{call}offset=", max_bytes)
 
 def _render_text(head: str, text: str, part: int, call: str, max_bytes: int) -> str:
     """Return one part of a long text; raise BadRequest for a part there is not."""
@@ -6759,11 +6746,9 @@ HINTS = {  # how what a list shows is opened
     "workspaces": "Look inside: list_knowledge(workspace_id), "
     "list_sessions(workspace_id).",
     "documents": "Read one: read_knowledge(workspace_id, path).",
-    "sessions": "Read one: read_session(workspace_id, session_id).",
-}
-NO_HITS = (
-    'Nothing found. Try fewer or other words, mode="literal" for an exact text, or '
-    "the other one of search_knowledge and search_sessions.")
+    "sessions": "Read one: read_session(workspace_id, session_id)."}
+NO_HITS = ('Nothing found. Try fewer or other words, mode="literal" for an exact text, '
+           "or the other one of search_knowledge and search_sessions.")
 
 def _render_preface(data: dict) -> str:
     """Return the memory's own README and INDEX, each cut to a quarter of a page."""
@@ -6819,8 +6804,7 @@ def format_message_head(row: dict) -> str:
 
 def format_message_row(row: dict) -> str:
     """Return a message of a page of several, cut when it is long."""
-    text = row["text"]
-    cut = len(text) - CLIP_CHARS
+    text, cut = row["text"], len(row["text"]) - CLIP_CHARS
     if cut > 200:
         more = f"… ({cut:,} more characters: offset={row['number']}, limit=1)"
         text = text[:CLIP_CHARS].rstrip() + more
@@ -10042,12 +10026,10 @@ def plan_hooks(client: Client, environment: dict, agent: Agent,
 def make_hooks(client: Client, agent: Agent) -> dict[str, dict]:
     """Return the hook of each event, with a timeout."""
     command, about = _quote(*client.command(*hook_words(agent))), agent.hooks
-    hooks = {}
-    for event, kind in about.events.items():
-        timeout_s = about.limits_s.get(event, HOOK_TIMEOUTS_S[kind])
-        hooks[event] = {"type": "command", "command": command,
-                        "timeout": timeout_s * about.second}
-    return hooks
+    times_s = {event: about.limits_s.get(event, HOOK_TIMEOUTS_S[kind])
+               for event, kind in about.events.items()}
+    return {event: {"type": "command", "command": command, "timeout": time_s *
+                    about.second} for event, time_s in times_s.items()}
 
 def split_hooks(groups: list, client: Client, agent: Agent) -> tuple[list, list]:
     """Return an event's groups without this client's hooks, and those hooks."""
@@ -10077,9 +10059,8 @@ def split_hooks(groups: list, client: Client, agent: Agent) -> tuple[list, list]
 
 def _quote(*words: str) -> str:
     """Return words as the shell of this system takes them."""
-    if sys.platform == "win32":
-        return " ".join(f'"{word}"' for word in words)
-    return shlex.join(words)
+    is_windows = sys.platform == "win32"
+    return " ".join(f'"{w}"' for w in words) if is_windows else shlex.join(words)
 
 def plan_codex(client: Client, environment: dict, remove: bool) -> Change:
     """Return the change to Codex' config.toml: a marked block; raise BadRequest."""
@@ -10255,10 +10236,9 @@ def format_yaml(client: Client, row: tuple = YAML_CLIENTS[0]) -> str:
         parts = [f"    {name}: {json.dumps(value)}" for name, value in bridge.items()]
         return "\n".join(["mcpServers:", "  - name: fedmem", *parts])
     url = urllib.parse.urlunsplit(parse_url(client.address.url))
-    lines = [head % json.dumps(url)]
-    for header, value in make_client_headers(client, tool_name).items():
-        lines.append(f"{' ' * indent}{header}: {json.dumps(value)}")
-    return "\n".join(lines)
+    headers = make_client_headers(client, tool_name).items()
+    lines = (f"{' ' * indent}{name}: {json.dumps(value)}" for name, value in headers)
+    return "\n".join([head % json.dumps(url), *lines])
 
 def plan_install(client: Client, environment: dict,
                  remove: bool) -> Iterator[Change | str]:
@@ -10300,23 +10280,19 @@ def format_snippets(client: Client) -> str:
     """Return the entries of clients that `install` does not edit, ready to paste."""
     entries = [(*row, make_entry(client, *row[1:])) for row in BY_HAND]
     entries += [(*row, describe_bridge(client, row[1])) for row in STDIO_ONLY]
-    parts = []
-    for name, _, form, entry in entries:
-        text = json.dumps({form.key: {SERVER_NAME: entry}}, indent=2)
-        parts.append(f"{name} ({form.place}):\n{text}")
-    for row in YAML_CLIENTS:
-        parts.append(f"{row[0]} ({row[2]}):\n{format_yaml(client, row)}")
-    return "\n\n".join(parts)
+    rows = [(name, form.place, json.dumps({form.key: {SERVER_NAME: entry}}, indent=2))
+            for name, _, form, entry in entries]
+    rows += [(row[0], row[2], format_yaml(client, row)) for row in YAML_CLIENTS]
+    return "\n\n".join(f"{name} ({place}):\n{text}" for name, place, text in rows)
 
 def plan_cron(table: str, client: Client, remove: bool) -> str:
     """Return a crontab with our marked line in it, or without it."""
     lines = [line for line in table.split("\n") if CRON_MARK not in line]
     lines = lines[:-1] if lines[-1:] == [""] else lines
     if not remove:
-        command = _quote(*client.command(*SCHEDULED))
-        line = f"{command} >>{_quote(client.path('log'))} 2>&1"
+        line = f"{_quote(*client.command(*SCHEDULED))} >>{_quote(client.path('log'))}"
         line = line.replace("%", r"\%")  # a bare one ends the command (crontab(5))
-        lines.append(f"*/{SYNC_EVERY_MINUTES} * * * * {line} {CRON_MARK}")
+        lines.append(f"*/{SYNC_EVERY_MINUTES} * * * * {line} 2>&1 {CRON_MARK}")
     return "\n".join(lines) + "\n" if lines else ""
 
 def read_crontab() -> str:
@@ -10379,8 +10355,7 @@ def schedule_sync(client: Client, remove: bool) -> str:
 def _use_cron(client: Client, remove: bool) -> str:
     """Put our line into the user's crontab, or take it out."""
     table = read_crontab()
-    wanted = plan_cron(table, client, remove)
-    if wanted != table:
+    if (wanted := plan_cron(table, client, remove)) != table:
         data = wanted.encode("utf-8", "surrogateescape")
         subprocess.run(["crontab", "-"], input=data, check=True)
     return "by crontab"
@@ -11221,19 +11196,17 @@ def fill_demo(store: Store) -> None:
     """Write a few sample workspaces into an empty memory."""
     yesterday = (utc_now() - datetime.timedelta(days=1)).strftime("%Y-%m-%d")
     for name, (overview, documents, talk) in DEMO.items():
-        machine, tool_name, project = name.split("/")
-        wanted = Workspace("", machine, tool_name, project)
+        wanted, raw = Workspace("", *name.split("/")), b""
         workspace_id = register_workspace(store, wanted, "sync").workspace_id
         for path, text in {OVERVIEW: overview, **documents}.items():
             write_document(store, workspace_id, path, text.encode(), "sync")
-        raw = b""
         for minute, text in enumerate(talk):
             role = ("user", "assistant")[minute % 2]
             row = {"type": role, "message": {"role": role, "content": text}}
             row["timestamp"] = f"{yesterday}T09:{minute:02}:00.000Z"
             raw += encode_json(row) + b"\n"
         piece = Piece(0, raw, len(raw), hash_bytes(raw))
-        receive_piece(store, workspace_id, f"demo-{project}", piece, "sync")
+        receive_piece(store, workspace_id, f"demo-{wanted.project}", piece, "sync")
 
 @contextlib.contextmanager
 def opened_root(args: argparse.Namespace) -> Iterator[tuple[Store, dict[str, str]]]:
@@ -11266,15 +11239,13 @@ def cmd_check(args: argparse.Namespace) -> int:
 def cmd_probe(args: argparse.Namespace) -> int:
     """Print what a disk keeps for servers on several machines; return 0 when all."""
     folder = os.path.abspath(os.path.expanduser(args.folder))
-    probe, failed = SharedProbe(folder), 0
-    kind = find_mount(folder)[1]
+    probe, failed, kind = SharedProbe(folder), 0, find_mount(folder)[1]
     print(f"{folder} on {kind}; waiting for the other side", flush=True)
     for what, holds, seen in probe.run():
         failed += not holds
         print(f"{'ok' if holds else 'no':<4}{what:<34}{seen}", flush=True)
     name, is_right = judge_mount(folder)
-    verdict = "must not" if failed else "may"
-    print(f"Servers on these two {verdict} share a root here.")
+    print(f"Servers on these two {'must not' if failed else 'may'} share a root here.")
     if name and not is_right and not failed:
         print(f"But for {name} this does not tell all: the README names the options.")
     return 1 if failed else 0
@@ -11285,9 +11256,8 @@ def cmd_backup(args: argparse.Namespace) -> None:
     root, started = settings["memory_root"], time.monotonic()
     target = os.path.abspath(os.path.expanduser(args.to or f"{root}-backups"))
     name, copied, linked = back_up(root, target, args.keep)
-    took_s = time.monotonic() - started
     print(f"{target}/{name}: {plural(copied, 'file')} copied and read back, {linked:,} "
-          f"as in the snapshot before, {took_s:.1f} s")
+          f"as in the snapshot before, {time.monotonic() - started:.1f} s")
     if name in list_snapshots(target)[1:] and not linked:
         print("Nothing is a hard link to the snapshot before: this disk has none.")
     if args.tar:
@@ -11446,8 +11416,7 @@ def cmd_sync(args: argparse.Namespace) -> int:
             return 0
         spool, state = read_spool(client), SyncState(client.path("state.json"))
         sync = Sync(client, client.remote(attempts=2 if args.quiet else 5), state)
-        started = time.monotonic()
-        is_first = not state.items("files")
+        started, is_first = time.monotonic(), not state.items("files")
         tell = functools.partial(_show_progress, sync.report, started)
         report = run_sync(sync, environment, set(spool.values()) - {""}, tell)
         if not report.problems:
@@ -11559,9 +11528,8 @@ def find_schedule() -> str:
 
 def cmd_agents(args: argparse.Namespace) -> int:
     """Print which agents are on this machine, and what of theirs is on the server."""
-    environment = client_environment()
+    environment, report = client_environment(), Report()
     state = SyncState(os.path.join(client_home(environment), "state.json"))
-    report = Report()
     for line in list_agents(environment, state, report):
         print(line)
     for text in report.problems:
@@ -11685,8 +11653,7 @@ def cmd_init_manifest(args: argparse.Namespace) -> None:
 
 def print_data(value: dict) -> None:
     """Print JSON without control characters."""
-    text = format_json(value)
-    print(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+    print(_CONTROLS.sub(lambda m: f"\\u{ord(m[0]):04x}", format_json(value)))
 
 def print_page(args: argparse.Namespace, name: str, **arguments: object) -> None:
     """Print a tool's page as an assistant reads it, or its JSON."""
@@ -11737,9 +11704,8 @@ def cmd_resume(args: argparse.Namespace) -> None:
     client = load_client(environment)
     remote = Remote(client.address, client.mcp_token)
     if not args.session:
-        rows = list_project(remote, os.getcwd())
-        rows = [r for r in rows if args.agent in ("", r["tool"])]
-        rows = [r for r in rows if args.machine in ("", r["machine"])]
+        rows = [r for r in list_project(remote, os.getcwd()) if args.agent in (
+            "", r["tool"]) and args.machine in ("", r["machine"])]
         lines = [f"{format_session_line(r)} · {r['tool']}" for r in rows]
         text = "\n".join(lines) or "No such session of this project is in the memory."
         print_data({"sessions": rows}) if args.json else print(clean_text(text))
