@@ -1203,7 +1203,6 @@ SECRET_FILE = "_meta/secret"
 @dataclasses.dataclass(frozen=True)
 class Keys:
     """Hold the two bearer tokens and the key that signs."""
-
     mcp_token: str
     sync_token: str
     key: bytes
@@ -1217,8 +1216,7 @@ class Keys:
         return (*((scope, hash_text(t), "") for scope, t in present), *self.old)
 
     def scope_of(self, token: str) -> str | None:
-        """Return "ai" or "sync" for a bearer token, None for any other text, in a
-        time that does not tell how much of it was right."""
+        """Return a bearer token's scope, else None; the time it takes tells nothing."""
         given, found = hash_text(token), None
         for scope, digest, until in self._tokens:
             if hmac.compare_digest(given, digest):
@@ -1566,8 +1564,7 @@ def mask_value(value: object) -> object:
     return value
 
 def _refuse_doubles(pairs: list[tuple[str, object]]) -> dict:
-    """Return an object's members; raise ValueError when a name is there twice, for the
-    first of them would be masked by nobody."""
+    """Return an object's members; refuse one given twice, of which one stays unmasked."""
     if len(dict(pairs)) < len(pairs):
         raise ValueError("a name is there twice")
     return dict(pairs)
@@ -1803,8 +1800,7 @@ def _clean_shell(parts: dict[str, str]) -> tuple[str, str]:
     return "command", f"! {command.strip()}" + (f"\n← {result}" if result else "")
 
 def _cut_summary(text: str) -> str:
-    """Return the summary that a tool made of a conversation, without the sentences to
-    the model around it."""
+    """Return a tool's summary of a conversation without its sentences to the model."""
     if not text.startswith(_SUMMARY_HEADS):
         return text
     if text.startswith(_SUMMARY_HEADS[1]):  # Codex: one line, 0.171.0
@@ -1996,8 +1992,7 @@ def _parse_qwen(record: dict) -> Iterator[Message]:
         yield from _say_blocks(role, parts, when, key, is_agent)
 
 def _parse_copilot(record: dict) -> Iterator[Message]:
-    """Yield what an event of GitHub Copilot CLI shows (1.0.102); those of a sub-agent
-    stand among the others and name it."""
+    """Yield what an event of Copilot CLI shows (1.0.102), of a sub-agent's too."""
     kind, data, when = record["type"], record["data"], record.get("timestamp")
     key, is_agent = record["id"], "agentId" in record
     if kind == "user.message":
@@ -2269,8 +2264,7 @@ def export_cline(path: str, session_id: str) -> Iterator[dict]:
     yield from conversation.get("messages") or ()
 
 def export_continue(path: str, session_id: str) -> Iterator[dict]:
-    """Yield the head of a Continue session, then its items up to one with a tool that
-    still runs: that changes (1.5.47)."""
+    """Yield a Continue session's head, then items up to one that changes (1.5.47)."""
     value = read_store(path)
     head = {n: value.get(n) for n in ("sessionId", "workspaceDirectory")}
     with contextlib.suppress(FileNotFoundError):  # a torn one is read next time
@@ -2351,8 +2345,7 @@ def _is_finished(part: dict) -> bool:
     return True
 
 def _export_rows(database: sqlite3.Connection, session_id: str) -> Iterator[dict]:
-    """Yield a session's head and the parts of its finished messages, in the shape that
-    events have."""
+    """Yield a session's head and its finished messages' parts, shaped like events."""
     names = ("id", "parent_id", "directory", "version", "time_created")
     sql = f"SELECT {', '.join(names)} FROM session WHERE id = ?"
     for row in database.execute(sql, (session_id,)):
@@ -2392,7 +2385,6 @@ def expand_home(path: str, environment: dict) -> str:
 @dataclasses.dataclass(frozen=True)
 class McpEntry:
     """Say where an assistant's configuration has its MCP servers, and in which form."""
-
     place: str
     key: str = "mcpServers"  # above the entry
     url_key: str = "url"
@@ -2404,7 +2396,6 @@ class McpEntry:
 class Hooks:
     """Say where an assistant's hooks are written, and which of its events are what:
     `start` of a session, `stop` after an answer, `end` when it is to go up at once."""
-
     place: str
     events: dict[str, str]
     second: int = 1  # the unit of its timeouts
@@ -2416,7 +2407,6 @@ class Hooks:
 class Agent:
     """Describe an assistant: where its conversations lie, how one is named, read and
     placed in a project, what its records show, how it is set up."""
-
     tool: str
     name: str
     tried: str = ""  # the newest version that was run
@@ -6018,7 +6008,6 @@ Caller = collections.namedtuple("Caller", "scope machine tool", defaults=["", ""
 @dataclasses.dataclass(frozen=True)
 class Context:
     """Hold what a handler may use."""
-
     store: Store
     keys: Keys
     caller: Caller
@@ -6300,8 +6289,7 @@ def tool_search_knowledge(ctx: Context, query: str, workspace_id: str = "",
 
 def _search(ctx: Context, find: Callable, wanted: Query, what: str,
             names: dict) -> dict:
-    """Return the page that `find` gives, its hits as rows in which what a passage has
-    is named by `names`; raise BadRequest."""
+    """Return the page `find` gives, its hits as rows with `names`; raise BadRequest."""
     if not wanted.text:
         raise BadRequest("`query` is empty. Give the words to search for.")
     mask = mask_secrets if ctx.redact else str  # two callers find the same
@@ -6359,8 +6347,7 @@ def _describe_origin(ctx: Context, archive: Archive) -> dict:
     return told
 
 def format_origin(row: dict) -> str:
-    """Return what a row says of what its session is an export of, is a part of, or goes
-    on from, empty for nothing."""
+    """Return what a row says its session is: an export, a part, a continuation."""
     agent, version = FORMATS.get(row.get("format", "")), row.get("version", "")
     texts = [f" · export of {agent.name} {version}"] if agent and agent.export else []
     texts += [f" · sub-agent of `{row['parent']}`"] if row.get("parent") else []
@@ -7794,17 +7781,15 @@ d='M0 3h9v3H0zm12 0h8v3h-8zM4 9h13v3H4zm-4 6h6v3H0zm9 0h4v3H9z'/%3E%3C/svg%3E">
 
 PAGE_STYLE = """
 /* Colours for light and for dark, type, and what is the same everywhere. */
-:root {
-  color-scheme: light dark;
+:root { color-scheme: light dark; --edge: 1px solid var(--line);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
   --bg: light-dark(#fbfaf7, #161615); --card: light-dark(#fff, #1e1e1c);
   --ink: light-dark(#1e1c19, #ebe8e2); --soft: light-dark(#625d55, #a59f95);
   --line: light-dark(#e5e1d9, #33312d); --fill: light-dark(#f3f0ea, #242320);
   --accent: light-dark(#0a675a, #62c8b2); --tint: light-dark(#e6f2ee, #1a2b28);
   --warn: light-dark(#7d4500, #efb765); --warn-bg: light-dark(#fcf0da, #33280f);
   --bad: light-dark(#a3231b, #f3938a); --bad-bg: light-dark(#fbe9e6, #3a1c19);
-  --good-bg: light-dark(#e0f1e4, #15301f); --mark: light-dark(#ffe28c, #66520f);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
-}
+  --good-bg: light-dark(#e0f1e4, #15301f); --mark: light-dark(#ffe28c, #66520f); }
 * { box-sizing: border-box; margin: 0; padding: 0; }
 body { background: var(--bg); color: var(--ink); overflow-wrap: anywhere; }
 a { color: var(--accent); text-decoration: none; }
@@ -7814,16 +7799,14 @@ h2 { font-size: 1.05rem; } h3 { font-size: .85rem; color: var(--soft); }
 h1, h2, h3, b { font-weight: 650; } ol, ul { list-style: none; }
 small, label, .soft, .facts, .row > time { color: var(--soft); font-size: .85rem; }
 time, small, nav { font-variant-numeric: tabular-nums; }
-code, pre, kbd, .diff { font: .86em/1.5 ui-monospace, Menlo, Consolas, monospace; }
+code, pre, .diff { font: .86em/1.5 ui-monospace, Menlo, Consolas, monospace; }
 pre, .prose code { background: var(--fill); border-radius: 5px; padding: .1em .3em; }
 pre, .prose pre { padding: .7rem .85rem; overflow: auto; }
-pre.wrap { white-space: pre-wrap; max-height: 32rem; }
+.wrap, .text, .diff { white-space: pre-wrap; } .wrap { max-height: 32rem; }
 .prose pre code { padding: 0; font-size: 1em; }
 mark { background: var(--mark); color: var(--ink); border-radius: 3px; }
-button, input, select {
-  font: inherit; color: inherit; background: var(--card); max-width: 100%;
-  border: 1px solid var(--line); border-radius: 6px; padding: .3rem .7rem;
-}
+button, input, select { font: inherit; color: inherit; background: var(--card);
+  max-width: 100%; border: var(--edge); border-radius: 6px; padding: .3rem .7rem; }
 button, summary { cursor: pointer; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 h1:focus, main:focus { outline: none; } [hidden], .out header { display: none; }
@@ -7831,7 +7814,7 @@ h1:focus, main:focus { outline: none; } [hidden], .out header { display: none; }
 header { position: sticky; top: 0; z-index: 5; background: var(--bg); }
 .bar, main { max-width: 72rem; margin: auto; padding: 2rem 1.5rem 4rem; }
 .bar { display: flex; align-items: center; gap: .5rem 1.4rem; padding-block: .6rem; }
-header::after { content: ""; display: block; border-bottom: 1px solid var(--line); }
+header::after { content: ""; display: block; border-bottom: var(--edge); }
 #logo { display: flex; gap: .5rem; color: var(--ink); font-weight: 700; }
 #logo svg { fill: var(--accent); align-self: center; }
 nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; margin: .8rem 0; }
@@ -7851,7 +7834,7 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; margin: .8rem 0; }
 .tools { align-items: center; margin-bottom: 1rem; } .tools > input { width: 30rem; }
 section { margin-bottom: 2.4rem; min-width: 0; }
 .head { display: flex; align-items: baseline; margin-bottom: .5rem; }
-.head > small { margin-left: auto; }
+.head > small, summary > small { margin-left: auto; }
 .two { display: grid; grid-template-columns: minmax(0, 1fr) 21rem; gap: 0 3.5rem; }
 .two.even { grid-template-columns: repeat(2, minmax(0, 1fr)); }
 .even .about .cut { -webkit-line-clamp: 4; }
@@ -7860,27 +7843,29 @@ section { margin-bottom: 2.4rem; min-width: 0; }
 .bad { background: var(--bad-bg); color: var(--bad); }
 .bad button { margin-left: .8rem; } .note a, .lanes a, .row { color: inherit; }
 /* Lists: a row is a link with a title, what stands at its end, and a line about it. */
-.rows > li + li { border-top: 1px solid var(--line); }
-.row { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 0 1rem; }
-.row { align-items: baseline; padding: .5rem .6rem; margin: 0 -.6rem; }
-.row:hover { background: var(--fill); text-decoration: none; border-radius: 6px; }
+.rows > li + li, .lanes li { border-top: var(--edge); }
+.row { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 0 1rem;
+  align-items: baseline; padding: .5rem .6rem; margin: 0 -.6rem; }
+.row:hover, summary:hover { text-decoration: none; background: var(--fill);
+  border-radius: 6px; }
 .row.timed { grid-template-columns: 2.8rem minmax(0, 1fr) auto; padding-block: .35rem; }
 .row > .about { grid-column: 1 / -1; } .row.timed > .about { grid-column: 2 / -1; }
-ol + h3 { margin-top: 1.3rem; } .cut { overflow: hidden; -webkit-line-clamp: 2; }
-.cut { display: -webkit-box; -webkit-box-orient: vertical; }
+ol + h3 { margin-top: 1.3rem; }
+.cut { overflow: hidden; -webkit-line-clamp: 2; display: -webkit-box;
+  -webkit-box-orient: vertical; }
 /* Machines: a lane of time for each, with a bar for each session. */
-.lanes { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
-.lanes { padding: .3rem 1.1rem; } .lanes .cut { -webkit-line-clamp: 1; }
-.lanes li, .axis { display: grid; grid-template-columns: 15rem minmax(0, 1fr) 8rem; }
-.lanes li, .axis { align-items: center; gap: 0 1.4rem; padding: .4rem 0; }
-.lanes li { border-top: 1px solid var(--line); } .silent { color: var(--warn); }
+.lanes { background: var(--card); border: var(--edge); border-radius: 10px;
+  padding: .3rem 1.1rem; } .lanes .cut { -webkit-line-clamp: 1; }
+.lanes li, .axis { display: grid; grid-template-columns: 15rem minmax(0, 1fr) 8rem;
+  align-items: center; gap: 0 1.4rem; padding: .4rem 0; }
+.silent { color: var(--warn); }
 .lanes .lane + span { text-align: right; font-size: .85rem; }
 .axis, .lanes .axis span { color: var(--soft); font-size: .78rem; }
 .lane { position: relative; height: 1.7rem; overflow: hidden; }
-.lane > * { position: absolute; height: 100%; border-left: 1px solid var(--line); }
-.lane > b { top: 20%; height: 60%; border-left: 3px solid var(--accent); opacity: .6; }
-.lane > b { background: var(--accent); }
-.axis div { height: 1.2rem; } .axis i { font: inherit; border: 0; white-space: nowrap; }
+.lane > * { position: absolute; height: 100%; border-left: var(--edge); }
+.lane > b { top: 20%; height: 60%; border-left: 3px solid var(--accent); opacity: .6;
+  background: var(--accent); } .axis div { height: 1.2rem; }
+.axis i { font: inherit; border: 0; white-space: nowrap; }
 /* Markdown. */
 .prose { line-height: 1.6; max-width: 46rem; } .facts + .prose { margin-top: 1rem; }
 .prose > * + *, blockquote > * + * { margin-top: .8em; }
@@ -7892,48 +7877,46 @@ ol + h3 { margin-top: 1.3rem; } .cut { overflow: hidden; -webkit-line-clamp: 2; 
 blockquote { border-left: 3px solid var(--line); padding-left: 1em; }
 hr { border: solid var(--line); border-width: 1px 0 0; }
 table { border-collapse: collapse; font-size: .92em; }
-th, td { border-bottom: 1px solid var(--line); padding: .35em 1em .35em 0; }
-th, td { text-align: left; vertical-align: top; min-width: 5rem; }
+th, td { border-bottom: var(--edge); padding: .35em 1em .35em 0; text-align: left;
+  vertical-align: top; min-width: 5rem; }
 /* Conversations: messages, and what tools were told and answered, folded. */
-article { display: grid; grid-template-columns: 3.6rem minmax(0, 50rem); gap: 1.2rem; }
-article { padding: .55rem 0; max-width: 55rem; scroll-margin-top: 5rem; }
+article { display: grid; grid-template-columns: 3.6rem minmax(0, 50rem); gap: 1.2rem;
+  padding: .55rem 0; max-width: 55rem; scroll-margin-top: 5rem; }
 article.tool, article.calls { padding: .1rem 0; }
 article.aim { outline: 2px solid var(--accent); outline-offset: .2rem; }
 .at { text-align: right; font-size: .78rem; } .at > * { display: block; }
-.at > *, .at > a { color: var(--soft); } .text { white-space: pre-wrap; }
-.user > .at { padding-top: .65rem; } .user h3 { color: var(--accent); }
+.at > *, .at > a { color: var(--soft); } .user > .at { padding-top: .65rem; }
+.user h3 { color: var(--accent); }
 .user > .says { background: var(--tint); padding: .6rem 1rem; border-radius: 10px; }
-summary { display: flex; gap: .6rem; color: var(--soft); font-size: .9rem; }
-summary { padding: .1rem .4rem; margin: 0 -.4rem; align-items: baseline; }
-summary:hover { background: var(--fill); border-radius: 6px; }
+summary { display: flex; gap: .6rem; color: var(--soft); font-size: .9rem;
+  padding: .1rem .4rem; margin: 0 -.4rem; align-items: baseline; }
 summary::before { content: "›"; } [open] > summary::before { rotate: 90deg; }
 summary > * { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-summary > b { color: var(--ink); flex: none; max-width: 40%; }
-summary > small { margin-left: auto; flex: none; }
+summary > b { color: var(--ink); max-width: 40%; }
+summary > :is(b, small) { flex: none; }
 details > :not(summary) { margin: .3rem 0 .5rem; }
 /* The difference of two versions. */
-.diff { border: 1px solid var(--line); border-radius: 8px; background: var(--card); }
-.diff { overflow: hidden; white-space: pre-wrap; margin-top: .8rem; }
-.diff > * { display: grid; grid-template-columns: 3.6em 3.6em 1.6em minmax(0, 1fr); }
-.diff i { color: var(--soft); font-style: normal; user-select: none; }
-.diff i { text-align: right; padding-right: .6em; } .diff > * { text-decoration: none; }
-.diff ins { background: var(--good-bg); } .diff del { background: var(--bad-bg); }
+.diff { border: var(--edge); border-radius: 8px; background: var(--card);
+  overflow: hidden; margin-top: .8rem; }
+.diff > * { display: grid; text-decoration: none;
+  grid-template-columns: 3.6em 3.6em 1.6em minmax(0, 1fr); }
+.diff i { color: var(--soft); font-style: normal; user-select: none; text-align: right;
+  padding-right: .6em; } .diff ins { background: var(--good-bg); }
+.diff del { background: var(--bad-bg); }
 .diff > .gap { display: block; background: var(--fill); padding: .15rem .9rem; }
 /* Narrow windows, phones, paper. */
 @media (max-width: 860px) {
   .two, .two.even { display: block; }
   .lanes li, .axis { grid-template-columns: minmax(0, 1fr) auto; }
-  .lanes .lane { grid-area: 2 / 1 / 3 / 3; margin-top: .3rem; }
-}
+  .lanes .lane { grid-area: 2 / 1 / 3 / 3; margin-top: .3rem; } }
 @media (max-width: 640px) {
   header { position: static; } .bar, main { padding: 1.2rem 1rem; }
   .bar { flex-wrap: wrap; padding-block: .6rem; } #leave { margin-left: auto; }
   #find, .bar nav { order: 2; flex-basis: 100%; max-width: none; }
-  article { display: block; }
-  .at { text-align: left; } .at > * { display: inline; margin-right: .6rem; }
+  article { display: block; } .at { text-align: left; }
+  .at > * { display: inline; margin-right: .6rem; }
   .diff > * { grid-template-columns: 0 3em 1.3em minmax(0, 1fr); }
-  .diff i:first-child { visibility: hidden; } .pager { gap: .2rem .7rem; }
-}
+  .diff i:first-child { visibility: hidden; } .pager { gap: .2rem .7rem; } }
 @media (prefers-reduced-motion) { #wait, .waits { animation: none; } }
 @media print { header, .tools, nav { display: none; } }
 """
@@ -7948,15 +7931,13 @@ const visible = (text) =>
 function h(kind, ...kids) {  // a node: "tag.class", attributes, listeners, children
   const [tag, ...classes] = kind.split("."), node = document.createElement(tag);
   if (classes.length) node.className = classes.join(" ");
-  for (const kid of kids.flat(9)) {
+  for (const kid of kids.flat(9))
     if (kid instanceof Node) node.append(kid);
     else if (typeof kid !== "object") node.append(kid || kid === 0 ? visible(kid) : "");
-    else for (const [key, value] of Object.entries(kid ?? {})) {
+    else for (const [key, value] of Object.entries(kid ?? {}))
       if (typeof value === "function") node.addEventListener(key, value);
       else if (key === "style") Object.assign(node.style, value);
       else if (value != null && value !== false) node.setAttribute(key, value);
-    }
-  }
   return node;
 }
 const foreign = (text) => h("bdi", text);
@@ -8033,11 +8014,9 @@ function pager(key, first, step, shown, total, base = 1) {
 }
 function paged(query, key, limit, tool, given, make) {
   const offset = +query.get(key) || 0, none = offset ? "No more." : "None yet.";
-  return later(call(tool, { ...given, limit, offset }), (got) => {
-    const rows = got.sessions || got.documents;
-    return [rows.length ? make(rows) : h("p.soft", none),
-      pager(key, offset, limit, rows.length, got.total)];
-  });
+  return later(call(tool, { ...given, limit, offset }),
+    ({ documents, sessions: rows = documents, total }) => [rows.length ? make(rows)
+      : h("p.soft", none), pager(key, offset, limit, rows.length, total)]);
 }
 // Markdown, a safe subset. The expressions are bounded: anyone may write the text.
 const FENCE = /^ {0,3}(`{3,9}|~{3,9})/, HEADING = /^ {0,3}(#{1,6})[ \t]+(.{0,999})/;
@@ -8048,8 +8027,7 @@ const INLINE = [  // what it looks like, what becomes of what it caught
   [/\*\*(?=\S)([^*]{1,999})\*\*/, (it) => h("strong", inline(it, 1))],
   [/`([^`]{1,2000})`/, (it) => h("code", it)],
   [/(!?\[[^[\]]{1,999}\]\([^\s()]{1,999}\)|https?:[^\s<>"`)]{0,999}[\w/])/, anchor],
-  [/(?<!\w)[*_]([^*_\s][^*_]{0,999})[*_](?!\w)/, (it) => h("em", it)],
-];
+  [/(?<!\w)[*_]([^*_\s][^*_]{0,999})[*_](?!\w)/, (it) => h("em", it)]];
 function anchor(text) {
   const [, label = text, href = text] = /^!?\[(.*)\]\((.*)\)$/s.exec(text) || [];
   if (!URL.canParse(href) || !/^(https?|mailto):$/.test(new URL(href).protocol))
@@ -8371,8 +8349,7 @@ function signOut(why) {
   sessionStorage.removeItem(KEY);
   token = "", places = { at: 0, rows: [] }, stop.abort();
   const box = h("input", { id: "token", type: "password", autocomplete: "off" });
-  const submit = (event) => {
-    event.preventDefault();
+  const submit = () => {
     sessionStorage.setItem(KEY, token = box.value.trim());
     route();
   };
@@ -8431,8 +8408,8 @@ history.scrollRestoration = "manual";
 addEventListener("scrollend", () => history.replaceState({ y: scrollY }, ""));
 addEventListener("hashchange", route);
 addEventListener("keydown", pressKey);
-$("find").addEventListener("submit", (event) => {
-  event.preventDefault();
+addEventListener("submit", (event) => event.preventDefault());
+$("find").addEventListener("submit", () => {
   const q = $("query").value.trim(), isSearch = location.hash.startsWith("#/search");
   location.hash = isSearch ? here({ ...FIRST, q }) : ask("#/search", { q });
 });
@@ -11769,8 +11746,7 @@ def list_parts(remote: Remote, row: dict) -> list[dict]:
 def put_session(client: Client, agent: Agent, row: dict, environment: dict
                 ) -> tuple[list[str], str]:
     """Write a session and all it needs where its agent looks, all or nothing, never
-    over what is longer or differs. Return the paths, and how to get to the folder of
-    one that was here."""
+    over what is longer or differs. Return the paths, and a `cd` for one held here."""
     parent, _, _ = row["session_id"].rpartition(".")
     if parent:
         raise BadRequest(f"A sub-agent's goes on with its parent: resume {parent}")
