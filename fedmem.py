@@ -1483,8 +1483,7 @@ SHORTEST_SECRET_CHARS = 8  # a://b:c@
 MIN_ENTROPY_BITS = 3.0  # per character: "password-is-here" has 3.1, so digits too
 
 def is_random(value: str) -> bool:
-    """Return whether a value looks made by a machine: letters and digits mixed (or
-    marks and both cases), and many different characters."""
+    """Return whether a value looks made by a machine: mixed, and many characters."""
     is_path = value.startswith(("/", "./", "~/")) and value.count("/") > 1
     if is_path or value.startswith(("[", "$")) or "..." in value:
         return False  # or a mask, a variable, an ellipsis
@@ -1564,7 +1563,7 @@ def mask_value(value: object) -> object:
     return value
 
 def _refuse_doubles(pairs: list[tuple[str, object]]) -> dict:
-    """Return an object's members; refuse one given twice, of which one stays unmasked."""
+    """Return an object's members; refuse a name twice: one would stay unmasked."""
     if len(dict(pairs)) < len(pairs):
         raise ValueError("a name is there twice")
     return dict(pairs)
@@ -1724,8 +1723,7 @@ def _parse_claude_queue(record: dict) -> Message | None:
     parts = [_render_block(block) for block in _list_blocks(content)]
     if queued.get("commandMode") == "bash":
         parts = [f"<bash-input>{part}</bash-input>" for part in parts]
-    message = _make_message("user", parts, record, kind)
-    origin = queued.get("origin")
+    message, origin = _make_message("user", parts, record, kind), queued.get("origin")
     if message and message.role == "user" and isinstance(origin, dict):
         message = message if origin.get("kind", "human") == "human" else None
     keys = tuple(key for key in ids if isinstance(key, str) and key)
@@ -1833,8 +1831,7 @@ def _render_block(block: dict) -> str:
 
 def _render_result(content: object, failed: bool = False,
                    tool_name: object = None) -> str:
-    """Return a tool's result as text; empty when it is this memory's, by the tool's
-    name where that is told, or by how a page of it begins."""
+    """Return a tool's result as text; empty when it is this memory's own."""
     if _MEMORY_TOOL.match(str(tool_name)):
         return ""
     if isinstance(content, str) and _MCP_RESULT.match(content):
@@ -2068,8 +2065,7 @@ def _parse_cline(record: dict) -> Iterator[Message]:
         yield from _say_blocks(record["role"], blocks, record.get("ts"), record["id"])
 
 def _parse_continue(record: dict) -> Iterator[Message]:
-    """Yield what a line of our export of Continue shows (1.5.47), which keeps no time
-    but that of a session's beginning."""
+    """Yield what a line of our export of Continue shows (1.5.47): no times of items."""
     if "sessionId" in record:
         began = _read_moment(int(record.get("dateCreated") or 0) or None)
         yield Message("", "", began, kind="linked")
@@ -6456,8 +6452,7 @@ def tool_register_workspace(ctx: Context, project: str, machine: str = "",
             raise BadRequest(f"`{name}` is missing. Give the name of {what}.")
     names |= {"cwd": cwd.strip(), "git_remote": normalise_remote(git_remote)}
     wanted = Workspace("", **names, description=one_line(description))
-    found = register_workspace(ctx.store, wanted, ctx.caller.scope)
-    workspace_id = found.workspace_id
+    workspace_id = register_workspace(ctx.store, wanted, ctx.caller.scope).workspace_id
     if ctx.caller.scope != "ai":
         token = ctx.keys.make_write_token(workspace_id)
         return {"workspace_id": workspace_id, "write_token": token}
@@ -6665,8 +6660,7 @@ def find_list(data: dict) -> str:
     return next((name for name in LISTS if isinstance(data.get(name), list)), "")
 
 def render_markdown(data: dict, tool_name: str, values: dict, max_bytes: int) -> str:
-    """Return data as a page of at most `max_bytes` that says how to get the rest: by
-    the same call with another offset or part."""
+    """Return data as a page of at most `max_bytes`, with the call for the rest."""
     head = f"{PAGE_MARK} {data.get('_heading', 'Result')}"
     again = {n: v for n, v in values.items() if n not in ("limit", "offset", "part")}
     call = f"{data.get('_call', tool_name)}({_given(**again)}"
@@ -10066,8 +10060,7 @@ def _cut_codex(text: str) -> str:
         bare = line.strip()
         if bare.startswith("["):
             is_own = re.match(rf"\[mcp_servers\.{SERVER_NAME}[].]", bare) is not None
-        is_mark = bare in (TOML_BEGIN, TOML_END)
-        if not is_mark and (not is_own or bare.startswith("#")):
+        if bare not in (TOML_BEGIN, TOML_END) and (not is_own or bare.startswith("#")):
             kept.append(line)
     return "".join(kept)
 
@@ -10700,8 +10693,7 @@ def _iter_raw(store: Store, archive: Archive) -> Iterator[bytes]:
 
 def _iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[bytes]:
     """Yield a session's Markdown: who said what, and in fences what tools had."""
-    session = archive.session
-    title = mask(title_of(store, archive)) or archive.name
+    session, title = archive.session, mask(title_of(store, archive)) or archive.name
     text = (f"# {title}\n\nSession `{archive.name}` of `{archive.workspace_id}`, "
             f"{format_minute(session.start)} to {format_minute(session.end)}, "
             f"{plural(session.messages, 'message')}.\n")
@@ -10870,8 +10862,7 @@ class SharedProbe:
         lock, is_first = FileLock(self.folder, "lock"), self.role == "a"
         with lock.hold() if is_first else contextlib.nullcontext():
             self.meet()
-            other = contextlib.nullcontext() if is_first else lock.hold(wait=False)
-            with other as fd:
+            with contextlib.nullcontext() if is_first else lock.hold(wait=False) as fd:
                 is_free = fd is not None
             is_free = self.meet(is_free) or is_free
         yield "a lock keeps the other side out", not is_free, ""
