@@ -5265,9 +5265,9 @@ class Scan:
     def explain(self) -> str:
         """Return what to tell of a search that did not see all, else nothing."""
         return self.cursor and (
-            f"The search stopped before it had seen all (its page is full, or it took "
-            f'{SEARCH_BUDGET_S:g} s, or has {MAX_SCANNED_HITS:,} hits). Go on with cursor="{self.cursor}", or narrow '
-            "it with workspace_id.")
+            "The search stopped before it had seen all (its page is full, or it took "
+            f"{SEARCH_BUDGET_S:g} s, or has {MAX_SCANNED_HITS:,} hits). Go on with "
+            f'cursor="{self.cursor}", or narrow it with workspace_id.')
 
 class RegexChild:
     """Run a regular expression in a process that is killed at the deadline: `re` holds

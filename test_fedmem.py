@@ -5752,7 +5752,7 @@ class SearchTest(IndexCase):
             ticking.set()
             thread.join()
             self.assertEqual(found["hits"], [])
-            self.assertIn("(0.5 s, or 10,000 hits)", found["note"])
+            self.assertIn("it took 0.5 s, or has 10,000 hits", found["note"])
             cursor = re.search(r'cursor="([^"]+)"', found["note"])[1]
             found = self.search("(a+)+$|b", "regex", cursor=cursor)
             cursor = re.search(r'cursor="([^"]+)"', found["note"])[1]
