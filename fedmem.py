@@ -157,6 +157,9 @@ OVERVIEW = "overview.md"
 MAX_DOCUMENT_BYTES = MIB  # 500 pages; beyond that it is not distilled knowledge
 MAX_PIECE_BYTES = 4 * MIB  # raw bytes in one `data` piece
 MAX_TRANSCRIPT_BYTES = 4 * 1024 * MIB  # a year of one session
+PACK_SESSIONS = 32  # small new transcripts that go up in one request
+SYNC_THREADS = 8  # the disk takes what is synced together in one go
+PACKED_BYTES = 64 * KIB  # raw, of each of them at most
 BLOCK_BYTES = MIB  # raw bytes in one gzip member: the unit a page read unpacks
 COMPRESSION_THREADS = 2  # a small box has two cores; each holds two blocks
 COMPRESSION_LEVEL = 4  # four times as fast as 6 for 3 to 8 % more bytes, measured
@@ -961,9 +964,10 @@ def compress_block(block: bytes) -> bytes:
     packer = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, 31)
     return packer.compress(block) + packer.flush()
 
+_MEMBER_HEAD = compress_block(b"")[:10]  # no flags, no time (RFC 1952, 2.3)
+
 def compress_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """Yield each block and its gzip member; threads work ahead of the reader."""
-    blocks = itertools.chain([next(blocks, b"")], blocks)  # nothing is an empty member
     ahead: collections.deque = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(COMPRESSION_THREADS) as pool:
         for block in blocks:
@@ -985,6 +989,12 @@ def unpack_member(data: bytes, max_bytes: int) -> bytes:
     if not unpacker.eof or unpacker.unused_data:
         raise BadRequest("`data` must be one whole gzip member and nothing more.")
     return raw
+
+def is_own_member(raw: bytes, member: bytes) -> bool:
+    """Return whether a gzip member of `raw` may stand in an archive as it came: no name
+    or time in it, no padding, and a block as cut_blocks cuts it."""
+    is_plain = member.startswith(_MEMBER_HEAD) and len(member) < 1.01 * len(raw) + KIB
+    return is_plain and next(cut_blocks([raw]), b"") == raw
 
 def iter_members(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     """Yield offset and content of each gzip member from here on; raise Damaged."""
@@ -1115,7 +1125,7 @@ class Session:
 def format_session(session: Session) -> bytes:
     """Return the bytes of the derived .json beside an archive."""
     value = {n: getattr(session, n) for n in Session.__dataclass_fields__}
-    value["blocks"] = [dataclasses.astuple(block) for block in session.blocks]
+    value["blocks"] = [list(vars(block).values()) for block in session.blocks]
     return encode_json({"parser": PARSER_VERSION, **value}) + b"\n"
 
 def parse_session(value: object) -> Session | None:
@@ -1210,7 +1220,6 @@ def name_actor(token: Token) -> str:
 @dataclasses.dataclass(frozen=True)
 class Keys:
     """Hold the bearer tokens and the key that signs."""
-
     mcp_token: str
     sync_token: str
     key: bytes
@@ -1416,56 +1425,50 @@ _WORD = r"[A-Za-z0-9_-]"
 # describe them, each as three words: kind, beginnings, what follows at least (A letters
 # and digits, L lower case and digits, H hex, U capitals and digits, W all and _ and -).
 _PREFIXED = """\
-bitbucket-token ATBB A{24,}  cerebras-key csk- A{40,}  crates-token cio A{32}
-cursor-key crsr_ A{60,}  docker-token SWMTKN-1- L{40,}-L{20,}  elevenlabs-key sk_ H{48}
-fireworks-key fw_ A{22,}  google-key AQ. W{40,}  mapbox-token sk.eyJ W{40,}\\.W{16,}
-nuget-key oy2 L{43}  plaid-token access-sandbox- H{8}-[0-9a-f-]{27}
-render-key rnd_ A{28,}  resend-key re_ A{6,12}_A{20,}
-snyk-token snyk_uat. A{8}\\.W{30,}  onepassword-token ops_eyJ W{100,}
-age-key AGE-SECRET-KEY-1 U{50,}  airtable-token pat A{14}\\.H{60,}
-alibaba-key LTAI A{16,}  anthropic-key sk-ant- W{20,}  apify-token apify_api_ A{30,}
-artifactory-key AKCp A{60,}  atlassian-token ATATT3,ATCTT3 [A-Za-z0-9_=-]{100,}
-aws-key ABSK [A-Za-z0-9+/]{100,}  buildkite-token bkua_ L{36,}
-circleci-token CCIPAT_ W{20,}  clojars-token CLOJARS_ L{50,}
-cloudflare-key v1.0- H{24}-H{100,}  contentful-token CFPAT- W{40,}
-databricks-token dapi H{32}  digitalocean-token doo_v1_,dop_v1_,dor_v1_ H{60,}
-docker-token dckr_oat_,dckr_pat_ W{20,}
+age-key AGE-SECRET-KEY-1 U{50,}  google-key AQ. W{40,}  sonar-token sqa_,sqp_,squ_ H{40}
+airtable-token pat A{14}\\.H{60,}  langfuse-key pk-lf-,sk-lf- W{30,}
+alibaba-key LTAI A{16,}  firecrawl-key fc- H{32}  heroku-key HRKU- W{30,}
+anthropic-key sk-ant- W{20,}  bitbucket-token ATBB A{24,}  postman-key PMAK- H{24}-H{34}
+apify-token apify_api_ A{30,}  linear-key lin_api_ A{38,}  resend-key re_ A{6,12}_A{20,}
+artifactory-key AKCp A{60,}  rubygems-key rubygems_ H{48}  vault-token hvb.,hvr. W{60,}
+atlassian-token ATATT3,ATCTT3 [A-Za-z0-9_=-]{100,}  docker-token SWMTKN-1- L{40,}-L{20,}
+aws-key ABSK [A-Za-z0-9+/]{100,}  supabase-token sbp_ (?:v0_)?H{40}  twilio-key SK H{32}
+aws-key AKIA,ASIA,AROA,AIDA [A-Z2-7]{16}  dynatrace-token dt0c01. A{20,}\\.A{60,}
+buildkite-token bkua_ L{36,}  google-secret GOCSPX- W{20,}  linear-key lin_oauth_ A{40,}
+cerebras-key csk- A{40,}  github-token gh [pousr]_A{36,}  supabase-key sb_secret_ W{20,}
+circleci-token CCIPAT_ W{20,}  clojars-token CLOJARS_ L{50,}  notion-token secret_ A{43}
+cloudflare-key v1.0- H{24}-H{100,}  onepassword-token ops_eyJ W{100,}
+contentful-token CFPAT- W{40,}  cursor-key crsr_ A{60,}  facebook-token EAAC,EAAM A{90,}
+crates-token cio A{32}  e-two-b-key e2b_ H{40}  render-key rnd_ A{28,}
+databricks-token dapi H{32}  frameio-token fio-u- W{60,}  perplexity-key pplx- A{40,}
+digitalocean-token doo_v1_,dop_v1_,dor_v1_ H{60,}  grafana-token glc_ [A-Za-z0-9+/]{32,}
+docker-token dckr_oat_,dckr_pat_ W{20,}  shopify-token shpat_,shpca_,shppa_,shpss_ H{32}
 doppler-token dp. (?:pt|st|ct|sa|scim|audit)\\.(?:[a-z0-9_-]{2,35}\\.)?A{40,}
-duffel-token duffel_ (?:live|test)_W{40,}  dynatrace-token dt0c01. A{20,}\\.A{60,}
-e-two-b-key e2b_ H{40}  easypost-key EZAK,EZTK A{50,}  facebook-token EAAC,EAAM A{90,}
-fastly-token fo1_ W{40,}  figma-token figd_ W{38,}  firecrawl-key fc- H{32}
-flutterwave-key FLWSECK (?:_TEST)?-H{32}-X  fly-token fm1r_,fm2_ [A-Za-z0-9+/]{80,}
-frameio-token fio-u- W{60,}  github-token github_pat_ [A-Za-z0-9_]{40,}
+duffel-token duffel_ (?:live|test)_W{40,}  sentry-token sntrys_ [A-Za-z0-9+/=_-]{40,}
+easypost-key EZAK,EZTK A{50,}  openshift-token sha256~ W{43}  replicate-token r8_ A{37,}
+elevenlabs-key sk_ H{48}  fireworks-key fw_ A{22,}  new-relic-key NRJS- A{19}
+fastly-token fo1_ W{40,}  figma-token figd_ W{38,}  infracost-key ico- A{32}
+flutterwave-key FLWSECK (?:_TEST)?-H{32}-X  stripe-key sk_org_ (?:(?:live|test)_)?A{16,}
+fly-token fm1r_,fm2_ [A-Za-z0-9+/]{80,}  logfire-token pylf_v1_ [a-z]{2}_A{30,}
+github-token github_pat_ [A-Za-z0-9_]{40,}  gitlab-token glagent-,gloas-,glptt- W{40,}
 gitlab-token GR1348941,glcbt-,gldt-,glffct-,glft-,glimt-,glpat-,glrt-,glsoat- W{20,}
-gitlab-token glagent-,gloas-,glptt- W{40,}  google-secret GOCSPX- W{20,}
-google-token ya29. W{20,}  grafana-token glc_ [A-Za-z0-9+/]{32,}
-grafana-token glsa_ A{32}_[A-Fa-f0-9]{8}  groq-key gsk_ A{40,}  heroku-key HRKU- W{30,}
-huggingface-token api_org_,hf_ A{30,}  infracost-key ico- A{32}  jina-key jina_ A{50,}
-langfuse-key pk-lf-,sk-lf- W{30,}  langsmith-key lsv2_ (?:pt|sk)_H{32}_H{10}
-linear-key lin_api_ A{38,}  linear-key lin_oauth_ A{40,}
-logfire-token pylf_v1_ [a-z]{2}_A{30,}  neon-key napi_ L{40,}
-netlify-token nfc_,nfo_,nfp_ A{36,}  new-relic-key NRAK- A{27}
-new-relic-key NRII- W{32}  new-relic-key NRJS- A{19}  notion-token ntn_ A{40,}
-notion-token secret_ A{43}  nvidia-key nvapi- W{50,}  octopus-key API- U{26}
-openshift-token sha256~ W{43}  perplexity-key pplx- A{40,}
-pinecone-key pcsk_ [A-Za-z0-9_]{50,}
-planetscale-token pscale_oauth_,pscale_pw_,pscale_tkn_ W{32,}  posthog-key phx_ A{40,}
-postman-key PMAK- H{24}-H{34}  prefect-key pnu_ L{36}  pulumi-token pul- H{40}
-pypi-token pypi- W{40,}  readme-key rdme_ L{60,}  replicate-token r8_ A{37,}
-rubygems-key rubygems_ H{48}  scalingo-token tk-us- W{48}
-sendinblue-key xkeysib- H{64}-A{16}  sentry-token sntryu_ H{64}
-sentry-token sntrys_ [A-Za-z0-9+/=_-]{40,}  shippo-token shippo_ (?:live|test)_H{40}
-shopify-token shpat_,shpca_,shppa_,shpss_ H{32}  sonar-token sqa_,sqp_,squ_ H{40}
-sourcegraph-token sgp_ (?:H{16}_|local_)?H{40}  square-token EAAA W{60}
-square-token sq0atp- W{22}  square-token sq0csp- W{43}
-stripe-key sk_org_ (?:(?:live|test)_)?A{16,}  stripe-key whsec_ A{24,}
-supabase-key sb_secret_ W{20,}  supabase-token sbp_ (?:v0_)?H{40}
-tailscale-key tskey- (?:auth|api|client|scim|webhook)-A{10,}-A{20,}
-tavily-key tvly- (?:dev-|prod-)?A{28,}  twilio-key SK H{32}
-typeform-token tfp_ [A-Za-z0-9_.=-]{50,}  vault-token hvb.,hvr. W{60,}
-vault-token hvs. W{24,}  vercel-token vercel_blob_rw_ A{30,}  voyage-key pa- W{43}
-xai-key xai- W{40,}  yandex-key AQVN W{35,}  aws-key AKIA,ASIA,AROA,AIDA [A-Z2-7]{16}
-github-token gh [pousr]_A{36,}
+google-token ya29. W{20,}  planetscale-token pscale_oauth_,pscale_pw_,pscale_tkn_ W{32,}
+grafana-token glsa_ A{32}_[A-Fa-f0-9]{8}  plaid-token access-sandbox- H{8}-[0-9a-f-]{27}
+groq-key gsk_ A{40,}  jina-key jina_ A{50,}  neon-key napi_ L{40,}  voyage-key pa- W{43}
+huggingface-token api_org_,hf_ A{30,}  tavily-key tvly- (?:dev-|prod-)?A{28,}
+langsmith-key lsv2_ (?:pt|sk)_H{32}_H{10}  typeform-token tfp_ [A-Za-z0-9_.=-]{50,}
+mapbox-token sk.eyJ W{40,}\\.W{16,}  pinecone-key pcsk_ [A-Za-z0-9_]{50,}
+netlify-token nfc_,nfo_,nfp_ A{36,}  sendinblue-key xkeysib- H{64}-A{16}
+new-relic-key NRAK- A{27}  new-relic-key NRII- W{32}  square-token sq0csp- W{43}
+notion-token ntn_ A{40,}  nvidia-key nvapi- W{50,}  stripe-key whsec_ A{24,}
+nuget-key oy2 L{43}  tailscale-key tskey- (?:auth|api|client|scim|webhook)-A{10,}-A{20,}
+octopus-key API- U{26}  prefect-key pnu_ L{36}  yandex-key AQVN W{35,}
+posthog-key phx_ A{40,}  pulumi-token pul- H{40}  pypi-token pypi- W{40,}
+readme-key rdme_ L{60,}  square-token EAAA W{60}  vault-token hvs. W{24,}
+scalingo-token tk-us- W{48}  sentry-token sntryu_ H{64}  square-token sq0atp- W{22}
+shippo-token shippo_ (?:live|test)_H{40}  sourcegraph-token sgp_ (?:H{16}_|local_)?H{40}
+snyk-token snyk_uat. A{8}\\.W{30,}  vercel-token vercel_blob_rw_ A{30,}
+xai-key xai- W{40,}
 openai-key sk- (?:proj-|svcacct-|admin-)?(?=[A-Za-z_-]{0,99}[0-9])W{20,}
 google-key AIza W{35,}  slack-token xox [abeoprs]-[A-Za-z0-9-]{10,}
 slack-token xapp- [0-9]-[A-Za-z0-9-]{10,}  sendgrid-key SG. W{16,}\\.W{16,}
@@ -1484,26 +1487,15 @@ def _expand_prefixed() -> Iterator[tuple[str, str, str]]:
             yield kind, start, _begin(re.escape(start)) + rest + _END
 
 _TOKENS = (  # more of what _PREFIXED has: kind, needle, shape
-    (
-        "terraform-token",
-        ".atlasv1.",
-        _begin(r"[A-Za-z0-9]{14}\.atlasv1\.") + rf"{_WORD}{{60,}}",
-    ),
+    ("terraform-token", ".atlasv1.",
+     _begin(r"[A-Za-z0-9]{14}\.atlasv1\.") + rf"{_WORD}{{60,}}"),
     ("telegram-token", ":AA", _begin("") + rf"[0-9]{{8,10}}:AA{_WORD}{{33}}"),
-    (
-        "jwt",
-        "eyJ",
-        _begin("eyJ", "A-Za-z0-9_-")
-        + rf"{_WORD}{{8,}}\.eyJ{_WORD}{{8,}}\.{_WORD}{{8,}}",
-    ),
-    (  # of a vendor that is not in the table above
-        "token",
-        "",
-        r"[_-](?<=[A-Za-z0-9].)(?<!sha256.)(?<!sha384.)(?<!sha512.)"
-        r"(?P<guess>(?=[A-Za-z]{0,20}[0-9])(?=[a-z0-9]{0,30}[A-Z])"
-        r"(?=[A-Z0-9]{0,30}[a-z])[A-Za-z0-9]{40,256})(?![A-Za-z0-9+/=])",
-    ),
-)
+    ("jwt", "eyJ", _begin("eyJ", "A-Za-z0-9_-")
+     + rf"{_WORD}{{8,}}\.eyJ{_WORD}{{8,}}\.{_WORD}{{8,}}"),
+    ("token", "",  # of a vendor that is not in the table above
+     r"[_-](?<=[A-Za-z0-9].)(?<!sha256.)(?<!sha384.)(?<!sha512.)"
+     r"(?P<guess>(?=[A-Za-z]{0,20}[0-9])(?=[a-z0-9]{0,30}[A-Z])"
+     r"(?=[A-Z0-9]{0,30}[a-z])[A-Za-z0-9]{40,256})(?![A-Za-z0-9+/=])"))
 # Kind, texts of which each one contains one, and indented the shape. `value` is what is
 # masked, or `guess`, where it looks random. A third of all Basic headers have no =; the
 # option before a password is -u, -U, -sSu or --user, and one letter of some programs.
@@ -1560,9 +1552,8 @@ _ASSIGNED = (
     r"(?P<value>[A-Za-z0-9+/_.~!@#$%^&*-]{10,512}={0,2})")
 ASSIGNMENT = re.compile(
     r"(?i)(?:secret|token|passw(?:or)?d|passphrase|(?<=[_\x22\x27-])pass(?![a-z])|pwd|"
-    r"api_?-?key|access_?-?key|"
-    r"account_?-?key|private_?-?key|auth_?-?key|encryption_?-?key|"
-    r"signing_?-?key|credentials?)(?P<suffix>[A-Za-z0-9_]{0,20})" + _ASSIGNED)
+    r"(?:api|access|account|private|auth|encryption|signing)_?-?key|credentials?)"
+    r"(?P<suffix>[A-Za-z0-9_]{0,20})" + _ASSIGNED)
 # What a name ends in that is about a secret and is none: api_key_env, secretName.
 _OTHER_NAMES = frozenset(
     "name names id ids ref refs path paths file filename dir env var variable type "
@@ -1571,8 +1562,7 @@ _OTHER_NAMES = frozenset(
     "expiration policy alias arn label scope scopes hint regex pattern schema".split())
 _OTHER_TOKENS = frozenset(  # next_page_token, pad_token
     "page next continuation cursor pad eos bos sep unk cls mask stop start end special "
-    "max min num per input output prompt completion total cached cancellation".split()
-)
+    "max min num per input output prompt completion total cached cancellation".split())
 _NAME_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 _PIECE = r"[A-Za-z]*[0-9]{0,4}"
 _NOT_RANDOM = re.compile(
@@ -1593,18 +1583,15 @@ SHORTEST_SECRET_CHARS = 8  # a://b:c@
 MIN_ENTROPY_BITS = 3.0  # per character: "password-is-here" has 3.1, so digits too
 
 def is_random(value: str) -> bool:
-    """Return whether a value looks made by a machine: letters and digits mixed (or
-    marks and both cases), and many different characters."""
+    """Return whether a value looks made by a machine: mixed, and many characters."""
     is_path = value.startswith(("/", "./", "~/")) and value.count("/") > 1
     if is_path or value.startswith(("[", "$")) or "..." in value:
         return False  # or a mask, a variable, an ellipsis
-    if _NOT_RANDOM.fullmatch(value):
+    if _NOT_RANDOM.fullmatch(value) or not any(map(str.isalpha, value)):
         return False
-    has_digit = any(c.isdigit() for c in _TERMS.sub("", value))
-    has_alpha = any(c.isalpha() for c in value)
-    mixed = value.lower() != value and value.upper() != value
+    has_digit = any(map(str.isdigit, _TERMS.sub("", value)))
     marked = any(c in "!@#$%^&*" for c in value)
-    if not has_alpha or not (has_digit or (mixed and marked)):
+    if not has_digit and not (marked and value.lower() != value != value.upper()):
         return False
     counts = collections.Counter(value).values()
     bits = -sum(n / len(value) * math.log2(n / len(value)) for n in counts)
@@ -1620,8 +1607,7 @@ def _mask_match(kind: str, match: re.Match) -> str:
     if guess and (_WORDS.fullmatch(guess) or not is_random(guess)):
         return match[0]
     before = match.string[match.start() : match.start(group)]
-    after = match.string[match.end(group) : match.end()]
-    return f"{before}[redacted:{kind}]{after}"
+    return f"{before}[redacted:{kind}]{match.string[match.end(group) : match.end()]}"
 
 def _mask_assignment(match: re.Match) -> str:
     """Return an assignment, its value masked when it looks random and is no call of
@@ -1647,9 +1633,9 @@ def mask_secrets(text: str) -> str:
         return text
     for kind, _, shape in list_patterns(text):
         text = shape.sub(functools.partial(_mask_match, kind), text)
-    if _may_assign(text):
-        text = ASSIGNMENT.sub(_mask_assignment, text)
-    return text
+    folded = fold_case(text)
+    may_assign = any(shape.search(folded) for shape in _MAY_ASSIGN)
+    return ASSIGNMENT.sub(_mask_assignment, text) if may_assign else text
 
 def list_patterns(text: str) -> list[tuple[str, str, re.Pattern]]:
     """Return the patterns that a text may match: it has what each of them needs."""
@@ -1658,11 +1644,6 @@ def list_patterns(text: str) -> list[tuple[str, str, re.Pattern]]:
     if found and not found[-1][2].search(runs):  # the one of any vendor has no needle
         found.pop()
     return [*found, *(row for row in SECRET_PATTERNS if row[1] in text)]
-
-def _may_assign(text: str) -> bool:
-    """Return whether a text may have an assignment, surely when it has one."""
-    folded = fold_case(text)
-    return any(shape.search(folded) for shape in _MAY_ASSIGN)
 
 def mask_counted(text: str, counts: collections.Counter) -> str:
     """Return text masked, and count each kind that was found."""
@@ -1682,8 +1663,7 @@ def mask_value(value: object) -> object:
     return value
 
 def _refuse_doubles(pairs: list[tuple[str, object]]) -> dict:
-    """Return an object's members; raise ValueError when a name is there twice, for the
-    first of them would be masked by nobody."""
+    """Return an object's members; refuse a name twice: one would stay unmasked."""
     if len(dict(pairs)) < len(pairs):
         raise ValueError("a name is there twice")
     return dict(pairs)
@@ -1721,8 +1701,7 @@ _INJECTED_TAG = (
     r"|environment_context|(?:user|skills|apps|plugins)_instructions|INSTRUCTIONS|skill"
     r"|permissions instructions|collaboration_mode|turn_aborted|subagent_notification"
     r"|uploaded_files|hook_context|session_context|loaded_context|mode_notice)")
-_INJECTED_HEAD = re.compile(rf"\s*<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?</\1>\s*",
-                            re.DOTALL)
+_INJECTED_HEAD = re.compile(rf"(?s)\s*<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?</\1>\s*")
 _INJECTED_END = re.compile(rf"</({_INJECTED_TAG})>\Z")
 _INJECTED_STARTS = ("# AGENTS.md instructions for ", "# AGENTS.md instructions\n",
                     "Caveat: The messages below were generated",
@@ -1783,11 +1762,9 @@ def _parse_claude(record: dict) -> Message | None:
 
 def _parse_claude_turn(record: dict) -> Message | None:
     """Return the message of a Claude Code line of type user or assistant."""
-    role = record["type"]
-    summary = record.get("isCompactSummary")
-    if record.get("isMeta") or record.get("repeatsCompactSummary"):
-        return None
-    if record.get("isVisibleInTranscriptOnly") and not summary:
+    role, summary = record["type"], record.get("isCompactSummary")
+    is_hidden = record.get("isVisibleInTranscriptOnly") and not summary
+    if is_hidden or record.get("isMeta") or record.get("repeatsCompactSummary"):
         return None
     blocks = _list_blocks(record["message"].get("content"))
     if any(block.get("type") == "tool_result" for block in blocks):
@@ -1846,8 +1823,7 @@ def _parse_claude_queue(record: dict) -> Message | None:
     parts = [_render_block(block) for block in _list_blocks(content)]
     if queued.get("commandMode") == "bash":
         parts = [f"<bash-input>{part}</bash-input>" for part in parts]
-    message = _make_message("user", parts, record, kind)
-    origin = queued.get("origin")
+    message, origin = _make_message("user", parts, record, kind), queued.get("origin")
     if message and message.role == "user" and isinstance(origin, dict):
         message = message if origin.get("kind", "human") == "human" else None
     keys = tuple(key for key in ids if isinstance(key, str) and key)
@@ -1869,9 +1845,8 @@ def _make_message(role: str, parts: list[str], record: dict,
     text = text.encode("utf-8", "replace").decode()  # half an emoji, cut by a tool
     if not text:
         return None
-    ordinal = record.get("ordinal")
-    ordinal = ordinal if type(ordinal) is int else -1
-    when = _read_moment(record.get("timestamp"))
+    number, when = record.get("ordinal"), _read_moment(record.get("timestamp"))
+    ordinal = number if type(number) is int else -1
     return Message(role, text, when, kind, ordinal=ordinal)
 
 def _clean_prompt(text: str) -> tuple[str, str]:
@@ -1923,8 +1898,7 @@ def _clean_shell(parts: dict[str, str]) -> tuple[str, str]:
     return "command", f"! {command.strip()}" + (f"\n← {result}" if result else "")
 
 def _cut_summary(text: str) -> str:
-    """Return the summary that a tool made of a conversation, without the sentences to
-    the model around it."""
+    """Return a tool's summary of a conversation without its sentences to the model."""
     if not text.startswith(_SUMMARY_HEADS):
         return text
     if text.startswith(_SUMMARY_HEADS[1]):  # Codex: one line, 0.171.0
@@ -1957,8 +1931,7 @@ def _render_block(block: dict) -> str:
 
 def _render_result(content: object, failed: bool = False,
                    tool_name: object = None) -> str:
-    """Return a tool's result as text; empty when it is this memory's, by the tool's
-    name where that is told, or by how a page of it begins."""
+    """Return a tool's result as text; empty when it is this memory's own."""
     if _MEMORY_TOOL.match(str(tool_name)):
         return ""
     if isinstance(content, str) and _MCP_RESULT.match(content):
@@ -2018,8 +1991,7 @@ def _parse_codex_event(record: dict, payload: dict, kind: str) -> Message | None
         role = {"UserMessage": "user", "AgentMessage": "assistant"}.get(item["type"])
         parts = [_render_block(block) for block in item.get("content") or ()]
         if item["type"] == "CommandExecution" and item.get("source") == "user_shell":
-            output = item.get("aggregated_output") or ""
-            command = item["command"]
+            command, output = item["command"], item.get("aggregated_output") or ""
             command = command if isinstance(command, str) else command[-1]
             ran = {"command": command, "result": output}
             role, parts = "command", [_clean_shell(ran)[1]]
@@ -2030,14 +2002,11 @@ def _parse_codex_event(record: dict, payload: dict, kind: str) -> Message | None
 
 def _codex_texts(payload: dict, role: str) -> list[str]:
     """Return the texts of a response item that a person or the model wrote."""
-    blocks = [b for b in payload.get("content") or () if isinstance(b, dict)]
-    texts = [_render_block(block) for block in blocks]
-    if role == "assistant":
-        return texts
+    blocks = (b for b in payload.get("content") or () if isinstance(b, dict))
+    texts = list(map(_render_block, blocks))
     meta = payload.get("internal_chat_message_metadata_passthrough") or {}
-    kinds = meta.get("content_item_kinds")
-    if isinstance(kinds, list) and len(kinds) == len(texts):
-        own = ("user.text", "shell.user_command")
+    kinds, own = meta.get("content_item_kinds"), ("user.text", "shell.user_command")
+    if role == "user" and isinstance(kinds, list) and len(kinds) == len(texts):
         texts = [t for t, k in zip(texts, kinds, strict=True) if k in own]
     return texts
 
@@ -2059,8 +2028,7 @@ def _say(role: str, text: object, when: object, **more: object) -> Iterator[Mess
 def _say_blocks(role: str, blocks: object, when: object, key: object = "",
                 is_agent: bool = False) -> Iterator[Message]:
     """Yield what a message's blocks hold: texts together, each call and each result."""
-    said: list[str] = []
-    rest: list[tuple[str, str]] = []
+    said, rest = [], []
     for block in _list_blocks(blocks):
         text = _render_block(block)
         if text.startswith(("→ ", "← ")) and "text" not in block:
@@ -2121,8 +2089,7 @@ def _parse_qwen(record: dict) -> Iterator[Message]:
         yield from _say_blocks(role, parts, when, key, is_agent)
 
 def _parse_copilot(record: dict) -> Iterator[Message]:
-    """Yield what an event of GitHub Copilot CLI shows (1.0.102); those of a sub-agent
-    stand among the others and name it."""
+    """Yield what an event of Copilot CLI shows (1.0.102), of a sub-agent's too."""
     kind, data, when = record["type"], record["data"], record.get("timestamp")
     key, is_agent = record["id"], "agentId" in record
     if kind == "user.message":
@@ -2152,12 +2119,10 @@ def _parse_pi(record: dict) -> Iterator[Message]:
         yield from _say("tool", text, when, keys=(key,))
     elif role in ("user", "assistant"):
         for message in _say_blocks(role, record["message"]["content"], when, key):
-            is_prompt = message.role == "user"
-            parent = record.get("parentId") or "" if is_prompt else None
+            parent = record.get("parentId") or "" if message.role == "user" else None
             yield dataclasses.replace(message, parent=parent)
         return
-    if record.get("parentId"):
-        parent = record["parentId"]
+    if parent := record.get("parentId"):
         yield Message("", "", kind="linked", keys=(key,), parent=parent)
 
 def _parse_droid(record: dict) -> Iterator[Message]:
@@ -2200,20 +2165,17 @@ def _parse_cline(record: dict) -> Iterator[Message]:
         yield from _say_blocks(record["role"], blocks, record.get("ts"), record["id"])
 
 def _parse_continue(record: dict) -> Iterator[Message]:
-    """Yield what a line of our export of Continue shows (1.5.47), which keeps no time
-    but that of a session's beginning."""
+    """Yield what a line of our export of Continue shows (1.5.47): no times of items."""
     if "sessionId" in record:
         began = _read_moment(int(record.get("dateCreated") or 0) or None)
         yield Message("", "", began, kind="linked")
         return
     message = record["message"]
-    is_summary = bool(record.get("conversationSummary"))
-    role = "summary" if is_summary else message["role"]
+    role = "summary" if record.get("conversationSummary") else message["role"]
     yield from _say_blocks(role, message.get("content"), None)
     for state in record.get("toolCallStates") or ():
-        name = dig(state, "toolCall.function.name")
+        name, given = dig(state, "toolCall.function.name"), state.get("parsedArgs")
         texts = [row.get("content") or "" for row in state.get("output") or ()]
-        given = state.get("parsedArgs")
         yield from _say_call(name, given, "\n".join(texts), None, state["toolCallId"])
 
 @functools.cache
@@ -2291,8 +2253,7 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
     address += "&immutable=1" * is_still
     try:
         database = sqlite3.connect(address, uri=True, isolation_level=None)
-        database.text_factory = functools.partial(str,
-                                                  encoding="utf-8", errors="replace")
+        database.text_factory = lambda data: data.decode("utf-8", "replace")
         with contextlib.closing(database):
             database.execute("BEGIN")
             yield database
@@ -2399,8 +2360,7 @@ def export_cline(path: str, session_id: str) -> Iterator[dict]:
     yield from conversation.get("messages") or ()
 
 def export_continue(path: str, session_id: str) -> Iterator[dict]:
-    """Yield the head of a Continue session, then its items up to one with a tool that
-    still runs: that changes (1.5.47)."""
+    """Yield a Continue session's head, then items up to one that changes (1.5.47)."""
     value = read_store(path)
     head = {n: value.get(n) for n in ("sessionId", "workspaceDirectory")}
     with contextlib.suppress(FileNotFoundError):  # a torn one is read next time
@@ -2481,8 +2441,7 @@ def _is_finished(part: dict) -> bool:
     return True
 
 def _export_rows(database: sqlite3.Connection, session_id: str) -> Iterator[dict]:
-    """Yield a session's head and the parts of its finished messages, in the shape that
-    events have."""
+    """Yield a session's head and its finished messages' parts, shaped like events."""
     names = ("id", "parent_id", "directory", "version", "time_created")
     sql = f"SELECT {', '.join(names)} FROM session WHERE id = ?"
     for row in database.execute(sql, (session_id,)):
@@ -2496,15 +2455,13 @@ def _export_rows(database: sqlite3.Connection, session_id: str) -> Iterator[dict
         info, part = parse_json(about), parse_json(text)
         is_done = info.get("role") == "user" or dig(info, "time.completed")
         if is_done and _is_finished(part):
-            record = {"type": "part",
-                      "role": info.get("role"), "mode": info.get("mode")}
+            about = {"type": "part", **{n: info.get(n) for n in ("role", "mode")}}
             part |= {"id": part_id, "messageID": message_id}
-            yield {**record, "data": {"part": part, "time": created}}
+            yield {**about, "data": {"part": part, "time": created}}
 
 def read_codex_titles(folder: str) -> dict[str, str]:
     """Return the titles of Codex' threads; of several in its index the last counts."""
-    titles = {}
-    path = os.path.join(folder, "session_index.jsonl")
+    titles, path = {}, os.path.join(folder, "session_index.jsonl")
     with contextlib.suppress(OSError), open(path, "rb") as file:
         for line in file:
             with contextlib.suppress(ValueError, TypeError, KeyError):
@@ -2524,7 +2481,6 @@ def expand_home(path: str, environment: dict) -> str:
 @dataclasses.dataclass(frozen=True)
 class McpEntry:
     """Say where an assistant's configuration has its MCP servers, and in which form."""
-
     place: str
     key: str = "mcpServers"  # above the entry
     url_key: str = "url"
@@ -2536,7 +2492,6 @@ class McpEntry:
 class Hooks:
     """Say where an assistant's hooks are written, and which of its events are what:
     `start` of a session, `stop` after an answer, `end` when it is to go up at once."""
-
     place: str
     events: dict[str, str]
     second: int = 1  # the unit of its timeouts
@@ -2548,7 +2503,6 @@ class Hooks:
 class Agent:
     """Describe an assistant: where its conversations lie, how one is named, read and
     placed in a project, what its records show, how it is set up."""
-
     tool: str
     name: str
     tried: str = ""  # the newest version that was run
@@ -2598,122 +2552,106 @@ def _describe_opencode(tool_name: str, name: str, tried: str) -> Agent:
             f"{config}/plugin/fedmem.js", _TURN_EVENTS, form="opencode", output=""))
 
 AGENTS = (
-    Agent(
-        "claude-code", "Claude Code", "2.1.332",
-        home=("CLAUDE_CONFIG_DIR", "~/.claude", ""), folders=("projects",),
-        file=r"[^/]+/(?P<id>[^/]+)\.jsonl"
-        r"|[^/]+/(?P<parent>[^/]+)/subagents/(?:.*/)?(?P<child>[^/]+)\.jsonl",
-        signs={"type": ("user", "assistant"), "message": None},
-        facts={"version": "version"}, parse=_parse_claude, marks=_SHOWN_TYPES,
-        wait_s=86_400,  # every change makes a revision, and its hooks tell of the end
-        server=McpEntry("~/.claude.json", more={"type": "http"}),
-        hooks=Hooks("settings.json", _CLAUDE_EVENTS),
-        put="projects/{slug}/{id}.jsonl", go_on="claude --resume {id}"),
-    Agent(
-        "codex", "Codex", "0.171.0",
-        home=("CODEX_HOME", "~/.codex", ""), folders=("sessions", "archived_sessions"),
-        # A rewind goes on in a second file of the thread; old ones may be compressed.
-        file=rf"(?:.*/)?rollout-.*?(?P<id>{_UUID}(?:_{_UUID})?)\.jsonl(?:\.zst)?",
-        name_by=name_rollout, titles=read_codex_titles,
-        signs={"type": ("session_meta",)},
-        facts={"version": "payload.cli_version", "begins": "ordinal",
-               "continues": "payload.history_base.thread_id",
-               "at": "payload.history_base.end_ordinal_exclusive",
-               "copies": "payload.forked_from_id",
-               "parent": "payload.parent_thread_id"},
-        parse=_parse_codex, marks=_SHOWN_TYPES,
-        server=McpEntry("config.toml", form="toml"),
-        hooks=Hooks("hooks.json", _CLAUDE_EVENTS, limits_s={"SessionEnd": 3}),
-        remark="its hooks are skipped until they are trusted: open `codex` once",
-        put="sessions/{day}/rollout-{stamp}-{id}.jsonl", go_on="codex resume {thread}"),
-    Agent(
-        "gemini-cli", "Gemini CLI", "0.61.0",
-        home=("", "~/.gemini", ""), folders=("tmp",),
-        file=rf"[^/]+/chats/(?:session-(?P<minute>[\dT-]+)-(?P<short>[0-9a-f]{{8}})"
-        rf"|(?P<parent>{_UUID})/{_UUID})\.jsonl",
-        name_by=name_gemini, describe=describe_gemini,
-        signs={"projectHash": None, "sessionId": None}, facts={"kind": "kind"},
-        parse=_parse_gemini,
-        server=McpEntry("~/.gemini/settings.json", url_key="httpUrl"),
-        hooks=Hooks("settings.json", _START_END | {"AfterAgent": "stop"}, second=1000)),
-    Agent(
-        "qwen-code", "Qwen Code", "0.24.4",
-        home=("", "~/.qwen", ""), folders=("projects",),
-        file=r"[^/]+/chats/(?P<id>[^/]+)\.jsonl"
-        r"|[^/]+/subagents/(?P<parent>[^/]+)/(?P<child>[^/]+)\.jsonl",
-        signs={"type": None, "message.parts": None, "uuid": None},
-        facts={"version": "version"}, parse=_parse_qwen,
-        server=McpEntry("~/.qwen/settings.json", url_key="httpUrl"),
-        # One-shot runs have no SessionEnd.
-        hooks=Hooks("settings.json", _CLAUDE_EVENTS | {"Stop": "end"}, second=1000),
-        put="projects/{slug}/chats/{id}.jsonl", go_on="qwen --resume {id}",
-        # It looks for sessions by the folder in them; its own note goes before that.
-        beside=("projects/{slug}/chats/{id}.runtime.json",
-                '{"schema_version":1,"pid":1,"session_id":%(id)s,"work_dir":%(cwd)s,'
-                '"hostname":"fedmem","started_at":0,"qwen_version":%(version)s}')),
-    Agent(
-        "copilot-cli", "GitHub Copilot CLI", "1.0.102",
-        home=("COPILOT_HOME", "~/.copilot", ""), folders=("session-state",),
-        file=r"(?P<id>[^/]+)/events\.jsonl", describe=describe_copilot,
-        signs={"type": ("session.start",)}, facts={"version": "data.copilotVersion"},
-        parse=_parse_copilot,
-        marks=rb'"type"\s*:\s*"(?:session\.(?:start|compaction_complete)|user\.message'
-        rb'|assistant\.message|tool\.execution_complete)"',
-        server=McpEntry("mcp-config.json", more={"tools": ["*"], "type": "http"}),
-        hooks=Hooks("hooks/fedmem.json", _CLAUDE_EVENTS, form="copilot",
-                    output="additionalContext"),
-        put="session-state/{id}/events.jsonl", go_on="copilot --resume={id}"),
-    Agent(
-        "pi", "pi", "1.6.0",
-        home=("PI_CODING_AGENT_DIR", "~/.pi/agent", ""), folders=("sessions",),
-        file=r"[^/]+/[\dTZ-]+_(?P<id>[^/]+)\.jsonl",
-        signs={"type": ("session",), "version": None, "id": None}, parse=_parse_pi,
-        server=McpEntry("mcp.json", more={"exposure": "direct"}),
-        hooks=Hooks("extensions/fedmem.js", _TURN_EVENTS, form="pi", output=""),
-        put="sessions/--{dashes}--/{stamp}_{id}.jsonl", go_on="pi --session {id}"),
-    Agent(
-        "droid", "Factory droid", "0.215.0",
-        home=("", "~/.factory", ""), folders=("sessions",),
-        file=r"[^/]+/(?P<id>[^/]+)\.jsonl",
-        signs={"type": ("session_start",), "id": None}, parse=_parse_droid,
-        server=McpEntry("mcp.json", more={"type": "http"}),
-        hooks=Hooks("settings.json", _TURN_EVENTS)),
-    Agent(
-        "letta", "Letta Code", "0.32.18",  # the lines are pi's
-        home=("", "~/.letta/lc-local-backend", ""), folders=("conversations",),
-        file=r"(?P<id>[^/]+)/messages\.jsonl", name_by=name_letta, parse=_parse_pi,
-        remark="its local backend only; MCP servers are set up in each agent, by hand"),
+    Agent("claude-code", "Claude Code", "2.1.332",
+          home=("CLAUDE_CONFIG_DIR", "~/.claude", ""), folders=("projects",),
+          file=r"[^/]+/(?P<id>[^/]+)\.jsonl"
+          r"|[^/]+/(?P<parent>[^/]+)/subagents/(?:.*/)?(?P<child>[^/]+)\.jsonl",
+          signs={"type": ("user", "assistant"), "message": None},
+          facts={"version": "version"}, parse=_parse_claude, marks=_SHOWN_TYPES,
+          wait_s=86_400,  # every change makes a revision, and its hooks tell of the end
+          server=McpEntry("~/.claude.json", more={"type": "http"}),
+          hooks=Hooks("settings.json", _CLAUDE_EVENTS),
+          put="projects/{slug}/{id}.jsonl", go_on="claude --resume {id}"),
+    Agent("codex", "Codex", "0.171.0", home=("CODEX_HOME", "~/.codex", ""),
+          folders=("sessions", "archived_sessions"),
+          # A rewind goes on in a second file of the thread; old ones may be compressed.
+          file=rf"(?:.*/)?rollout-.*?(?P<id>{_UUID}(?:_{_UUID})?)\.jsonl(?:\.zst)?",
+          name_by=name_rollout, titles=read_codex_titles,
+          signs={"type": ("session_meta",)},
+          facts={"version": "payload.cli_version", "begins": "ordinal",
+                 "continues": "payload.history_base.thread_id",
+                 "at": "payload.history_base.end_ordinal_exclusive",
+                 "copies": "payload.forked_from_id",
+                 "parent": "payload.parent_thread_id"},
+          parse=_parse_codex, marks=_SHOWN_TYPES,
+          server=McpEntry("config.toml", form="toml"),
+          hooks=Hooks("hooks.json", _CLAUDE_EVENTS, limits_s={"SessionEnd": 3}),
+          remark="its hooks are skipped until they are trusted: open `codex` once",
+          put="sessions/{day}/rollout-{stamp}-{id}.jsonl",
+          go_on="codex resume {thread}"),
+    Agent("gemini-cli", "Gemini CLI", "0.61.0", home=("", "~/.gemini", ""),
+          folders=("tmp",),
+          file=rf"[^/]+/chats/(?:session-(?P<minute>[\dT-]+)-(?P<short>[0-9a-f]{{8}})"
+          rf"|(?P<parent>{_UUID})/{_UUID})\.jsonl",
+          name_by=name_gemini, describe=describe_gemini, parse=_parse_gemini,
+          signs={"projectHash": None, "sessionId": None}, facts={"kind": "kind"},
+          server=McpEntry("~/.gemini/settings.json", url_key="httpUrl"), hooks=Hooks(
+              "settings.json", _START_END | {"AfterAgent": "stop"}, second=1000)),
+    Agent("qwen-code", "Qwen Code", "0.24.4", home=("", "~/.qwen", ""),
+          folders=("projects",), file=r"[^/]+/chats/(?P<id>[^/]+)\.jsonl"
+          r"|[^/]+/subagents/(?P<parent>[^/]+)/(?P<child>[^/]+)\.jsonl",
+          signs={"type": None, "message.parts": None, "uuid": None},
+          facts={"version": "version"}, parse=_parse_qwen,
+          server=McpEntry("~/.qwen/settings.json", url_key="httpUrl"),
+          # One-shot runs have no SessionEnd.
+          hooks=Hooks("settings.json", _CLAUDE_EVENTS | {"Stop": "end"}, second=1000),
+          put="projects/{slug}/chats/{id}.jsonl", go_on="qwen --resume {id}",
+          # It looks for sessions by the folder in them; its own note goes before that.
+          beside=("projects/{slug}/chats/{id}.runtime.json",
+                  '{"schema_version":1,"pid":1,"session_id":%(id)s,"work_dir":%(cwd)s,'
+                  '"hostname":"fedmem","started_at":0,"qwen_version":%(version)s}')),
+    Agent("copilot-cli", "GitHub Copilot CLI", "1.0.102",
+          home=("COPILOT_HOME", "~/.copilot", ""), folders=("session-state",),
+          file=r"(?P<id>[^/]+)/events\.jsonl", describe=describe_copilot,
+          signs={"type": ("session.start",)}, facts={"version": "data.copilotVersion"},
+          parse=_parse_copilot, marks=rb'"type"\s*:\s*"(?:session\.(?:start|'
+          rb'compaction_complete)|user\.message|assistant\.message'
+          rb'|tool\.execution_complete)"',
+          server=McpEntry("mcp-config.json", more={"tools": ["*"], "type": "http"}),
+          hooks=Hooks("hooks/fedmem.json", _CLAUDE_EVENTS, form="copilot",
+                      output="additionalContext"),
+          put="session-state/{id}/events.jsonl", go_on="copilot --resume={id}"),
+    Agent("pi", "pi", "1.6.0",
+          home=("PI_CODING_AGENT_DIR", "~/.pi/agent", ""), folders=("sessions",),
+          file=r"[^/]+/[\dTZ-]+_(?P<id>[^/]+)\.jsonl",
+          signs={"type": ("session",), "version": None, "id": None}, parse=_parse_pi,
+          server=McpEntry("mcp.json", more={"exposure": "direct"}),
+          hooks=Hooks("extensions/fedmem.js", _TURN_EVENTS, form="pi", output=""),
+          put="sessions/--{dashes}--/{stamp}_{id}.jsonl", go_on="pi --session {id}"),
+    Agent("droid", "Factory droid", "0.215.0", home=("", "~/.factory", ""),
+          folders=("sessions",), file=r"[^/]+/(?P<id>[^/]+)\.jsonl",
+          signs={"type": ("session_start",), "id": None}, parse=_parse_droid,
+          server=McpEntry("mcp.json", more={"type": "http"}),
+          hooks=Hooks("settings.json", _TURN_EVENTS)),
+    Agent("letta", "Letta Code", "0.32.18", parse=_parse_pi,  # the lines are pi's
+          home=("", "~/.letta/lc-local-backend", ""), folders=("conversations",),
+          file=r"(?P<id>[^/]+)/messages\.jsonl", name_by=name_letta, remark="its local "
+          "backend only; MCP servers are set up in each agent, by hand"),
     _describe_opencode("opencode", "opencode", "1.18.33"),
     _describe_opencode("kilo", "Kilo", "7.7.9"),
-    Agent(
-        "cline", "Cline", "3.0.65",
-        home=("", "~/.cline", ""), folders=("data/sessions",),
-        file=r"(?P<id>[^/]+)/(?P=id)\.messages\.json"
-        r"|(?P<parent>[^/]+)/(?P<child>agent_[^/]+)\.messages\.json",
-        describe=describe_cline, export=export_cline,
-        facts={"version": "session.version", "parent": "session.parentThreadId"},
-        parse=_parse_cline,
-        server=McpEntry("data/settings/cline_mcp_settings.json", inside="transport",
-                        more={"type": "streamableHttp"}),
-        hooks=Hooks("hooks/TaskComplete.sh", {"agent_end": "end"}, form="script"),
-        remark="no brief: its start hook cannot add context"),
-    Agent(
-        "continue", "Continue", "1.5.47",
-        home=("CONTINUE_GLOBAL_DIR", "~/.continue", ""), folders=("sessions",),
-        file=rf"(?P<id>{_UUID})\.json",
-        describe=describe_continue, export=export_continue, parse=_parse_continue,
-        server=McpEntry("config.yaml", form="yaml"),
-        remark="no hooks, so no brief; it keeps no times but a session's beginning"),
+    Agent("cline", "Cline", "3.0.65",
+          home=("", "~/.cline", ""), folders=("data/sessions",),
+          file=r"(?P<id>[^/]+)/(?P=id)\.messages\.json"
+          r"|(?P<parent>[^/]+)/(?P<child>agent_[^/]+)\.messages\.json",
+          describe=describe_cline, export=export_cline, parse=_parse_cline,
+          facts={"version": "session.version", "parent": "session.parentThreadId"},
+          server=McpEntry("data/settings/cline_mcp_settings.json", inside="transport",
+                          more={"type": "streamableHttp"}),
+          hooks=Hooks("hooks/TaskComplete.sh", {"agent_end": "end"}, form="script"),
+          remark="no brief: its start hook cannot add context"),
+    Agent("continue", "Continue", "1.5.47",
+          home=("CONTINUE_GLOBAL_DIR", "~/.continue", ""), folders=("sessions",),
+          file=rf"(?P<id>{_UUID})\.json", server=McpEntry("config.yaml", form="yaml"),
+          describe=describe_continue, export=export_continue, parse=_parse_continue,
+          remark="no hooks, so no brief; it keeps no times but a session's beginning"),
     Agent("cursor", "Cursor", server=McpEntry("~/.cursor/mcp.json")),
     Agent("amp", "Amp", home=("XDG_DATA_HOME", "~/.local/share", "amp"),
           remark="its threads lie on its vendor's server"),
-    Agent("auggie", "Auggie", home=("", "~/.augment", ""), remark="it wants a login"),
-)
+    Agent("auggie", "Auggie", home=("", "~/.augment", ""), remark="it wants a login"))
 FORMATS = {agent.tool: agent for agent in AGENTS}
 CLAUDE, CODEX = AGENTS[:2]
-_FIRST = re.compile(
-    _SHOWN_TYPES + rb"|session|projectHash|parts|^\{\"export\""
-)  # of any agent
+# Of any agent.
+_FIRST = re.compile(_SHOWN_TYPES + rb"|session|projectHash|parts|^\{\"export\"")
 _MARKS = {a.tool: re.compile(a.marks) for a in AGENTS if a.marks}
 AGENT_VARIABLES = tuple(dict.fromkeys(a.home[0] for a in AGENTS if a.home[0]))
 
@@ -3046,6 +2984,7 @@ class TranscriptScanner:
 JOURNAL_FILE = "_meta/journal.jsonl"
 REGISTRY_FILE = "_meta/workspaces.json"
 PARTIAL_DIR = "_meta/partial"
+MEMBERS = ".members"  # beside a partial file: what it came as, a length before each
 TITLE_ENDING = ".title"
 
 _WORKSPACE_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
@@ -3255,13 +3194,16 @@ class Journal:
     def append(self, *about: object, folder: str = "") -> None:
         """Commit a write (workspace_id, action, path, size, sha256, actor): return when
         the names in `folder`, then its line, are on the disk; raise StorageFailed."""
-        ticket = Ticket(folder, *about)
-        self._waiting.append(ticket)
+        self.append_all([Ticket(folder, *about)])
+
+    def append_all(self, tickets: list[Ticket]) -> None:
+        """Commit some writes as append() does one."""
+        self._waiting.extend(tickets)
         with self._commit_lock:  # who has it finds a whole queue, or was in another's
-            if not ticket.is_done:
+            if not all(ticket.is_done for ticket in tickets):
                 self._commit()
-        if ticket.error:
-            raise type(ticket.error)(str(ticket.error)) from ticket.error
+        for error in filter(None, (ticket.error for ticket in tickets)):
+            raise type(error)(str(error)) from error
 
     def _commit(self) -> None:
         """Write the lines of all that wait, in one round."""
@@ -3559,13 +3501,15 @@ class Store:
                   scanner: TranscriptScanner) -> None:
         """Remember hash and scan of the archive that is there, if more can follow."""
         if not scanner.is_closed:
-            kept = sign_file(self.root, relative), hasher, scanner
+            size, signature = scanner.state_size, sign_file(self.root, relative)
+            kept = signature, hasher, scanner, size
             self._keep(self._scans, relative, kept, SCAN_CACHE_ENTRIES)
+            if size * SCAN_CACHE_ENTRIES < SCAN_CACHE_THINGS:
+                return  # however many of these
         with self._cache_lock:
-            sizes = [scanner.state_size for _, _, scanner in self._scans.values()]
-            while sum(sizes) > SCAN_CACHE_THINGS:
-                self._scans.popitem(last=False)
-                del sizes[0]
+            left = sum(kept[3] for kept in self._scans.values())
+            while left > SCAN_CACHE_THINGS:
+                left -= self._scans.popitem(last=False)[1][3]
 
     def take_scan(self, relative: str,
                   session: Session) -> tuple[object, TranscriptScanner | None]:
@@ -3575,7 +3519,7 @@ class Store:
             kept = self._scans.pop(relative, None)
         is_same = kept and kept[0] == sign_file(self.root, relative)
         if is_same and kept[1].hexdigest() == session.sha256:
-            return kept[1:]
+            return kept[1:3]
         hasher, scanner, problem = hashlib.sha256(), TranscriptScanner(), ""
         try:
             with open_file(self.root, relative) as file:
@@ -3826,11 +3770,11 @@ def require_archive(store: Store, workspace_id: str, name: str) -> Archive:
 
 def find_session(store: Store, workspace: Workspace, session_id: str) -> str:
     """Return where this machine's and tool's session was archived first, else here."""
-    found = []
-    for name, other in store.registry.all().items():
-        if identify(other)[:2] == identify(workspace)[:2]:
-            ledger = store.journal.ledger(name)
-            paths = ledger.sessions.get(session_id, ())
+    found, owner = [], identify(workspace)[:2]
+    for name, other in store.registry.all().items():  # it refreshes the journal
+        ledger = store.journal.ledgers.get(name)
+        paths = ledger.sessions.get(session_id, ()) if ledger else ()
+        if paths and identify(other)[:2] == owner:
             found += [(ledger.entries[path].seq, name) for path in paths]
     return min(found)[1] if found else workspace.workspace_id
 
@@ -3976,9 +3920,10 @@ def read_lines(store: Store, archive: Archive,
     yield from (row for row in lines if row[0] >= offset)
 
 # One upload call: raw bytes from `offset` of a transcript of `total_size` bytes and
-# digest `sha256`, which continues the archived one of `base_sha256`.
+# digest `sha256`, which continues the archived one of `base_sha256`; and the gzip
+# member that they came as, if an archive may keep it.
 Piece = collections.namedtuple(
-    "Piece", "offset raw total_size sha256 base_sha256", defaults=[""])
+    "Piece", "offset raw total_size sha256 base_sha256 member", defaults=["", b""])
 
 class Upload(collections.namedtuple(
         "Upload", "store workspace_id session_id archives base piece partial actor")):
@@ -3996,21 +3941,33 @@ class Upload(collections.namedtuple(
                     yield data
         yield self.piece.raw[max(0, offset - self.piece.offset) :]
 
+    def read_members(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield content and gzip member of what came as an archive may keep it."""
+        # What a kill has torn or doubled is no more than not used.
+        with contextlib.suppress(NotFound, BadRequest, TooLarge):
+            if self.piece.offset:
+                with open_file(self.store.root, self.partial + MEMBERS) as file:
+                    while size := int.from_bytes(file.read(4), "big"):
+                        member = file.read(min(size, 2 * BLOCK_BYTES))
+                        yield unpack_member(member, BLOCK_BYTES), member
+        yield self.piece.raw, self.piece.member
+
 def partial_path(workspace_id: str, session_id: str, sha256: str, start: int) -> str:
     """Return the file of an unfinished upload; its bytes begin at `start`."""
     key = hash_text(f"{workspace_id}\0{session_id}\0{sha256}\0{start}")
     return f"{PARTIAL_DIR}/{key}.part"
 
-def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
+def append_partial(store: Store, relative: str, at: int, raw: bytes,
+                   member: bytes) -> None:
     """Write the next bytes of an unfinished upload, within the quota, not durably."""
     now, used = utc_now().timestamp(), 0
     for name, found in list_directory(store.root, PARTIAL_DIR):
-        is_own = relative.endswith(f"/{name}")
+        is_own = f"{PARTIAL_DIR}/{name}".startswith(relative)
         if now - found.st_mtime > PARTIAL_LIFETIME_S and not is_own:
             remove_file(store.root, f"{PARTIAL_DIR}/{name}")
         else:
             used += found.st_size
-    if used + len(raw) > PARTIAL_QUOTA_BYTES:
+    if used + len(raw) + len(member) > PARTIAL_QUOTA_BYTES:
         raise Busy(f"Unfinished uploads fill their {format_size(PARTIAL_QUOTA_BYTES)}. "
                    "Finish one first, or wait: they expire after 7 days.")
     with disk_errors(relative), place(store.root, relative, True) as (handle, name):
@@ -4019,6 +3976,17 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes) -> None:
             file.truncate(at)
             file.seek(at)
             file.write(raw)
+        if member:
+            flags = os.O_WRONLY | _NO_FOLLOW | os.O_CREAT
+            flags |= os.O_APPEND if at else os.O_TRUNC
+            fd = os.open(name + MEMBERS, flags, 0o600, dir_fd=handle)
+            with os.fdopen(fd, "ab") as file:
+                file.write(len(member).to_bytes(4, "big") + member)
+
+def remove_partial(store: Store, relative: str) -> None:
+    """Remove the files of an upload that has ended, if there was one."""
+    for path in (relative, relative + MEMBERS) if relative else ():
+        remove_file(store.root, path)
 
 def probe_session(store: Store, workspace_id: str, session_id: str, sha256: str,
                   deep: bool) -> dict:
@@ -4062,39 +4030,83 @@ def receive_piece(store: Store, workspace_id: str, session_id: str, piece: Piece
         raise BadRequest(
             f"This piece ends at byte {end}, after `total_size` {piece.total_size}.")
     with store.locked(workspace_id, f"sessions/{session_id}", "stored"):
-        archives = list_archives(store, workspace_id, session_id)
-        for archive in archives:
-            if archive.session.sha256 == piece.sha256:
-                _journal_archive(store, archive, "extended", actor)
-                return _make_receipt("duplicate", archive)
-        same = [a for a in archives if a.session.sha256 == piece.base_sha256]
-        if piece.base_sha256 and not same:
-            return _make_restart(archives)
-        base = same[-1] if same else None
-        start = base.session.size if base else 0
-        if piece.offset < start:
-            raise BadRequest(
-                f"`offset` {piece.offset} lies before the end of the base ({start}).")
-        path = partial_path(workspace_id, session_id, piece.sha256, start)
-        found = stat_file(store.root, path)
-        reached = start + (found.st_size if found else 0)
-        if end <= reached < piece.total_size and piece.raw:  # sent again
-            return {"status": "partial", "next_offset": reached}
-        if piece.offset > reached:
-            if reached == 0:
-                return _make_restart(archives)
-            raise Conflict(f"This upload stands at byte {reached}, not at "
-                           f"{piece.offset}. Send the piece that begins there.",
-                           {**_make_restart(archives), "next_offset": reached})
-        if end < piece.total_size:
-            if not piece.raw:
-                raise BadRequest("`data` is empty before the end of the transcript.")
-            append_partial(store, path, piece.offset - start, piece.raw)
-            return {"status": "partial", "next_offset": end}
-        where = store, workspace_id, session_id
-        receipt = _commit(Upload(*where, archives, base, piece, path, actor))
-        remove_file(store.root, path)
-        return receipt
+        answer, tickets, path = _receive(store, workspace_id, session_id, piece, actor)
+        store.journal.append_all(tickets)
+        remove_partial(store, path)
+        return answer
+
+def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
+                     actor: str) -> dict[str, dict]:
+    """Take whole transcripts, each a piece of its session; return their answers. What
+    is locked by different files is committed in one round."""
+    answers: dict[str, dict] = {}
+
+    def receive(names: list[str]) -> Iterator[tuple[str, dict, list[Ticket], str]]:
+        """Yield what became of each; what is wrong with one stops no other."""
+        with keep_folders():
+            for name in names:
+                try:
+                    yield name, *_receive(
+                        store, workspace_id, name, pieces[name], actor)
+                except (BadRequest, Conflict, NotFound, TooLarge, Busy) as e:
+                    yield name, {"status": "refused", "error": str(e)}, [], ""
+
+    while waiting := {n: p for n, p in pieces.items() if n not in answers}:
+        with keep_folders(), contextlib.ExitStack() as held:
+            paths = {store.lock_of(workspace_id, f"sessions/{n}"): n for n in waiting}
+            # All who take more than one take them in this order.
+            for lock in sorted(paths, key=store._locks.index):
+                where = workspace_id, f"sessions/{paths[lock]}", "stored"
+                held.enter_context(store.locked(*where))
+            names = list(paths.values())
+            parts = (names[n::SYNC_THREADS] for n in range(SYNC_THREADS))
+            with concurrent.futures.ThreadPoolExecutor(SYNC_THREADS) as pool:
+                done = pool.map(lambda part: list(receive(part)), parts)
+                found = list(itertools.chain.from_iterable(done))
+            store.journal.append_all([t for *_, tickets, _ in found for t in tickets])
+            for name, answer, _, path in found:
+                answers[name] = answer
+                remove_partial(store, path)
+    return answers
+
+def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
+             actor: str) -> tuple[dict, list[Ticket], str]:
+    """Take a piece, its session's lock held; return the answer, what is to be journaled
+    before that is given, and the partial file that has served then."""
+    end = piece.offset + len(piece.raw)
+    archives = list_archives(store, workspace_id, session_id)
+    for archive in archives:
+        if archive.session.sha256 == piece.sha256:
+            tickets = _journal_archive(store, archive, "extended", actor)
+            return _make_receipt("duplicate", archive), tickets, ""
+    same = [a for a in archives if a.session.sha256 == piece.base_sha256]
+    if piece.base_sha256 and not same:
+        return _make_restart(archives), [], ""
+    base = same[-1] if same else None
+    start = base.session.size if base else 0
+    if piece.offset < start:
+        raise BadRequest(
+            f"`offset` {piece.offset} lies before the end of the base ({start}).")
+    path = partial_path(workspace_id, session_id, piece.sha256, start)
+    found = stat_file(store.root, path)
+    reached = start + (found.st_size if found else 0)
+    if end <= reached < piece.total_size and piece.raw:  # sent again
+        return {"status": "partial", "next_offset": reached}, [], ""
+    if piece.offset > reached:
+        if reached == 0:
+            return _make_restart(archives), [], ""
+        raise Conflict(f"This upload stands at byte {reached}, not at "
+                       f"{piece.offset}. Send the piece that begins there.",
+                       {**_make_restart(archives), "next_offset": reached})
+    if end < piece.total_size:
+        if not piece.raw:
+            raise BadRequest("`data` is empty before the end of the transcript.")
+        at = piece.offset - start
+        append_partial(store, path, at, piece.raw, b"" if base else piece.member)
+        return {"status": "partial", "next_offset": end}, [], ""
+    where = store, workspace_id, session_id
+    answer = _commit(Upload(*where, archives, base, piece, path, actor))
+    return *answer, path if found else ""
 
 def _make_restart(archives: list[Archive]) -> dict:
     """Return the answer that sends a client back to the beginning."""
@@ -4106,8 +4118,9 @@ def _make_receipt(status: str, archive: Archive) -> dict:
     facts = {n: getattr(archive.session, n) for n in ("size", "sha256", "messages")}
     return {"status": status, **where, **facts}
 
-def _commit(upload: Upload) -> dict:
-    """Verify a complete upload, archive it and return its receipt."""
+def _commit(upload: Upload) -> tuple[dict, list[Ticket]]:
+    """Verify a complete upload and archive it; return its receipt and what is to be
+    journaled before that is given."""
     store, archives, sha256 = upload.store, upload.archives, upload.piece.sha256
     try:
         extended, hasher, scanner = _match_upload(upload)
@@ -4116,17 +4129,17 @@ def _commit(upload: Upload) -> dict:
         set_aside(store, e.data["path"])
         rest = [a for a in archives if a.relative != e.data["path"]]
         if upload.base:
-            return _make_restart(rest)
+            return _make_restart(rest), []
         return _commit(upload._replace(archives=rest))
     if hasher.hexdigest() != sha256:
-        remove_file(store.root, upload.partial)
+        remove_partial(store, upload.partial)
         raise Conflict(
             f"The bytes received have sha256 {hasher.hexdigest()}, not the announced "
             f"{sha256}. Nothing was stored; send the transcript again from 0.",
             _make_restart(archives))
     for archive in archives if extended is None else ():
         if _contains(store, archive, upload.piece):
-            return _make_receipt("contained", archive)
+            return _make_receipt("contained", archive), []
     status = "extended" if extended else "revision" if archives else "stored"
     folder = f"workspaces/{upload.workspace_id}/"
     ledger = store.journal.ledger(upload.workspace_id)
@@ -4139,11 +4152,14 @@ def _commit(upload: Upload) -> dict:
         folder_of_all = split_path(archives[0].path)[0]
         path = f"{folder_of_all}/{upload.session_id}~{sha256[:12]}.jsonl.gz"
     else:
-        path = f"sessions/{find_month(upload.read(0))}/{upload.session_id}.jsonl.gz"
+        month, scanner = find_month(upload.read(0))
+        path = f"sessions/{month}/{upload.session_id}.jsonl.gz"
     archive, scanner = _write_archive(upload, path, extended, scanner)
     store.keep_scan(archive.relative, hasher, scanner)
-    _journal_archive(store, archive, status, upload.actor)
-    return _make_receipt(status, archive)
+    tickets = _journal_archive(store, archive, status, upload.actor)
+    if not tickets:  # what was lost is there again
+        sync_folders(store.root, archive.relative)
+    return _make_receipt(status, archive), tickets
 
 def _match_upload(
         upload: Upload) -> tuple[Archive | None, object, TranscriptScanner | None]:
@@ -4192,7 +4208,8 @@ def _write_archive(
 ) -> tuple[Archive, TranscriptScanner]:
     """Write an upload as a new archive, or behind what it extends, by whole members."""
     store, target = upload.store, f"workspaces/{upload.workspace_id}/{path}"
-    kept_bytes, known, rest = 0, None, upload.read(0)
+    kept_bytes, rest = 0, upload.read(0)
+    known = scanner.size or None if scanner else None
     if old:
         blocks = old.session.blocks
         index = len(blocks) - 1 if scanner else 0
@@ -4203,10 +4220,11 @@ def _write_archive(
     elif stat_file(store.root, target):
         set_aside(store, target)  # no record of it was ever kept: out of the way
     scanner = scanner or TranscriptScanner()
-    with replace_file(store.root, target) as out:
+    sent = iter(()) if old else upload.read_members()
+    with replace_file(store.root, target, True, False) as out:
         if old:
             _copy_bytes(store.root, target, kept_bytes, out)
-        for block, member in compress_blocks(cut_blocks(rest)):
+        for block, member in _pair_members(cut_blocks(rest), sent):
             scanner.feed(block, out.tell(), known)
             known = None
             out.write(member)
@@ -4217,15 +4235,31 @@ def _write_archive(
         write_file(store.root, record_path(target), format_session(session), False)
     return Archive(upload.workspace_id, path, session), scanner
 
-def find_month(chunks: Iterable[bytes]) -> str:
-    """Return YYYY/MM of a transcript's first message, else of now, in UTC."""
+def _pair_members(blocks: Iterator[bytes],
+                  sent: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each block and the gzip member that was sent of it, else one made here."""
+    block: bytes | None = next(blocks, b"")  # nothing is an empty member
+    while block is not None:
+        content, member = next(sent, (b"", b""))
+        if content != block or not member:
+            yield from compress_blocks(itertools.chain([block], blocks))
+            return
+        yield block, member
+        block = next(blocks, None)
+
+def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
+    """Return YYYY/MM of a transcript's first message, else of now, in UTC; and a scan
+    of its first block, where that is in there."""
     scanner = TranscriptScanner()
     for block in cut_blocks(chunks):
         scanner.feed(block, 0)
         if scanner.start:
             break
-    scanner.finish("", 0, "")
-    return (scanner.start or format_time(utc_now()))[:7].replace("-", "/")
+    is_first = scanner.start and len(scanner.blocks) == 1
+    if not scanner.start:
+        scanner.finish("", 0, "")
+    month = (scanner.start or format_time(utc_now()))[:7].replace("-", "/")
+    return month, scanner if is_first else TranscriptScanner()
 
 def _copy_bytes(root: str, relative: str, count: int, out: io.BufferedWriter) -> None:
     """Copy the first `count` bytes of a file."""
@@ -4237,12 +4271,16 @@ def _copy_bytes(root: str, relative: str, count: int, out: io.BufferedWriter) ->
             out.write(data)
             count -= len(data)
 
-def _journal_archive(store: Store, archive: Archive, action: str, actor: str) -> None:
-    """Append the journal line of an archive unless the last one says the same."""
+def _journal_archive(store: Store, archive: Archive, action: str,
+                     actor: str) -> list[Ticket]:
+    """Return what is to be journaled of an archive: its folder is synced with it, once
+    for all who wrote there, and its line is none where the last one says the same."""
     last = store.journal.ledger(archive.workspace_id).entries.get(archive.path)
-    if last is None or last.sha256 != archive.session.sha256:
-        args = (archive.path, archive.session.size, archive.session.sha256, actor)
-        store.journal.append(archive.workspace_id, action, *args)
+    if last is not None and last.sha256 == archive.session.sha256:
+        return []
+    args = (archive.path, archive.session.size, archive.session.sha256, actor)
+    folder = split_path(archive.relative)[0]
+    return [Ticket(folder, archive.workspace_id, action, *args)]
 
 def chosen_workspaces(store: Store, workspace_id: str) -> list[str]:
     """Return the one workspace that was asked for, or all; raise NotFound."""
@@ -4338,7 +4376,8 @@ def _reconcile_session(store: Store, workspace_id: str, relative: str) -> None:
     action = "extended" if known else "revision" if "~" in path else "stored"
     try:
         archive = Archive(workspace_id, path, store.load_session(workspace_id, path))
-        _journal_archive(store, archive, action, "recovery")
+        tickets = _journal_archive(store, archive, action, "recovery")
+        store.journal.append_all(tickets)
     except Damaged as e:
         log.error("archive damaged: %s", e)
 
@@ -5227,8 +5266,9 @@ def _read_chapters(database: sqlite3.Connection, chapters: list[int]) -> Iterato
 # ---- 12. Search: words, literal, regex over what an AI may read -------------
 # Every mode sees the rendered, masked text, so what is hidden cannot be probed. Words
 # are ranked by the index: the best chapters first, then those among them in which the
-# words stand together. Literal and regex read all that is shown, in steps of some
-# seconds; so do words while there is no index.
+# words stand together. Literal and regex are exact: trigrams tell which chapters to
+# look through. What has none, and all while there is no index, is read in steps of
+# seconds.
 
 MODES = ("auto", "words", "literal", "regex")
 STOP_WORDS = frozenset(
@@ -5328,9 +5368,9 @@ class Scan:
     def explain(self) -> str:
         """Return what to tell of a search that did not see all, else nothing."""
         return self.cursor and (
-            f"The search stopped before it had seen all ({SEARCH_BUDGET_S:g} s, or "
-            f'{MAX_SCANNED_HITS:,} hits). Go on with cursor="{self.cursor}", or narrow '
-            "it with workspace_id.")
+            "The search stopped before it had seen all (its page is full, or it took "
+            f"{SEARCH_BUDGET_S:g} s, or has {MAX_SCANNED_HITS:,} hits). Go on with "
+            f'cursor="{self.cursor}", or narrow it with workspace_id.')
 
 class RegexChild:
     """Run a regular expression in a process that is killed at the deadline: `re` holds
@@ -6058,8 +6098,8 @@ def make_snippet(text: str, start: int, end: int) -> str:
 
 # ---- 13. Tools: the thirteen handlers and how their results are shown -------
 # A tool is one function: its signature makes the schema, its docstring the
-# description that a model reads, its `Example:` lines run as tests. Handlers return
-# data; render_json and render_markdown make text of it.
+# description that a model reads; the example in its decorator runs as a test. Handlers
+# return data; render_json and render_markdown make text of it.
 
 # Who calls: by which token, for which machine and tool.
 Caller = collections.namedtuple("Caller", "scope actor machine tool")
@@ -6067,7 +6107,6 @@ Caller = collections.namedtuple("Caller", "scope actor machine tool")
 @dataclasses.dataclass(frozen=True)
 class Context:
     """Hold what a handler may use."""
-
     store: Store
     keys: Keys
     caller: Caller
@@ -6085,9 +6124,9 @@ class Context:
         return self.redact and self.caller.scope != "sync"
 
 # What is known of an argument by its name, which means the same in every tool.
-Parameter = collections.namedtuple("Parameter",
-                                   "help max_chars low high choices is_digest",
-                                   defaults=["", 300, 0, MAX_OFFSET, (), False])
+Parameter = collections.namedtuple(
+    "Parameter", "help max_chars low high choices is_digest",
+    defaults=["", 300, 0, MAX_OFFSET, (), False])
 PARAMETERS = {
     "workspace_id": Parameter("as list_workspaces shows it"),
     "project": Parameter("repository or folder name", MAX_NAME_CHARS),
@@ -6097,25 +6136,26 @@ PARAMETERS = {
         "", MAX_NOTE_CHARS)), "query": Parameter("", MAX_QUERY_CHARS),
     "mode": Parameter("auto: words, and exact for code or quotes", choices=MODES),
     "limit": Parameter("over the default: longer pages", low=1, high=MAX_LIMIT),
-    "offset": Parameter(),
-    "part": Parameter("of a long text"), "prefix": Parameter("", MAX_PATH_BYTES),
+    "offset": Parameter(), "part": Parameter("of a long text"),
+    "prefix": Parameter("", MAX_PATH_BYTES), "title": Parameter("", MAX_NAME_CHARS),
     "versions_of": Parameter("a path: list its old versions", MAX_PATH_BYTES),
     "path": Parameter("such as deploy.md", 4 * MAX_PATH_BYTES),
     "version": Parameter("as versions_of lists them"), "session_id": Parameter(
         "as hits show it"), "view": Parameter(choices=("text", "raw", "data")),
     "since": Parameter("ISO 8601, UTC", 40), "until": Parameter("inclusive", 40),
     "cursor": Parameter("from an unfinished search", 600), "content": Parameter(
-        "", MAX_BODY_BYTES), "binding": Parameter("from register_workspace"),
+        "", MAX_BODY_BYTES), "deep": Parameter("re-hash the archive"),
+    **dict.fromkeys(("binding", "write_token"), Parameter("from register_workspace")),
     "if_sha256": Parameter("of the text you read: refuse if changed", is_digest=True),
-    "write_token": Parameter("from register_workspace"),
     "data": Parameter("base64 of one gzip member", MAX_BODY_BYTES),
     "total_size": Parameter("of the raw transcript", high=MAX_TRANSCRIPT_BYTES),
-    "sha256": Parameter("of the raw transcript", is_digest=True),
-    "base_sha256": Parameter("of the archived transcript it continues", is_digest=True),
-    "title": Parameter("", MAX_NAME_CHARS), "deep": Parameter("re-hash the archive")}
+    "sha256": Parameter("of the raw transcript", is_digest=True), "base_sha256":
+        Parameter("of the archived transcript it continues", is_digest=True),
+    "sessions": Parameter("lines: session_id, sha256, data, title", MAX_BODY_BYTES)}
 
-# One tool as the protocol lists it; `hints` are for clients.
-Tool = collections.namedtuple("Tool", "name handler scopes description schema hints")
+# One tool as the protocol lists it; `hints` are for clients, `example` is a call.
+Tool = collections.namedtuple(
+    "Tool", "name handler scopes description schema hints example")
 TOOLS: dict[str, Tool] = {}
 READS = {"readOnlyHint": True, "openWorldHint": False}
 WRITES = {**READS, "readOnlyHint": False, "destructiveHint": False}
@@ -6123,17 +6163,18 @@ WRITES |= {"idempotentHint": True}
 DELETES = {**WRITES, "destructiveHint": True}
 _JSON_TYPES = {"str": "string", "int": "integer", "bool": "boolean"}
 
-def tool(annotations: dict, scopes: tuple = (), hint: str = "") -> Callable:
+def tool(annotations: dict, example: dict, scopes: tuple = (),
+         hint: str = "") -> Callable:
     """Return a decorator that registers a handler as a tool."""
 
     def register(handler: Callable) -> Callable:
         """Put a handler into TOOLS and return it."""
-        name = handler.__name__.removeprefix("tool_")
-        takes = scopes or (SCOPES if annotations is READS else SCOPES[:2])
-        text = one_line(inspect.getdoc(handler).split("\nExample:")[0])
+        name, text = handler.__name__.removeprefix("tool_"), one_line(handler.__doc__)
         hints = {"annotations": annotations}
         hints |= {"_meta": {"anthropic/searchHint": hint}} if hint else {}
-        TOOLS[name] = Tool(name, handler, takes, text, make_schema(handler), hints)
+        about = text, make_schema(handler), hints, example
+        takes = scopes or (SCOPES if annotations is READS else SCOPES[:2])
+        TOOLS[name] = Tool(name, handler, takes, *about)
         return handler
 
     return register
@@ -6177,8 +6218,8 @@ def parse_arguments(tool_: Tool, given: dict) -> tuple[dict, str]:
         elif name in tool_.schema.get("required", ()):
             text = f"{tool_.name} needs the argument `{name}` ({kind}). "
             if name in ("binding", "write_token"):
-                text += "Call register_workspace with your project and pass on the "
-                text += f"`{name}` it answers. "
+                text += ("Call register_workspace with your project and pass on the "
+                         f"`{name}` it answers. ")
             raise BadRequest(f"{text}{note}".strip())
     return values, note
 
@@ -6203,8 +6244,8 @@ def _check_argument(tool_name: str, name: str, kind: str, value: object) -> obje
         if (tool_name, name) == ("read_session", "offset"):
             low = -high  # counts from the end
         if not low <= value <= high:
-            shown = clip(f"{value}", 60)
-            raise BadRequest(f"`{name}` must be {low} to {high}, not {shown}.")
+            text = f"`{name}` must be {low} to {high}, not {clip(str(value), 60)}."
+            raise BadRequest(text)
     if kind != "string":
         return value
     if len(value) > parameter.max_chars:
@@ -6238,12 +6279,11 @@ def parse_period(since: str, until: str) -> tuple[str, str]:
 
 # The eight tools that read.
 
-@tool(READS, hint="memory of all machines: what is known, which projects there are")
+@tool(READS, {}, hint="memory of all machines: what is known, which projects there are")
 def tool_get_overview(ctx: Context) -> dict:
     """Call first, at the start of a task: the memory's guide and index, then every
     workspace (machine + tool + project) with its summary, most recently active first.
-
-    Example: {}"""
+    """
     found = _by_activity(ctx.store)
     rows = [_workspace_row(ctx, workspace) for workspace in found[:OVERVIEW_WORKSPACES]]
     for row in rows:
@@ -6252,13 +6292,11 @@ def tool_get_overview(ctx: Context) -> dict:
     page = _make_page("Overview of the shared memory", "workspaces", rows, len(found))
     return {**page, **texts, "_call": "list_workspaces"}
 
-@tool(READS)
+@tool(READS, {"query": "laptop"})
 def tool_list_workspaces(ctx: Context, query: str = "", limit: int = 50,
                          offset: int = 0) -> dict:
     """List workspaces, most recently active first; query filters by any part of id,
-    machine, tool, project or description.
-
-    Example: {"query": "laptop"}"""
+    machine, tool, project or description."""
     words, rows = query.casefold().split(), []
     for workspace in _by_activity(ctx.store):
         text = words and " ".join(map(ctx.mask, vars(workspace).values())).casefold()
@@ -6313,62 +6351,55 @@ def _read_text(ctx: Context, relative: str, size: int = 64 * MIB) -> str:
         return ctx.mask(data.decode("utf-8", "replace"))
     return ""
 
-@tool(READS)
+@tool(READS, {"workspace_id": "laptop-claude-code-shop", "prefix": "deploy/"})
 def tool_list_knowledge(ctx: Context, workspace_id: str, prefix: str = "",
-                        versions_of: str = "",
-                        limit: int = 200, offset: int = 0) -> dict:
+                        versions_of: str = "", limit: int = 200,
+                        offset: int = 0) -> dict:
     """List a workspace's knowledge documents, or with versions_of the old versions of
-    one path.
-
-    Example: {"workspace_id": "laptop-claude-code-shop", "prefix": "deploy/"}"""
+    one path."""
     ctx.store.registry.require(workspace_id)
     if versions_of:
         found = list_versions(ctx.store, workspace_id, versions_of)
         rows = [{"version": n, **d._asdict()} for n, d in found]
         heading = f"Old versions of {versions_of!r} in workspace `{workspace_id}`"
     else:
-        documents = list_documents(ctx.store, workspace_id, prefix)
         ledger = ctx.store.journal.ledger(workspace_id)
         rows = [{**d._asdict(), **_tell_actor(ledger, f"knowledge/{d.path}")}
-                for d in documents]
+                for d in list_documents(ctx.store, workspace_id, prefix)]
         heading = f"Knowledge of workspace `{workspace_id}`"
     page = rows[offset : offset + limit]
     page = _make_page(heading, "documents", page, len(rows), offset)
     return {"workspace_id": workspace_id, **page}
 
-@tool(READS)
+@tool(READS, {"workspace_id": "laptop-claude-code-shop", "path": "overview.md"})
 def tool_read_knowledge(ctx: Context, workspace_id: str, path: str, version: str = "",
                         part: int = 0) -> dict:
     """Read a knowledge document, an old version of it, or with path "overview.md" a
-    workspace's overview.
-
-    Example: {"workspace_id": "laptop-claude-code-shop", "path": "overview.md"}"""
+    workspace's overview."""
     ctx.store.registry.require(workspace_id)
     document, data = read_document(ctx.store, workspace_id, path, version)
-    text = ctx.mask(data.decode("utf-8", "replace"))
-    note = f"{format_minute(document.modified)} · sha256 {document.sha256}"
-    heading = f"`{path}` of workspace `{workspace_id}` · {note}"
-    row = {"workspace_id": workspace_id, **document._asdict(), "content": text}
+    heading = (f"`{path}` of workspace `{workspace_id}` · "
+               f"{format_minute(document.modified)} · sha256 {document.sha256}")
     ledger = ctx.store.journal.ledger(workspace_id)
-    row |= {} if version else _tell_actor(ledger, document_path(path))
-    return {"_heading": heading, **row, "part": part}
+    actor = {} if version else _tell_actor(ledger, document_path(path))
+    return {"_heading": heading, "workspace_id": workspace_id, **document._asdict(),
+            "content": ctx.mask(data.decode("utf-8", "replace")), "part": part,
+            **actor}
 
-@tool(READS, hint="search notes, decisions, knowledge, documentation in memory")
+@tool(READS, {"query": "deploy checklist"},
+      hint="search notes, decisions, knowledge, documentation in memory")
 def tool_search_knowledge(ctx: Context, query: str, workspace_id: str = "",
-                          mode: str = "auto",
-                          limit: int = 10, offset: int = 0, cursor: str = "") -> dict:
+                          mode: str = "auto", limit: int = 10, offset: int = 0,
+                          cursor: str = "") -> dict:
     """Search the knowledge and overviews of all workspaces, or of one. Ranked; not
     every word must match; "quoted phrase", -excluded. mode literal: exact substring;
-    regex: Python's re.
-
-    Example: {"query": "deploy checklist"}"""
+    regex: Python's re."""
     wanted = Query(query.strip(), mode, workspace_id, "", "", limit, offset, cursor)
     return _search(ctx, search_documents, wanted, "Knowledge", {"name": "path"})
 
 def _search(ctx: Context, find: Callable, wanted: Query, what: str,
             names: dict) -> dict:
-    """Return the page that `find` gives, its hits as rows in which what a passage has
-    is named by `names`; raise BadRequest."""
+    """Return the page `find` gives, its hits as rows with `names`; raise BadRequest."""
     if not wanted.text:
         raise BadRequest("`query` is empty. Give the words to search for.")
     mask = mask_secrets if ctx.redact else str  # two callers find the same
@@ -6381,12 +6412,10 @@ def _search(ctx: Context, find: Callable, wanted: Query, what: str,
     heading = f"{what} matching {wanted.text!r}"
     return {"_heading": heading, **page, "offset": wanted.offset}
 
-@tool(READS)
+@tool(READS, {"since": "2026-11-01", "limit": 5})
 def tool_list_sessions(ctx: Context, workspace_id: str = "", since: str = "",
                        until: str = "", limit: int = 20, offset: int = 0) -> dict:
-    """List archived sessions (conversations of any machine and tool), newest first.
-
-    Example: {"since": "2026-11-01", "limit": 5}"""
+    """List archived sessions (conversations of any machine and tool), newest first."""
     period = parse_period(since, until)
     chosen_workspaces(ctx.store, workspace_id)  # or NotFound
     scope = Scope("sessions", workspace_id, *period)
@@ -6400,23 +6429,18 @@ def tool_list_sessions(ctx: Context, workspace_id: str = "", since: str = "",
 
 def _session_row(ctx: Context, archive: Archive) -> dict:
     """Return what lists say of a session."""
-    session = archive.session
+    session, session_id = archive.session, session_of(archive.path)
     ledger = ctx.store.journal.ledgers[archive.workspace_id]
-    session_id = session_of(archive.path)
     paths = ledger.sessions.get(session_id, [])
     return {
-        "session_id": session_id,
-        "workspace_id": archive.workspace_id,
+        "session_id": session_id, "workspace_id": archive.workspace_id,
         "tool": ctx.store.registry.require(archive.workspace_id).tool,
         **{n: session.about[n] for n in ("format", "version") if n in session.about},
-        "title": ctx.mask(title_of(ctx.store, archive)),
-        "start": session.start,
+        "title": ctx.mask(title_of(ctx.store, archive)), "start": session.start,
         "end": rank_head(ctx.store, archive)[0],  # without times: when it came
         **{n: getattr(session, n) for n in ("messages", "size", "sha256")},
         "revisions": [_name_revision(ledger, p) for p in paths if p != archive.path],
-        **_tell_actor(ledger, archive.path),
-        **_describe_origin(ctx, archive),
-    }
+        **_tell_actor(ledger, archive.path), **_describe_origin(ctx, archive)}
 
 def _describe_origin(ctx: Context, archive: Archive) -> dict:
     """Return what a session goes on from, if anything, and the call to read it."""
@@ -6424,18 +6448,16 @@ def _describe_origin(ctx: Context, archive: Archive) -> dict:
     told = {n: ctx.mask(about[n]) for n in ("parent",) if n in about}
     if origin is None:
         return told
-    name = ctx.mask(origin.session_id)
+    name, first = ctx.mask(origin.session_id), max(0, origin.messages - 20)
     where = {"workspace_id": origin.workspace_id, "session_id": name}
     copied = {"copied": True} if "copies" in about else {}  # needs it no more
     told["continues"] = {**where, "messages": origin.messages, **copied}
     if origin.messages >= 0:
-        first = max(0, origin.messages - 20)
         told["continues"]["read"] = f"read_session({_given(**where)}offset={first})"
     return told
 
 def format_origin(row: dict) -> str:
-    """Return what a row says of what its session is an export of, is a part of, or goes
-    on from, empty for nothing."""
+    """Return what a row says its session is: an export, a part, a continuation."""
     agent, version = FORMATS.get(row.get("format", "")), row.get("version", "")
     texts = [f" · export of {agent.name} {version}"] if agent and agent.export else []
     texts += [f" · sub-agent of `{row['parent']}`"] if row.get("parent") else []
@@ -6452,20 +6474,17 @@ def _name_revision(ledger: Ledger, path: str) -> str:
     name = archive_name(path)
     return name if "~" in name else f"{name}~{ledger.entries[path].sha256[:12]}"
 
-@tool(READS)
+@tool(READS, {"workspace_id": "laptop-claude-code-shop", "session_id": "3f2a"})
 def tool_read_session(ctx: Context, workspace_id: str, session_id: str, offset: int = 0,
                       limit: int = 50, view: str = "text", part: int = 0) -> dict:
     """Read a session's messages from number offset on (negative: from the end; -20 is
     the last twenty). limit=1 shows one long message whole, in parts. view=raw gives the
-    transcript's verbatim lines.
-
-    Example: {"workspace_id": "laptop-claude-code-shop", "session_id": "3f2a"}"""
+    transcript's verbatim lines."""
     ctx.store.registry.require(workspace_id)
     archive = require_archive(ctx.store, workspace_id, session_id)
     session = archive.session
     if part and limit != 1:
-        text = "`part` goes with limit=1: the parts are those of one message."
-        raise BadRequest(text)
+        raise BadRequest("`part` goes with limit=1: its parts are one message's.")
     total = {"text": session.messages, "raw": session.lines, "data": session.size}[view]
     first = max(0, total + offset) if offset < 0 else offset
     if view == "data":
@@ -6505,9 +6524,8 @@ def _read_raw(ctx: Context, archive: Archive, offset: int) -> Iterator[dict]:
 def _read_data(ctx: Context, archive: Archive, first: int) -> dict:
     """Return raw transcript bytes from byte `first` on, for the sync token only."""
     if ctx.caller.scope != "sync":
-        raise NotAllowed(
-            "view=data exports unmasked bytes and takes the sync token. Use view=text "
-            "or view=raw.")
+        raise NotAllowed("view=data exports unmasked bytes and takes the sync token. "
+                         "Use view=text or view=raw.")
     size = archive.session.size
     if first > size:
         raise BadRequest(f"`offset` {first} lies after the end ({size} bytes).")
@@ -6517,14 +6535,13 @@ def _read_data(ctx: Context, archive: Archive, first: int) -> dict:
     span = {"offset": first, "next_offset": first + len(raw), "size": size}
     return {**where, **span, "sha256": archive.session.sha256, "data": data}
 
-@tool(READS, hint="search past conversations, sessions, transcripts, history")
+@tool(READS, {"query": "flaky login test", "since": "2026-10-01"},
+      hint="search past conversations, sessions, transcripts, history")
 def tool_search_sessions(ctx: Context, query: str, workspace_id: str = "",
                          since: str = "", until: str = "", mode: str = "auto",
                          limit: int = 10, offset: int = 0, cursor: str = "") -> dict:
     """Search past conversations of every machine and tool: what was tried, said,
-    decided, which command or error. Same query language as search_knowledge.
-
-    Example: {"query": "flaky login test", "since": "2026-10-01"}"""
+    decided, which command or error. Same query language as search_knowledge."""
     period = parse_period(since, until)
     wanted = Query(query.strip(), mode, workspace_id, *period, limit, offset, cursor)
     names = {"name": "session_id", "number": "message"}
@@ -6532,44 +6549,40 @@ def tool_search_sessions(ctx: Context, query: str, workspace_id: str = "",
 
 # The five tools that write.
 
-@tool(WRITES)
+@tool(WRITES, {"project": "shop", "machine": "laptop", "tool": "claude-code"})
 def tool_register_workspace(ctx: Context, project: str, machine: str = "",
                             tool: str = "", cwd: str = "",
                             git_remote: str = "", description: str = "") -> dict:
     """Say which project you work on. Answers your workspace_id and the `binding` that
-    write_overview and delete_knowledge need; registering again is harmless.
-
-    Example: {"project": "shop", "machine": "laptop", "tool": "claude-code"}"""
-    assistant = "the assistant you are, such as claude-code or codex"
+    write_overview and delete_knowledge need; registering again is harmless."""
     names = {}
-    for name, value, what in (("project", project, "the repository or folder"), (
-        "machine", machine or ctx.caller.machine, "this computer"),
-                              ("tool", tool or ctx.caller.tool, assistant)):
+    for name, value, what in (
+            ("project", project, "the repository or folder"),
+            ("machine", machine or ctx.caller.machine, "this computer"),
+            ("tool", tool or ctx.caller.tool, "the assistant you are, such as "
+             "claude-code or codex")):
         names[name] = one_line(value)
         if not names[name]:
             raise BadRequest(f"`{name}` is missing. Give the name of {what}.")
     names |= {"cwd": cwd.strip(), "git_remote": normalise_remote(git_remote)}
     wanted = Workspace("", **names, description=one_line(description))
-    workspace = register_workspace(ctx.store, wanted, ctx.caller.actor)
-    workspace_id = workspace.workspace_id
+    workspace_id = register_workspace(ctx.store, wanted, ctx.caller.actor).workspace_id
     if ctx.caller.scope != "ai":
         token = ctx.keys.make_write_token(workspace_id)
         return {"workspace_id": workspace_id, "write_token": token}
     binding = ctx.keys.make_binding(workspace_id)
     text = f"binding: `{binding}`\n\nPass it to write_overview and delete_knowledge; "
-    text += "it is good for this workspace only."
-    heading = f"Registered as workspace `{workspace_id}`"
-    row = {"workspace_id": workspace_id, "binding": binding}
-    return {"_heading": heading, **row, "_text": text}
+    return {"_heading": f"Registered as workspace `{workspace_id}`",
+            "workspace_id": workspace_id, "binding": binding,
+            "_text": text + "it is good for this workspace only."}
 
-@tool(WRITES, scopes=("ai",))
+@tool(WRITES, {"content": "Shop backend.", "binding": "laptop-claude-code-shop.0"},
+      scopes=("ai",))
 def tool_write_overview(ctx: Context, content: str, binding: str,
                         if_sha256: str = "") -> dict:
     """Replace your own workspace's overview.md: its first paragraph is the summary all
     others see; keep state, decisions and open ends on one page. Read it before you
-    write; the old text is kept as a version.
-
-    Example: {"content": "Shop backend.", "binding": "laptop-claude-code-shop.0"}"""
+    write; the old text is kept as a version."""
     workspace_id = ctx.keys.require_binding(binding)
     ctx.store.registry.require(workspace_id)
     return _write(ctx, workspace_id, OVERVIEW, content, if_sha256)
@@ -6590,45 +6603,43 @@ def _receipt_row(workspace_id: str, receipt: Receipt) -> dict:
     heading = f"{shown} · {receipt.size:,} bytes · sha256 {receipt.sha256}"
     return {"_heading": heading, "workspace_id": workspace_id, **receipt._asdict()}
 
-@tool(DELETES, scopes=("ai",))
+@tool(DELETES, {"path": "old-notes.md", "binding": "laptop-claude-code-shop.0"},
+      scopes=("ai",))
 def tool_delete_knowledge(ctx: Context, path: str, binding: str) -> dict:
     """Delete a knowledge document of your own workspace that is wrong or outdated; it
     stays readable as a version. A note that comes from a local file returns when that
-    file changes: correct the file instead.
-
-    Example: {"path": "old-notes.md", "binding": "laptop-claude-code-shop.0"}"""
+    file changes: correct the file instead."""
     workspace_id = ctx.keys.require_binding(binding)
     ctx.store.registry.require(workspace_id)
     require_knowledge_path(path)
     receipt = delete_document(ctx.store, workspace_id, path, ctx.caller.actor)
     return _receipt_row(workspace_id, receipt)
 
-@tool(WRITES, scopes=("sync",))
+@tool(WRITES, {"workspace_id": "w", "write_token": "0", "path": "a.md", "content": "x"},
+      scopes=("sync",))
 def tool_upload_knowledge(ctx: Context, workspace_id: str, write_token: str, path: str,
                           content: str, if_sha256: str = "") -> dict:
-    """Store a knowledge document and answer a receipt once it is durable.
-
-    Example: {"workspace_id": "w", "write_token": "0", "path": "a.md", "content": "x"}
-    """
+    """Store a knowledge document and answer a receipt once it is durable."""
     ctx.store.registry.require(workspace_id)
     ctx.keys.require_write_token(workspace_id, write_token)
     require_knowledge_path(path)
     return _write(ctx, workspace_id, path, content, if_sha256, True)
 
-@tool(WRITES, scopes=("sync",))
+@tool(WRITES, {"workspace_id": "w", "write_token": "w1.0", "session_id": "3f2a"},
+      scopes=("sync",))
 def tool_upload_session(ctx: Context, workspace_id: str, write_token: str,
-                        session_id: str,
-                        content: str = "", data: str = "", offset: int = 0,
-                        total_size: int = -1, sha256: str = "", base_sha256: str = "",
-                        title: str = "", deep: bool = False) -> dict:
+                        session_id: str = "", content: str = "", data: str = "",
+                        offset: int = 0, total_size: int = -1, sha256: str = "",
+                        base_sha256: str = "", title: str = "", deep: bool = False,
+                        sessions: str = "") -> dict:
     """Archive a transcript, byte for byte: whole as content, or in pieces as data with
     offset, total_size and sha256 (with base_sha256: only what was added to an archived
     one). With neither: say what is archived and where an upload goes on. title: what
-    its tool calls the session.
-
-    Example: {"workspace_id": "w", "write_token": "w1.0", "session_id": "3f2a"}"""
+    its tool calls the session. sessions: small ones together, instead of all these."""
     workspace = ctx.store.registry.require(workspace_id)
     ctx.keys.require_write_token(workspace_id, write_token)
+    if sessions:
+        return _upload_together(ctx, workspace, sessions.split("\n"))
     require_id("session", session_id)
     if content and data:
         raise BadRequest("Give `content` or `data`, not both.")
@@ -6640,7 +6651,8 @@ def tool_upload_session(ctx: Context, workspace_id: str, write_token: str,
     elif data:
         if total_size < 0 or not sha256:
             raise BadRequest("`data` needs `total_size` and `sha256` of the whole.")
-        piece = Piece(offset, _unpack_data(data), total_size, sha256, base_sha256)
+        raw, member = _unpack_data(data, MAX_PIECE_BYTES)
+        piece = Piece(offset, raw, total_size, sha256, base_sha256, member)
     else:
         home = find_session(ctx.store, workspace, session_id)
         deep = deep and home == workspace_id  # for what is damaged there is set aside
@@ -6652,13 +6664,44 @@ def tool_upload_session(ctx: Context, workspace_id: str, write_token: str,
         write_title(*where, title, ctx.caller.actor)
     return receipt
 
-def _unpack_data(data: str) -> bytes:
-    """Return the raw bytes of a `data` argument; raise BadRequest, TooLarge."""
+def _upload_together(ctx: Context, workspace: Workspace, lines: list[str]) -> dict:
+    """Archive whole transcripts in few rounds; return the answer to each. What belongs
+    into another workspace is told and not stored."""
+    if len(lines) > PACK_SESSIONS:
+        raise BadRequest(f"`sessions` has over {PACK_SESSIONS} lines.")
+    answers, pieces, titles, left = {}, {}, {}, MAX_PIECE_BYTES
+    for line in lines:
+        name, sha256, data, title = [*line.split(" ", 3), "", "", ""][:4]
+        if not _SHA256.fullmatch(sha256):
+            raise BadRequest("A line of `sessions` has no SHA-256.")
+        try:
+            home = find_session(ctx.store, workspace, require_id("session", name))
+            if home != workspace.workspace_id:
+                answers[name] = {"status": "elsewhere"}
+                continue
+            title = _check_argument("upload_session", "title", "string", title)
+            raw, member = _unpack_data(data, min(left, BLOCK_BYTES))
+            left -= len(raw)
+            pieces[name] = Piece(0, raw, len(raw), sha256, "", member)
+            titles[name] = title
+        except (BadRequest, TooLarge) as e:
+            answers[clip(name, 200)] = {"status": "refused", "error": str(e)}
+    where = ctx.store, workspace.workspace_id
+    answers |= receive_sessions(*where, pieces, ctx.caller.actor)
+    for name, title in titles.items():
+        if "sha256" in answers[name]:
+            write_title(*where, name, title, ctx.caller.actor)
+    return {"workspace_id": workspace.workspace_id, "sessions": answers}
+
+def _unpack_data(data: str, max_bytes: int) -> tuple[bytes, bytes]:
+    """Return the raw bytes of a `data` argument, and the gzip member that they came as
+    if an archive may keep it; raise BadRequest, TooLarge."""
     try:
         packed = base64.b64decode(data.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError) as e:
         raise BadRequest(f"`data` is not base64: {e}.") from e
-    return unpack_member(packed, MAX_PIECE_BYTES)
+    raw = unpack_member(packed, max_bytes)
+    return raw, packed if is_own_member(raw, packed) else b""
 
 # Calling and rendering.
 
@@ -6669,9 +6712,8 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
         if ctx.caller.scope not in tool_.scopes:
             raise NotAllowed(
                 f"{name} takes the AI token; you hold the {ctx.caller.scope} token."
-                if "ai" in tool_.scopes
-                else f"{name} takes the sync token, which assistants do not hold: "
-                "notes and sessions are uploaded by themselves.")
+                if "ai" in tool_.scopes else f"{name} takes the sync token, which "
+                "assistants do not hold: notes and sessions upload themselves.")
         values, note = parse_arguments(tool_, arguments)
         key = name, ctx.form, ctx.is_masked, note, *values.items()
         sign = KEPT.get(name)
@@ -6679,13 +6721,12 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
         if signature and (kept := ctx.store.recall_answer(key, signature)):
             return kept
         data = tool_.handler(ctx, **values)
-        data |= {"ignored": note} if note and is_json else {}
-        default = tool_.schema["properties"].get("limit", {}).get("default", MAX_LIMIT)
-        is_large = values.get("limit", default) > default
-        max_bytes = LARGE_PAGE_BYTES if is_large else PAGE_BYTES
         if is_json:
-            text = render_json(data)
+            text = render_json({**data, "ignored": note} if note else data)
         else:
+            default = dig(tool_.schema, "properties.limit.default") or MAX_LIMIT
+            is_large = values.get("limit", default) > default
+            max_bytes = LARGE_PAGE_BYTES if is_large else PAGE_BYTES
             text = render_markdown(data, name, values, max_bytes)
             text += f"\n\n{note}" if note else ""
         result = make_result(text)
@@ -6736,26 +6777,24 @@ def find_list(data: dict) -> str:
     return next((name for name in LISTS if isinstance(data.get(name), list)), "")
 
 def render_markdown(data: dict, tool_name: str, values: dict, max_bytes: int) -> str:
-    """Return data as a page of at most `max_bytes` that says how to get the rest: by
-    the same call with another offset or part."""
+    """Return data as a page of at most `max_bytes`, with the call for the rest."""
     head = f"{PAGE_MARK} {data.get('_heading', 'Result')}"
     again = {n: v for n, v in values.items() if n not in ("limit", "offset", "part")}
     call = f"{data.get('_call', tool_name)}({_given(**again)}"
     if "_text" in data:
         return f"{head}\n\n{data['_text']}"
     if "content" in data:
-        call += "part="
-        return _render_text(head, data["content"], data["part"], call, max_bytes)
+        about = data["content"], data["part"], f"{call}part="
+        return _render_text(head, *about, max_bytes)
     name = find_list(data)
     if not name:
         return head if "_heading" in data else f"{head}\n\n{render_json(data)}"
-    call += "offset="
     if name == "messages" and data["limit"] == 1 and data["messages"]:
         row = data["messages"][0]
         head = f"{head}\n{format_message_head(row)}"
-        call += f"{row['number']}, limit=1, part="
+        call += f"offset={row['number']}, limit=1, part="
         return _render_text(head, row["text"], data["part"], call, max_bytes)
-    return _render_list(head, name, data, call, max_bytes)
+    return _render_list(head, name, data, f"{call}offset=", max_bytes)
 
 def _render_text(head: str, text: str, part: int, call: str, max_bytes: int) -> str:
     """Return one part of a long text; raise BadRequest for a part there is not."""
@@ -6787,7 +6826,8 @@ def _render_list(head: str, name: str, data: dict, call: str, max_bytes: int) ->
     elif name == "messages":  # numbered from 0, as offset counts them
         span = f"messages {rows[0]['number']} to {after - 1} of {total}"
     else:
-        span = f"{name} {first + 1}-{after} of {total}"
+        least = "at least " if data.get("cursor") else ""
+        span = f"{name} {first + 1}-{after} of {least}{total:,}"
     notice, hint = (DATA_NOTICE + "\n", HINTS.get(name)) if shown else ("", None)
     lines = [f"{head} · {span}", notice, *filter(None, [preface]), *shown]
     ends = [data.get("note"), hint]
@@ -6804,11 +6844,9 @@ HINTS = {  # how what a list shows is opened
     "workspaces": "Look inside: list_knowledge(workspace_id), "
     "list_sessions(workspace_id).",
     "documents": "Read one: read_knowledge(workspace_id, path).",
-    "sessions": "Read one: read_session(workspace_id, session_id).",
-}
-NO_HITS = (
-    'Nothing found. Try fewer or other words, mode="literal" for an exact text, or '
-    "the other one of search_knowledge and search_sessions.")
+    "sessions": "Read one: read_session(workspace_id, session_id)."}
+NO_HITS = ('Nothing found. Try fewer or other words, mode="literal" for an exact text, '
+           "or the other one of search_knowledge and search_sessions.")
 
 def _render_preface(data: dict) -> str:
     """Return the memory's own README and INDEX, each cut to a quarter of a page."""
@@ -6864,8 +6902,7 @@ def format_message_head(row: dict) -> str:
 
 def format_message_row(row: dict) -> str:
     """Return a message of a page of several, cut when it is long."""
-    text = row["text"]
-    cut = len(text) - CLIP_CHARS
+    text, cut = row["text"], len(row["text"]) - CLIP_CHARS
     if cut > 200:
         more = f"… ({cut:,} more characters: offset={row['number']}, limit=1)"
         text = text[:CLIP_CHARS].rstrip() + more
@@ -7901,17 +7938,15 @@ d='M0 3h9v3H0zm12 0h8v3h-8zM4 9h13v3H4zm-4 6h6v3H0zm9 0h4v3H9z'/%3E%3C/svg%3E">
 
 PAGE_STYLE = """
 /* Colours for light and for dark, type, and what is the same everywhere. */
-:root {
-  color-scheme: light dark;
+:root { color-scheme: light dark; --edge: 1px solid var(--line);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
   --bg: light-dark(#fbfaf7, #161615); --card: light-dark(#fff, #1e1e1c);
   --ink: light-dark(#1e1c19, #ebe8e2); --soft: light-dark(#625d55, #a59f95);
   --line: light-dark(#e5e1d9, #33312d); --fill: light-dark(#f3f0ea, #242320);
   --accent: light-dark(#0a675a, #62c8b2); --tint: light-dark(#e6f2ee, #1a2b28);
   --warn: light-dark(#7d4500, #efb765); --warn-bg: light-dark(#fcf0da, #33280f);
   --bad: light-dark(#a3231b, #f3938a); --bad-bg: light-dark(#fbe9e6, #3a1c19);
-  --good-bg: light-dark(#e0f1e4, #15301f); --mark: light-dark(#ffe28c, #66520f);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
-}
+  --good-bg: light-dark(#e0f1e4, #15301f); --mark: light-dark(#ffe28c, #66520f); }
 * { box-sizing: border-box; margin: 0; padding: 0; }
 body { background: var(--bg); color: var(--ink); overflow-wrap: anywhere; }
 a { color: var(--accent); text-decoration: none; }
@@ -7921,16 +7956,14 @@ h2 { font-size: 1.05rem; } h3 { font-size: .85rem; color: var(--soft); }
 h1, h2, h3, b { font-weight: 650; } ol, ul { list-style: none; }
 small, label, .soft, .facts, .row > time { color: var(--soft); font-size: .85rem; }
 time, small, nav { font-variant-numeric: tabular-nums; }
-code, pre, kbd, .diff { font: .86em/1.5 ui-monospace, Menlo, Consolas, monospace; }
+code, pre, .diff { font: .86em/1.5 ui-monospace, Menlo, Consolas, monospace; }
 pre, .prose code { background: var(--fill); border-radius: 5px; padding: .1em .3em; }
 pre, .prose pre { padding: .7rem .85rem; overflow: auto; }
-pre.wrap { white-space: pre-wrap; max-height: 32rem; }
+.wrap, .text, .diff { white-space: pre-wrap; } .wrap { max-height: 32rem; }
 .prose pre code { padding: 0; font-size: 1em; }
 mark { background: var(--mark); color: var(--ink); border-radius: 3px; }
-button, input, select {
-  font: inherit; color: inherit; background: var(--card); max-width: 100%;
-  border: 1px solid var(--line); border-radius: 6px; padding: .3rem .7rem;
-}
+button, input, select { font: inherit; color: inherit; background: var(--card);
+  max-width: 100%; border: var(--edge); border-radius: 6px; padding: .3rem .7rem; }
 button, summary { cursor: pointer; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 h1:focus, main:focus { outline: none; } [hidden], .out header { display: none; }
@@ -7938,7 +7971,7 @@ h1:focus, main:focus { outline: none; } [hidden], .out header { display: none; }
 header { position: sticky; top: 0; z-index: 5; background: var(--bg); }
 .bar, main { max-width: 72rem; margin: auto; padding: 2rem 1.5rem 4rem; }
 .bar { display: flex; align-items: center; gap: .5rem 1.4rem; padding-block: .6rem; }
-header::after { content: ""; display: block; border-bottom: 1px solid var(--line); }
+header::after { content: ""; display: block; border-bottom: var(--edge); }
 #logo { display: flex; gap: .5rem; color: var(--ink); font-weight: 700; }
 #logo svg { fill: var(--accent); align-self: center; }
 nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; margin: .8rem 0; }
@@ -7958,7 +7991,7 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; margin: .8rem 0; }
 .tools { align-items: center; margin-bottom: 1rem; } .tools > input { width: 30rem; }
 section { margin-bottom: 2.4rem; min-width: 0; }
 .head { display: flex; align-items: baseline; margin-bottom: .5rem; }
-.head > small { margin-left: auto; }
+.head > small, summary > small { margin-left: auto; }
 .two { display: grid; grid-template-columns: minmax(0, 1fr) 21rem; gap: 0 3.5rem; }
 .two.even { grid-template-columns: repeat(2, minmax(0, 1fr)); }
 .even .about .cut { -webkit-line-clamp: 4; }
@@ -7967,27 +8000,29 @@ section { margin-bottom: 2.4rem; min-width: 0; }
 .bad { background: var(--bad-bg); color: var(--bad); }
 .bad button { margin-left: .8rem; } .note a, .lanes a, .row { color: inherit; }
 /* Lists: a row is a link with a title, what stands at its end, and a line about it. */
-.rows > li + li { border-top: 1px solid var(--line); }
-.row { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 0 1rem; }
-.row { align-items: baseline; padding: .5rem .6rem; margin: 0 -.6rem; }
-.row:hover { background: var(--fill); text-decoration: none; border-radius: 6px; }
+.rows > li + li, .lanes li { border-top: var(--edge); }
+.row { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 0 1rem;
+  align-items: baseline; padding: .5rem .6rem; margin: 0 -.6rem; }
+.row:hover, summary:hover { text-decoration: none; background: var(--fill);
+  border-radius: 6px; }
 .row.timed { grid-template-columns: 2.8rem minmax(0, 1fr) auto; padding-block: .35rem; }
 .row > .about { grid-column: 1 / -1; } .row.timed > .about { grid-column: 2 / -1; }
-ol + h3 { margin-top: 1.3rem; } .cut { overflow: hidden; -webkit-line-clamp: 2; }
-.cut { display: -webkit-box; -webkit-box-orient: vertical; }
+ol + h3 { margin-top: 1.3rem; }
+.cut { overflow: hidden; -webkit-line-clamp: 2; display: -webkit-box;
+  -webkit-box-orient: vertical; }
 /* Machines: a lane of time for each, with a bar for each session. */
-.lanes { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
-.lanes { padding: .3rem 1.1rem; } .lanes .cut { -webkit-line-clamp: 1; }
-.lanes li, .axis { display: grid; grid-template-columns: 15rem minmax(0, 1fr) 8rem; }
-.lanes li, .axis { align-items: center; gap: 0 1.4rem; padding: .4rem 0; }
-.lanes li { border-top: 1px solid var(--line); } .silent { color: var(--warn); }
+.lanes { background: var(--card); border: var(--edge); border-radius: 10px;
+  padding: .3rem 1.1rem; } .lanes .cut { -webkit-line-clamp: 1; }
+.lanes li, .axis { display: grid; grid-template-columns: 15rem minmax(0, 1fr) 8rem;
+  align-items: center; gap: 0 1.4rem; padding: .4rem 0; }
+.silent { color: var(--warn); }
 .lanes .lane + span { text-align: right; font-size: .85rem; }
 .axis, .lanes .axis span { color: var(--soft); font-size: .78rem; }
 .lane { position: relative; height: 1.7rem; overflow: hidden; }
-.lane > * { position: absolute; height: 100%; border-left: 1px solid var(--line); }
-.lane > b { top: 20%; height: 60%; border-left: 3px solid var(--accent); opacity: .6; }
-.lane > b { background: var(--accent); }
-.axis div { height: 1.2rem; } .axis i { font: inherit; border: 0; white-space: nowrap; }
+.lane > * { position: absolute; height: 100%; border-left: var(--edge); }
+.lane > b { top: 20%; height: 60%; border-left: 3px solid var(--accent); opacity: .6;
+  background: var(--accent); } .axis div { height: 1.2rem; }
+.axis i { font: inherit; border: 0; white-space: nowrap; }
 /* Markdown. */
 .prose { line-height: 1.6; max-width: 46rem; } .facts + .prose { margin-top: 1rem; }
 .prose > * + *, blockquote > * + * { margin-top: .8em; }
@@ -7999,48 +8034,46 @@ ol + h3 { margin-top: 1.3rem; } .cut { overflow: hidden; -webkit-line-clamp: 2; 
 blockquote { border-left: 3px solid var(--line); padding-left: 1em; }
 hr { border: solid var(--line); border-width: 1px 0 0; }
 table { border-collapse: collapse; font-size: .92em; }
-th, td { border-bottom: 1px solid var(--line); padding: .35em 1em .35em 0; }
-th, td { text-align: left; vertical-align: top; min-width: 5rem; }
+th, td { border-bottom: var(--edge); padding: .35em 1em .35em 0; text-align: left;
+  vertical-align: top; min-width: 5rem; }
 /* Conversations: messages, and what tools were told and answered, folded. */
-article { display: grid; grid-template-columns: 3.6rem minmax(0, 50rem); gap: 1.2rem; }
-article { padding: .55rem 0; max-width: 55rem; scroll-margin-top: 5rem; }
+article { display: grid; grid-template-columns: 3.6rem minmax(0, 50rem); gap: 1.2rem;
+  padding: .55rem 0; max-width: 55rem; scroll-margin-top: 5rem; }
 article.tool, article.calls { padding: .1rem 0; }
 article.aim { outline: 2px solid var(--accent); outline-offset: .2rem; }
 .at { text-align: right; font-size: .78rem; } .at > * { display: block; }
-.at > *, .at > a { color: var(--soft); } .text { white-space: pre-wrap; }
-.user > .at { padding-top: .65rem; } .user h3 { color: var(--accent); }
+.at > *, .at > a { color: var(--soft); } .user > .at { padding-top: .65rem; }
+.user h3 { color: var(--accent); }
 .user > .says { background: var(--tint); padding: .6rem 1rem; border-radius: 10px; }
-summary { display: flex; gap: .6rem; color: var(--soft); font-size: .9rem; }
-summary { padding: .1rem .4rem; margin: 0 -.4rem; align-items: baseline; }
-summary:hover { background: var(--fill); border-radius: 6px; }
+summary { display: flex; gap: .6rem; color: var(--soft); font-size: .9rem;
+  padding: .1rem .4rem; margin: 0 -.4rem; align-items: baseline; }
 summary::before { content: "›"; } [open] > summary::before { rotate: 90deg; }
 summary > * { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-summary > b { color: var(--ink); flex: none; max-width: 40%; }
-summary > small { margin-left: auto; flex: none; }
+summary > b { color: var(--ink); max-width: 40%; }
+summary > :is(b, small) { flex: none; }
 details > :not(summary) { margin: .3rem 0 .5rem; }
 /* The difference of two versions. */
-.diff { border: 1px solid var(--line); border-radius: 8px; background: var(--card); }
-.diff { overflow: hidden; white-space: pre-wrap; margin-top: .8rem; }
-.diff > * { display: grid; grid-template-columns: 3.6em 3.6em 1.6em minmax(0, 1fr); }
-.diff i { color: var(--soft); font-style: normal; user-select: none; }
-.diff i { text-align: right; padding-right: .6em; } .diff > * { text-decoration: none; }
-.diff ins { background: var(--good-bg); } .diff del { background: var(--bad-bg); }
+.diff { border: var(--edge); border-radius: 8px; background: var(--card);
+  overflow: hidden; margin-top: .8rem; }
+.diff > * { display: grid; text-decoration: none;
+  grid-template-columns: 3.6em 3.6em 1.6em minmax(0, 1fr); }
+.diff i { color: var(--soft); font-style: normal; user-select: none; text-align: right;
+  padding-right: .6em; } .diff ins { background: var(--good-bg); }
+.diff del { background: var(--bad-bg); }
 .diff > .gap { display: block; background: var(--fill); padding: .15rem .9rem; }
 /* Narrow windows, phones, paper. */
 @media (max-width: 860px) {
   .two, .two.even { display: block; }
   .lanes li, .axis { grid-template-columns: minmax(0, 1fr) auto; }
-  .lanes .lane { grid-area: 2 / 1 / 3 / 3; margin-top: .3rem; }
-}
+  .lanes .lane { grid-area: 2 / 1 / 3 / 3; margin-top: .3rem; } }
 @media (max-width: 640px) {
   header { position: static; } .bar, main { padding: 1.2rem 1rem; }
   .bar { flex-wrap: wrap; padding-block: .6rem; } #leave { margin-left: auto; }
   #find, .bar nav { order: 2; flex-basis: 100%; max-width: none; }
-  article { display: block; }
-  .at { text-align: left; } .at > * { display: inline; margin-right: .6rem; }
+  article { display: block; } .at { text-align: left; }
+  .at > * { display: inline; margin-right: .6rem; }
   .diff > * { grid-template-columns: 0 3em 1.3em minmax(0, 1fr); }
-  .diff i:first-child { visibility: hidden; } .pager { gap: .2rem .7rem; }
-}
+  .diff i:first-child { visibility: hidden; } .pager { gap: .2rem .7rem; } }
 @media (prefers-reduced-motion) { #wait, .waits { animation: none; } }
 @media print { header, .tools, nav { display: none; } }
 """
@@ -8055,15 +8088,13 @@ const visible = (text) =>
 function h(kind, ...kids) {  // a node: "tag.class", attributes, listeners, children
   const [tag, ...classes] = kind.split("."), node = document.createElement(tag);
   if (classes.length) node.className = classes.join(" ");
-  for (const kid of kids.flat(9)) {
+  for (const kid of kids.flat(9))
     if (kid instanceof Node) node.append(kid);
     else if (typeof kid !== "object") node.append(kid || kid === 0 ? visible(kid) : "");
-    else for (const [key, value] of Object.entries(kid ?? {})) {
+    else for (const [key, value] of Object.entries(kid ?? {}))
       if (typeof value === "function") node.addEventListener(key, value);
       else if (key === "style") Object.assign(node.style, value);
       else if (value != null && value !== false) node.setAttribute(key, value);
-    }
-  }
   return node;
 }
 const foreign = (text) => h("bdi", text);
@@ -8141,11 +8172,9 @@ function pager(key, first, step, shown, total, base = 1) {
 }
 function paged(query, key, limit, tool, given, make) {
   const offset = +query.get(key) || 0, none = offset ? "No more." : "None yet.";
-  return later(call(tool, { ...given, limit, offset }), (got) => {
-    const rows = got.sessions || got.documents;
-    return [rows.length ? make(rows) : h("p.soft", none),
-      pager(key, offset, limit, rows.length, got.total)];
-  });
+  return later(call(tool, { ...given, limit, offset }),
+    ({ documents, sessions: rows = documents, total }) => [rows.length ? make(rows)
+      : h("p.soft", none), pager(key, offset, limit, rows.length, total)]);
 }
 // Markdown, a safe subset. The expressions are bounded: anyone may write the text.
 const FENCE = /^ {0,3}(`{3,9}|~{3,9})/, HEADING = /^ {0,3}(#{1,6})[ \t]+(.{0,999})/;
@@ -8156,8 +8185,7 @@ const INLINE = [  // what it looks like, what becomes of what it caught
   [/\*\*(?=\S)([^*]{1,999})\*\*/, (it) => h("strong", inline(it, 1))],
   [/`([^`]{1,2000})`/, (it) => h("code", it)],
   [/(!?\[[^[\]]{1,999}\]\([^\s()]{1,999}\)|https?:[^\s<>"`)]{0,999}[\w/])/, anchor],
-  [/(?<!\w)[*_]([^*_\s][^*_]{0,999})[*_](?!\w)/, (it) => h("em", it)],
-];
+  [/(?<!\w)[*_]([^*_\s][^*_]{0,999})[*_](?!\w)/, (it) => h("em", it)]];
 function anchor(text) {
   const [, label = text, href = text] = /^!?\[(.*)\]\((.*)\)$/s.exec(text) || [];
   if (!URL.canParse(href) || !/^(https?|mailto):$/.test(new URL(href).protocol))
@@ -8480,8 +8508,7 @@ function signOut(why) {
   sessionStorage.removeItem(KEY);
   token = "", places = { at: 0, rows: [] }, stop.abort();
   const box = h("input", { id: "token", type: "password", autocomplete: "off" });
-  const submit = (event) => {
-    event.preventDefault();
+  const submit = () => {
     sessionStorage.setItem(KEY, token = box.value.trim());
     route();
   };
@@ -8540,8 +8567,8 @@ history.scrollRestoration = "manual";
 addEventListener("scrollend", () => history.replaceState({ y: scrollY }, ""));
 addEventListener("hashchange", route);
 addEventListener("keydown", pressKey);
-$("find").addEventListener("submit", (event) => {
-  event.preventDefault();
+addEventListener("submit", (event) => event.preventDefault());
+$("find").addEventListener("submit", () => {
   const q = $("query").value.trim(), isSearch = location.hash.startsWith("#/search");
   location.hash = isSearch ? here({ ...FIRST, q }) : ask("#/search", { q });
 });
@@ -9382,6 +9409,7 @@ class Sync:
         self.client, self.remote = client, remote
         self.state, self.report = state, Report()
         self.is_offline, self._lock = threading.Event(), threading.Lock()
+        self.takes_packs = True  # until an older server says that it does not
 
     def count(self, sessions: int = 0, notes: int = 0, raw_bytes: int = 0) -> None:
         """Add to the report."""
@@ -9416,6 +9444,15 @@ class Sync:
             if "write_token" not in str(e):
                 raise
         return self.remote.call(name, **{**self.register(identity, True), **arguments})
+
+    def acknowledge(self, key: str, identity: Identity, size: int, digest: str,
+                    title: str) -> None:
+        """Remember the receipt of a transcript."""
+        receipt = {"size": size, "sha256": digest, "identity": list(identity)}
+        receipt |= {"title": title} if title else {}
+        self.state.put("sessions", key, receipt)
+        self.state.about["last_receipt"] = format_time(utc_now())
+        self.count(sessions=1)
 
     def find_identity(self, workspace_id: str) -> Identity:
         """Return what a workspace is registered under; raise Refused."""
@@ -9488,11 +9525,12 @@ def upload_transcript(sync: Sync, transcript: Transcript, identity: Identity,
         start, base_sha256 = max(base, probe["next_offset"]), sizes.get(base, "")
     whole = {**named, "total_size": size, "sha256": digest, "base_sha256": base_sha256}
     send_pieces(sync, transcript.path, identity, start, whole)
-    receipt = {"size": size, "sha256": digest, "identity": list(identity)}
-    state.put("sessions", key, {**receipt, "title": title} if title else receipt)
-    state.about["last_receipt"] = format_time(utc_now())
-    sync.count(sessions=1)
+    sync.acknowledge(key, identity, size, digest, title)
     return True
+
+def pack_data(raw: bytes) -> str:
+    """Return a `data` argument: a gzip member that the archive may keep as it is."""
+    return base64.b64encode(compress_block(raw)).decode()
 
 def send_pieces(sync: Sync, path: str, identity: Identity, at: int,
                 whole: dict) -> None:
@@ -9501,9 +9539,8 @@ def send_pieces(sync: Sync, path: str, identity: Identity, at: int,
     with open(path, "rb") as file:
         while True:
             file.seek(at)
-            raw = file.read(min(MAX_PIECE_BYTES, size - at))
-            data = base64.b64encode(gzip.compress(raw, 1, mtime=0)).decode()
-            piece = {**whole, "data": data, "offset": at}
+            raw = next(cut_blocks([file.read(min(BLOCK_BYTES, size - at))]), b"")
+            piece = {**whole, "data": pack_data(raw), "offset": at}
             answer = sync.call_signed(identity, "upload_session", **piece)
             sync.count(raw_bytes=len(raw))
             if answer["status"] not in ("partial", "restart"):
@@ -9611,12 +9648,15 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
     report.aged = sum(t.agent is CLAUDE and t.mtime_ns < soon for t in found)
     tasks: list[tuple] = [(upload_note, n) for n in notes
                           if state.get("notes", n.key).get("stat") != n.seen]
-    tasks += [(_sync_transcript, t, manifests, t.session_id in ended) for t in todo]
+    sizes = [1] * len(tasks)
+    for group in group_transcripts(todo, state):
+        tasks.append((_sync_group, group, manifests, ended))
+        sizes.append(len(group))
     with concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         done = [pool.submit(_run_task, sync, *task) for task in tasks]
-        for number, future in enumerate(done, 1):
+        for number, future in zip(itertools.accumulate(sizes), done, strict=True):
             future.result()
-            show(number, len(tasks))
+            show(number, sum(sizes))
     sync.remote.close_all()
     state.about["last_sync"] = format_time(utc_now())
     if report.is_complete:
@@ -9624,9 +9664,73 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
     state.save()
     return report
 
+def group_transcripts(todo: list[Transcript],
+                      state: SyncState) -> list[list[Transcript]]:
+    """Return transcripts in groups: small new ones together, others alone."""
+    groups: list[list[Transcript]] = []
+    pack: list[Transcript] = []
+    for transcript in todo:
+        if transcript.size > PACKED_BYTES or state.get("sessions", transcript.key):
+            groups.append([transcript])
+            continue
+        if len(pack) % PACK_SESSIONS == 0:
+            groups.append(pack := [])
+        pack.append(transcript)
+    return groups
+
+def _sync_group(sync: Sync, group: list[Transcript], manifests: list,
+                ended: set[str]) -> None:
+    """Upload transcripts, small new ones of a workspace in one request."""
+    packs: dict[Identity, list[tuple]] = {}
+    with contextlib.ExitStack() as stack:  # holds copies
+        for transcript in group:
+            how = manifests, transcript.session_id in ended, stack, packs
+            _run_task(sync, _sync_transcript, transcript, *how)
+        for identity, pack in packs.items():
+            _run_task(sync, _send_pack, pack[0][0], identity, pack)
+
+def _send_pack(sync: Sync, first: Transcript, identity: Identity,
+               pack: list[tuple]) -> None:
+    """Upload transcripts together; one by one where that is refused."""
+    answers, rows = {}, "\n".join(line for *_, line in pack)
+    try:
+        if sync.takes_packs:
+            answer = sync.call_signed(identity, "upload_session", sessions=rows)
+            answers = answer["sessions"]
+    except Refused as e:
+        sync.takes_packs &= "has no argument" not in str(e)
+    for transcript, copy, title, has_ended, line in pack:
+        answer, digest = answers.get(transcript.session_id, {}), line.split(" ", 2)[1]
+        if answer.get("sha256") == digest:
+            sync.acknowledge(transcript.key, identity, copy.size, digest, title)
+            sync.count(raw_bytes=copy.size)
+            _tell_synced(sync, transcript, has_ended)
+        else:
+            how = copy, identity, title, has_ended
+            _run_task(sync, _upload_alone, transcript, *how)
+
+def _upload_alone(sync: Sync, transcript: Transcript, copy: Transcript,
+                  identity: Identity, title: str, has_ended: bool) -> None:
+    """Upload a transcript's copy, and remember that, or that it waits."""
+    # What differs was planned when due.
+    known = sync.state.get("sessions", transcript.key)
+    may_differ = has_ended or "diverged_at" in known
+    if upload_transcript(sync, copy, identity, title, may_differ):
+        _tell_synced(sync, transcript, has_ended)
+    else:
+        sync.wait_for(transcript)
+
+def _tell_synced(sync: Sync, transcript: Transcript, has_ended: bool) -> None:
+    """Remember the file of a transcript that was acknowledged, and who brought it."""
+    sync.state.put("files", transcript.place, transcript.seen)
+    row = {"time": format_time(utc_now()), "by": "hook" if has_ended else "sync"}
+    sync.state.about.setdefault("agents", {})[transcript.agent.tool] = row
+
 def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
-                     has_ended: bool) -> None:
-    """Upload a transcript, or a plain or masked copy, to its directory's workspace."""
+                     has_ended: bool, stack: contextlib.ExitStack,
+                     packs: dict[Identity, list[tuple]]) -> None:
+    """Upload a transcript, or a plain or masked copy, to its directory's workspace, or
+    put it, small and new, to those that go together."""
     known, agent = sync.state.get("sessions", transcript.key), transcript.agent
     is_same = known.get("sha256") and sync.state.has_seen(transcript)
     cwd, title = transcript.cwd, transcript.title
@@ -9646,20 +9750,20 @@ def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
         sync.call_signed(identity, "upload_session", **named, sha256=known["sha256"])
         sync.state.put("sessions", transcript.key, {**known, "title": title})
         return
-    may_differ = has_ended or "diverged_at" in known  # then it was planned when due
     masked = sync.report.masked if sync.client.options.get("redact") else None
-    with contextlib.ExitStack() as stack:
-        copy = transcript
-        if agent.export or masked is not None or copy.path.endswith(".zst"):
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-            copy = copy_transcript(copy, os.path.join(folder, "copy.jsonl"), masked)
-        if upload_transcript(sync, copy, identity, title, may_differ):
-            sync.state.put("files", transcript.place, transcript.seen)
-            by = "hook" if has_ended else "sync"
-            row = {"time": format_time(utc_now()), "by": by}
-            sync.state.about.setdefault("agents", {})[agent.tool] = row
-        else:
-            sync.wait_for(transcript)
+    copy = transcript
+    if agent.export or masked is not None or copy.path.endswith(".zst"):
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        copy = copy_transcript(copy, os.path.join(folder, "copy.jsonl"), masked)
+    if known or copy.size > PACKED_BYTES or not sync.takes_packs:
+        _upload_alone(sync, transcript, copy, identity, title, has_ended)
+        return
+    with open(copy.path, "rb") as file:
+        raw = file.read(copy.size)
+    copy = dataclasses.replace(copy, size=len(raw))
+    row = transcript.session_id, hash_bytes(raw), pack_data(raw), one_line(title)
+    about = transcript, copy, title, has_ended, " ".join(row)
+    packs.setdefault(identity, []).append(about)
 
 def _run_task(sync: Sync, work: Callable, item: Transcript | Note,
               *more: object) -> None:
@@ -10061,12 +10165,10 @@ def plan_hooks(client: Client, environment: dict, agent: Agent,
 def make_hooks(client: Client, agent: Agent) -> dict[str, dict]:
     """Return the hook of each event, with a timeout."""
     command, about = _quote(*client.command(*hook_words(agent))), agent.hooks
-    hooks = {}
-    for event, kind in about.events.items():
-        timeout_s = about.limits_s.get(event, HOOK_TIMEOUTS_S[kind])
-        hooks[event] = {"type": "command", "command": command,
-                        "timeout": timeout_s * about.second}
-    return hooks
+    times_s = {event: about.limits_s.get(event, HOOK_TIMEOUTS_S[kind])
+               for event, kind in about.events.items()}
+    return {event: {"type": "command", "command": command, "timeout": time_s *
+                    about.second} for event, time_s in times_s.items()}
 
 def split_hooks(groups: list, client: Client, agent: Agent) -> tuple[list, list]:
     """Return an event's groups without this client's hooks, and those hooks."""
@@ -10096,9 +10198,8 @@ def split_hooks(groups: list, client: Client, agent: Agent) -> tuple[list, list]
 
 def _quote(*words: str) -> str:
     """Return words as the shell of this system takes them."""
-    if sys.platform == "win32":
-        return " ".join(f'"{word}"' for word in words)
-    return shlex.join(words)
+    is_windows = sys.platform == "win32"
+    return " ".join(f'"{w}"' for w in words) if is_windows else shlex.join(words)
 
 def plan_codex(client: Client, environment: dict, remove: bool) -> Change:
     """Return the change to Codex' config.toml: a marked block; raise BadRequest."""
@@ -10127,8 +10228,7 @@ def _cut_codex(text: str) -> str:
         bare = line.strip()
         if bare.startswith("["):
             is_own = re.match(rf"\[mcp_servers\.{SERVER_NAME}[].]", bare) is not None
-        is_mark = bare in (TOML_BEGIN, TOML_END)
-        if not is_mark and (not is_own or bare.startswith("#")):
+        if bare not in (TOML_BEGIN, TOML_END) and (not is_own or bare.startswith("#")):
             kept.append(line)
     return "".join(kept)
 
@@ -10274,10 +10374,9 @@ def format_yaml(client: Client, row: tuple = YAML_CLIENTS[0]) -> str:
         parts = [f"    {name}: {json.dumps(value)}" for name, value in bridge.items()]
         return "\n".join(["mcpServers:", "  - name: fedmem", *parts])
     url = urllib.parse.urlunsplit(parse_url(client.address.url))
-    lines = [head % json.dumps(url)]
-    for header, value in make_client_headers(client, tool_name).items():
-        lines.append(f"{' ' * indent}{header}: {json.dumps(value)}")
-    return "\n".join(lines)
+    headers = make_client_headers(client, tool_name).items()
+    lines = (f"{' ' * indent}{name}: {json.dumps(value)}" for name, value in headers)
+    return "\n".join([head % json.dumps(url), *lines])
 
 def plan_install(client: Client, environment: dict,
                  remove: bool) -> Iterator[Change | str]:
@@ -10319,23 +10418,19 @@ def format_snippets(client: Client) -> str:
     """Return the entries of clients that `install` does not edit, ready to paste."""
     entries = [(*row, make_entry(client, *row[1:])) for row in BY_HAND]
     entries += [(*row, describe_bridge(client, row[1])) for row in STDIO_ONLY]
-    parts = []
-    for name, _, form, entry in entries:
-        text = json.dumps({form.key: {SERVER_NAME: entry}}, indent=2)
-        parts.append(f"{name} ({form.place}):\n{text}")
-    for row in YAML_CLIENTS:
-        parts.append(f"{row[0]} ({row[2]}):\n{format_yaml(client, row)}")
-    return "\n\n".join(parts)
+    rows = [(name, form.place, json.dumps({form.key: {SERVER_NAME: entry}}, indent=2))
+            for name, _, form, entry in entries]
+    rows += [(row[0], row[2], format_yaml(client, row)) for row in YAML_CLIENTS]
+    return "\n\n".join(f"{name} ({place}):\n{text}" for name, place, text in rows)
 
 def plan_cron(table: str, client: Client, remove: bool) -> str:
     """Return a crontab with our marked line in it, or without it."""
     lines = [line for line in table.split("\n") if CRON_MARK not in line]
     lines = lines[:-1] if lines[-1:] == [""] else lines
     if not remove:
-        command = _quote(*client.command(*SCHEDULED))
-        line = f"{command} >>{_quote(client.path('log'))} 2>&1"
+        line = f"{_quote(*client.command(*SCHEDULED))} >>{_quote(client.path('log'))}"
         line = line.replace("%", r"\%")  # a bare one ends the command (crontab(5))
-        lines.append(f"*/{SYNC_EVERY_MINUTES} * * * * {line} {CRON_MARK}")
+        lines.append(f"*/{SYNC_EVERY_MINUTES} * * * * {line} 2>&1 {CRON_MARK}")
     return "\n".join(lines) + "\n" if lines else ""
 
 def read_crontab() -> str:
@@ -10398,8 +10493,7 @@ def schedule_sync(client: Client, remove: bool) -> str:
 def _use_cron(client: Client, remove: bool) -> str:
     """Put our line into the user's crontab, or take it out."""
     table = read_crontab()
-    wanted = plan_cron(table, client, remove)
-    if wanted != table:
+    if (wanted := plan_cron(table, client, remove)) != table:
         data = wanted.encode("utf-8", "surrogateescape")
         subprocess.run(["crontab", "-"], input=data, check=True)
     return "by crontab"
@@ -10767,8 +10861,7 @@ def _iter_raw(store: Store, archive: Archive) -> Iterator[bytes]:
 
 def _iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[bytes]:
     """Yield a session's Markdown: who said what, and in fences what tools had."""
-    session = archive.session
-    title = mask(title_of(store, archive)) or archive.name
+    session, title = archive.session, mask(title_of(store, archive)) or archive.name
     text = (f"# {title}\n\nSession `{archive.name}` of `{archive.workspace_id}`, "
             f"{format_minute(session.start)} to {format_minute(session.end)}, "
             f"{plural(session.messages, 'message')}.\n")
@@ -10937,8 +11030,7 @@ class SharedProbe:
         lock, is_first = FileLock(self.folder, "lock"), self.role == "a"
         with lock.hold() if is_first else contextlib.nullcontext():
             self.meet()
-            other = contextlib.nullcontext() if is_first else lock.hold(wait=False)
-            with other as fd:
+            with contextlib.nullcontext() if is_first else lock.hold(wait=False) as fd:
                 is_free = fd is not None
             is_free = self.meet(is_free) or is_free
         yield "a lock keeps the other side out", not is_free, ""
@@ -11239,19 +11331,17 @@ def fill_demo(store: Store) -> None:
     """Write a few sample workspaces into an empty memory."""
     yesterday = (utc_now() - datetime.timedelta(days=1)).strftime("%Y-%m-%d")
     for name, (overview, documents, talk) in DEMO.items():
-        machine, tool_name, project = name.split("/")
-        wanted = Workspace("", machine, tool_name, project)
+        wanted, raw = Workspace("", *name.split("/")), b""
         workspace_id = register_workspace(store, wanted, "sync").workspace_id
         for path, text in {OVERVIEW: overview, **documents}.items():
             write_document(store, workspace_id, path, text.encode(), "sync")
-        raw = b""
         for minute, text in enumerate(talk):
             role = ("user", "assistant")[minute % 2]
             row = {"type": role, "message": {"role": role, "content": text}}
             row["timestamp"] = f"{yesterday}T09:{minute:02}:00.000Z"
             raw += encode_json(row) + b"\n"
         piece = Piece(0, raw, len(raw), hash_bytes(raw))
-        receive_piece(store, workspace_id, f"demo-{project}", piece, "sync")
+        receive_piece(store, workspace_id, f"demo-{wanted.project}", piece, "sync")
 
 @contextlib.contextmanager
 def opened_root(args: argparse.Namespace) -> Iterator[tuple[Store, dict[str, str]]]:
@@ -11284,15 +11374,13 @@ def cmd_check(args: argparse.Namespace) -> int:
 def cmd_probe(args: argparse.Namespace) -> int:
     """Print what a disk keeps for servers on several machines; return 0 when all."""
     folder = os.path.abspath(os.path.expanduser(args.folder))
-    probe, failed = SharedProbe(folder), 0
-    kind = find_mount(folder)[1]
+    probe, failed, kind = SharedProbe(folder), 0, find_mount(folder)[1]
     print(f"{folder} on {kind}; waiting for the other side", flush=True)
     for what, holds, seen in probe.run():
         failed += not holds
         print(f"{'ok' if holds else 'no':<4}{what:<34}{seen}", flush=True)
     name, is_right = judge_mount(folder)
-    verdict = "must not" if failed else "may"
-    print(f"Servers on these two {verdict} share a root here.")
+    print(f"Servers on these two {'must not' if failed else 'may'} share a root here.")
     if name and not is_right and not failed:
         print(f"But for {name} this does not tell all: the README names the options.")
     return 1 if failed else 0
@@ -11303,9 +11391,8 @@ def cmd_backup(args: argparse.Namespace) -> None:
     root, started = settings["memory_root"], time.monotonic()
     target = os.path.abspath(os.path.expanduser(args.to or f"{root}-backups"))
     name, copied, linked = back_up(root, target, args.keep)
-    took_s = time.monotonic() - started
     print(f"{target}/{name}: {plural(copied, 'file')} copied and read back, {linked:,} "
-          f"as in the snapshot before, {took_s:.1f} s")
+          f"as in the snapshot before, {time.monotonic() - started:.1f} s")
     if name in list_snapshots(target)[1:] and not linked:
         print("Nothing is a hard link to the snapshot before: this disk has none.")
     if args.tar:
@@ -11494,8 +11581,7 @@ def cmd_sync(args: argparse.Namespace) -> int:
             return 0
         spool, state = read_spool(client), SyncState(client.path("state.json"))
         sync = Sync(client, client.remote(attempts=2 if args.quiet else 5), state)
-        started = time.monotonic()
-        is_first = not state.items("files")
+        started, is_first = time.monotonic(), not state.items("files")
         tell = functools.partial(_show_progress, sync.report, started)
         report = run_sync(sync, environment, set(spool.values()) - {""}, tell)
         if not report.problems:
@@ -11607,9 +11693,8 @@ def find_schedule() -> str:
 
 def cmd_agents(args: argparse.Namespace) -> int:
     """Print which agents are on this machine, and what of theirs is on the server."""
-    environment = client_environment()
+    environment, report = client_environment(), Report()
     state = SyncState(os.path.join(client_home(environment), "state.json"))
-    report = Report()
     for line in list_agents(environment, state, report):
         print(line)
     for text in report.problems:
@@ -11733,8 +11818,7 @@ def cmd_init_manifest(args: argparse.Namespace) -> None:
 
 def print_data(value: dict) -> None:
     """Print JSON without control characters."""
-    text = format_json(value)
-    print(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+    print(_CONTROLS.sub(lambda m: f"\\u{ord(m[0]):04x}", format_json(value)))
 
 def print_page(args: argparse.Namespace, name: str, **arguments: object) -> None:
     """Print a tool's page as an assistant reads it, or its JSON."""
@@ -11785,9 +11869,8 @@ def cmd_resume(args: argparse.Namespace) -> None:
     client = load_client(environment)
     remote = Remote(client.address, client.mcp_token)
     if not args.session:
-        rows = list_project(remote, os.getcwd())
-        rows = [r for r in rows if args.agent in ("", r["tool"])]
-        rows = [r for r in rows if args.machine in ("", r["machine"])]
+        rows = [r for r in list_project(remote, os.getcwd()) if args.agent in (
+            "", r["tool"]) and args.machine in ("", r["machine"])]
         lines = [f"{format_session_line(r)} · {r['tool']}" for r in rows]
         text = "\n".join(lines) or "No such session of this project is in the memory."
         print_data({"sessions": rows}) if args.json else print(clean_text(text))
@@ -11851,8 +11934,7 @@ def list_parts(remote: Remote, row: dict) -> list[dict]:
 def put_session(client: Client, agent: Agent, row: dict, environment: dict
                 ) -> tuple[list[str], str]:
     """Write a session and all it needs where its agent looks, all or nothing, never
-    over what is longer or differs. Return the paths, and how to get to the folder of
-    one that was here."""
+    over what is longer or differs. Return the paths, and a `cd` for one held here."""
     parent, _, _ = row["session_id"].rpartition(".")
     if parent:
         raise BadRequest(f"A sub-agent's goes on with its parent: resume {parent}")

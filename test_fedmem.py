@@ -29,6 +29,7 @@ import argparse
 import ast
 import base64
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
@@ -467,9 +468,9 @@ class FilesTest(RootCase):
         name = next(c for c in calls if c.startswith("rename") and c.endswith(".gz"))
         at = calls.index(name)
         self.assertEqual(calls[at - 1], "fsync .tmp")
-        self.assertEqual(calls[at + 1], "fsync " + os.path.dirname(name.split()[1]))
         journal = calls.index(f"write {fedmem.JOURNAL_FILE}")
-        self.assertGreater(journal, at + 1)
+        folder = os.path.dirname(name.split()[1])
+        self.assertIn(f"fsync {folder}", calls[at + 1 : journal])
         self.assertEqual(calls[journal + 1], f"fsync {fedmem.JOURNAL_FILE}")
 
     def test_one_round_commits_all_that_wait_and_closes_before_it_unlocks(self) -> None:
@@ -666,6 +667,24 @@ class FilesTest(RootCase):
         ):
             with self.assertRaises(fedmem.BadRequest, msg=data):
                 fedmem.unpack_member(data, 100)
+
+    def test_only_a_member_as_made_here_may_stand_in_an_archive(self) -> None:
+        """No name, time, extra field or padding, and a block as it is cut here."""
+        raw = make_transcript(5)
+        own = fedmem.compress_block(raw)
+        self.assertTrue(fedmem.is_own_member(raw, own))
+        self.assertTrue(fedmem.is_own_member(b"", fedmem.compress_block(b"")))
+        extra = own[:3] + b"\x04" + own[4:10] + b"\x02\0hi" + own[10:]
+        named = own[:3] + b"\x08" + own[4:10] + b"name\0" + own[10:]
+        empty = b"\0\0\0\xff\xff" * 2_000  # blocks of deflate that hold nothing
+        padded = own[:10] + empty + own[10:]
+        foreign = gzip.compress(raw, 1, mtime=0), gzip.compress(raw, 4, mtime=7)
+        for member in (extra, named, padded, *foreign):
+            self.assertEqual(fedmem.unpack_member(member, fedmem.MIB), raw)
+            self.assertFalse(fedmem.is_own_member(raw, member))
+        long = make_transcript(20, 100_000)
+        self.assertGreater(len(long), fedmem.BLOCK_BYTES)
+        self.assertFalse(fedmem.is_own_member(long, fedmem.compress_block(long)))
 
     def test_a_planted_link_stops_its_own_path_and_no_other(self) -> None:
         """Neither its neighbours under the same lock nor the next start."""
@@ -3920,6 +3939,130 @@ class ArchiveTest(RootCase):
         )
         self.assertEqual(answer["status"], "restart")
 
+    def send_members(self, session_id: str, raw: bytes, blocks: list) -> dict:
+        """Upload a transcript in pieces, each with the member that it came as."""
+        at, answer = 0, {}
+        for content, member in blocks:
+            about = at, content, len(raw), sha256(raw), "", member
+            args = self.store, self.workspace_id, session_id, fedmem.Piece(*about)
+            answer = fedmem.receive_piece(*args, "sync")
+            at += len(content)
+        return answer
+
+    def test_members_are_stored_as_they_came(self) -> None:
+        """In one piece and in several, over a restart; nothing is compressed here, and
+        the archive is that of who compresses here."""
+        for name, raw in (("a", make_transcript(3)), ("b", make_transcript(40, 90_000)),
+                          ("c", b"")):
+            blocks = list(fedmem.cut_blocks([raw])) or [b""]
+            rows = [(block, fedmem.compress_block(block)) for block in blocks]
+            with mock.patch.object(fedmem, "compress_block", side_effect=OSError):
+                self.send_members(name, raw, rows[:-1])
+                self.store = self.open_again()
+                at = len(raw) - len(blocks[-1])
+                last = fedmem.Piece(at, blocks[-1], len(raw), sha256(raw), "",
+                                    rows[-1][1])
+                args = self.store, self.workspace_id, name, last, "sync"
+                self.assertEqual(fedmem.receive_piece(*args)["status"], "stored")
+            archive = next(a for a in self.archives() if a.name == f"{name}.jsonl.gz")
+            self.assert_exact(archive, raw)
+            self.assertEqual(archive.read_bytes(), b"".join(m for _, m in rows))
+        self.assertEqual(os.listdir(Path(self.root, fedmem.PARTIAL_DIR)), [])
+
+    def test_members_that_do_not_fit_are_made_again(self) -> None:
+        """Another cut, one missing, one plain among them, one of other bytes; what a
+        kill tore or doubled in the file that keeps them; growth behind an archive."""
+        raw = make_transcript(40, 90_000)
+        blocks = list(fedmem.cut_blocks([raw]))
+        half = len(blocks[0]) // 2
+        pieces = [blocks[0][:half], blocks[0][half:], *blocks[1:]]
+        own = fedmem.compress_block
+        cases = {
+            "cut": [(piece, own(piece)) for piece in pieces],
+            "plain": [(b, own(b) if b is blocks[0] else b"") for b in blocks],
+            "late": [(b, own(b) if b is not blocks[0] else b"") for b in blocks],
+            "other": [(b, own(b[::-1])) for b in blocks[:-1]]
+            + [(blocks[-1], own(blocks[-1]))],
+        }
+        for name, rows in cases.items():
+            receipt = self.send_members(name, raw, rows)
+            self.assertEqual((receipt["status"], receipt["sha256"]),
+                             ("stored", sha256(raw)), name)
+        rows = [(b, own(b)) for b in blocks]
+        for name in ("torn", "doubled", "gone", "huge"):
+            self.send_members(name, raw, rows[:2])
+            kept = next(Path(self.root, fedmem.PARTIAL_DIR).glob("*.members"))
+            data = kept.read_bytes()
+            wrong = {"torn": data[:-9], "doubled": data + data[:1_000] + data,
+                     "gone": b"", "huge": b"\xff" * 4 + data}
+            kept.write_bytes(wrong[name])
+            at = sum(len(b) for b in blocks[:2])
+            for block, member in rows[2:]:
+                about = at, block, len(raw), sha256(raw), "", member
+                args = self.store, self.workspace_id, name, fedmem.Piece(*about)
+                fedmem.receive_piece(*args, "sync")
+                at += len(block)
+        for archive in self.archives():
+            self.assert_exact(archive, raw)
+        self.assertEqual(len(self.archives()), 8)
+        grown = raw + make_transcript(9)
+        tail = grown[len(raw) :]
+        about = len(raw), tail, len(grown), sha256(grown), sha256(raw), own(tail)
+        args = self.store, self.workspace_id, "cut", fedmem.Piece(*about), "sync"
+        self.assertEqual(fedmem.receive_piece(*args)["status"], "extended")
+        self.assert_exact(next(a for a in self.archives() if "cut" in a.name), grown)
+        self.assertEqual(os.listdir(Path(self.root, fedmem.PARTIAL_DIR)), [])
+
+    def test_transcripts_that_come_together_are_answered_one_by_one(self) -> None:
+        """New, known, grown and wrong ones; all are there before the journal says so,
+        and what is wrong with one keeps no other back."""
+        raws = {f"s{n}": make_transcript(n + 1) for n in range(80)}
+        self.upload("s1", raws["s1"])
+        self.upload("s5", raws["s2"])
+        pieces = {n: fedmem.Piece(0, r, len(r), sha256(r)) for n, r in raws.items()}
+        pieces["s9"] = pieces["s9"]._replace(sha256=sha256(b"else"))
+        calls: list[str] = []
+        with record_calls(calls):
+            args = self.store, self.workspace_id, pieces, "sync"
+            answers = fedmem.receive_sessions(*args)
+        told = collections.Counter(answer["status"] for answer in answers.values())
+        self.assertEqual(
+            told, {"stored": 77, "duplicate": 1, "extended": 1, "refused": 1})
+        self.assertEqual(answers["s5"]["sha256"], sha256(raws["s5"]))
+        for archive in self.archives():
+            self.assert_exact(archive, raws[archive.name.removesuffix(".jsonl.gz")])
+        rounds = [i for i, c in enumerate(calls) if c == f"write {fedmem.JOURNAL_FILE}"]
+        self.assertLess(len(rounds), 12)
+        begin = 0
+        for end in rounds:
+            names = [c for c in calls[begin:end] if c.startswith("rename")]
+            folder = os.path.dirname(names[-1].split()[1])
+            last = max(i for i in range(begin, end) if calls[i] in names)
+            self.assertIn(f"fsync {folder}", calls[last:end])
+            self.assertGreaterEqual(calls[begin:end].count("fsync .tmp"), len(names))
+            self.assertEqual(calls[end + 1], f"fsync {fedmem.JOURNAL_FILE}")
+            begin = end
+        paths = [row["path"] for row in self.journal() if row["action"] == "stored"]
+        self.assertEqual(len(paths), len(set(paths)))
+        self.assertEqual(find_problems(self.store), [])
+
+    def test_those_who_bring_many_together_do_not_wait_for_each_other_for_ever(
+        self,
+    ) -> None:
+        """Locks are taken in one order, whatever order the names have."""
+        raws = {f"s{n}": make_transcript(n % 3 + 1) for n in range(40)}
+        pieces = {n: fedmem.Piece(0, r, len(r), sha256(r)) for n, r in raws.items()}
+        backwards = dict(reversed(pieces.items()))
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            args = self.store, self.workspace_id
+            done = [pool.submit(fedmem.receive_sessions, *args, p, "sync")
+                    for p in (pieces, backwards, pieces, backwards)]
+            found = [future.result(60) for future in done]
+        for name in pieces:
+            told = sorted(answers[name]["status"] for answers in found)
+            self.assertEqual(told, ["duplicate"] * 3 + ["stored"])
+        self.assertEqual(len(self.archives()), 40)
+
     def test_an_upload_goes_on_after_weeks(self) -> None:
         """What expires is what nobody goes on with."""
         raw = make_transcript(20, 2_000)
@@ -4043,6 +4186,29 @@ def crash_write(path: str, text: bytes):
     return lambda store: fedmem.write_document(store, workspace, path, text, "sync")
 
 
+def crash_together(store: fedmem.Store) -> None:
+    """Upload some sessions in one call."""
+    raws = {f"s{n}": make_transcript(n + 2) for n in range(4)}
+    pieces = {
+        n: fedmem.Piece(0, r, len(r), sha256(r), "", fedmem.compress_block(r))
+        for n, r in raws.items()
+    }
+    fedmem.receive_sessions(store, "laptop-claude-code-shop", pieces, "sync")
+
+
+def crash_pieces(store: fedmem.Store) -> None:
+    """Upload session s by the members that its archive keeps."""
+    at, digest = 0, sha256(CRASH_RAW)
+    workspace = "laptop-claude-code-shop"
+    at = fedmem.probe_session(store, workspace, "s", digest, False)["next_offset"]
+    while at < len(CRASH_RAW):
+        block = next(fedmem.cut_blocks([CRASH_RAW[at : at + fedmem.BLOCK_BYTES]]))
+        member = fedmem.compress_block(block)
+        piece = fedmem.Piece(at, block, len(CRASH_RAW), digest, "", member)
+        fedmem.receive_piece(store, workspace, "s", piece, "sync")
+        at += len(block)
+
+
 def crash_upload(raw: bytes):
     """Return an action that uploads session s."""
     piece = fedmem.Piece(0, raw, len(raw), sha256(raw))
@@ -4060,6 +4226,8 @@ CRASH_ACTIONS = {
         store, "laptop-claude-code-shop", "a.md", "ai"
     ),
     "store": crash_upload(CRASH_RAW),
+    "pieces": crash_pieces,
+    "together": crash_together,
     "extend": crash_upload(CRASH_RAW + make_transcript(2)),
     "revision": crash_upload(make_transcript(1) + claude_line("user", "else")),
     "title": lambda store: fedmem.write_title(
@@ -4135,6 +4303,14 @@ class CrashTest(RootCase):
     def test_storing_a_session(self) -> None:
         """A first archive."""
         self.assertGreater(self.kill_at_every_step("store", []), 6)
+
+    def test_storing_a_session_by_its_members(self) -> None:
+        """Whatever of the unfinished upload is left, its bytes are those sent."""
+        self.assertGreater(self.kill_at_every_step("pieces", []), 8)
+
+    def test_storing_sessions_together(self) -> None:
+        """Each of them is there, or is not."""
+        self.assertGreater(self.kill_at_every_step("together", []), 20)
 
     def test_extending_a_session(self) -> None:
         """The old archive stays whole until the new one is."""
@@ -5040,6 +5216,13 @@ NOTE_NEEDLES = (
 class BacklogTest(IndexCase):
     """Much that waits is indexed by a process of its own."""
 
+    def setUp(self) -> None:
+        """Let less be much."""
+        super().setUp()
+        much = mock.patch.object(fedmem, "INDEX_CHILD_BYTES", fedmem.MIB)
+        much.start()
+        self.addCleanup(much.stop)
+
     def start(self, spoil: Callable = lambda process: None) -> list:
         """Start the indexer; return the processes that it starts, each spoilt."""
         settings = {"MEMORY_ROOT": self.root, "CACHE_DIR": self.cache}
@@ -5071,9 +5254,9 @@ class BacklogTest(IndexCase):
         self.fail(f"{name} was not indexed")
 
     def fill(self, *names: str) -> None:
-        """Archive sessions of five megabytes."""
+        """Archive sessions of more than a megabyte."""
         for name in names:
-            said = (f"needle{name} " + "more words " * 300 for _ in range(1_500))
+            said = (f"needle{name} " + "more words " * 300 for _ in range(400))
             self.upload(name, to_jsonl([user(text) for text in said]))
 
     def test_a_backlog_is_indexed_by_a_process_and_a_trickle_is_not(self) -> None:
@@ -5113,9 +5296,9 @@ class BacklogTest(IndexCase):
 
     def test_what_a_large_session_grows_by_is_no_backlog(self) -> None:
         """Or each of its turns would start a process."""
-        said = [f"needle{i} " + "more words " * 300 for i in range(2_000)]
+        said = [f"needle{i} " + "more words " * 300 for i in range(800)]
         raw = to_jsonl([user(text) for text in said])
-        self.assertGreater(len(raw), fedmem.INDEX_CHILD_BYTES)
+        self.assertGreater(len(raw), 2 * fedmem.INDEX_CHILD_BYTES)
         self.upload("large", raw)
         with self.indexer.opened():
             self.assertTrue(self.indexer._is_much())
@@ -5569,7 +5752,7 @@ class SearchTest(IndexCase):
             ticking.set()
             thread.join()
             self.assertEqual(found["hits"], [])
-            self.assertIn("(0.5 s, or 10,000 hits)", found["note"])
+            self.assertIn("it took 0.5 s, or has 10,000 hits", found["note"])
             cursor = re.search(r'cursor="([^"]+)"', found["note"])[1]
             found = self.search("(a+)+$|b", "regex", cursor=cursor)
             cursor = re.search(r'cursor="([^"]+)"', found["note"])[1]
@@ -6349,6 +6532,40 @@ class ToolsTest(ServerCase):
         self.assertEqual(self.archives(), [])
         self.assertEqual(os.listdir(Path(self.root, fedmem.PARTIAL_DIR)), [])
 
+    def test_sessions_that_come_together_are_trusted_as_little(self) -> None:
+        """Bombs, two members, other bytes, torn ones, lines that make no sense."""
+        own = {"workspace_id": self.workspace_id, "write_token": self.write_token}
+        raw = make_transcript(3)
+        good, bomb = fedmem.compress_block(raw), gzip.compress(bytes(9_000_000))
+        digest = sha256(raw)
+        named = good[:3] + b"\x08" + good[4:10] + b"name\0" + good[10:]
+        members = {"good": good, "bomb": bomb, "two": good * 2, "torn": good[:-4],
+                   "trailing": good + b"x", "text": raw, "named": named, "none": b""}
+        members |= {"other": fedmem.compress_block(raw + b"x"), "../up": good}
+        rows = [f"{name} {digest} {base64.b64encode(data).decode()} A title of {name}"
+                for name, data in members.items()]
+        answer = self.sync("upload_session", **own, sessions="\n".join(rows))
+        told = {n: row["status"] for n, row in answer["sessions"].items()}
+        stored = {"good", "named"}
+        self.assertEqual({n for n in told if told[n] == "stored"}, stored)
+        self.assertEqual(set(told.values()), {"stored", "refused"})
+        for archive in self.archives():
+            self.assertIn(archive.name.removesuffix(".jsonl.gz"), stored)
+            self.assertEqual(archive.read_bytes(), fedmem.compress_block(raw))
+        page = self.call("list_sessions", workspace_id=self.workspace_id)
+        self.assertIn("A title of good", page)
+        many = "\n".join(rows[:1] * (fedmem.PACK_SESSIONS + 1))
+        for text in ("s", "s x y", "s " + digest[:-1] + " y z", "\n", many):
+            self.refuse("upload_session", SYNC, **own, sessions=text)
+        block = fedmem.compress_block(bytes(fedmem.BLOCK_BYTES))
+        data = base64.b64encode(block).decode()
+        sha = sha256(bytes(fedmem.BLOCK_BYTES))
+        rows = [f"big{n} {sha} {data} " for n in range(8)]
+        answer = self.sync("upload_session", **own, sessions="\n".join(rows))
+        told = [row["status"] for row in answer["sessions"].values()]
+        self.assertEqual(told, ["refused"] * 4 + ["stored"] * 4)
+        self.assertEqual(os.listdir(Path(self.root, fedmem.PARTIAL_DIR)), [])
+
     def test_secrets_never_reach_an_ai_by_any_tool(self) -> None:
         """Read, searched in every mode, listed, as resource, raw: masked. The sync
         token reads what was written."""
@@ -6471,7 +6688,7 @@ class ToolsTest(ServerCase):
             "`machine` is missing", self.refuse("register_workspace", project="p")
         )
 
-    def test_the_examples_in_the_tools_descriptions_run(self) -> None:
+    def test_the_examples_of_the_tools_run(self) -> None:
         """Documentation, test and code are one object."""
         self.call("register_workspace", **NAMES)
         self.call("write_overview", content="x", binding=self.binding)
@@ -6479,13 +6696,10 @@ class ToolsTest(ServerCase):
         self.send("3f2a", content=make_transcript(2).decode())
         real = {"binding": self.binding, "write_token": self.write_token}
         for name, tool in fedmem.TOOLS.items():
-            example = re.search(r"Example: (\{.*\})", tool.handler.__doc__)
-            arguments = json.loads(example[1])
-            arguments = {n: real.get(n, v) for n, v in arguments.items()}
+            arguments = {n: real.get(n, v) for n, v in tool.example.items()}
             if arguments.get("workspace_id") == "w":
                 arguments["workspace_id"] = self.workspace_id
             self.call(name, AI if "ai" in tool.scopes else SYNC, **arguments)
-            self.assertNotIn("Example", tool.description)
 
     def test_old_versions_are_listed_and_read(self) -> None:
         """By their name, and by the beginning of their digest."""
@@ -9305,10 +9519,60 @@ class SyncTest(ClientCase):
         self.assertEqual(set(self.archived()), {"s1"})
         self.assertEqual(self.run_sync().problems, [])
 
+    def count_calls(self, *, is_older: bool = False) -> tuple[dict, list]:
+        """Sync, maybe to a server that knows no packs; return what was called."""
+        real, calls = fedmem.Remote.call, collections.Counter()
+
+        def call(remote: fedmem.Remote, name: str, **arguments: object) -> dict:
+            """Count, and answer as an older server would."""
+            kind = next((k for k in ("sessions", "data") if k in arguments), "")
+            calls[f"{name} {kind}".strip()] += 1
+            if is_older and kind == "sessions":
+                raise fedmem.Refused(f"{name} has no argument 'sessions'. It takes: x")
+            return real(remote, name, **arguments)
+
+        with mock.patch.object(fedmem.Remote, "call", call):
+            return calls, self.run_sync().problems
+
+    def test_small_sessions_go_up_together(self) -> None:
+        """Byte for byte, with titles; some are there already, one is in another
+        workspace; afterwards nothing is asked."""
+        raws = {f"s{n}": with_cwd(make_transcript(n % 7 + 1)) for n in range(70)}
+        for name, raw in raws.items():
+            self.claude(name, raw)
+        calls, problems = self.count_calls()
+        self.assertEqual(problems, [])
+        self.assertEqual(calls["upload_session sessions"], 3)
+        self.assertEqual(calls["upload_session"] + calls["upload_session data"], 0)
+        self.assertEqual(self.archived(), raws)
+        self.assertEqual(sum(self.count_calls()[0].values()), 0)
+        os.unlink(Path(self.env["MEMORY_SYNC_HOME"], "state.json"))
+        self.claude("s3", raws["s3"] + claude_line("user", "more of it"))
+        calls, problems = self.count_calls()
+        self.assertEqual((problems, calls["upload_session data"]), ([], 0))
+        self.assertEqual(len(self.archived()), 70)
+        os.unlink(Path(self.env["MEMORY_SYNC_HOME"], "state.json"))
+        other = {"cwd": "/home/dev/shop", "machine": "laptop", "tool": "claude-code"}
+        self.save("manifests/other.json", {**other, "project": "other"})
+        calls, problems = self.count_calls()
+        self.assertEqual((problems, calls["upload_session sessions"]), ([], 3))
+        self.assertEqual(len(self.archived()), 70)
+
+    def test_an_older_server_gets_sessions_one_by_one(self) -> None:
+        """It is asked a few times at most whether it takes them together."""
+        raws = {f"s{n}": with_cwd(make_transcript(n % 7 + 1)) for n in range(300)}
+        for name, raw in raws.items():
+            self.claude(name, raw)
+        calls, problems = self.count_calls(is_older=True)
+        self.assertEqual(problems, [])
+        self.assertLessEqual(calls["upload_session sessions"], fedmem.UPLOADS_AT_ONCE)
+        self.assertEqual(calls["upload_session data"], 300)
+        self.assertEqual(self.archived(), raws)
+
     def test_a_large_transcript_resumes_where_it_was_cut(self) -> None:
         """The pieces that arrived are not sent again."""
         raw = with_cwd(make_transcript(100, 100_000))
-        self.assertGreater(len(raw), 2 * fedmem.MAX_PIECE_BYTES)
+        self.assertGreater(len(raw), 2 * fedmem.BLOCK_BYTES)
         self.claude("s1", raw)
         real, sent = fedmem.Remote.call, []
 
@@ -9324,7 +9588,7 @@ class SyncTest(ClientCase):
             self.assertEqual(len(self.run_sync().problems), 1)
             self.assertEqual(self.run_sync().problems, [])
         self.assertEqual(sent, [0, sent[1], sent[1], *sent[3:]])
-        self.assertEqual(sent[1], fedmem.MAX_PIECE_BYTES)
+        self.assertEqual(sent[1], len(next(fedmem.cut_blocks([raw]))))
         self.assertEqual(self.archived()["s1"], raw)
 
     def test_tracked_notes_go_up_when_they_change(self) -> None:
@@ -12297,7 +12561,7 @@ class OperateTest(RootCase):
         for name in ("changed.md", "deleted.md"):
             self.write(name, "one")
         died = fedmem.StorageFailed("the machine died")
-        with mock.patch.object(fedmem.Journal, "append", side_effect=died):
+        with mock.patch.object(fedmem.Journal, "append_all", side_effect=died):
             for write in (
                 lambda: self.write("changed.md", "two"),
                 lambda: self.write("new.md", "one"),
@@ -19026,6 +19290,7 @@ class Fuzz:
             packed + packed,
             packed + b"x",
             zlib.compress(raw),
+            fedmem.compress_block(raw),
             packed[:3] + b"\x1f" + packed[4:],
             packed[:-8] + bytes(8),
             self.random.randbytes(99),
@@ -19048,6 +19313,11 @@ class Fuzz:
             base = sha256(self.setup.session), sha256(b""), sha256(raw)
             given["base_sha256"] = self.pick(*base)
         self.upload("upload_session", given)
+        if self.chance(30):
+            title = self.pick("", "a b", "\0", "t" * 999, "\x1b[0m")
+            row = (given["session_id"], given["sha256"], encoded, title)
+            rows = [self.pick(" ", " ", "\t", "").join(row) for _ in range(3)]
+            self.upload("upload_session", {"sessions": "\n".join(rows)})
         if self.chance(30):
             probe = {"session_id": given["session_id"], "sha256": given["sha256"]}
             self.upload("upload_session", {**probe, "deep": self.chance(20)})
