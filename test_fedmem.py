@@ -8500,7 +8500,7 @@ class RemoteTest(ClientCase):
             remote.call("list_knowledge", workspace_id="nobody")
         wrong = fedmem.Remote(self.client().address, "wrong", attempts=1)
         self.addCleanup(wrong.close_all)
-        with self.assertRaisesRegex(fedmem.Unauthorized, "MCP_TOKEN or SYNC_TOKEN"):
+        with self.assertRaisesRegex(fedmem.Unauthorized, "wrong, over or revoked"):
             wrong.call("list_workspaces")
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
