@@ -11524,6 +11524,10 @@ class SetupTest(ClientCase):
     ) -> None:
         """Whether the server had written it down or not; nobody else can use it."""
         address = fedmem.Address(self.url())
+        ignored = warnings.catch_warnings()
+        ignored.__enter__()
+        self.addCleanup(ignored.__exit__, None, None, None)
+        warnings.simplefilter("ignore", ResourceWarning)  # of those that are refused
         for is_done in (False, True):
             home, name = f"{self.home}/{is_done}", f"desk-{is_done}"
             code = fedmem.add_token(self.root, name, "invite", 24)
