@@ -1340,8 +1340,8 @@ def add_token(root: str, name: str, scope: str, hours: int | None = None,
         for known in mine:
             is_same = (known.scope in (scope, "invite")) != (scope == "invite")
             if is_same and known.sha256 not in over and not adopt:
-                raise Conflict(f"{known.name!r} is taken ({known.scope}). Take another, "
-                               f"invite --adopt, or token revoke {known.name}.")
+                taken = f"{known.name!r} is taken ({known.scope})"
+                raise Conflict(f"{taken}. Take another, invite --adopt, or revoke it.")
         rows[:] = [r for r in rows if r not in mine or r.scope != scope] + [row]
     return token
 
