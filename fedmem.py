@@ -522,6 +522,7 @@ _GONE = frozenset(
     "ETIMEDOUT EREMOTEIO".split())
 # Hard links are refused by FAT, by some CIFS, and beyond a number of them.
 _NO_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _kept = threading.local()  # folders that this thread keeps open
 
 @contextlib.contextmanager
@@ -538,9 +539,8 @@ def disk_errors(relative: str) -> Iterator[None]:
         if e.errno == errno.ENAMETOOLONG:
             raise BadRequest(f"The name {clip(relative, 80)!r} is too long.") from e
         reason = os.strerror(e.errno or 0)
-        is_exhausted = e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-        kind = Exhausted if is_exhausted else StorageFailed
-        kind = Gone if e.errno in _GONE else kind
+        kind = Gone if e.errno in _GONE else StorageFailed
+        kind = Exhausted if e.errno in _EXHAUSTED else kind
         text = (f"The server's disk refused {relative!r} ({reason}). Nothing was "
                 "acknowledged: send it again later, and tell the operator.")
         if os.path.isabs(relative):  # a place that the one who reads this named
@@ -752,10 +752,9 @@ def copy_file(root: str, relative: str, to_root: str,
         return False
     with source, replace_file(to_root, relative) as out:
         found = os.fstat(source.fileno())
-        while data := source.read(min(MIB, max_bytes)):
+        for data in iter_file(source, max_bytes):
             hasher.update(data)
             out.write(data)
-            max_bytes -= len(data)
         out.flush()
         os.utime(out.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
     with open_file(to_root, relative) as copy, disk_errors(relative):
@@ -774,8 +773,8 @@ def link_file(root: str, relative: str, to_root: str, target: str = "") -> bool:
     with disk_errors(relative), place(root, relative) as (old, name):
         with place(to_root, target or relative, create=True) as (new, to_name):
             try:
-                more = {"src_dir_fd": old, "dst_dir_fd": new, "follow_symlinks": False}
-                os.link(name, to_name, **more)
+                os.link(name, to_name, src_dir_fd=old, dst_dir_fd=new,
+                        follow_symlinks=False)
             except OSError as e:
                 if e.errno in _NO_LINK:
                     return False
@@ -944,6 +943,27 @@ class FileLock:
         log.error("%s", text)
         return Gone(text)
 
+def iter_file(file: io.BufferedReader, count: int) -> Iterator[bytes]:
+    """Yield the next `count` bytes of a file, or those there are."""
+    while data := file.read(min(MIB, count)):
+        count -= len(data)
+        yield data
+
+def hash_chunks(chunks: Iterable[bytes],
+                marks: Iterable[int]) -> tuple[object, dict[int, str]]:
+    """Return the SHA-256 of `chunks`, and its digests at some lengths before."""
+    hasher, here, digests, marks = hashlib.sha256(), 0, {}, sorted(marks)
+    for chunk in chunks:
+        view = memoryview(chunk)
+        while marks and marks[0] <= here + len(view):
+            cut = marks.pop(0) - here
+            hasher.update(view[:cut])
+            view, here = view[cut:], here + cut
+            digests[here] = hasher.hexdigest()
+        hasher.update(view)
+        here += len(view)
+    return hasher, digests
+
 def cut_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield `chunks` in blocks of at most BLOCK_BYTES, cut alike after lines."""
     pending = bytearray()
@@ -963,11 +983,18 @@ def compress_block(block: bytes) -> bytes:
 
 _MEMBER_HEAD = compress_block(b"")[:10]  # no flags, no time (RFC 1952, 2.3)
 
-def compress_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each block and its gzip member; threads work ahead of the reader."""
+def compress_blocks(
+    blocks: Iterator[bytes], sent: Iterator[tuple[bytes, bytes]]
+) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each block and its gzip member: what was `sent` of it, up to the first that
+    was not, then one made here; threads work ahead of the reader."""
     ahead: collections.deque = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(COMPRESSION_THREADS) as pool:
         for block in blocks:
+            content, member = (b"", b"") if ahead else next(sent, (b"", b""))
+            if member and content == block:
+                yield block, member
+                continue
             ahead.append((block, pool.submit(compress_block, block)))
             if len(ahead) > 2 * COMPRESSION_THREADS:
                 block, made = ahead.popleft()
@@ -1036,10 +1063,10 @@ class Workspace:
 
 def parse_workspace(value: object) -> Workspace | None:
     """Return the workspace in an identity.json's value, None when it is not one."""
-    names = [field.name for field in dataclasses.fields(Workspace)]
     if not isinstance(value, dict):
         return None
-    known = {n: v for n, v in value.items() if n in names and isinstance(v, str)}
+    fields = ((n, value.get(n)) for n in Workspace.__dataclass_fields__)
+    known = {name: text for name, text in fields if isinstance(text, str)}
     if not all(known.get(n) for n in ("workspace_id", "machine", "tool", "project")):
         return None
     return Workspace(**known)
@@ -2761,11 +2788,11 @@ def make_title(text: str) -> str:
 
 def parse_title(record: dict) -> tuple[int, str]:
     """Return rank and text of the title a record carries; rank 0 for none."""
-    kinds = record.get("type"), record.get("subtype")
+    kinds = None, record.get("type"), record.get("subtype")
     for kind, path, rank in _TITLES:
-        text = dig(record, path) if kind is None or kind in kinds else None
-        is_text = isinstance(text, str) and text.strip()
-        if is_text and text[0] != "{":  # Gemini CLI: a sub-agent's report
+        text = dig(record, path) if kind in kinds else None
+        # Gemini CLI: a sub-agent's report is JSON.
+        if isinstance(text, str) and text.strip() and text[0] != "{":
             return rank, make_title(text)
     return 0, ""
 
@@ -2798,9 +2825,9 @@ class TranscriptScanner:
         if known is not None:
             block = block[known:]
         else:
-            begun = self.lines + self._is_mid_line
-            before = (self.size, archive_offset, begun, self.messages, self.items)
-            self.blocks.append(Block(*before, self._is_mid_line))
+            self.blocks.append(Block(
+                self.size, archive_offset, self.lines + self._is_mid_line,
+                self.messages, self.items, self._is_mid_line))
         self.size += len(block)
         if not self._is_mid_line and block.endswith(b"\n"):
             if not find_marks(self.about).search(block):  # nothing to parse
@@ -2879,9 +2906,8 @@ class TranscriptScanner:
         if message.kind in ("attached", "absorbed"):
             # One text may be typed twice: the kinds are paired one by one.
             step = 1 if message.kind == "attached" else -1
-            count = self._queued[text]
-            self._queued[text] = count + step
-            is_known = is_known or count * step < 0
+            is_known = is_known or self._queued[text] * step < 0
+            self._queued[text] += step
             self._unheard.add(text)
         elif message.role == "user":
             is_known = is_known or text in self._unheard
@@ -2921,8 +2947,8 @@ class TranscriptScanner:
             first = self._prompts[later] if later < len(self._prompts) else None
         if first is not None:
             # The talk goes on from there, also where that was taken back before.
-            kept = [r for r in self.abandoned if at is None or not r[0] <= at < r[1]]
-            self.abandoned = kept
+            self.abandoned = [
+                r for r in self.abandoned if at is None or not r[0] <= at < r[1]]
             self._abandon(first)
         self._answered.setdefault(message.parent, self._next)
 
@@ -2961,8 +2987,8 @@ PARTIAL_DIR = "_meta/partial"
 MEMBERS = ".members"  # beside a partial file: what it came as, a length before each
 TITLE_ENDING = ".title"
 
-_WORKSPACE_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
-_IDS = {"workspace": (_WORKSPACE_ID, "a-z"), "session": (SESSION_ID, "A-Z a-z")}
+_IDS = {"workspace": (re.compile(r"[a-z0-9][a-z0-9._-]{0,127}"), "a-z"),
+        "session": (SESSION_ID, "A-Z a-z")}
 _PART = re.compile(r"[0-9a-f-]{36}_[0-9a-f-]{36}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Blanks of any width and the joiners of emoji and of Persian are letters of names.
@@ -3113,9 +3139,9 @@ class Journal:
         end, is_late = 0.0, False
         while not is_late:
             is_late = 0 < end <= time.monotonic()
-            is_sound = self._take(fd, is_late)
-            if is_sound and not (is_held and os.fstat(fd).st_size != self._offset):
-                return
+            if self._take(fd, is_late):
+                if not is_held or os.fstat(fd).st_size == self._offset:
+                    return
             end = end or time.monotonic() + DOUBT_S
             with contextlib.suppress(AttributeError):  # macOS
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -3551,8 +3577,8 @@ def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace
                 description=wanted.description or found.description)
         if updated != found:
             store.registry.put(updated)
-            name = updated.workspace_id
-            store.journal.append(name, "registered", "identity.json", 0, "", actor)
+            about = "registered", "identity.json", 0, "", actor
+            store.journal.append(updated.workspace_id, *about)
         return updated
 
 # Documents: overviews and knowledge.
@@ -3903,13 +3929,10 @@ class Upload(collections.namedtuple(
 
     def read(self, offset: int) -> Iterator[bytes]:
         """Yield the transcript from byte `offset` on; never from within the base."""
-        left = self.piece.offset - offset
-        if left > 0:
+        if self.piece.offset > offset:
             with open_file(self.store.root, self.partial) as file:
                 file.seek(offset - (self.base.session.size if self.base else 0))
-                while left > 0 and (data := file.read(min(MIB, left))):
-                    left -= len(data)
-                    yield data
+                yield from iter_file(file, self.piece.offset - offset)
         yield self.piece.raw[max(0, offset - self.piece.offset) :]
 
     def read_members(self) -> Iterator[tuple[bytes, bytes]]:
@@ -3941,15 +3964,14 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes,
     if used + len(raw) + len(member) > PARTIAL_QUOTA_BYTES:
         raise Busy(f"Unfinished uploads fill their {format_size(PARTIAL_QUOTA_BYTES)}. "
                    "Finish one first, or wait: they expire after 7 days.")
+    flags = os.O_WRONLY | os.O_APPEND | _NO_FOLLOW
     with disk_errors(relative), place(store.root, relative, True) as (handle, name):
-        flags = os.O_WRONLY | _NO_FOLLOW | (0 if at else os.O_CREAT)
-        with os.fdopen(os.open(name, flags, 0o600, dir_fd=handle), "wb") as file:
+        fd = os.open(name, flags | (0 if at else os.O_CREAT), 0o600, dir_fd=handle)
+        with os.fdopen(fd, "ab") as file:
             file.truncate(at)
-            file.seek(at)
             file.write(raw)
         if member:
-            flags = os.O_WRONLY | _NO_FOLLOW | os.O_CREAT
-            flags |= os.O_APPEND if at else os.O_TRUNC
+            flags |= os.O_CREAT | (0 if at else os.O_TRUNC)
             fd = os.open(name + MEMBERS, flags, 0o600, dir_fd=handle)
             with os.fdopen(fd, "ab") as file:
                 file.write(len(member).to_bytes(4, "big") + member)
@@ -3983,8 +4005,8 @@ def probe_session(store: Store, workspace_id: str, session_id: str, sha256: str,
 
 def describe_archives(archives: list[Archive]) -> list[dict]:
     """Return size and digest of each archive, the head last."""
-    about = ((a.session, a.name) for a in archives)
-    return [{"size": s.size, "sha256": s.sha256, "name": name} for s, name in about]
+    return [{"size": a.session.size, "sha256": a.session.sha256, "name": a.name}
+            for a in archives]
 
 def set_aside(store: Store, relative: str) -> None:
     """Rename a damaged archive so that nothing reads it and nothing is lost."""
@@ -4012,18 +4034,19 @@ def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
     is locked by different files is committed in one round."""
     answers: dict[str, dict] = {}
 
-    def receive(names: list[str]) -> Iterator[tuple[str, dict, list[Ticket], str]]:
-        """Yield what became of each; what is wrong with one stops no other."""
+    def receive(names: list[str]) -> Iterator[tuple[list[Ticket], str]]:
+        """Answer some; what is wrong with one stops no other."""
         with keep_folders():
             for name in names:
+                where = store, workspace_id, name
                 try:
-                    yield name, *_receive(
-                        store, workspace_id, name, pieces[name], actor)
+                    answers[name], *rest = _receive(*where, pieces[name], actor)
+                    yield rest
                 except (BadRequest, Conflict, NotFound, TooLarge, Busy) as e:
-                    yield name, {"status": "refused", "error": str(e)}, [], ""
+                    answers[name] = {"status": "refused", "error": str(e)}
 
-    while waiting := {n: p for n, p in pieces.items() if n not in answers}:
-        with keep_folders(), contextlib.ExitStack() as held:
+    while waiting := [name for name in pieces if name not in answers]:
+        with contextlib.ExitStack() as held:
             paths = {store.lock_of(workspace_id, f"sessions/{n}"): n for n in waiting}
             # All who take more than one take them in this order.
             for lock in sorted(paths, key=store._locks.index):
@@ -4032,11 +4055,9 @@ def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
             names = list(paths.values())
             parts = (names[n::SYNC_THREADS] for n in range(SYNC_THREADS))
             with concurrent.futures.ThreadPoolExecutor(SYNC_THREADS) as pool:
-                done = pool.map(lambda part: list(receive(part)), parts)
-                found = list(itertools.chain.from_iterable(done))
-            store.journal.append_all([t for *_, tickets, _ in found for t in tickets])
-            for name, answer, _, path in found:
-                answers[name] = answer
+                done = sum(pool.map(lambda part: list(receive(part)), parts), [])
+            store.journal.append_all([t for tickets, _ in done for t in tickets])
+            for _, path in done:
                 remove_partial(store, path)
     return answers
 
@@ -4072,12 +4093,11 @@ def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
     if end < piece.total_size:
         if not piece.raw:
             raise BadRequest("`data` is empty before the end of the transcript.")
-        at = piece.offset - start
-        append_partial(store, path, at, piece.raw, b"" if base else piece.member)
+        member = b"" if base else piece.member
+        append_partial(store, path, piece.offset - start, piece.raw, member)
         return {"status": "partial", "next_offset": end}, [], ""
-    where = store, workspace_id, session_id
-    answer = _commit(Upload(*where, archives, base, piece, path, actor))
-    return *answer, path if found else ""
+    about = store, workspace_id, session_id, archives, base, piece, path, actor
+    return *_commit(Upload(*about)), path if found else ""
 
 def _make_restart(archives: list[Archive]) -> dict:
     """Return the answer that sends a client back to the beginning."""
@@ -4120,8 +4140,8 @@ def _commit(upload: Upload) -> tuple[dict, list[Ticket]]:
     elif lost := [p for p in paths if stat_file(store.root, folder + p) is None]:
         path = lost[0]  # the next takes the place of what is gone
     elif archives:
-        folder_of_all = split_path(archives[0].path)[0]
-        path = f"{folder_of_all}/{upload.session_id}~{sha256[:12]}.jsonl.gz"
+        month = split_path(archives[0].path)[0]
+        path = f"{month}/{upload.session_id}~{sha256[:12]}.jsonl.gz"
     else:
         month, scanner = find_month(upload.read(0))
         path = f"sessions/{month}/{upload.session_id}.jsonl.gz"
@@ -4142,22 +4162,14 @@ def _match_upload(
         for chunk in upload.read(base.session.size):
             hasher.update(chunk)
         return base, hasher, scanner
-    sizes = {a.session.size for a in archives}
-    marks = sorted(size for size in sizes if size < upload.piece.total_size)
-    hasher, here, extended = hashlib.sha256(), 0, None
-    for chunk in upload.read(0):
-        view = memoryview(chunk)
-        while marks and marks[0] <= here + len(view):
-            cut = marks.pop(0) - here
-            hasher.update(view[:cut])
-            view, here = view[cut:], here + cut
-            same = [a for a in archives if a.session.sha256 == hasher.hexdigest()]
-            extended = same[-1] if same else extended
-        hasher.update(view)
-        here += len(view)
-    take = store.take_scan
-    scanner = take(extended.relative, extended.session)[1] if extended else None
-    return extended, hasher, scanner
+    shorter = [a for a in archives if a.session.size < upload.piece.total_size]
+    sizes = {a.session.size for a in shorter}
+    hasher, digests = hash_chunks(upload.read(0), sizes)
+    same = [a for a in shorter if a.session.sha256 == digests.get(a.session.size)]
+    if not same:
+        return None, hasher, None
+    extended = sorted(same, key=lambda archive: archive.session.size)[-1]
+    return extended, hasher, store.take_scan(extended.relative, extended.session)[1]
 
 def _contains(store: Store, archive: Archive, piece: Piece) -> bool:
     """Return whether a transcript is a strict prefix of an archived one."""
@@ -4179,23 +4191,25 @@ def _write_archive(
 ) -> tuple[Archive, TranscriptScanner]:
     """Write an upload as a new archive, or behind what it extends, by whole members."""
     store, target = upload.store, f"workspaces/{upload.workspace_id}/{path}"
-    kept_bytes, rest = 0, upload.read(0)
+    rest = upload.read(old.session.size if old else 0)
     known = scanner.size or None if scanner else None
     if old:
-        blocks = old.session.blocks
-        index = len(blocks) - 1 if scanner else 0
-        kept_bytes = blocks[index].archive_offset
-        known = old.session.size - blocks[index].offset if scanner else None
-        tail = read_blocks(store, old, index)
-        rest = itertools.chain(tail, upload.read(old.session.size))
+        index = len(old.session.blocks) - 1 if scanner else 0
+        last = old.session.blocks[index]
+        known = old.session.size - last.offset if scanner else None
+        rest = itertools.chain(read_blocks(store, old, index), rest)
     elif stat_file(store.root, target):
         set_aside(store, target)  # no record of it was ever kept: out of the way
     scanner = scanner or TranscriptScanner()
-    sent = iter(()) if old else upload.read_members()
+    sent, blocks = iter(()) if old else upload.read_members(), cut_blocks(rest)
+    blocks = itertools.chain([next(blocks, b"")], blocks)  # nothing: an empty member
     with replace_file(store.root, target, True, False) as out:
         if old:
-            _copy_bytes(store.root, target, kept_bytes, out)
-        for block, member in _pair_members(cut_blocks(rest), sent):
+            with open_file(store.root, target) as file:
+                out.writelines(iter_file(file, last.archive_offset))
+            if out.tell() != last.archive_offset:
+                raise Damaged(f"The archive {target!r} is shorter than its record.")
+        for block, member in compress_blocks(blocks, sent):
             scanner.feed(block, out.tell(), known)
             known = None
             out.write(member)
@@ -4206,17 +4220,6 @@ def _write_archive(
         write_file(store.root, record_path(target), format_session(session), False)
     return Archive(upload.workspace_id, path, session), scanner
 
-def _pair_members(blocks: Iterator[bytes],
-                  sent: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each block and the gzip member that was sent of it, else one made here."""
-    block: bytes | None = next(blocks, b"")  # nothing is an empty member
-    while block is not None:
-        content, member = next(sent, (b"", b""))
-        if content != block or not member:
-            yield from compress_blocks(itertools.chain([block], blocks))
-            return
-        yield block, member
-        block = next(blocks, None)
 
 def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
     """Return YYYY/MM of a transcript's first message, else of now, in UTC; and a scan
@@ -4232,15 +4235,6 @@ def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
     month = (scanner.start or format_time(utc_now()))[:7].replace("-", "/")
     return month, scanner if is_first else TranscriptScanner()
 
-def _copy_bytes(root: str, relative: str, count: int, out: io.BufferedWriter) -> None:
-    """Copy the first `count` bytes of a file."""
-    with open_file(root, relative) as file:
-        while count:
-            data = file.read(min(MIB, count))
-            if not data:
-                raise Damaged(f"The archive {relative!r} is shorter than its record.")
-            out.write(data)
-            count -= len(data)
 
 def _journal_archive(store: Store, archive: Archive, action: str,
                      actor: str) -> list[Ticket]:
@@ -4347,8 +4341,7 @@ def _reconcile_session(store: Store, workspace_id: str, relative: str) -> None:
     action = "extended" if known else "revision" if "~" in path else "stored"
     try:
         archive = Archive(workspace_id, path, store.load_session(workspace_id, path))
-        tickets = _journal_archive(store, archive, action, "recovery")
-        store.journal.append_all(tickets)
+        store.journal.append_all(_journal_archive(store, archive, action, "recovery"))
     except Damaged as e:
         log.error("archive damaged: %s", e)
 
@@ -8899,6 +8892,11 @@ class Transcript:
         due = diverged_at + self.agent.wait_s
         return due if diverged_at <= now_s < due else 0
 
+# What goes up of a transcript: the file itself or a copy, where to, its title, and
+# whether a hook told that its session has ended.
+Outgoing = collections.namedtuple("Outgoing",
+                                  "transcript copy identity title has_ended")
+
 @dataclasses.dataclass(frozen=True)
 class Note:
     """Name one tracked document on this machine, and where it goes."""
@@ -9341,18 +9339,9 @@ def plan_transcripts(found: list[Transcript], state: SyncState,
 
 def hash_file(path: str, size: int, marks: Iterable[int]) -> tuple[int, dict[int, str]]:
     """Return how far a file reaches, up to `size`, and its SHA-256 there and before."""
-    hasher, here, digests = hashlib.sha256(), 0, {}
-    stops = sorted({mark for mark in marks if mark < size} | {size})
     with open(path, "rb") as file:
-        for stop in stops:
-            while here < stop:
-                data = file.read(min(MIB, stop - here))
-                if not data:
-                    break
-                hasher.update(data)
-                here += len(data)
-            digests[here] = hasher.hexdigest()
-    return here, digests
+        hasher, digests = hash_chunks(iter_file(file, size), marks)
+        return file.tell(), {**digests, file.tell(): hasher.hexdigest()}
 
 # Applying it: uploads.
 
@@ -9399,14 +9388,31 @@ class Sync:
                 raise
         return self.remote.call(name, **{**self.register(identity, True), **arguments})
 
-    def acknowledge(self, key: str, identity: Identity, size: int, digest: str,
-                    title: str) -> None:
+    def acknowledge(self, out: Outgoing, identity: Identity, digest: str) -> None:
         """Remember the receipt of a transcript."""
-        receipt = {"size": size, "sha256": digest, "identity": list(identity)}
-        receipt |= {"title": title} if title else {}
-        self.state.put("sessions", key, receipt)
+        receipt = {"size": out.copy.size, "sha256": digest, "identity": list(identity)}
+        receipt |= {"title": out.title} if out.title else {}
+        self.state.put("sessions", out.copy.key, receipt)
         self.state.about["last_receipt"] = format_time(utc_now())
         self.count(sessions=1)
+        self.acknowledge_file(out)
+
+    def acknowledge_file(self, out: Outgoing) -> None:
+        """Remember a transcript's file as the server has it, and who brought it."""
+        self.state.put("files", out.transcript.place, out.transcript.seen)
+        by = "hook" if out.has_ended else "sync"
+        agents = self.state.about.setdefault("agents", {})
+        agents[out.transcript.agent.tool] = {"time": format_time(utc_now()), "by": by}
+
+    def tell_title(self, transcript: Transcript, identity: Identity,
+                   title: str) -> None:
+        """Bring a title to the server, of a transcript that is there, if it is new."""
+        known = self.state.get("sessions", transcript.key)
+        if title and known.get("title", "") != title:
+            named = {"session_id": transcript.session_id, "title": title}
+            self.call_signed(
+                identity, "upload_session", **named, sha256=known["sha256"])
+            self.state.put("sessions", transcript.key, {**known, "title": title})
 
     def find_identity(self, workspace_id: str) -> Identity:
         """Return what a workspace is registered under; raise Refused."""
@@ -9447,24 +9453,25 @@ def copy_transcript(transcript: Transcript, path: str,
             out.write(line)
     return dataclasses.replace(transcript, path=path, size=os.path.getsize(path))
 
-def upload_transcript(sync: Sync, transcript: Transcript, identity: Identity,
-                      title: str, may_differ: bool) -> bool:
-    """Bring a transcript and its title to the server; return False when it waits."""
-    state, key = sync.state, transcript.key
-    known = state.get("sessions", key)
+def upload_transcript(sync: Sync, out: Outgoing) -> None:
+    """Bring a transcript and its title to the server, or say that it waits."""
+    transcript, copy, identity = out.transcript, out.copy, out.identity
+    known = sync.state.get("sessions", transcript.key)
     base = known.get("size", -1)
-    size, digests = hash_file(transcript.path, transcript.size, [max(0, base)])
+    size, digests = hash_file(copy.path, copy.size, [max(0, base)])
     digest = digests[size]
-    named = {"session_id": transcript.session_id, "title": title}
     if known.get("sha256") == digest:
-        if title and known.get("title", "") != title:
-            sync.call_signed(identity, "upload_session", **named, sha256=digest)
-        state.put("sessions", key, {**known, "title": title or known.get("title", "")})
-        return True
+        sync.tell_title(transcript, identity, out.title)
+        sync.acknowledge_file(out)
+        return
     is_grown = 0 <= base < size and digests.get(base) == known.get("sha256")
-    if base >= 0 and not is_grown and not may_differ:
-        state.put("sessions", key, {**known, "diverged_at": utc_now().timestamp()})
-        return False
+    # What differs was planned when due.
+    if not (base < 0 or is_grown or out.has_ended or "diverged_at" in known):
+        known = {**known, "diverged_at": utc_now().timestamp()}
+        sync.state.put("sessions", transcript.key, known)
+        sync.wait_for(transcript)
+        return
+    named = {"session_id": transcript.session_id, "title": out.title}
     if is_grown:
         start, base_sha256 = base, known["sha256"]
     else:
@@ -9474,13 +9481,13 @@ def upload_transcript(sync: Sync, transcript: Transcript, identity: Identity,
             identity = sync.find_identity(probe["workspace_id"])
         # It goes on behind the longest of what is there that this file begins with.
         sizes = {r["size"]: r["sha256"] for r in probe["have"] if r["size"] < size}
-        _, digests = hash_file(transcript.path, size, sizes) if sizes else (0, {})
+        _, digests = hash_file(copy.path, size, sizes) if sizes else (0, {})
         base = max((n for n in sizes if digests.get(n) == sizes[n]), default=0)
         start, base_sha256 = max(base, probe["next_offset"]), sizes.get(base, "")
     whole = {**named, "total_size": size, "sha256": digest, "base_sha256": base_sha256}
-    send_pieces(sync, transcript.path, identity, start, whole)
-    sync.acknowledge(key, identity, size, digest, title)
-    return True
+    send_pieces(sync, copy.path, identity, start, whole)
+    copy = dataclasses.replace(copy, size=size)  # it may be shorter than it was
+    sync.acknowledge(out._replace(copy=copy), identity, digest)
 
 def pack_data(raw: bytes) -> str:
     """Return a `data` argument: a gzip member that the archive may keep as it is."""
@@ -9600,17 +9607,16 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
     report.unchanged = len(found) - len(todo) - len(waiting)
     soon = time.time_ns() - (CLEANUP_DAYS - 7) * 86_400 * 10**9
     report.aged = sum(t.agent is CLAUDE and t.mtime_ns < soon for t in found)
-    tasks: list[tuple] = [(upload_note, n) for n in notes
-                          if state.get("notes", n.key).get("stat") != n.seen]
-    sizes = [1] * len(tasks)
-    for group in group_transcripts(todo, state):
-        tasks.append((_sync_group, group, manifests, ended))
-        sizes.append(len(group))
+    changed = [n for n in notes if state.get("notes", n.key).get("stat") != n.seen]
+    groups, number = group_transcripts(todo, state), 0
     with concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
-        done = [pool.submit(_run_task, sync, *task) for task in tasks]
-        for number, future in zip(itertools.accumulate(sizes), done, strict=True):
+        tasks = [(1, _run_task, sync, n.path, upload_note, n) for n in changed]
+        tasks += [(len(g), _sync_group, sync, g, manifests, ended) for g in groups]
+        done = [(size, pool.submit(*task)) for size, *task in tasks]
+        for size, future in done:
             future.result()
-            show(number, sum(sizes))
+            number += size
+            show(number, len(changed) + len(todo))
     sync.remote.close_all()
     state.about["last_sync"] = format_time(utc_now())
     if report.is_complete:
@@ -9621,68 +9627,46 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
 def group_transcripts(todo: list[Transcript],
                       state: SyncState) -> list[list[Transcript]]:
     """Return transcripts in groups: small new ones together, others alone."""
-    groups: list[list[Transcript]] = []
-    pack: list[Transcript] = []
+    alone, small = [], []
     for transcript in todo:
-        if transcript.size > PACKED_BYTES or state.get("sessions", transcript.key):
-            groups.append([transcript])
-            continue
-        if len(pack) % PACK_SESSIONS == 0:
-            groups.append(pack := [])
-        pack.append(transcript)
-    return groups
+        is_known = state.get("sessions", transcript.key)
+        is_alone = is_known or transcript.size > PACKED_BYTES
+        (alone if is_alone else small).append(transcript)
+    packs = (small[n : n + PACK_SESSIONS] for n in range(0, len(small), PACK_SESSIONS))
+    return sorted([*([t] for t in alone), *packs], key=lambda group: group[0].mtime_ns)
 
 def _sync_group(sync: Sync, group: list[Transcript], manifests: list,
                 ended: set[str]) -> None:
     """Upload transcripts, small new ones of a workspace in one request."""
-    packs: dict[Identity, list[tuple]] = {}
+    packs: dict[Identity, list[tuple[Outgoing, str]]] = {}
     with contextlib.ExitStack() as stack:  # holds copies
         for transcript in group:
             how = manifests, transcript.session_id in ended, stack, packs
-            _run_task(sync, _sync_transcript, transcript, *how)
-        for identity, pack in packs.items():
-            _run_task(sync, _send_pack, pack[0][0], identity, pack)
+            _run_task(sync, transcript.place, _sync_transcript, transcript, *how)
+        for pack in packs.values():
+            _run_task(sync, pack[0][0].transcript.place, _send_pack, pack)
 
-def _send_pack(sync: Sync, first: Transcript, identity: Identity,
-               pack: list[tuple]) -> None:
+def _send_pack(sync: Sync, pack: list[tuple[Outgoing, str]]) -> None:
     """Upload transcripts together; one by one where that is refused."""
-    answers, rows = {}, "\n".join(line for *_, line in pack)
+    answers, identity = {}, pack[0][0].identity
     try:
         if sync.takes_packs:
+            rows = "\n".join(line for _, line in pack)
             answer = sync.call_signed(identity, "upload_session", sessions=rows)
             answers = answer["sessions"]
     except Refused as e:
         sync.takes_packs &= "has no argument" not in str(e)
-    for transcript, copy, title, has_ended, line in pack:
-        answer, digest = answers.get(transcript.session_id, {}), line.split(" ", 2)[1]
-        if answer.get("sha256") == digest:
-            sync.acknowledge(transcript.key, identity, copy.size, digest, title)
-            sync.count(raw_bytes=copy.size)
-            _tell_synced(sync, transcript, has_ended)
+    for out, line in pack:
+        session_id, digest, _ = line.split(" ", 2)
+        if answers.get(session_id, {}).get("sha256") == digest:
+            sync.acknowledge(out, identity, digest)
+            sync.count(raw_bytes=out.copy.size)
         else:
-            how = copy, identity, title, has_ended
-            _run_task(sync, _upload_alone, transcript, *how)
-
-def _upload_alone(sync: Sync, transcript: Transcript, copy: Transcript,
-                  identity: Identity, title: str, has_ended: bool) -> None:
-    """Upload a transcript's copy, and remember that, or that it waits."""
-    # What differs was planned when due.
-    known = sync.state.get("sessions", transcript.key)
-    may_differ = has_ended or "diverged_at" in known
-    if upload_transcript(sync, copy, identity, title, may_differ):
-        _tell_synced(sync, transcript, has_ended)
-    else:
-        sync.wait_for(transcript)
-
-def _tell_synced(sync: Sync, transcript: Transcript, has_ended: bool) -> None:
-    """Remember the file of a transcript that was acknowledged, and who brought it."""
-    sync.state.put("files", transcript.place, transcript.seen)
-    row = {"time": format_time(utc_now()), "by": "hook" if has_ended else "sync"}
-    sync.state.about.setdefault("agents", {})[transcript.agent.tool] = row
+            _run_task(sync, out.transcript.place, upload_transcript, out)
 
 def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
                      has_ended: bool, stack: contextlib.ExitStack,
-                     packs: dict[Identity, list[tuple]]) -> None:
+                     packs: dict[Identity, list[tuple[Outgoing, str]]]) -> None:
     """Upload a transcript, or a plain or masked copy, to its directory's workspace, or
     put it, small and new, to those that go together."""
     known, agent = sync.state.get("sessions", transcript.key), transcript.agent
@@ -9700,32 +9684,29 @@ def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
         told = told if isinstance(told, str) else ""
         identity = choose_identity(sync.client, manifests, agent.tool, cwd, told)
     if is_same:  # Only its title is new; what was compressed since is not at its path.
-        named = {"session_id": transcript.session_id, "title": title}
-        sync.call_signed(identity, "upload_session", **named, sha256=known["sha256"])
-        sync.state.put("sessions", transcript.key, {**known, "title": title})
+        sync.tell_title(transcript, identity, title)
         return
     masked = sync.report.masked if sync.client.options.get("redact") else None
     copy = transcript
     if agent.export or masked is not None or copy.path.endswith(".zst"):
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         copy = copy_transcript(copy, os.path.join(folder, "copy.jsonl"), masked)
+    out = Outgoing(transcript, copy, identity, title, has_ended)
     if known or copy.size > PACKED_BYTES or not sync.takes_packs:
-        _upload_alone(sync, transcript, copy, identity, title, has_ended)
+        upload_transcript(sync, out)
         return
     with open(copy.path, "rb") as file:
         raw = file.read(copy.size)
-    copy = dataclasses.replace(copy, size=len(raw))
+    out = out._replace(copy=dataclasses.replace(copy, size=len(raw)))
     row = transcript.session_id, hash_bytes(raw), pack_data(raw), one_line(title)
-    about = transcript, copy, title, has_ended, " ".join(row)
-    packs.setdefault(identity, []).append(about)
+    packs.setdefault(identity, []).append((out, " ".join(row)))
 
-def _run_task(sync: Sync, work: Callable, item: Transcript | Note,
-              *more: object) -> None:
+def _run_task(sync: Sync, place: str, work: Callable, *what: object) -> None:
     """Do one upload; a problem is reported, an unreachable server ends all others."""
     if sync.is_offline.is_set():
         return
     try:
-        work(sync, item, *more)
+        work(sync, *what)
     except (Unreachable, Unauthorized) as e:
         if not sync.is_offline.is_set():
             sync.is_offline.set()
@@ -9733,7 +9714,7 @@ def _run_task(sync: Sync, work: Callable, item: Transcript | Note,
     except FileNotFoundError:
         pass  # removed since the listing; what was uploaded stays
     except (FedmemError, OSError) as e:
-        sync.report.problems.append(f"{getattr(item, 'place', item.path)}: {e}")
+        sync.report.problems.append(f"{place}: {e}")
 
 def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
     """Ask for all that was acknowledged; return how much that is, and what was lost."""
