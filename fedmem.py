@@ -727,8 +727,7 @@ def _replaced(temp: str, name: str, folder: int | None = None,
 @contextlib.contextmanager
 def replace_file(root: str, relative: str, durable: bool = True,
                  is_named: bool = True) -> Iterator[io.BufferedWriter]:
-    """Give a temp file that takes the place of `relative` when the block ends well. It
-    is synced if `durable` (caches are not), its directory if it `is_named`, too."""
+    """Give what takes the place of a file at a good end, synced as it is told to be."""
     with disk_errors(relative), place(root, relative, create=True) as (folder, name):
         temp = temp_prefix(name) + secrets.token_hex(8)
         with _replaced(temp, name, folder, durable) as file:
@@ -745,7 +744,7 @@ def copy_file(root: str, relative: str, to_root: str,
               max_bytes: int = sys.maxsize) -> bool:
     """Copy a file (or its beginning) to the same place below another root, durably and
     with its time; return False without one, raise Damaged if it reads back changed."""
-    hasher, copied = hashlib.sha256(), hashlib.sha256()
+    hasher = hashlib.sha256()
     try:
         source = open_file(root, relative)
     except NotFound:
@@ -761,11 +760,10 @@ def copy_file(root: str, relative: str, to_root: str,
         # From the disk, not from memory, where the system can be told so.
         with contextlib.suppress(AttributeError):
             os.posix_fadvise(copy.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        while data := copy.read(MIB):
-            copied.update(data)
+        copied, _ = hash_chunks(iter_file(copy, sys.maxsize), ())
     if copied.digest() != hasher.digest():
-        text = f"The copy of {relative!r} is not what was written. Check the disk."
-        raise Damaged(text)
+        raise Damaged(
+            f"The copy of {relative!r} is not what was written. Check the disk.")
     return True
 
 def link_file(root: str, relative: str, to_root: str, target: str = "") -> bool:
@@ -986,8 +984,7 @@ _MEMBER_HEAD = compress_block(b"")[:10]  # no flags, no time (RFC 1952, 2.3)
 def compress_blocks(
     blocks: Iterator[bytes], sent: Iterator[tuple[bytes, bytes]]
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each block and its gzip member: what was `sent` of it, up to the first that
-    was not, then one made here; threads work ahead of the reader."""
+    """Yield each block and its member: as `sent`, up to the first that was not."""
     ahead: collections.deque = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(COMPRESSION_THREADS) as pool:
         for block in blocks:
@@ -2687,8 +2684,7 @@ def find_marks(about: dict) -> re.Pattern:
     return _MARKS.get(about["format"], _EVERY_LINE) if "format" in about else _FIRST
 
 class LineBuffer:
-    """Gather a line that comes in pieces, within the limit of what is parsed; of a long
-    one that is not raw, pictures and other base64 are left out."""
+    """Gather a line in pieces, of one long and not raw without pictures and base64."""
 
     def __init__(self, is_raw: bool = False):
         self._size = self._blanked = 0
@@ -3148,8 +3144,7 @@ class Journal:
             time.sleep(0.005)
 
     def _take(self, fd: int, is_sure: bool) -> bool:
-        """Take whole lines into account, all if `is_sure`; else return False at one
-        that is not the next."""
+        """Take whole lines; return False at one not the next, unless `is_sure`."""
         while data := os.pread(fd, MIB, self._offset):
             whole = data[: data.rfind(b"\n") + 1]
             if not whole:
@@ -3302,8 +3297,8 @@ class Registry:
 
     def _write(self, relative: str, value: dict) -> None:
         """Write a file that people may read, durably."""
-        text = json.dumps(value, ensure_ascii=False, indent=1)
-        write_file(self._root, relative, text.encode("utf-8", "replace") + b"\n")
+        text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+        write_file(self._root, relative, text.encode("utf-8", "replace"))
 
     def all(self) -> dict[str, Workspace]:
         """Return every workspace by id."""
@@ -3870,8 +3865,8 @@ def count_before(store: Store, archive: Archive, ordinal: int) -> int:
     key, sha256 = ("before", archive.relative, ordinal), archive.session.sha256
     known = store.recall_answer(key, sha256)
     if known is None:
-        messages = (message for _, message in iter_messages(store, archive))
-        known = {"count": sum(1 for m in messages if m.ordinal < ordinal)}
+        messages = iter_messages(store, archive)
+        known = {"count": sum(message.ordinal < ordinal for _, message in messages)}
         store.keep_answer(key, sha256, known)
     return known["count"]
 
@@ -3999,8 +3994,8 @@ def probe_session(store: Store, workspace_id: str, session_id: str, sha256: str,
             path = partial_path(workspace_id, session_id, sha256, start)
             found = stat_file(store.root, path)
             next_offset = max(next_offset, start + found.st_size if found else 0)
-        done = [row["size"] for row in have if row["sha256"] == sha256]
-        next_offset = done[-1] if done else next_offset
+        for row in have:
+            next_offset = row["size"] if row["sha256"] == sha256 else next_offset
         return {"have": have, "next_offset": next_offset, "workspace_id": workspace_id}
 
 def describe_archives(archives: list[Archive]) -> list[dict]:
@@ -4030,8 +4025,7 @@ def receive_piece(store: Store, workspace_id: str, session_id: str, piece: Piece
 
 def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
                      actor: str) -> dict[str, dict]:
-    """Take whole transcripts, each a piece of its session; return their answers. What
-    is locked by different files is committed in one round."""
+    """Take whole transcripts; what different files lock is committed in one round."""
     answers: dict[str, dict] = {}
 
     def receive(names: list[str]) -> Iterator[tuple[list[Ticket], str]]:
@@ -4084,9 +4078,9 @@ def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
     reached = start + (found.st_size if found else 0)
     if end <= reached < piece.total_size and piece.raw:  # sent again
         return {"status": "partial", "next_offset": reached}, [], ""
+    if piece.offset > reached == 0:
+        return _make_restart(archives), [], ""
     if piece.offset > reached:
-        if reached == 0:
-            return _make_restart(archives), [], ""
         raise Conflict(f"This upload stands at byte {reached}, not at "
                        f"{piece.offset}. Send the piece that begins there.",
                        {**_make_restart(archives), "next_offset": reached})
@@ -4105,13 +4099,12 @@ def _make_restart(archives: list[Archive]) -> dict:
 
 def _make_receipt(status: str, archive: Archive) -> dict:
     """Return the receipt of a transcript that is durable."""
-    where = {"workspace_id": archive.workspace_id, "session_id": archive.name}
-    facts = {n: getattr(archive.session, n) for n in ("size", "sha256", "messages")}
-    return {"status": status, **where, **facts}
+    session, facts = archive.session, ("size", "sha256", "messages")
+    return {"status": status, "workspace_id": archive.workspace_id,
+            "session_id": archive.name, **{n: getattr(session, n) for n in facts}}
 
 def _commit(upload: Upload) -> tuple[dict, list[Ticket]]:
-    """Verify a complete upload and archive it; return its receipt and what is to be
-    journaled before that is given."""
+    """Verify and archive a complete upload; return what _receive does of it."""
     store, archives, sha256 = upload.store, upload.archives, upload.piece.sha256
     try:
         extended, hasher, scanner = _match_upload(upload)
@@ -4238,8 +4231,7 @@ def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
 
 def _journal_archive(store: Store, archive: Archive, action: str,
                      actor: str) -> list[Ticket]:
-    """Return what is to be journaled of an archive: its folder is synced with it, once
-    for all who wrote there, and its line is none where the last one says the same."""
+    """Return what is to be journaled of an archive, if its last line is another."""
     last = store.journal.ledger(archive.workspace_id).entries.get(archive.path)
     if last is not None and last.sha256 == archive.session.sha256:
         return []
@@ -4326,8 +4318,8 @@ def _reconcile_registry(store: Store) -> None:
     for workspace_id in list(store.registry.all()):
         if "identity.json" not in store.journal.ledger(workspace_id).entries:
             sync_folders(store.root, f"workspaces/{workspace_id}/identity.json")
-            args = (workspace_id, "registered", "identity.json", 0, "", "recovery")
-            store.journal.append(*args)
+            about = "registered", "identity.json", 0, "", "recovery"
+            store.journal.append(workspace_id, *about)
 
 def _reconcile_session(store: Store, workspace_id: str, relative: str) -> None:
     """Journal an archive or a title whose present bytes are not journalled."""
@@ -8707,8 +8699,8 @@ class Remote:
                     return self._parse(status, answer)
                 if attempt == self._attempts:
                     said = clip(one_line(answer.decode("utf-8", "replace")), 300)
-                    text = f"{self.address.url} is busy (HTTP {status}): {said}"
-                    raise Unreachable(text)
+                    raise Unreachable(
+                        f"{self.address.url} is busy (HTTP {status}): {said}")
                 if retry_after.isdigit():
                     wait_s = min(60.0, float(retry_after))
             time.sleep(wait_s)
@@ -8766,8 +8758,7 @@ def run_bridge(remote: Remote, cwd: str, lines: Iterable[bytes],
                     out.flush()
         remote.close()
 
-    # Four at once; ended with the process, also while a server that never answers is
-    # waited for.
+    # Four at once; the end of the process ends them, whatever they wait for.
     threads = [threading.Thread(target=pass_on, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -9182,8 +9173,8 @@ def load_manifests(home: str) -> list[dict]:
             for row in rows if isinstance(rows, list) else [None]:
                 row = row if isinstance(row, dict) else {}
                 if not all(isinstance(row.get(key), str) for key in ("local", second)):
-                    needed = f"needs `local` and `{second}`"
-                    raise BadRequest(f"{entry.path}: each of `{name}` {needed}.")
+                    raise BadRequest(f"{entry.path}: each of `{name}` needs `local` "
+                                     f"and `{second}`.")
         found.append(manifest)
     return found
 
@@ -9288,8 +9279,8 @@ class SyncState:
             log.warning("state lost, it is made anew: %s", e)
             value = {}
         self.about = {n: v for n, v in value.items() if n not in self.KINDS}
-        kinds = {kind: value.get(kind) for kind in self.KINDS}
-        self._kinds = {k: v if isinstance(v, dict) else {} for k, v in kinds.items()}
+        rows = ((kind, value.get(kind)) for kind in self.KINDS)
+        self._kinds = {k: v if isinstance(v, dict) else {} for k, v in rows}
 
     def get(self, kind: str, key: str) -> dict | list:
         """Return what is remembered of a thing, empty for nothing."""
@@ -9354,12 +9345,11 @@ class Sync:
         self.is_offline, self._lock = threading.Event(), threading.Lock()
         self.takes_packs = True  # until an older server says that it does not
 
-    def count(self, sessions: int = 0, notes: int = 0, raw_bytes: int = 0) -> None:
-        """Add to the report."""
+    def count(self, **more: int) -> None:
+        """Add to the report's numbers."""
         with self._lock:
-            self.report.sessions += sessions
-            self.report.notes += notes
-            self.report.raw_bytes += raw_bytes
+            for name, number in more.items():
+                setattr(self.report, name, getattr(self.report, name) + number)
 
     def wait_for(self, transcript: Transcript) -> None:
         """Say that a transcript that changed in its middle waits, and how long."""
@@ -9557,16 +9547,14 @@ def list_memory_notes(sync: Sync, environment: dict,
             continue
         known[name] = cwd
         identity = choose_identity(sync.client, manifests, "claude-code", cwd)
-        row = {"local": folder, "upload_prefix": "auto/", "glob": "*.md"}
-        manifest = {**identity._asdict(), "tracked_dirs": [row]}
-        yield from list_notes(manifest, sync.report)
+        rows = [{"local": folder, "upload_prefix": "auto/", "glob": "*.md"}]
+        yield from list_notes({**identity._asdict(), "tracked_dirs": rows}, sync.report)
 
 def find_memory_cwd(project: os.DirEntry) -> str:
     """Return the directory whose memory lies in a project folder, by a transcript."""
     for folder in scan_folder(os.path.dirname(project.path)):
-        if not (folder.name + "-").startswith(project.name + "-"):
-            continue
-        for entry in scan_folder(folder.path):
+        is_below = (folder.name + "-").startswith(project.name + "-")
+        for entry in scan_folder(folder.path) if is_below else ():
             if entry.name.endswith(".jsonl"):
                 with contextlib.suppress(OSError):
                     cwd = read_cwd(entry.path)
@@ -9667,8 +9655,7 @@ def _send_pack(sync: Sync, pack: list[tuple[Outgoing, str]]) -> None:
 def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
                      has_ended: bool, stack: contextlib.ExitStack,
                      packs: dict[Identity, list[tuple[Outgoing, str]]]) -> None:
-    """Upload a transcript, or a plain or masked copy, to its directory's workspace, or
-    put it, small and new, to those that go together."""
+    """Upload a transcript or its plain, masked copy, or put it to those of a pack."""
     known, agent = sync.state.get("sessions", transcript.key), transcript.agent
     is_same = known.get("sha256") and sync.state.has_seen(transcript)
     cwd, title = transcript.cwd, transcript.title
@@ -9866,8 +9853,8 @@ def make_brief(client: Client, cwd: str, tool_name: str) -> str:
             page = remote.call("read_knowledge", workspace_id=where, path=OVERVIEW)
             if text := page["content"].strip():
                 parts.append(f"## Overview of {where}\n{clip(text, 1_500)}")
-        found = remote.call("list_knowledge", workspace_id=where)
-        notes += [{**document, "where": where} for document in found["documents"]]
+        rows = remote.call("list_knowledge", workspace_id=where)["documents"]
+        notes += [{**document, "where": where} for document in rows]
     notes.sort(key=lambda document: document["modified"], reverse=True)
     recent = remote.call("list_sessions", limit=40)["sessions"]
     remote.close()
