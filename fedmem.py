@@ -727,7 +727,8 @@ def _replaced(temp: str, name: str, folder: int | None = None,
 @contextlib.contextmanager
 def replace_file(root: str, relative: str, durable: bool = True,
                  is_named: bool = True) -> Iterator[io.BufferedWriter]:
-    """Give what takes the place of a file at a good end, synced as it is told to be."""
+    """Give a temp file that takes the place of `relative` when the block ends well. It
+    is synced if `durable` (caches are not), its directory if it `is_named`, too."""
     with disk_errors(relative), place(root, relative, create=True) as (folder, name):
         temp = temp_prefix(name) + secrets.token_hex(8)
         with _replaced(temp, name, folder, durable) as file:
@@ -4066,9 +4067,9 @@ def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
             tickets = _journal_archive(store, archive, "extended", actor)
             return _make_receipt("duplicate", archive), tickets, ""
     same = [a for a in archives if a.session.sha256 == piece.base_sha256]
-    if piece.base_sha256 and not same:
-        return _make_restart(archives), [], ""
     base = same[-1] if same else None
+    if piece.base_sha256 and not base:
+        return _make_restart(archives), [], ""
     start = base.session.size if base else 0
     if piece.offset < start:
         raise BadRequest(
@@ -9039,10 +9040,9 @@ def list_transcripts(environment: dict, report: Report,
                     row = _look_at(agent, entry, match, files, state, report)
                     rows += [row] if row else []
         titles = agent.titles(home) if agent.titles and rows else {}
-        for row in rows if titles else ():
+        for row in rows:
             title = titles.get(row.thread, "")
             found.append(dataclasses.replace(row, title=title) if title else row)
-        found += [] if titles else rows
     return found
 
 def _list_databases(agent: Agent, home: str, pattern: str,
