@@ -534,8 +534,8 @@ def disk_errors(relative: str) -> Iterator[None]:
         raise NotFound(f"There is no file {relative!r}.") from e
     except OSError as e:
         if e.errno == errno.ELOOP:
-            message = f"{relative!r} is or lies behind a symbolic link; it is not read."
-            raise NotAllowed(message) from e
+            text = f"{relative!r} is or lies behind a symbolic link; it is not read."
+            raise NotAllowed(text) from e
         if e.errno == errno.ENAMETOOLONG:
             raise BadRequest(f"The name {clip(relative, 80)!r} is too long.") from e
         reason = os.strerror(e.errno or 0)
@@ -1100,8 +1100,7 @@ class Message:
     `item` (what Codex sent the model: shown only where nothing was `told`), `attached`
     or `absorbed` (typed while Claude Code worked: two kinds of line tell of it);
     `undone` and `linked` show nothing: what has one of the keys was taken back, or a
-    line with these keys answers to `parent`.
-    """
+    line with these keys answers to `parent`."""
 
     role: str
     text: str
@@ -2673,7 +2672,6 @@ _TITLES = (  # kind of the record, path of its text, rank
     ("session_start", "title", 3),  # Factory droid
     (None, "$set.summary", 4),  # Gemini CLI
 )
-_PROMPT_RANKS = {"item": 1}  # others 2; the first of its rank stays
 _BARE_COMMAND = re.compile(r"/\S+")  # says less than what is asked next
 _IMAGE_MARK = re.compile(r"\[[Ii]mage[^\]\n]{0,20}\]")
 _SIGNS = [(a.signs or a.export and {"export": (a.tool,)}, a) for a in AGENTS]
@@ -2860,11 +2858,11 @@ class TranscriptScanner:
                 self._count(message)
 
     def _title_by(self, message: Message, record: dict) -> None:
-        """Take a prompt as title unless one as good is there."""
+        """Take a prompt as title unless one as good is there: the first stays."""
         said = dig(record, "message.content")
         is_own = isinstance(said, str) and said.startswith("<command-name>")
         is_bare = is_own or _BARE_COMMAND.fullmatch(message.text)
-        rank = 1 if is_bare else _PROMPT_RANKS.get(message.kind, 2)
+        rank = 1 if is_bare or message.kind == "item" else 2
         if rank > self.title_rank:
             self.title, self.title_rank = make_title(message.text), rank
 
@@ -4014,10 +4012,6 @@ def set_aside(store: Store, relative: str) -> None:
 def receive_piece(store: Store, workspace_id: str, session_id: str, piece: Piece,
                   actor: str) -> dict:
     """Take a piece of a transcript; return `partial`, `restart`, or a receipt."""
-    end = piece.offset + len(piece.raw)
-    if end > piece.total_size:
-        raise BadRequest(
-            f"This piece ends at byte {end}, after `total_size` {piece.total_size}.")
     with store.locked(workspace_id, f"sessions/{session_id}", "stored"):
         answer, tickets, path = _receive(store, workspace_id, session_id, piece, actor)
         store.journal.append_all(tickets)
@@ -4061,6 +4055,9 @@ def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
     """Take a piece, its session's lock held; return the answer, what is to be journaled
     before that is given, and the partial file that has served then."""
     end = piece.offset + len(piece.raw)
+    if end > piece.total_size:
+        raise BadRequest(
+            f"This piece ends at byte {end}, after `total_size` {piece.total_size}.")
     archives = list_archives(store, workspace_id, session_id)
     for archive in archives:
         if archive.session.sha256 == piece.sha256:
