@@ -286,7 +286,6 @@ class Gone(StorageFailed):
 class Exhausted(StorageFailed):
     """Say that there is no file handle or memory left: of no file is anything known."""
 
-
 # ---- 3. Small tools: time, names, JSON, sizes, logging ----------------------
 # The only place with a clock and with randomness, so that tests can replace them.
 
@@ -502,7 +501,6 @@ def set_up_logging() -> None:
     # What no line shows is not looked up: half the time (Logging HOWTO).
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-
 
 # ---- 4. Files: the only door to the disk ------------------------------------
 # Paths are relative to a root and are opened component by component without
@@ -1042,7 +1040,6 @@ def iter_members(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     if taken or content:
         raise Damaged(f"The block at byte {offset} is torn.")
 
-
 # ---- 5. Records: plain data that travels between the rooms ------------------
 # Frozen; parse_ and format_ turn them from and into what lies in files.
 
@@ -1161,7 +1158,6 @@ def parse_session(value: object) -> Session | None:
     except (AttributeError, KeyError, TypeError):
         return None
 
-
 # ---- 6. Options: one table of flags, variables and help ---------------------
 # A flag goes before its environment variable, the variable before the default.
 
@@ -1214,7 +1210,6 @@ def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, 
     folder = os.path.expanduser(settings["cache_dir"]) or os.path.join(root, "_cache")
     settings.update(memory_root=root, cache_dir=os.path.realpath(folder))
     return settings
-
 
 # ---- 7. Secrets: tokens, signatures, masking --------------------------------
 # Bearer tokens say who calls; signatures (write_token, binding) say for which
@@ -1601,7 +1596,6 @@ def mask_line(line: str) -> str:
     except (ValueError, RecursionError):
         return "(not a line of JSON: the sync token reads it with view=data)"
     return mask_secrets(line if inner == value else format_json(inner))
-
 
 # ---- 8. Agents: how each keeps its conversations, and what these show -------
 # A line's messages follow from the line alone, so that a page can be read from the
@@ -2579,7 +2573,6 @@ _FIRST = re.compile(_SHOWN_TYPES + rb"|session|projectHash|parts|^\{\"export\"")
 _MARKS = {a.tool: re.compile(a.marks) for a in AGENTS if a.marks}
 AGENT_VARIABLES = tuple(dict.fromkeys(a.home[0] for a in AGENTS if a.home[0]))
 
-
 # ---- 9. Transcripts: lines that are counted, titled, and looked through -----
 # What a line alone does not tell, messages that repeat an earlier one and turns that
 # were taken back, the scanner of the whole transcript finds.
@@ -2895,7 +2888,6 @@ class TranscriptScanner:
             messages=self._next, lines=self.lines, title_rank=self.title_rank,
             uses_items=not self.told, blocks=tuple(self.blocks), about=self.about,
             repeats=tuple(self.repeats), abandoned=tuple(self.abandoned))
-
 
 # ---- 10. Store: the files that are the truth --------------------------------
 # Workspaces, documents, their old versions, session archives, and the journal that
@@ -4294,7 +4286,6 @@ def reconcile_workspace(store: Store, workspace_id: str) -> None:
             if any(document.sha256 == last.sha256 for _, document in versions):
                 _reconcile_document(store, workspace_id, path, "deleted")
 
-
 # ---- 11. Index: a cache of what search finds; the only door to SQL ----------
 # It follows from the files and may be deleted at any time. Indexed is the masked text
 # in chapters, a page or three of one document or session: rows of FTS5 tables without
@@ -5142,7 +5133,6 @@ def _read_chapters(database: sqlite3.Connection, chapters: list[int]) -> Iterato
         abandoned, *packed = database.execute(sql, (chapter,)).fetchone()
         yield bool(abandoned), list_shown(*map(unpack_excerpts, packed))
 
-
 # ---- 12. Search: words, literal, regex over what an AI may read -------------
 # Every mode sees the rendered, masked text, so what is hidden cannot be probed. Words
 # are ranked by the index: the best chapters first, then those among them in which the
@@ -5975,7 +5965,6 @@ def make_snippet(text: str, start: int, end: int) -> str:
     space = " " if text[end : end + 1].isspace() and after.strip("…") else ""
     return f"{before}{gap}**{hit}**{space}{after}" if hit else before + after
 
-
 # ---- 13. Tools: the thirteen handlers and how their results are shown -------
 # A tool is one function: its signature makes the schema, its docstring the
 # description that a model reads; the example in its decorator runs as a test. Handlers
@@ -6778,7 +6767,6 @@ LISTS = {"workspaces": format_workspace_row,
          "documents": format_document_row, "sessions": format_session_row,
          "hits": format_hit_row, "messages": format_message_row}
 
-
 # ---- 14. Protocol: JSON-RPC and MCP, both eras; no sockets ------------------
 # A body's value and the request's headers in, status and answer out. Modern requests
 # (2026-07-28) describe themselves in params._meta; legacy ones began with initialize.
@@ -7154,7 +7142,6 @@ MODERN_ONLY = ("server/discover",)
 _FIXED = ("server/discover", "tools/list", "prompts/list", "resources/templates/list")
 CACHEABLE = {"resources/list": 0, "resources/read": 0}  # milliseconds
 CACHEABLE |= dict.fromkeys(_FIXED, LIST_TTL_MS)
-
 
 # ---- 15. HTTP server: the only listening door -------------------------------
 # HTTP/1.1 with keep-alive, one thread per connection, a bounded number of them. A light
@@ -7729,7 +7716,6 @@ def _decode_name(value: str) -> str:
     with contextlib.suppress(UnicodeDecodeError):
         value = value.encode("latin-1").decode("utf-8")
     return value.strip()[:MAX_NAME_CHARS]
-
 
 # ---- 16. Web page: the memory in a browser, read-only -----------------------
 # One page without dependencies, served at /. It asks for a token and calls the tools
@@ -8413,7 +8399,6 @@ def make_page() -> Reply:
 
 ROUTES["/"] = dict.fromkeys(("GET", "HEAD"), lambda handler: make_page())
 
-
 # ---- 17. Remote: the client's door to a server; the stdio bridge ------------
 # One kept connection per thread, answers as JSON. A self-signed certificate is
 # accepted by its pin and nothing else. What cannot be reached now is Unreachable: it
@@ -8679,7 +8664,6 @@ def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
     except FedmemError as e:
         answer = encode_json(make_error(message.get("id"), INTERNAL_ERROR, str(e), {}))
     return answer.strip() if "id" in message else b""
-
 
 # ---- 18. Sync: plan, then apply ---------------------------------------------
 # What lies on this machine goes up: transcripts of Claude Code and Codex, and notes.
@@ -9618,7 +9602,6 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
     sync.state.save()
     return len(sessions) + len(notes), lost
 
-
 # ---- 19. Hooks: an agent calls, fedmem answers at once ----------------------
 # A hook never fails and never waits: it writes a spool entry and starts a sync that
 # lives on by itself; at the start of a session it prints what the memory knows.
@@ -9771,7 +9754,6 @@ def _silence_note(client: Client) -> list[str]:
                 f"Tell the user: this machine's last complete sync to the memory was "
                 f"{when}. `python3 ~/.memory-sync/bin/memory_sync.py sync` says why."]
     return []
-
 
 # ---- 20. Setup: client configs, hooks, the schedule -------------------------
 # What `install` changes on a machine, as a list of changes: each names a file, its text
@@ -10343,7 +10325,6 @@ def require_free_name(client: Client, adopt: bool) -> None:
             f"The server knows a machine {client.machine!r} already "
             f"({plural(len(taken), 'workspace')}). Choose another name with --machine, "
             "or say --adopt when this is that machine, set up anew.")
-
 
 # ---- 21. Operate: check, backup, restore, export, figures -------------------
 # What an operator does with the files, with or without a running server.
@@ -10932,7 +10913,6 @@ def measure_store(store: Store, settings: dict[str, str]) -> list[tuple[str, str
     rows += [(f"last from {name}", format_minute(heard[name]))
              for name in sorted(heard, key=heard.get, reverse=True)]
     return rows
-
 
 # ---- 22. Commands: what each command does -----------------------------------
 # cmd_NAME(args) -> exit code, None for 0. Server and client meet here and nowhere else.
@@ -11861,7 +11841,6 @@ def _write_client(client: Client, config: dict) -> None:
             if file.read() == data:
                 continue
         write_private(client.path(path), data)
-
 
 # ---- 23. Command line: parser and main --------------------------------------
 # main is the border where a FedmemError becomes a sentence and an exit code.
