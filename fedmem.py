@@ -289,7 +289,6 @@ class Gone(StorageFailed):
 class Exhausted(StorageFailed):
     """Say that there is no file handle or memory left: of no file is anything known."""
 
-
 # ---- 3. Small tools: time, names, JSON, sizes, logging ----------------------
 # The only place with a clock and with randomness, so that tests can replace them.
 
@@ -506,7 +505,6 @@ def set_up_logging() -> None:
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
-
 # ---- 4. Files: the only door to the disk ------------------------------------
 # Paths are relative to a root and are opened component by component without
 # following symbolic links, so that no path leaves its root. A durable write is: temp
@@ -525,6 +523,7 @@ _GONE = frozenset(
     "ETIMEDOUT EREMOTEIO".split())
 # Hard links are refused by FAT, by some CIFS, and beyond a number of them.
 _NO_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _kept = threading.local()  # folders that this thread keeps open
 
 @contextlib.contextmanager
@@ -536,14 +535,13 @@ def disk_errors(relative: str) -> Iterator[None]:
         raise NotFound(f"There is no file {relative!r}.") from e
     except OSError as e:
         if e.errno == errno.ELOOP:
-            message = f"{relative!r} is or lies behind a symbolic link; it is not read."
-            raise NotAllowed(message) from e
+            text = f"{relative!r} is or lies behind a symbolic link; it is not read."
+            raise NotAllowed(text) from e
         if e.errno == errno.ENAMETOOLONG:
             raise BadRequest(f"The name {clip(relative, 80)!r} is too long.") from e
         reason = os.strerror(e.errno or 0)
-        is_exhausted = e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-        kind = Exhausted if is_exhausted else StorageFailed
-        kind = Gone if e.errno in _GONE else kind
+        kind = Gone if e.errno in _GONE else StorageFailed
+        kind = Exhausted if e.errno in _EXHAUSTED else kind
         text = (f"The server's disk refused {relative!r} ({reason}). Nothing was "
                 "acknowledged: send it again later, and tell the operator.")
         if os.path.isabs(relative):  # a place that the one who reads this named
@@ -748,28 +746,26 @@ def copy_file(root: str, relative: str, to_root: str,
               max_bytes: int = sys.maxsize) -> bool:
     """Copy a file (or its beginning) to the same place below another root, durably and
     with its time; return False without one, raise Damaged if it reads back changed."""
-    hasher, copied = hashlib.sha256(), hashlib.sha256()
+    hasher = hashlib.sha256()
     try:
         source = open_file(root, relative)
     except NotFound:
         return False
     with source, replace_file(to_root, relative) as out:
         found = os.fstat(source.fileno())
-        while data := source.read(min(MIB, max_bytes)):
+        for data in iter_file(source, max_bytes):
             hasher.update(data)
             out.write(data)
-            max_bytes -= len(data)
         out.flush()
         os.utime(out.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
     with open_file(to_root, relative) as copy, disk_errors(relative):
         # From the disk, not from memory, where the system can be told so.
         with contextlib.suppress(AttributeError):
             os.posix_fadvise(copy.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        while data := copy.read(MIB):
-            copied.update(data)
+        copied, _ = hash_chunks(iter_file(copy, sys.maxsize), ())
     if copied.digest() != hasher.digest():
-        text = f"The copy of {relative!r} is not what was written. Check the disk."
-        raise Damaged(text)
+        raise Damaged(
+            f"The copy of {relative!r} is not what was written. Check the disk.")
     return True
 
 def link_file(root: str, relative: str, to_root: str, target: str = "") -> bool:
@@ -777,8 +773,8 @@ def link_file(root: str, relative: str, to_root: str, target: str = "") -> bool:
     with disk_errors(relative), place(root, relative) as (old, name):
         with place(to_root, target or relative, create=True) as (new, to_name):
             try:
-                more = {"src_dir_fd": old, "dst_dir_fd": new, "follow_symlinks": False}
-                os.link(name, to_name, **more)
+                os.link(name, to_name, src_dir_fd=old, dst_dir_fd=new,
+                        follow_symlinks=False)
             except OSError as e:
                 if e.errno in _NO_LINK:
                     return False
@@ -947,6 +943,27 @@ class FileLock:
         log.error("%s", text)
         return Gone(text)
 
+def iter_file(file: io.BufferedReader, count: int) -> Iterator[bytes]:
+    """Yield the next `count` bytes of a file, or those there are."""
+    while data := file.read(min(MIB, count)):
+        count -= len(data)
+        yield data
+
+def hash_chunks(chunks: Iterable[bytes],
+                marks: Iterable[int]) -> tuple[object, dict[int, str]]:
+    """Return the SHA-256 of `chunks`, and its digests at some lengths before."""
+    hasher, here, digests, marks = hashlib.sha256(), 0, {}, sorted(marks)
+    for chunk in chunks:
+        view = memoryview(chunk)
+        while marks and marks[0] <= here + len(view):
+            cut = marks.pop(0) - here
+            hasher.update(view[:cut])
+            view, here = view[cut:], here + cut
+            digests[here] = hasher.hexdigest()
+        hasher.update(view)
+        here += len(view)
+    return hasher, digests
+
 def cut_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield `chunks` in blocks of at most BLOCK_BYTES, cut alike after lines."""
     pending = bytearray()
@@ -966,11 +983,17 @@ def compress_block(block: bytes) -> bytes:
 
 _MEMBER_HEAD = compress_block(b"")[:10]  # no flags, no time (RFC 1952, 2.3)
 
-def compress_blocks(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each block and its gzip member; threads work ahead of the reader."""
+def compress_blocks(
+    blocks: Iterator[bytes], sent: Iterator[tuple[bytes, bytes]]
+) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each block and its member: as `sent`, up to the first that was not."""
     ahead: collections.deque = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(COMPRESSION_THREADS) as pool:
         for block in blocks:
+            content, member = (b"", b"") if ahead else next(sent, (b"", b""))
+            if member and content == block:
+                yield block, member
+                continue
             ahead.append((block, pool.submit(compress_block, block)))
             if len(ahead) > 2 * COMPRESSION_THREADS:
                 block, made = ahead.popleft()
@@ -1020,7 +1043,6 @@ def iter_members(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     if taken or content:
         raise Damaged(f"The block at byte {offset} is torn.")
 
-
 # ---- 5. Records: plain data that travels between the rooms ------------------
 # Frozen; parse_ and format_ turn them from and into what lies in files.
 
@@ -1039,10 +1061,10 @@ class Workspace:
 
 def parse_workspace(value: object) -> Workspace | None:
     """Return the workspace in an identity.json's value, None when it is not one."""
-    names = [field.name for field in dataclasses.fields(Workspace)]
     if not isinstance(value, dict):
         return None
-    known = {n: v for n, v in value.items() if n in names and isinstance(v, str)}
+    fields = ((n, value.get(n)) for n in Workspace.__dataclass_fields__)
+    known = {name: text for name, text in fields if isinstance(text, str)}
     if not all(known.get(n) for n in ("workspace_id", "machine", "tool", "project")):
         return None
     return Workspace(**known)
@@ -1078,8 +1100,7 @@ class Message:
     `item` (what Codex sent the model: shown only where nothing was `told`), `attached`
     or `absorbed` (typed while Claude Code worked: two kinds of line tell of it);
     `undone` and `linked` show nothing: what has one of the keys was taken back, or a
-    line with these keys answers to `parent`.
-    """
+    line with these keys answers to `parent`."""
 
     role: str
     text: str
@@ -1140,7 +1161,6 @@ def parse_session(value: object) -> Session | None:
     except (AttributeError, KeyError, TypeError):
         return None
 
-
 # ---- 6. Options: one table of flags, variables and help ---------------------
 # A flag goes before its environment variable, the variable before the default.
 
@@ -1193,7 +1213,6 @@ def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, 
     folder = os.path.expanduser(settings["cache_dir"]) or os.path.join(root, "_cache")
     settings.update(memory_root=root, cache_dir=os.path.realpath(folder))
     return settings
-
 
 # ---- 7. Secrets: tokens, signatures, masking --------------------------------
 # Bearer tokens say who calls; signatures (write_token, binding) say for which
@@ -1677,7 +1696,6 @@ def mask_line(line: str) -> str:
     except (ValueError, RecursionError):
         return "(not a line of JSON: the sync token reads it with view=data)"
     return mask_secrets(line if inner == value else format_json(inner))
-
 
 # ---- 8. Agents: how each keeps its conversations, and what these show -------
 # A line's messages follow from the line alone, so that a page can be read from the
@@ -2655,7 +2673,6 @@ _FIRST = re.compile(_SHOWN_TYPES + rb"|session|projectHash|parts|^\{\"export\"")
 _MARKS = {a.tool: re.compile(a.marks) for a in AGENTS if a.marks}
 AGENT_VARIABLES = tuple(dict.fromkeys(a.home[0] for a in AGENTS if a.home[0]))
 
-
 # ---- 9. Transcripts: lines that are counted, titled, and looked through -----
 # What a line alone does not tell, messages that repeat an earlier one and turns that
 # were taken back, the scanner of the whole transcript finds.
@@ -2674,7 +2691,6 @@ _TITLES = (  # kind of the record, path of its text, rank
     ("session_start", "title", 3),  # Factory droid
     (None, "$set.summary", 4),  # Gemini CLI
 )
-_PROMPT_RANKS = {"item": 1}  # others 2; the first of its rank stays
 _BARE_COMMAND = re.compile(r"/\S+")  # says less than what is asked next
 _IMAGE_MARK = re.compile(r"\[[Ii]mage[^\]\n]{0,20}\]")
 _SIGNS = [(a.signs or a.export and {"export": (a.tool,)}, a) for a in AGENTS]
@@ -2686,8 +2702,7 @@ def find_marks(about: dict) -> re.Pattern:
     return _MARKS.get(about["format"], _EVERY_LINE) if "format" in about else _FIRST
 
 class LineBuffer:
-    """Gather a line that comes in pieces, within the limit of what is parsed; of a long
-    one that is not raw, pictures and other base64 are left out."""
+    """Gather a line in pieces, of one long and not raw without pictures and base64."""
 
     def __init__(self, is_raw: bool = False):
         self._size = self._blanked = 0
@@ -2787,11 +2802,11 @@ def make_title(text: str) -> str:
 
 def parse_title(record: dict) -> tuple[int, str]:
     """Return rank and text of the title a record carries; rank 0 for none."""
-    kinds = record.get("type"), record.get("subtype")
+    kinds = None, record.get("type"), record.get("subtype")
     for kind, path, rank in _TITLES:
-        text = dig(record, path) if kind is None or kind in kinds else None
-        is_text = isinstance(text, str) and text.strip()
-        if is_text and text[0] != "{":  # Gemini CLI: a sub-agent's report
+        text = dig(record, path) if kind in kinds else None
+        # Gemini CLI: a sub-agent's report is JSON.
+        if isinstance(text, str) and text.strip() and text[0] != "{":
             return rank, make_title(text)
     return 0, ""
 
@@ -2824,9 +2839,9 @@ class TranscriptScanner:
         if known is not None:
             block = block[known:]
         else:
-            begun = self.lines + self._is_mid_line
-            before = (self.size, archive_offset, begun, self.messages, self.items)
-            self.blocks.append(Block(*before, self._is_mid_line))
+            self.blocks.append(Block(
+                self.size, archive_offset, self.lines + self._is_mid_line,
+                self.messages, self.items, self._is_mid_line))
         self.size += len(block)
         if not self._is_mid_line and block.endswith(b"\n"):
             if not find_marks(self.about).search(block):  # nothing to parse
@@ -2862,11 +2877,11 @@ class TranscriptScanner:
                 self._count(message)
 
     def _title_by(self, message: Message, record: dict) -> None:
-        """Take a prompt as title unless one as good is there."""
+        """Take a prompt as title unless one as good is there: the first stays."""
         said = dig(record, "message.content")
         is_own = isinstance(said, str) and said.startswith("<command-name>")
         is_bare = is_own or _BARE_COMMAND.fullmatch(message.text)
-        rank = 1 if is_bare else _PROMPT_RANKS.get(message.kind, 2)
+        rank = 1 if is_bare or message.kind == "item" else 2
         if rank > self.title_rank:
             self.title, self.title_rank = make_title(message.text), rank
 
@@ -2905,9 +2920,8 @@ class TranscriptScanner:
         if message.kind in ("attached", "absorbed"):
             # One text may be typed twice: the kinds are paired one by one.
             step = 1 if message.kind == "attached" else -1
-            count = self._queued[text]
-            self._queued[text] = count + step
-            is_known = is_known or count * step < 0
+            is_known = is_known or self._queued[text] * step < 0
+            self._queued[text] += step
             self._unheard.add(text)
         elif message.role == "user":
             is_known = is_known or text in self._unheard
@@ -2947,8 +2961,8 @@ class TranscriptScanner:
             first = self._prompts[later] if later < len(self._prompts) else None
         if first is not None:
             # The talk goes on from there, also where that was taken back before.
-            kept = [r for r in self.abandoned if at is None or not r[0] <= at < r[1]]
-            self.abandoned = kept
+            self.abandoned = [
+                r for r in self.abandoned if at is None or not r[0] <= at < r[1]]
             self._abandon(first)
         self._answered.setdefault(message.parent, self._next)
 
@@ -2975,7 +2989,6 @@ class TranscriptScanner:
             uses_items=not self.told, blocks=tuple(self.blocks), about=self.about,
             repeats=tuple(self.repeats), abandoned=tuple(self.abandoned))
 
-
 # ---- 10. Store: the files that are the truth --------------------------------
 # Workspaces, documents, their old versions, session archives, and the journal that
 # lists every committed write. A write holds its path's lock from the first look to the
@@ -2987,8 +3000,8 @@ PARTIAL_DIR = "_meta/partial"
 MEMBERS = ".members"  # beside a partial file: what it came as, a length before each
 TITLE_ENDING = ".title"
 
-_WORKSPACE_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
-_IDS = {"workspace": (_WORKSPACE_ID, "a-z"), "session": (SESSION_ID, "A-Z a-z")}
+_IDS = {"workspace": (re.compile(r"[a-z0-9][a-z0-9._-]{0,127}"), "a-z"),
+        "session": (SESSION_ID, "A-Z a-z")}
 _PART = re.compile(r"[0-9a-f-]{36}_[0-9a-f-]{36}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Blanks of any width and the joiners of emoji and of Persian are letters of names.
@@ -3141,17 +3154,16 @@ class Journal:
         end, is_late = 0.0, False
         while not is_late:
             is_late = 0 < end <= time.monotonic()
-            is_sound = self._take(fd, is_late)
-            if is_sound and not (is_held and os.fstat(fd).st_size != self._offset):
-                return
+            if self._take(fd, is_late):
+                if not is_held or os.fstat(fd).st_size == self._offset:
+                    return
             end = end or time.monotonic() + DOUBT_S
             with contextlib.suppress(AttributeError):  # macOS
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             time.sleep(0.005)
 
     def _take(self, fd: int, is_sure: bool) -> bool:
-        """Take whole lines into account, all if `is_sure`; else return False at one
-        that is not the next."""
+        """Take whole lines; return False at one not the next, unless `is_sure`."""
         while data := os.pread(fd, MIB, self._offset):
             whole = data[: data.rfind(b"\n") + 1]
             if not whole:
@@ -3305,8 +3317,8 @@ class Registry:
 
     def _write(self, relative: str, value: dict) -> None:
         """Write a file that people may read, durably."""
-        text = json.dumps(value, ensure_ascii=False, indent=1)
-        write_file(self._root, relative, text.encode("utf-8", "replace") + b"\n")
+        text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+        write_file(self._root, relative, text.encode("utf-8", "replace"))
 
     def all(self) -> dict[str, Workspace]:
         """Return every workspace by id."""
@@ -3580,8 +3592,8 @@ def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace
                 description=wanted.description or found.description)
         if updated != found:
             store.registry.put(updated)
-            name = updated.workspace_id
-            store.journal.append(name, "registered", "identity.json", 0, "", actor)
+            about = "registered", "identity.json", 0, "", actor
+            store.journal.append(updated.workspace_id, *about)
         return updated
 
 # Documents: overviews and knowledge.
@@ -3873,8 +3885,8 @@ def count_before(store: Store, archive: Archive, ordinal: int) -> int:
     key, sha256 = ("before", archive.relative, ordinal), archive.session.sha256
     known = store.recall_answer(key, sha256)
     if known is None:
-        messages = (message for _, message in iter_messages(store, archive))
-        known = {"count": sum(1 for m in messages if m.ordinal < ordinal)}
+        messages = iter_messages(store, archive)
+        known = {"count": sum(message.ordinal < ordinal for _, message in messages)}
         store.keep_answer(key, sha256, known)
     return known["count"]
 
@@ -3932,13 +3944,10 @@ class Upload(collections.namedtuple(
 
     def read(self, offset: int) -> Iterator[bytes]:
         """Yield the transcript from byte `offset` on; never from within the base."""
-        left = self.piece.offset - offset
-        if left > 0:
+        if self.piece.offset > offset:
             with open_file(self.store.root, self.partial) as file:
                 file.seek(offset - (self.base.session.size if self.base else 0))
-                while left > 0 and (data := file.read(min(MIB, left))):
-                    left -= len(data)
-                    yield data
+                yield from iter_file(file, self.piece.offset - offset)
         yield self.piece.raw[max(0, offset - self.piece.offset) :]
 
     def read_members(self) -> Iterator[tuple[bytes, bytes]]:
@@ -3970,15 +3979,14 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes,
     if used + len(raw) + len(member) > PARTIAL_QUOTA_BYTES:
         raise Busy(f"Unfinished uploads fill their {format_size(PARTIAL_QUOTA_BYTES)}. "
                    "Finish one first, or wait: they expire after 7 days.")
+    flags = os.O_WRONLY | os.O_APPEND | _NO_FOLLOW
     with disk_errors(relative), place(store.root, relative, True) as (handle, name):
-        flags = os.O_WRONLY | _NO_FOLLOW | (0 if at else os.O_CREAT)
-        with os.fdopen(os.open(name, flags, 0o600, dir_fd=handle), "wb") as file:
+        fd = os.open(name, flags | (0 if at else os.O_CREAT), 0o600, dir_fd=handle)
+        with os.fdopen(fd, "ab") as file:
             file.truncate(at)
-            file.seek(at)
             file.write(raw)
         if member:
-            flags = os.O_WRONLY | _NO_FOLLOW | os.O_CREAT
-            flags |= os.O_APPEND if at else os.O_TRUNC
+            flags |= os.O_CREAT | (0 if at else os.O_TRUNC)
             fd = os.open(name + MEMBERS, flags, 0o600, dir_fd=handle)
             with os.fdopen(fd, "ab") as file:
                 file.write(len(member).to_bytes(4, "big") + member)
@@ -4006,14 +4014,14 @@ def probe_session(store: Store, workspace_id: str, session_id: str, sha256: str,
             path = partial_path(workspace_id, session_id, sha256, start)
             found = stat_file(store.root, path)
             next_offset = max(next_offset, start + found.st_size if found else 0)
-        done = [row["size"] for row in have if row["sha256"] == sha256]
-        next_offset = done[-1] if done else next_offset
+        for row in have:
+            next_offset = row["size"] if row["sha256"] == sha256 else next_offset
         return {"have": have, "next_offset": next_offset, "workspace_id": workspace_id}
 
 def describe_archives(archives: list[Archive]) -> list[dict]:
     """Return size and digest of each archive, the head last."""
-    about = ((a.session, a.name) for a in archives)
-    return [{"size": s.size, "sha256": s.sha256, "name": name} for s, name in about]
+    return [{"size": a.session.size, "sha256": a.session.sha256, "name": a.name}
+            for a in archives]
 
 def set_aside(store: Store, relative: str) -> None:
     """Rename a damaged archive so that nothing reads it and nothing is lost."""
@@ -4025,10 +4033,6 @@ def set_aside(store: Store, relative: str) -> None:
 def receive_piece(store: Store, workspace_id: str, session_id: str, piece: Piece,
                   actor: str) -> dict:
     """Take a piece of a transcript; return `partial`, `restart`, or a receipt."""
-    end = piece.offset + len(piece.raw)
-    if end > piece.total_size:
-        raise BadRequest(
-            f"This piece ends at byte {end}, after `total_size` {piece.total_size}.")
     with store.locked(workspace_id, f"sessions/{session_id}", "stored"):
         answer, tickets, path = _receive(store, workspace_id, session_id, piece, actor)
         store.journal.append_all(tickets)
@@ -4037,22 +4041,22 @@ def receive_piece(store: Store, workspace_id: str, session_id: str, piece: Piece
 
 def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
                      actor: str) -> dict[str, dict]:
-    """Take whole transcripts, each a piece of its session; return their answers. What
-    is locked by different files is committed in one round."""
+    """Take whole transcripts; what different files lock is committed in one round."""
     answers: dict[str, dict] = {}
 
-    def receive(names: list[str]) -> Iterator[tuple[str, dict, list[Ticket], str]]:
-        """Yield what became of each; what is wrong with one stops no other."""
+    def receive(names: list[str]) -> Iterator[tuple[list[Ticket], str]]:
+        """Answer some; what is wrong with one stops no other."""
         with keep_folders():
             for name in names:
+                where = store, workspace_id, name
                 try:
-                    yield name, *_receive(
-                        store, workspace_id, name, pieces[name], actor)
+                    answers[name], *rest = _receive(*where, pieces[name], actor)
+                    yield rest
                 except (BadRequest, Conflict, NotFound, TooLarge, Busy) as e:
-                    yield name, {"status": "refused", "error": str(e)}, [], ""
+                    answers[name] = {"status": "refused", "error": str(e)}
 
-    while waiting := {n: p for n, p in pieces.items() if n not in answers}:
-        with keep_folders(), contextlib.ExitStack() as held:
+    while waiting := [name for name in pieces if name not in answers]:
+        with contextlib.ExitStack() as held:
             paths = {store.lock_of(workspace_id, f"sessions/{n}"): n for n in waiting}
             # All who take more than one take them in this order.
             for lock in sorted(paths, key=store._locks.index):
@@ -4061,11 +4065,9 @@ def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
             names = list(paths.values())
             parts = (names[n::SYNC_THREADS] for n in range(SYNC_THREADS))
             with concurrent.futures.ThreadPoolExecutor(SYNC_THREADS) as pool:
-                done = pool.map(lambda part: list(receive(part)), parts)
-                found = list(itertools.chain.from_iterable(done))
-            store.journal.append_all([t for *_, tickets, _ in found for t in tickets])
-            for name, answer, _, path in found:
-                answers[name] = answer
+                done = sum(pool.map(lambda part: list(receive(part)), parts), [])
+            store.journal.append_all([t for tickets, _ in done for t in tickets])
+            for _, path in done:
                 remove_partial(store, path)
     return answers
 
@@ -4074,15 +4076,18 @@ def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
     """Take a piece, its session's lock held; return the answer, what is to be journaled
     before that is given, and the partial file that has served then."""
     end = piece.offset + len(piece.raw)
+    if end > piece.total_size:
+        raise BadRequest(
+            f"This piece ends at byte {end}, after `total_size` {piece.total_size}.")
     archives = list_archives(store, workspace_id, session_id)
     for archive in archives:
         if archive.session.sha256 == piece.sha256:
             tickets = _journal_archive(store, archive, "extended", actor)
             return _make_receipt("duplicate", archive), tickets, ""
     same = [a for a in archives if a.session.sha256 == piece.base_sha256]
-    if piece.base_sha256 and not same:
-        return _make_restart(archives), [], ""
     base = same[-1] if same else None
+    if piece.base_sha256 and not base:
+        return _make_restart(archives), [], ""
     start = base.session.size if base else 0
     if piece.offset < start:
         raise BadRequest(
@@ -4092,21 +4097,20 @@ def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
     reached = start + (found.st_size if found else 0)
     if end <= reached < piece.total_size and piece.raw:  # sent again
         return {"status": "partial", "next_offset": reached}, [], ""
+    if piece.offset > reached == 0:
+        return _make_restart(archives), [], ""
     if piece.offset > reached:
-        if reached == 0:
-            return _make_restart(archives), [], ""
         raise Conflict(f"This upload stands at byte {reached}, not at "
                        f"{piece.offset}. Send the piece that begins there.",
                        {**_make_restart(archives), "next_offset": reached})
     if end < piece.total_size:
         if not piece.raw:
             raise BadRequest("`data` is empty before the end of the transcript.")
-        at = piece.offset - start
-        append_partial(store, path, at, piece.raw, b"" if base else piece.member)
+        member = b"" if base else piece.member
+        append_partial(store, path, piece.offset - start, piece.raw, member)
         return {"status": "partial", "next_offset": end}, [], ""
-    where = store, workspace_id, session_id
-    answer = _commit(Upload(*where, archives, base, piece, path, actor))
-    return *answer, path if found else ""
+    about = store, workspace_id, session_id, archives, base, piece, path, actor
+    return *_commit(Upload(*about)), path if found else ""
 
 def _make_restart(archives: list[Archive]) -> dict:
     """Return the answer that sends a client back to the beginning."""
@@ -4114,13 +4118,12 @@ def _make_restart(archives: list[Archive]) -> dict:
 
 def _make_receipt(status: str, archive: Archive) -> dict:
     """Return the receipt of a transcript that is durable."""
-    where = {"workspace_id": archive.workspace_id, "session_id": archive.name}
-    facts = {n: getattr(archive.session, n) for n in ("size", "sha256", "messages")}
-    return {"status": status, **where, **facts}
+    session, facts = archive.session, ("size", "sha256", "messages")
+    return {"status": status, "workspace_id": archive.workspace_id,
+            "session_id": archive.name, **{n: getattr(session, n) for n in facts}}
 
 def _commit(upload: Upload) -> tuple[dict, list[Ticket]]:
-    """Verify a complete upload and archive it; return its receipt and what is to be
-    journaled before that is given."""
+    """Verify and archive a complete upload; return what _receive does of it."""
     store, archives, sha256 = upload.store, upload.archives, upload.piece.sha256
     try:
         extended, hasher, scanner = _match_upload(upload)
@@ -4149,8 +4152,8 @@ def _commit(upload: Upload) -> tuple[dict, list[Ticket]]:
     elif lost := [p for p in paths if stat_file(store.root, folder + p) is None]:
         path = lost[0]  # the next takes the place of what is gone
     elif archives:
-        folder_of_all = split_path(archives[0].path)[0]
-        path = f"{folder_of_all}/{upload.session_id}~{sha256[:12]}.jsonl.gz"
+        month = split_path(archives[0].path)[0]
+        path = f"{month}/{upload.session_id}~{sha256[:12]}.jsonl.gz"
     else:
         month, scanner = find_month(upload.read(0))
         path = f"sessions/{month}/{upload.session_id}.jsonl.gz"
@@ -4171,22 +4174,14 @@ def _match_upload(
         for chunk in upload.read(base.session.size):
             hasher.update(chunk)
         return base, hasher, scanner
-    sizes = {a.session.size for a in archives}
-    marks = sorted(size for size in sizes if size < upload.piece.total_size)
-    hasher, here, extended = hashlib.sha256(), 0, None
-    for chunk in upload.read(0):
-        view = memoryview(chunk)
-        while marks and marks[0] <= here + len(view):
-            cut = marks.pop(0) - here
-            hasher.update(view[:cut])
-            view, here = view[cut:], here + cut
-            same = [a for a in archives if a.session.sha256 == hasher.hexdigest()]
-            extended = same[-1] if same else extended
-        hasher.update(view)
-        here += len(view)
-    take = store.take_scan
-    scanner = take(extended.relative, extended.session)[1] if extended else None
-    return extended, hasher, scanner
+    shorter = [a for a in archives if a.session.size < upload.piece.total_size]
+    sizes = {a.session.size for a in shorter}
+    hasher, digests = hash_chunks(upload.read(0), sizes)
+    same = [a for a in shorter if a.session.sha256 == digests.get(a.session.size)]
+    if not same:
+        return None, hasher, None
+    extended = sorted(same, key=lambda archive: archive.session.size)[-1]
+    return extended, hasher, store.take_scan(extended.relative, extended.session)[1]
 
 def _contains(store: Store, archive: Archive, piece: Piece) -> bool:
     """Return whether a transcript is a strict prefix of an archived one."""
@@ -4208,23 +4203,25 @@ def _write_archive(
 ) -> tuple[Archive, TranscriptScanner]:
     """Write an upload as a new archive, or behind what it extends, by whole members."""
     store, target = upload.store, f"workspaces/{upload.workspace_id}/{path}"
-    kept_bytes, rest = 0, upload.read(0)
+    rest = upload.read(old.session.size if old else 0)
     known = scanner.size or None if scanner else None
     if old:
-        blocks = old.session.blocks
-        index = len(blocks) - 1 if scanner else 0
-        kept_bytes = blocks[index].archive_offset
-        known = old.session.size - blocks[index].offset if scanner else None
-        tail = read_blocks(store, old, index)
-        rest = itertools.chain(tail, upload.read(old.session.size))
+        index = len(old.session.blocks) - 1 if scanner else 0
+        last = old.session.blocks[index]
+        known = old.session.size - last.offset if scanner else None
+        rest = itertools.chain(read_blocks(store, old, index), rest)
     elif stat_file(store.root, target):
         set_aside(store, target)  # no record of it was ever kept: out of the way
     scanner = scanner or TranscriptScanner()
-    sent = iter(()) if old else upload.read_members()
+    sent, blocks = iter(()) if old else upload.read_members(), cut_blocks(rest)
+    blocks = itertools.chain([next(blocks, b"")], blocks)  # nothing: an empty member
     with replace_file(store.root, target, True, False) as out:
         if old:
-            _copy_bytes(store.root, target, kept_bytes, out)
-        for block, member in _pair_members(cut_blocks(rest), sent):
+            with open_file(store.root, target) as file:
+                out.writelines(iter_file(file, last.archive_offset))
+            if out.tell() != last.archive_offset:
+                raise Damaged(f"The archive {target!r} is shorter than its record.")
+        for block, member in compress_blocks(blocks, sent):
             scanner.feed(block, out.tell(), known)
             known = None
             out.write(member)
@@ -4235,17 +4232,6 @@ def _write_archive(
         write_file(store.root, record_path(target), format_session(session), False)
     return Archive(upload.workspace_id, path, session), scanner
 
-def _pair_members(blocks: Iterator[bytes],
-                  sent: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each block and the gzip member that was sent of it, else one made here."""
-    block: bytes | None = next(blocks, b"")  # nothing is an empty member
-    while block is not None:
-        content, member = next(sent, (b"", b""))
-        if content != block or not member:
-            yield from compress_blocks(itertools.chain([block], blocks))
-            return
-        yield block, member
-        block = next(blocks, None)
 
 def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
     """Return YYYY/MM of a transcript's first message, else of now, in UTC; and a scan
@@ -4261,20 +4247,10 @@ def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
     month = (scanner.start or format_time(utc_now()))[:7].replace("-", "/")
     return month, scanner if is_first else TranscriptScanner()
 
-def _copy_bytes(root: str, relative: str, count: int, out: io.BufferedWriter) -> None:
-    """Copy the first `count` bytes of a file."""
-    with open_file(root, relative) as file:
-        while count:
-            data = file.read(min(MIB, count))
-            if not data:
-                raise Damaged(f"The archive {relative!r} is shorter than its record.")
-            out.write(data)
-            count -= len(data)
 
 def _journal_archive(store: Store, archive: Archive, action: str,
                      actor: str) -> list[Ticket]:
-    """Return what is to be journaled of an archive: its folder is synced with it, once
-    for all who wrote there, and its line is none where the last one says the same."""
+    """Return what is to be journaled of an archive, if its last line is another."""
     last = store.journal.ledger(archive.workspace_id).entries.get(archive.path)
     if last is not None and last.sha256 == archive.session.sha256:
         return []
@@ -4361,8 +4337,8 @@ def _reconcile_registry(store: Store) -> None:
     for workspace_id in list(store.registry.all()):
         if "identity.json" not in store.journal.ledger(workspace_id).entries:
             sync_folders(store.root, f"workspaces/{workspace_id}/identity.json")
-            args = (workspace_id, "registered", "identity.json", 0, "", "recovery")
-            store.journal.append(*args)
+            about = "registered", "identity.json", 0, "", "recovery"
+            store.journal.append(workspace_id, *about)
 
 def _reconcile_session(store: Store, workspace_id: str, relative: str) -> None:
     """Journal an archive or a title whose present bytes are not journalled."""
@@ -4376,8 +4352,7 @@ def _reconcile_session(store: Store, workspace_id: str, relative: str) -> None:
     action = "extended" if known else "revision" if "~" in path else "stored"
     try:
         archive = Archive(workspace_id, path, store.load_session(workspace_id, path))
-        tickets = _journal_archive(store, archive, action, "recovery")
-        store.journal.append_all(tickets)
+        store.journal.append_all(_journal_archive(store, archive, action, "recovery"))
     except Damaged as e:
         log.error("archive damaged: %s", e)
 
@@ -4413,7 +4388,6 @@ def reconcile_workspace(store: Store, workspace_id: str) -> None:
             versions = list_versions(store, workspace_id, name)
             if any(document.sha256 == last.sha256 for _, document in versions):
                 _reconcile_document(store, workspace_id, path, "deleted")
-
 
 # ---- 11. Index: a cache of what search finds; the only door to SQL ----------
 # It follows from the files and may be deleted at any time. Indexed is the masked text
@@ -5262,7 +5236,6 @@ def _read_chapters(database: sqlite3.Connection, chapters: list[int]) -> Iterato
         abandoned, *packed = database.execute(sql, (chapter,)).fetchone()
         yield bool(abandoned), list_shown(*map(unpack_excerpts, packed))
 
-
 # ---- 12. Search: words, literal, regex over what an AI may read -------------
 # Every mode sees the rendered, masked text, so what is hidden cannot be probed. Words
 # are ranked by the index: the best chapters first, then those among them in which the
@@ -6095,7 +6068,6 @@ def make_snippet(text: str, start: int, end: int) -> str:
     space = " " if text[end : end + 1].isspace() and after.strip("…") else ""
     return f"{before}{gap}**{hit}**{space}{after}" if hit else before + after
 
-
 # ---- 13. Tools: the thirteen handlers and how their results are shown -------
 # A tool is one function: its signature makes the schema, its docstring the
 # description that a model reads; the example in its decorator runs as a test. Handlers
@@ -6912,7 +6884,6 @@ LISTS = {"workspaces": format_workspace_row,
          "documents": format_document_row, "sessions": format_session_row,
          "hits": format_hit_row, "messages": format_message_row}
 
-
 # ---- 14. Protocol: JSON-RPC and MCP, both eras; no sockets ------------------
 # A body's value and the request's headers in, status and answer out. Modern requests
 # (2026-07-28) describe themselves in params._meta; legacy ones began with initialize.
@@ -7288,7 +7259,6 @@ MODERN_ONLY = ("server/discover",)
 _FIXED = ("server/discover", "tools/list", "prompts/list", "resources/templates/list")
 CACHEABLE = {"resources/list": 0, "resources/read": 0}  # milliseconds
 CACHEABLE |= dict.fromkeys(_FIXED, LIST_TTL_MS)
-
 
 # ---- 15. HTTP server: the only listening door -------------------------------
 # HTTP/1.1 with keep-alive, one thread per connection, a bounded number of them. A light
@@ -7908,7 +7878,6 @@ def _decode_name(value: str) -> str:
     with contextlib.suppress(UnicodeDecodeError):
         value = value.encode("latin-1").decode("utf-8")
     return value.strip()[:MAX_NAME_CHARS]
-
 
 # ---- 16. Web page: the memory in a browser, read-only -----------------------
 # One page without dependencies, served at /. It asks for a token and calls the tools
@@ -8595,7 +8564,6 @@ def make_page() -> Reply:
 
 ROUTES["/"] = dict.fromkeys(("GET", "HEAD"), lambda handler: make_page())
 
-
 # ---- 17. Remote: the client's door to a server; the stdio bridge ------------
 # One kept connection per thread, answers as JSON. A self-signed certificate is
 # accepted by its pin and nothing else. What cannot be reached now is Unreachable: it
@@ -8760,8 +8728,8 @@ class Remote:
                     return self._parse(status, answer)
                 if attempt == self._attempts:
                     said = clip(one_line(answer.decode("utf-8", "replace")), 300)
-                    text = f"{self.address.url} is busy (HTTP {status}): {said}"
-                    raise Unreachable(text)
+                    raise Unreachable(
+                        f"{self.address.url} is busy (HTTP {status}): {said}")
                 if retry_after.isdigit():
                     wait_s = min(60.0, float(retry_after))
             time.sleep(wait_s)
@@ -8819,8 +8787,7 @@ def run_bridge(remote: Remote, cwd: str, lines: Iterable[bytes],
                     out.flush()
         remote.close()
 
-    # Four at once; ended with the process, also while a server that never answers is
-    # waited for.
+    # Four at once; the end of the process ends them, whatever they wait for.
     threads = [threading.Thread(target=pass_on, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -8865,7 +8832,6 @@ def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
     except FedmemError as e:
         answer = encode_json(make_error(message.get("id"), INTERNAL_ERROR, str(e), {}))
     return answer.strip() if "id" in message else b""
-
 
 # ---- 18. Sync: plan, then apply ---------------------------------------------
 # What lies on this machine goes up: transcripts of Claude Code and Codex, and notes.
@@ -8944,6 +8910,11 @@ class Transcript:
             return 0
         due = diverged_at + self.agent.wait_s
         return due if diverged_at <= now_s < due else 0
+
+# What goes up of a transcript: the file itself or a copy, where to, its title, and
+# whether a hook told that its session has ended.
+Outgoing = collections.namedtuple("Outgoing",
+                                  "transcript copy identity title has_ended")
 
 @dataclasses.dataclass(frozen=True)
 class Note:
@@ -9096,10 +9067,9 @@ def list_transcripts(environment: dict, report: Report,
                     row = _look_at(agent, entry, match, files, state, report)
                     rows += [row] if row else []
         titles = agent.titles(home) if agent.titles and rows else {}
-        for row in rows if titles else ():
+        for row in rows:
             title = titles.get(row.thread, "")
             found.append(dataclasses.replace(row, title=title) if title else row)
-        found += [] if titles else rows
     return found
 
 def _list_databases(agent: Agent, home: str, pattern: str,
@@ -9230,8 +9200,8 @@ def load_manifests(home: str) -> list[dict]:
             for row in rows if isinstance(rows, list) else [None]:
                 row = row if isinstance(row, dict) else {}
                 if not all(isinstance(row.get(key), str) for key in ("local", second)):
-                    needed = f"needs `local` and `{second}`"
-                    raise BadRequest(f"{entry.path}: each of `{name}` {needed}.")
+                    raise BadRequest(f"{entry.path}: each of `{name}` needs `local` "
+                                     f"and `{second}`.")
         found.append(manifest)
     return found
 
@@ -9336,8 +9306,8 @@ class SyncState:
             log.warning("state lost, it is made anew: %s", e)
             value = {}
         self.about = {n: v for n, v in value.items() if n not in self.KINDS}
-        kinds = {kind: value.get(kind) for kind in self.KINDS}
-        self._kinds = {k: v if isinstance(v, dict) else {} for k, v in kinds.items()}
+        rows = ((kind, value.get(kind)) for kind in self.KINDS)
+        self._kinds = {k: v if isinstance(v, dict) else {} for k, v in rows}
 
     def get(self, kind: str, key: str) -> dict | list:
         """Return what is remembered of a thing, empty for nothing."""
@@ -9387,18 +9357,9 @@ def plan_transcripts(found: list[Transcript], state: SyncState,
 
 def hash_file(path: str, size: int, marks: Iterable[int]) -> tuple[int, dict[int, str]]:
     """Return how far a file reaches, up to `size`, and its SHA-256 there and before."""
-    hasher, here, digests = hashlib.sha256(), 0, {}
-    stops = sorted({mark for mark in marks if mark < size} | {size})
     with open(path, "rb") as file:
-        for stop in stops:
-            while here < stop:
-                data = file.read(min(MIB, stop - here))
-                if not data:
-                    break
-                hasher.update(data)
-                here += len(data)
-            digests[here] = hasher.hexdigest()
-    return here, digests
+        hasher, digests = hash_chunks(iter_file(file, size), marks)
+        return file.tell(), {**digests, file.tell(): hasher.hexdigest()}
 
 # Applying it: uploads.
 
@@ -9411,12 +9372,11 @@ class Sync:
         self.is_offline, self._lock = threading.Event(), threading.Lock()
         self.takes_packs = True  # until an older server says that it does not
 
-    def count(self, sessions: int = 0, notes: int = 0, raw_bytes: int = 0) -> None:
-        """Add to the report."""
+    def count(self, **more: int) -> None:
+        """Add to the report's numbers."""
         with self._lock:
-            self.report.sessions += sessions
-            self.report.notes += notes
-            self.report.raw_bytes += raw_bytes
+            for name, number in more.items():
+                setattr(self.report, name, getattr(self.report, name) + number)
 
     def wait_for(self, transcript: Transcript) -> None:
         """Say that a transcript that changed in its middle waits, and how long."""
@@ -9445,14 +9405,31 @@ class Sync:
                 raise
         return self.remote.call(name, **{**self.register(identity, True), **arguments})
 
-    def acknowledge(self, key: str, identity: Identity, size: int, digest: str,
-                    title: str) -> None:
+    def acknowledge(self, out: Outgoing, identity: Identity, digest: str) -> None:
         """Remember the receipt of a transcript."""
-        receipt = {"size": size, "sha256": digest, "identity": list(identity)}
-        receipt |= {"title": title} if title else {}
-        self.state.put("sessions", key, receipt)
+        receipt = {"size": out.copy.size, "sha256": digest, "identity": list(identity)}
+        receipt |= {"title": out.title} if out.title else {}
+        self.state.put("sessions", out.copy.key, receipt)
         self.state.about["last_receipt"] = format_time(utc_now())
         self.count(sessions=1)
+        self.acknowledge_file(out)
+
+    def acknowledge_file(self, out: Outgoing) -> None:
+        """Remember a transcript's file as the server has it, and who brought it."""
+        self.state.put("files", out.transcript.place, out.transcript.seen)
+        by = "hook" if out.has_ended else "sync"
+        agents = self.state.about.setdefault("agents", {})
+        agents[out.transcript.agent.tool] = {"time": format_time(utc_now()), "by": by}
+
+    def tell_title(self, transcript: Transcript, identity: Identity,
+                   title: str) -> None:
+        """Bring a title to the server, of a transcript that is there, if it is new."""
+        known = self.state.get("sessions", transcript.key)
+        if title and known.get("title", "") != title:
+            named = {"session_id": transcript.session_id, "title": title}
+            self.call_signed(
+                identity, "upload_session", **named, sha256=known["sha256"])
+            self.state.put("sessions", transcript.key, {**known, "title": title})
 
     def find_identity(self, workspace_id: str) -> Identity:
         """Return what a workspace is registered under; raise Refused."""
@@ -9493,24 +9470,25 @@ def copy_transcript(transcript: Transcript, path: str,
             out.write(line)
     return dataclasses.replace(transcript, path=path, size=os.path.getsize(path))
 
-def upload_transcript(sync: Sync, transcript: Transcript, identity: Identity,
-                      title: str, may_differ: bool) -> bool:
-    """Bring a transcript and its title to the server; return False when it waits."""
-    state, key = sync.state, transcript.key
-    known = state.get("sessions", key)
+def upload_transcript(sync: Sync, out: Outgoing) -> None:
+    """Bring a transcript and its title to the server, or say that it waits."""
+    transcript, copy, identity = out.transcript, out.copy, out.identity
+    known = sync.state.get("sessions", transcript.key)
     base = known.get("size", -1)
-    size, digests = hash_file(transcript.path, transcript.size, [max(0, base)])
+    size, digests = hash_file(copy.path, copy.size, [max(0, base)])
     digest = digests[size]
-    named = {"session_id": transcript.session_id, "title": title}
     if known.get("sha256") == digest:
-        if title and known.get("title", "") != title:
-            sync.call_signed(identity, "upload_session", **named, sha256=digest)
-        state.put("sessions", key, {**known, "title": title or known.get("title", "")})
-        return True
+        sync.tell_title(transcript, identity, out.title)
+        sync.acknowledge_file(out)
+        return
     is_grown = 0 <= base < size and digests.get(base) == known.get("sha256")
-    if base >= 0 and not is_grown and not may_differ:
-        state.put("sessions", key, {**known, "diverged_at": utc_now().timestamp()})
-        return False
+    # What differs was planned when due.
+    if not (base < 0 or is_grown or out.has_ended or "diverged_at" in known):
+        known = {**known, "diverged_at": utc_now().timestamp()}
+        sync.state.put("sessions", transcript.key, known)
+        sync.wait_for(transcript)
+        return
+    named = {"session_id": transcript.session_id, "title": out.title}
     if is_grown:
         start, base_sha256 = base, known["sha256"]
     else:
@@ -9520,13 +9498,13 @@ def upload_transcript(sync: Sync, transcript: Transcript, identity: Identity,
             identity = sync.find_identity(probe["workspace_id"])
         # It goes on behind the longest of what is there that this file begins with.
         sizes = {r["size"]: r["sha256"] for r in probe["have"] if r["size"] < size}
-        _, digests = hash_file(transcript.path, size, sizes) if sizes else (0, {})
+        _, digests = hash_file(copy.path, size, sizes) if sizes else (0, {})
         base = max((n for n in sizes if digests.get(n) == sizes[n]), default=0)
         start, base_sha256 = max(base, probe["next_offset"]), sizes.get(base, "")
     whole = {**named, "total_size": size, "sha256": digest, "base_sha256": base_sha256}
-    send_pieces(sync, transcript.path, identity, start, whole)
-    sync.acknowledge(key, identity, size, digest, title)
-    return True
+    send_pieces(sync, copy.path, identity, start, whole)
+    copy = dataclasses.replace(copy, size=size)  # it may be shorter than it was
+    sync.acknowledge(out._replace(copy=copy), identity, digest)
 
 def pack_data(raw: bytes) -> str:
     """Return a `data` argument: a gzip member that the archive may keep as it is."""
@@ -9596,16 +9574,14 @@ def list_memory_notes(sync: Sync, environment: dict,
             continue
         known[name] = cwd
         identity = choose_identity(sync.client, manifests, "claude-code", cwd)
-        row = {"local": folder, "upload_prefix": "auto/", "glob": "*.md"}
-        manifest = {**identity._asdict(), "tracked_dirs": [row]}
-        yield from list_notes(manifest, sync.report)
+        rows = [{"local": folder, "upload_prefix": "auto/", "glob": "*.md"}]
+        yield from list_notes({**identity._asdict(), "tracked_dirs": rows}, sync.report)
 
 def find_memory_cwd(project: os.DirEntry) -> str:
     """Return the directory whose memory lies in a project folder, by a transcript."""
     for folder in scan_folder(os.path.dirname(project.path)):
-        if not (folder.name + "-").startswith(project.name + "-"):
-            continue
-        for entry in scan_folder(folder.path):
+        is_below = (folder.name + "-").startswith(project.name + "-")
+        for entry in scan_folder(folder.path) if is_below else ():
             if entry.name.endswith(".jsonl"):
                 with contextlib.suppress(OSError):
                     cwd = read_cwd(entry.path)
@@ -9646,17 +9622,16 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
     report.unchanged = len(found) - len(todo) - len(waiting)
     soon = time.time_ns() - (CLEANUP_DAYS - 7) * 86_400 * 10**9
     report.aged = sum(t.agent is CLAUDE and t.mtime_ns < soon for t in found)
-    tasks: list[tuple] = [(upload_note, n) for n in notes
-                          if state.get("notes", n.key).get("stat") != n.seen]
-    sizes = [1] * len(tasks)
-    for group in group_transcripts(todo, state):
-        tasks.append((_sync_group, group, manifests, ended))
-        sizes.append(len(group))
+    changed = [n for n in notes if state.get("notes", n.key).get("stat") != n.seen]
+    groups, number = group_transcripts(todo, state), 0
     with concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
-        done = [pool.submit(_run_task, sync, *task) for task in tasks]
-        for number, future in zip(itertools.accumulate(sizes), done, strict=True):
+        tasks = [(1, _run_task, sync, n.path, upload_note, n) for n in changed]
+        tasks += [(len(g), _sync_group, sync, g, manifests, ended) for g in groups]
+        done = [(size, pool.submit(*task)) for size, *task in tasks]
+        for size, future in done:
             future.result()
-            show(number, sum(sizes))
+            number += size
+            show(number, len(changed) + len(todo))
     sync.remote.close_all()
     state.about["last_sync"] = format_time(utc_now())
     if report.is_complete:
@@ -9667,70 +9642,47 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
 def group_transcripts(todo: list[Transcript],
                       state: SyncState) -> list[list[Transcript]]:
     """Return transcripts in groups: small new ones together, others alone."""
-    groups: list[list[Transcript]] = []
-    pack: list[Transcript] = []
+    alone, small = [], []
     for transcript in todo:
-        if transcript.size > PACKED_BYTES or state.get("sessions", transcript.key):
-            groups.append([transcript])
-            continue
-        if len(pack) % PACK_SESSIONS == 0:
-            groups.append(pack := [])
-        pack.append(transcript)
-    return groups
+        is_known = state.get("sessions", transcript.key)
+        is_alone = is_known or transcript.size > PACKED_BYTES
+        (alone if is_alone else small).append(transcript)
+    packs = (small[n : n + PACK_SESSIONS] for n in range(0, len(small), PACK_SESSIONS))
+    return sorted([*([t] for t in alone), *packs], key=lambda group: group[0].mtime_ns)
 
 def _sync_group(sync: Sync, group: list[Transcript], manifests: list,
                 ended: set[str]) -> None:
     """Upload transcripts, small new ones of a workspace in one request."""
-    packs: dict[Identity, list[tuple]] = {}
+    packs: dict[Identity, list[tuple[Outgoing, str]]] = {}
     with contextlib.ExitStack() as stack:  # holds copies
         for transcript in group:
             how = manifests, transcript.session_id in ended, stack, packs
-            _run_task(sync, _sync_transcript, transcript, *how)
-        for identity, pack in packs.items():
-            _run_task(sync, _send_pack, pack[0][0], identity, pack)
+            _run_task(sync, transcript.place, _sync_transcript, transcript, *how)
+        for pack in packs.values():
+            _run_task(sync, pack[0][0].transcript.place, _send_pack, pack)
 
-def _send_pack(sync: Sync, first: Transcript, identity: Identity,
-               pack: list[tuple]) -> None:
+def _send_pack(sync: Sync, pack: list[tuple[Outgoing, str]]) -> None:
     """Upload transcripts together; one by one where that is refused."""
-    answers, rows = {}, "\n".join(line for *_, line in pack)
+    answers, identity = {}, pack[0][0].identity
     try:
         if sync.takes_packs:
+            rows = "\n".join(line for _, line in pack)
             answer = sync.call_signed(identity, "upload_session", sessions=rows)
             answers = answer["sessions"]
     except Refused as e:
         sync.takes_packs &= "has no argument" not in str(e)
-    for transcript, copy, title, has_ended, line in pack:
-        answer, digest = answers.get(transcript.session_id, {}), line.split(" ", 2)[1]
-        if answer.get("sha256") == digest:
-            sync.acknowledge(transcript.key, identity, copy.size, digest, title)
-            sync.count(raw_bytes=copy.size)
-            _tell_synced(sync, transcript, has_ended)
+    for out, line in pack:
+        session_id, digest, _ = line.split(" ", 2)
+        if answers.get(session_id, {}).get("sha256") == digest:
+            sync.acknowledge(out, identity, digest)
+            sync.count(raw_bytes=out.copy.size)
         else:
-            how = copy, identity, title, has_ended
-            _run_task(sync, _upload_alone, transcript, *how)
-
-def _upload_alone(sync: Sync, transcript: Transcript, copy: Transcript,
-                  identity: Identity, title: str, has_ended: bool) -> None:
-    """Upload a transcript's copy, and remember that, or that it waits."""
-    # What differs was planned when due.
-    known = sync.state.get("sessions", transcript.key)
-    may_differ = has_ended or "diverged_at" in known
-    if upload_transcript(sync, copy, identity, title, may_differ):
-        _tell_synced(sync, transcript, has_ended)
-    else:
-        sync.wait_for(transcript)
-
-def _tell_synced(sync: Sync, transcript: Transcript, has_ended: bool) -> None:
-    """Remember the file of a transcript that was acknowledged, and who brought it."""
-    sync.state.put("files", transcript.place, transcript.seen)
-    row = {"time": format_time(utc_now()), "by": "hook" if has_ended else "sync"}
-    sync.state.about.setdefault("agents", {})[transcript.agent.tool] = row
+            _run_task(sync, out.transcript.place, upload_transcript, out)
 
 def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
                      has_ended: bool, stack: contextlib.ExitStack,
-                     packs: dict[Identity, list[tuple]]) -> None:
-    """Upload a transcript, or a plain or masked copy, to its directory's workspace, or
-    put it, small and new, to those that go together."""
+                     packs: dict[Identity, list[tuple[Outgoing, str]]]) -> None:
+    """Upload a transcript or its plain, masked copy, or put it to those of a pack."""
     known, agent = sync.state.get("sessions", transcript.key), transcript.agent
     is_same = known.get("sha256") and sync.state.has_seen(transcript)
     cwd, title = transcript.cwd, transcript.title
@@ -9746,32 +9698,29 @@ def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
         told = told if isinstance(told, str) else ""
         identity = choose_identity(sync.client, manifests, agent.tool, cwd, told)
     if is_same:  # Only its title is new; what was compressed since is not at its path.
-        named = {"session_id": transcript.session_id, "title": title}
-        sync.call_signed(identity, "upload_session", **named, sha256=known["sha256"])
-        sync.state.put("sessions", transcript.key, {**known, "title": title})
+        sync.tell_title(transcript, identity, title)
         return
     masked = sync.report.masked if sync.client.options.get("redact") else None
     copy = transcript
     if agent.export or masked is not None or copy.path.endswith(".zst"):
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         copy = copy_transcript(copy, os.path.join(folder, "copy.jsonl"), masked)
+    out = Outgoing(transcript, copy, identity, title, has_ended)
     if known or copy.size > PACKED_BYTES or not sync.takes_packs:
-        _upload_alone(sync, transcript, copy, identity, title, has_ended)
+        upload_transcript(sync, out)
         return
     with open(copy.path, "rb") as file:
         raw = file.read(copy.size)
-    copy = dataclasses.replace(copy, size=len(raw))
+    out = out._replace(copy=dataclasses.replace(copy, size=len(raw)))
     row = transcript.session_id, hash_bytes(raw), pack_data(raw), one_line(title)
-    about = transcript, copy, title, has_ended, " ".join(row)
-    packs.setdefault(identity, []).append(about)
+    packs.setdefault(identity, []).append((out, " ".join(row)))
 
-def _run_task(sync: Sync, work: Callable, item: Transcript | Note,
-              *more: object) -> None:
+def _run_task(sync: Sync, place: str, work: Callable, *what: object) -> None:
     """Do one upload; a problem is reported, an unreachable server ends all others."""
     if sync.is_offline.is_set():
         return
     try:
-        work(sync, item, *more)
+        work(sync, *what)
     except (Unreachable, Unauthorized) as e:
         if not sync.is_offline.is_set():
             sync.is_offline.set()
@@ -9779,7 +9728,7 @@ def _run_task(sync: Sync, work: Callable, item: Transcript | Note,
     except FileNotFoundError:
         pass  # removed since the listing; what was uploaded stays
     except (FedmemError, OSError) as e:
-        sync.report.problems.append(f"{getattr(item, 'place', item.path)}: {e}")
+        sync.report.problems.append(f"{place}: {e}")
 
 def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
     """Ask for all that was acknowledged; return how much that is, and what was lost."""
@@ -9820,7 +9769,6 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
             sync.state.drop("files", path)
     sync.state.save()
     return len(sessions) + len(notes), lost
-
 
 # ---- 19. Hooks: an agent calls, fedmem answers at once ----------------------
 # A hook never fails and never waits: it writes a spool entry and starts a sync that
@@ -9931,8 +9879,8 @@ def make_brief(client: Client, cwd: str, tool_name: str) -> str:
             page = remote.call("read_knowledge", workspace_id=where, path=OVERVIEW)
             if text := page["content"].strip():
                 parts.append(f"## Overview of {where}\n{clip(text, 1_500)}")
-        found = remote.call("list_knowledge", workspace_id=where)
-        notes += [{**document, "where": where} for document in found["documents"]]
+        rows = remote.call("list_knowledge", workspace_id=where)["documents"]
+        notes += [{**document, "where": where} for document in rows]
     notes.sort(key=lambda document: document["modified"], reverse=True)
     recent = remote.call("list_sessions", limit=40)["sessions"]
     remote.close()
@@ -9974,7 +9922,6 @@ def _silence_note(client: Client) -> list[str]:
                 f"Tell the user: this machine's last complete sync to the memory was "
                 f"{when}. `python3 ~/.memory-sync/bin/memory_sync.py sync` says why."]
     return []
-
 
 # ---- 20. Setup: client configs, hooks, the schedule -------------------------
 # What `install` changes on a machine, as a list of changes: each names a file, its text
@@ -10546,7 +10493,6 @@ def require_free_name(client: Client, adopt: bool) -> None:
             f"The server knows a machine {client.machine!r} already "
             f"({plural(len(taken), 'workspace')}). Choose another name with --machine, "
             "or say --adopt when this is that machine, set up anew.")
-
 
 # ---- 21. Operate: check, backup, restore, export, figures -------------------
 # What an operator does with the files, with or without a running server.
@@ -11135,7 +11081,6 @@ def measure_store(store: Store, settings: dict[str, str]) -> list[tuple[str, str
     rows += [(f"last from {name}", format_minute(heard[name]))
              for name in sorted(heard, key=heard.get, reverse=True)]
     return rows
-
 
 # ---- 22. Commands: what each command does -----------------------------------
 # cmd_NAME(args) -> exit code, None for 0. Server and client meet here and nowhere else.
@@ -12119,7 +12064,6 @@ def _write_client(client: Client, config: dict) -> None:
             if file.read() == data:
                 continue
         write_private(client.path(path), data)
-
 
 # ---- 23. Command line: parser and main --------------------------------------
 # main is the border where a FedmemError becomes a sentence and an exit code.
