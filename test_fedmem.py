@@ -6082,6 +6082,28 @@ class ExactTest(IndexCase):
                 self.assertEqual(self.search(query, mode)["total"], 0)
         self.assertEqual(looked.call_count, 0)
 
+    def test_a_process_that_answered_all_serves_the_next_expression_too(self) -> None:
+        """One that was cut off, or has died, does not; nor does it spoil a search."""
+        self.talk("s", "common thing", "a" * 40)
+        self.catch_up()
+        kept = fedmem.RegexChild._idle
+        for process in kept:
+            process.kill()
+        self.assertEqual(self.search(r"common \w+", "regex")["total"], 1)
+        [first] = kept
+        with self.assertRaisesRegex(fedmem.BadRequest, "unterminated"):
+            self.search("common [", "regex")
+        self.assertEqual(self.search(r"thing$", "regex")["total"], 1)
+        self.assertEqual(kept, [first])
+        with mock.patch.object(fedmem, "SEARCH_BUDGET_S", 0.3):
+            page = self.search(r"(?:a|aa)+[^a]{3}", "regex")
+        self.assertIn("The search stopped", page["note"])
+        self.assertEqual(kept, [])
+        self.assertIsNotNone(first.poll())
+        self.assertEqual(self.search(r"common \w+", "regex")["total"], 1)
+        kept[0].kill()
+        self.assertEqual(self.search(r"common \w+", "regex")["total"], 1)
+
     def test_a_text_in_most_chapters_answers_its_first_page_soon(self) -> None:
         """The newest first; the rest by the cursor, each once."""
         for n in range(12):
