@@ -6089,6 +6089,7 @@ class ExactTest(IndexCase):
         kept = fedmem.RegexChild._idle
         for process in kept:
             process.kill()
+            process.wait()
         self.assertEqual(self.search(r"common \w+", "regex")["total"], 1)
         [first] = kept
         with self.assertRaisesRegex(fedmem.BadRequest, "unterminated"):
@@ -6102,6 +6103,7 @@ class ExactTest(IndexCase):
         self.assertIsNotNone(first.poll())
         self.assertEqual(self.search(r"common \w+", "regex")["total"], 1)
         kept[0].kill()
+        kept[0].wait()
         self.assertEqual(self.search(r"common \w+", "regex")["total"], 1)
 
     def test_a_text_in_most_chapters_answers_its_first_page_soon(self) -> None:
