@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import atexit
 import base64
 import collections
 import concurrent.futures
@@ -5887,6 +5888,14 @@ class ScanTest(SearchTest):
     test_a_cursor_goes_on_in_the_next_workspace = None
     test_auto_finds_as_it_stands_what_the_index_left_out = None
     test_a_scan_loads_what_it_looks_at_and_misses_no_session_that_grows = None
+
+
+@atexit.register
+def end_idle() -> None:
+    """End the processes that searches keep for the next one."""
+    for process in fedmem.RegexChild._idle:
+        process.kill()
+        process.communicate()
 
 
 # Letters that fold, combine or count in more than one byte.
