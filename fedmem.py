@@ -2580,8 +2580,8 @@ AGENT_VARIABLES = tuple(dict.fromkeys(a.home[0] for a in AGENTS if a.home[0]))
 
 TITLE_CHARS = 100
 _LARGE_LINE = threading.Lock()  # 4 MiB of "[]," parses to 98 MB: one at a time
-# A picture in a long line; never up to a backslash, which belongs to what follows.
-_BLANKED = re.compile(rb"[A-Za-z0-9+/=_\\-]{4096,}(?<!\\)")
+# A picture in a long line; a backslash at its end belongs to what follows.
+_BLANKED = re.compile(rb"[A-Za-z0-9+/=_\\-]{4096,}")
 MESSAGES_PER_LINE = 4_096  # of an answer with all its calls; more are not shown
 _TITLES = (  # kind of the record, path of its text, rank
     ("custom-title", "customTitle", 5),
@@ -2615,9 +2615,9 @@ class LineBuffer:
         if len(self._data) > MAX_PARSED_LINE_BYTES:
             return
         if self._size > LARGE_BODY_BYTES and not self._is_raw:
-            # Once more from the last escape on: the longest has six characters.
-            start = max(0, self._blanked - 6)
-            piece = _BLANKED.sub(b"", bytes(self._data[start:]) + piece)
+            start = max(0, self._blanked - 6)  # an escape has six characters at most
+            piece = bytes(self._data[start:]) + piece
+            piece = _BLANKED.sub(lambda run: run[0][len(run[0].rstrip(b"\\")) :], piece)
             del self._data[start:]
             self._blanked = start + len(piece)
         self._data += piece

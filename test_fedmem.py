@@ -1978,6 +1978,18 @@ class TranscriptsTest(unittest.TestCase):
         back["payload"]["num_turns"] = 1
         self.assertEqual(kept_and_cut([*talk, back, back])[1], "q1 a1 q2 a2")
 
+    def test_a_long_line_of_backslashes_is_gathered_in_linear_time(self) -> None:
+        """It took minutes, in which the server answered nobody; none is lost."""
+        line, run = fedmem.LineBuffer(), b"\\" * fedmem.MIB
+        started = time.process_time()
+        for piece in (b'{"x":"', run, run, b"A" * 5_000, b"\\n", b'"}'):
+            line.add(piece)
+        self.assertLess(time.process_time() - started, 5)
+        kept, size = line.take()
+        self.assertEqual(size, 2 * fedmem.MIB + 5_010)
+        self.assertTrue(kept.startswith(b'{"x":"'))
+        self.assertTrue(kept.endswith(b'\\n"}'))
+
     def test_a_message_with_pictures_is_shown_whatever_its_size(self) -> None:
         """Base64 is left out of a long line, wherever it stands and is cut by blocks;
         a line that is too long without it says so."""
