@@ -86,6 +86,7 @@ import threading
 import time
 import unicodedata
 import urllib.parse
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
@@ -2679,8 +2680,8 @@ AGENT_VARIABLES = tuple(dict.fromkeys(a.home[0] for a in AGENTS if a.home[0]))
 
 TITLE_CHARS = 100
 _LARGE_LINE = threading.Lock()  # 4 MiB of "[]," parses to 98 MB: one at a time
-# A picture in a long line; never up to a backslash, which belongs to what follows.
-_BLANKED = re.compile(rb"[A-Za-z0-9+/=_\\-]{4096,}(?<!\\)")
+# A picture in a long line; a backslash at its end belongs to what follows.
+_BLANKED = re.compile(rb"[A-Za-z0-9+/=_\\-]{4096,}")
 MESSAGES_PER_LINE = 4_096  # of an answer with all its calls; more are not shown
 _TITLES = (  # kind of the record, path of its text, rank
     ("custom-title", "customTitle", 5),
@@ -2714,9 +2715,9 @@ class LineBuffer:
         if len(self._data) > MAX_PARSED_LINE_BYTES:
             return
         if self._size > LARGE_BODY_BYTES and not self._is_raw:
-            # Once more from the last escape on: the longest has six characters.
-            start = max(0, self._blanked - 6)
-            piece = _BLANKED.sub(b"", bytes(self._data[start:]) + piece)
+            start = max(0, self._blanked - 6)  # an escape has six characters at most
+            piece = bytes(self._data[start:]) + piece
+            piece = _BLANKED.sub(lambda run: run[0][len(run[0].rstrip(b"\\")) :], piece)
             del self._data[start:]
             self._blanked = start + len(piece)
         self._data += piece
@@ -4746,13 +4747,11 @@ class IndexWriter:
         is_same = old is not None and old.text == new.text
         if old and old.heads != new.heads:
             self._rename(old, new)
-        if old and not is_same and old.abandoned == new.abandoned:
-            # Only the last chapters changed.
+        if old and not is_same and old.abandoned == new.abandoned:  # only its end did
             sql = "SELECT max(first) FROM chapters WHERE document = ? AND first <= ?"
             same = count_same_messages(old.blocks, source.session)
             first = database.execute(sql, (old.id, same)).fetchone()[0] or 0
-        marks = ", ".join("?" * len(new))
-        sql = f"REPLACE INTO documents ({_COLUMNS}) VALUES ({marks})"
+        sql = f"REPLACE INTO documents ({_COLUMNS}) VALUES (?{', ?' * (len(new) - 1)})"
         new = new._replace(id=database.execute(sql, new).lastrowid)
         if not is_same:
             self._renew(new, first, source.read(first))
@@ -4792,11 +4791,10 @@ class IndexWriter:
 
     def _put(self, table: str, order: str, chapter: int, text: str) -> None:
         """Give a text of a chapter to an FTS5 table, or, by `order` delete, take it."""
-        names, values = ("", ()) if not order else (f"{table}, ", (order,))
-        marks = ", ".join("?" * (len(values) + 2))
-        sql = f"INSERT INTO {table} ({names}rowid, text) VALUES ({marks})"
+        column, value = (f"{table}, ", f"'{order}', ") if order else ("", "")
         if text:
-            self.database.execute(sql, (*values, chapter, text))
+            sql = f"INSERT INTO {table} ({column}rowid, text) VALUES ({value}?, ?)"
+            self.database.execute(sql, (chapter, text))
 
     def _find_chapters(self, row: Indexed, first: int) -> list[tuple]:
         """Return number, whether abandoned, and packed messages of the chapters from a
@@ -5258,7 +5256,7 @@ _ENDING = re.compile(
 # Not -1, -rf, --force: parts of commands.
 _EXCLUDED = re.compile(rf"[{UNSPACED}]\w*|[^\W\d_]\w{{3,}}(?:\.\w+)*")
 _REGEX_CHILD = """
-import itertools, json, os, re, sys
+import contextlib, itertools, json, os, re, sys, time
 try:
     os.sched_setaffinity(0, range(os.cpu_count()))
 except (AttributeError, OSError):
@@ -5266,19 +5264,23 @@ except (AttributeError, OSError):
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
-    resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
 except (ImportError, ValueError, OSError):
     pass
 def say(value):
     print(json.dumps(value), flush=True)
-try:
-    shape = re.compile(json.loads(sys.stdin.readline()))
-except Exception as e:
-    say(str(e) or type(e).__name__)
-else:
-    say("")
-    for line in sys.stdin:
-        matches = itertools.islice(shape.finditer(json.loads(line)), 1000)
+for line in sys.stdin:
+    value = json.loads(line)
+    if isinstance(value, list):  # the shape of what follows
+        with contextlib.suppress(NameError, ValueError, OSError):
+            spent = int(time.process_time())
+            resource.setrlimit(resource.RLIMIT_CPU, (spent + 10, -1))
+        try:
+            shape = re.compile(*value)
+            say("")
+        except Exception as e:
+            say(str(e) or type(e).__name__)
+    else:
+        matches = itertools.islice(shape.finditer(value), 1000)
         say([match.span() for match in matches])
 """
 
@@ -5350,22 +5352,27 @@ class RegexChild:
     the interpreter's lock, and a hostile pattern would stop every thread."""
 
     _at_once = threading.BoundedSemaphore(2)  # each may use 512 MB and a core
+    _idle: list[subprocess.Popen] = []  # starting one takes longer than most searches
 
     def __init__(self, shape: str, scan: Scan):
         if not self._at_once.acquire(timeout=scan.left_s() / 2):
             raise Busy("Other regex searches are running. Try again in a moment.")
-        self._scan, self._answers = scan, b""
-        command = [sys.executable, "-I", "-S", "-c", _REGEX_CHILD]
+        self._scan, self._answers, self._is_asked = scan, b"", False
+        pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+        self._process = None
         try:
-            with disk_errors("regex process"):
-                pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
-                pipes["stderr"] = subprocess.DEVNULL
-                self._process = subprocess.Popen(command, **pipes)
+            with contextlib.suppress(IndexError):
+                self._process = self._idle.pop()
+            if not self._process or self._process.poll() is not None:
+                with disk_errors("regex process"):
+                    command = [sys.executable, "-I", "-S", "-c", _REGEX_CHILD]
+                    self._process = subprocess.Popen(
+                        command, **pipes, stderr=subprocess.DEVNULL)
         except BaseException:
             self._at_once.release()
             raise
         try:
-            problem = self.ask(shape)
+            problem = self.ask([shape])
         except TimeoutError:
             problem = "it takes too long to compile"
         if problem:
@@ -5373,10 +5380,10 @@ class RegexChild:
             raise BadRequest("`query` is no regular expression that Python's re takes: "
                              f"{clip(escape_controls(problem), 200)}.")
 
-    def ask(self, value: str) -> list | str:
+    def ask(self, value: str | list[str]) -> list | str:
         """Send a text and return start and end of every match, a thousand at most (of
-        the shape, sent first: what is wrong with it); raise TimeoutError."""
-        line = json.dumps(value).encode() + b"\n"
+        the shape, sent first, in a list: what is wrong with it); raise TimeoutError."""
+        line, self._is_asked = json.dumps(value).encode() + b"\n", True
         try:
             self._process.stdin.write(line)
             self._process.stdin.flush()
@@ -5389,12 +5396,16 @@ class RegexChild:
                 raise TimeoutError
             self._answers += data
         answer, _, self._answers = self._answers.partition(b"\n")
+        self._is_asked = False
         return json.loads(answer)
 
     def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()  # also when it died with a text on its way to it
+        """End the process, or keep it for another search if it has answered all."""
+        if self._is_asked or self._idle:
+            self._process.kill()
+            self._process.communicate()  # also with a text on its way to it
+        else:
+            self._idle.append(self._process)
         self._at_once.release()
 
 # A query in words: its words with their weights, neighbours (which count when they
@@ -5769,7 +5780,7 @@ def find_grams(expression: str) -> str:
     any, by its parse tree: alternatives are OR, what is optional requires nothing."""
     try:
         return _join_needs(*_need_sequence(re_parser.parse(expression)))
-    except (re.error, RecursionError, OverflowError, ValueError):
+    except (re.error, ArithmeticError, LookupError, RecursionError, ValueError):
         return ""  # whoever runs it says what is wrong
 
 def _join_needs(runs: set[str] | None, needs: list[str]) -> str:
@@ -12204,6 +12215,7 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(encoding=encoding, errors="replace")
     args = build_parser().parse_args(argv)
     set_up_logging()
+    warnings.simplefilter("ignore", FutureWarning)  # of what people search for
     try:
         return args.run(args) or 0
     except FedmemError as e:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import atexit
 import base64
 import collections
 import concurrent.futures
@@ -1976,6 +1977,18 @@ class TranscriptsTest(unittest.TestCase):
             self.assertTrue(kept.endswith("next"))
         back["payload"]["num_turns"] = 1
         self.assertEqual(kept_and_cut([*talk, back, back])[1], "q1 a1 q2 a2")
+
+    def test_a_long_line_of_backslashes_is_gathered_in_linear_time(self) -> None:
+        """It took minutes, in which the server answered nobody; none is lost."""
+        line, run = fedmem.LineBuffer(), b"\\" * fedmem.MIB
+        started = time.process_time()
+        for piece in (b'{"x":"', run, run, b"A" * 5_000, b"\\n", b'"}'):
+            line.add(piece)
+        self.assertLess(time.process_time() - started, 5)
+        kept, size = line.take()
+        self.assertEqual(size, 2 * fedmem.MIB + 5_010)
+        self.assertTrue(kept.startswith(b'{"x":"'))
+        self.assertTrue(kept.endswith(b'\\n"}'))
 
     def test_a_message_with_pictures_is_shown_whatever_its_size(self) -> None:
         """Base64 is left out of a long line, wherever it stands and is cut by blocks;
@@ -5889,6 +5902,14 @@ class ScanTest(SearchTest):
     test_a_scan_loads_what_it_looks_at_and_misses_no_session_that_grows = None
 
 
+@atexit.register
+def end_idle() -> None:
+    """End the processes that searches keep for the next one."""
+    for process in fedmem.RegexChild._idle:
+        process.kill()
+        process.communicate()
+
+
 # Letters that fold, combine or count in more than one byte.
 HARD_LETTERS = "aAbBkKsSiI09_ .\n\t\0\"'\\*ßẞİıςσΣſ\u212aée\u0301\uff21漢字かな🦜ﬁ"
 
@@ -6081,6 +6102,30 @@ class ExactTest(IndexCase):
                 mode = "regex" if "\\" in query else "literal"
                 self.assertEqual(self.search(query, mode)["total"], 0)
         self.assertEqual(looked.call_count, 0)
+
+    def test_a_process_that_answered_all_serves_the_next_expression_too(self) -> None:
+        """One that was cut off, or has died, does not; nor does it spoil a search."""
+        self.talk("s", "common thing", "a" * 40)
+        self.catch_up()
+        kept = fedmem.RegexChild._idle
+        for process in kept:
+            process.kill()
+            process.wait()
+        self.assertEqual(self.search(r"common \w+", "regex")["total"], 1)
+        [first] = kept
+        with self.assertRaisesRegex(fedmem.BadRequest, "unterminated"):
+            self.search("common [", "regex")
+        self.assertEqual(self.search(r"thing$", "regex")["total"], 1)
+        self.assertEqual(kept, [first])
+        with mock.patch.object(fedmem, "SEARCH_BUDGET_S", 0.3):
+            page = self.search(r"(?:a|aa)+[^a]{3}", "regex")
+        self.assertIn("The search stopped", page["note"])
+        self.assertEqual(kept, [])
+        self.assertIsNotNone(first.poll())
+        self.assertEqual(self.search(r"common \w+", "regex")["total"], 1)
+        kept[0].kill()
+        kept[0].wait()
+        self.assertEqual(self.search(r"common \w+", "regex")["total"], 1)
 
     def test_a_text_in_most_chapters_answers_its_first_page_soon(self) -> None:
         """The newest first; the rest by the cursor, each once."""
@@ -12963,15 +13008,20 @@ class GrepTest(RootCase):
         member = gzip.compress(b"x" * fedmem.MIB, 1)
         path = self.odd.with_name("wide.jsonl.gz")
         path.write_bytes(member * 400 + gzip.compress(b"needle"))
+        # A process is also charged what the one that started it had in memory: a small
+        # one starts it here, for this one may be large.
+        code = (
+            "import resource, subprocess, sys\n"
+            "done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE)\n"
+            "usage = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+            "print(done.returncode, b'needle' in done.stdout[-60:], usage.ru_maxrss)"
+        )
         command = [sys.executable, PROGRAM, "grep", "--root", self.root, "needle"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        with process.stdout:
-            printed = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        self.assertEqual(process.returncode, 0)
-        self.assertIn(b"needle", printed.splitlines()[-1])
-        self.assertLess(usage.ru_maxrss, 350 * fedmem.KIB)
+        command[:0] = [sys.executable, "-c", code]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60)
+        status, is_found, peak_kib = done.stdout.split()
+        self.assertEqual((status, is_found), ("0", "True"))
+        self.assertLess(int(peak_kib), 350 * fedmem.KIB)
 
     def test_a_long_line_is_held_in_parts(self) -> None:
         """They have the number of their line; the lines after it have theirs."""
