@@ -378,11 +378,8 @@ def format_json(value: object) -> str:
     """Return compact JSON as text that can always be encoded."""
     return encode_json(value).decode("utf-8")
 
-def _refuse_constant(name: str) -> None:
-    """Raise ValueError for NaN and Infinity, which are not JSON."""
-    raise ValueError(f"{name} is not JSON")
-
-_decode_json = json.JSONDecoder(parse_constant=_refuse_constant).decode
+# NaN and Infinity are not JSON, and `int` raises ValueError for them.
+_decode_json = json.JSONDecoder(parse_constant=int).decode
 
 def parse_json(data: bytes | str) -> object:
     """Return the value of JSON in UTF-8; raise ValueError, only that, for all else."""
@@ -400,13 +397,9 @@ def is_deeper(value: object, levels: int) -> bool:
 
 def format_size(size: int) -> str:
     """Return a byte count for people: 12 B, 3.4 KB, 1.2 GB."""
-    if size < 1000:
-        return f"{size} B"
-    for unit in ("KB", "MB", "GB"):
-        size = size / 1000
-        if size < 1000:
-            return f"{size:.1f} {unit}"
-    return f"{size / 1000:.1f} TB"
+    power = min(len(str(size)) - 1, 12) // 3
+    unit = ("B", "KB", "MB", "GB", "TB")[power]
+    return f"{size / 1000**power:.1f} {unit}" if power else f"{size} B"
 
 def plural(count: int, noun: str) -> str:
     """Return `1 note`, `2 notes`."""
@@ -454,9 +447,8 @@ def clean_text(text: str) -> str:
 
 def escape_controls(text: str) -> str:
     """Return `text` on one printable line, so that no caller forges a log line."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    shown = (c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return text if text.isprintable() else "".join(shown)
 
 def split_parts(text: str, max_bytes: int) -> list[str]:
     """Return `text` in parts of at most `max_bytes` of UTF-8, cut after a line end
@@ -468,8 +460,7 @@ def split_parts(text: str, max_bytes: int) -> list[str]:
         end = start + len(head.decode("utf-8", "ignore"))
         if end >= len(text):
             return [*parts, text[start:]]
-        newline = text.rfind("\n", start + (end - start) * 3 // 4, end)
-        end = newline + 1 if newline >= 0 else end
+        end = text.rfind("\n", start + (end - start) * 3 // 4, end) + 1 or end
         parts.append(text[start:end])
         start = end
 
@@ -495,10 +486,9 @@ class LogFormatter(logging.Formatter):
 
 def set_up_logging() -> None:
     """Send the log to standard error; systemd's journal adds its own times."""
-    day = "" if "JOURNAL_STREAM" in os.environ else "%Y-%m-%dT%H:%M:%S "
-    form = "%(asctime)s%(message)s" if day else "%(message)s"
+    day = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
     handler = logging.StreamHandler()
-    handler.setFormatter(LogFormatter(form, day))
+    handler.setFormatter(LogFormatter(f"{day}%(message)s", "%Y-%m-%dT%H:%M:%S"))
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False
