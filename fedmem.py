@@ -95,6 +95,10 @@ try:
 except ImportError:  # Python 3.10
     import sre_parse as re_parser
 try:
+    import fcntl
+except ImportError:  # Windows, where no server runs
+    import msvcrt
+try:
     import sqlite3
 except ImportError:  # a Python built without it: searches scan the files
     sqlite3 = None
@@ -540,11 +544,13 @@ def disk_errors(relative: str) -> Iterator[None]:
         raise kind(text) from e
 
 @contextlib.contextmanager
-def directory(root: str, relative: str, create: bool = False) -> Iterator[int]:
-    """Hold a descriptor of a directory below `root`, no link followed; raise OSError.
-    With `create` what is missing is made, each level synced into its parent first."""
+def place(root: str, relative: str, create: bool = False) -> Iterator[tuple[int, str]]:
+    """Hold the descriptor of a path's directory below `root`, no link followed, and
+    give the name in there; a path that ends in / is the directory. With `create` what
+    is missing is made, each level synced into its parent first. Raise OSError."""
+    parent, _, name = relative.rpartition("/")
     with keep_folders():
-        yield _open_folder(_kept.folders, root, relative, create)
+        yield _open_folder(_kept.folders, root, parent, create), name
 
 @contextlib.contextmanager
 def keep_folders() -> Iterator[None]:
@@ -569,7 +575,7 @@ def _open_folder(kept: dict, root: str, relative: str, create: bool) -> int:
     if not relative:
         handle = os.open(root, _OPEN_DIRECTORY)
     else:
-        above, part = split_path(relative)
+        above, _, part = relative.rpartition("/")
         parent = _open_folder(kept, root, above, create)
         if create:
             with contextlib.suppress(FileExistsError):
@@ -590,20 +596,8 @@ def make_folder(path: str) -> None:
     with disk_errors(path):
         if not os.path.isdir(path):
             os.makedirs(path, mode=0o700, exist_ok=True)
-            with directory(os.path.dirname(path), "") as handle:
+            with place(os.path.dirname(path), "") as (handle, _):
                 os.fsync(handle)
-
-def split_path(relative: str) -> tuple[str, str]:
-    """Return the directory and the name of a relative path."""
-    parent, _, name = relative.rpartition("/")
-    return parent, name
-
-@contextlib.contextmanager
-def place(root: str, relative: str, create: bool = False) -> Iterator[tuple[int, str]]:
-    """Hold the descriptor of a path's directory, and give its name in there."""
-    parent, name = split_path(relative)
-    with directory(root, parent, create) as handle:
-        yield handle, name
 
 def open_file(root: str, relative: str) -> io.BufferedReader:
     """Return a regular file below `root` for reading; raise NotFound, NotAllowed."""
@@ -630,21 +624,14 @@ def read_json_file(root: str, relative: str) -> object | None:
     except (NotFound, NotAllowed, TooLarge, ValueError):
         return None
 
-def _absent(relative: str, error: OSError) -> None:
-    """Return None when an error says that nothing is there; raise it otherwise: what
-    cannot be looked at must not be taken for missing, or it would be overwritten."""
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-        return None
-    with disk_errors(relative):
-        raise error
-
 def stat_file(root: str, relative: str) -> os.stat_result | None:
-    """Return the stat of a regular file, None without one; raise StorageFailed."""
+    """Return the stat of a regular file, None without one; raise StorageFailed: what
+    cannot be looked at must not be taken for missing, or it would be overwritten."""
     try:
-        with place(root, relative) as (handle, name):
+        with disk_errors(relative), place(root, relative) as (handle, name):
             found = os.stat(name, dir_fd=handle, follow_symlinks=False)
-    except OSError as e:
-        return _absent(relative, e)
+    except (NotFound, NotAllowed):
+        return None
     return found if stat.S_ISREG(found.st_mode) else None
 
 def sign_file(root: str, relative: str) -> tuple | None:
@@ -674,12 +661,13 @@ def list_directory(root: str, relative: str) -> list[tuple[str, os.stat_result]]
     """Return name and stat of the files and folders in a directory, sorted; or []."""
     found = []
     try:
-        with directory(root, relative) as handle, os.scandir(handle) as entries:
+        with (disk_errors(relative), place(root, f"{relative}/") as (handle, _),
+              os.scandir(handle) as entries):
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
                     found.append((entry.name, entry.stat(follow_symlinks=False)))
-    except OSError as e:
-        return _absent(relative, e) or []
+    except (NotFound, NotAllowed):
+        return []
     kinds = stat.S_IFREG, stat.S_IFDIR
     return sorted((n, s) for n, s in found if stat.S_IFMT(s.st_mode) in kinds)
 
@@ -782,10 +770,10 @@ def remove_tree(path: str) -> None:
 def sync_folders(root: str, relative: str) -> None:
     """Sync every directory that is there, from a file's own up to `root`."""
     while relative:
-        relative = split_path(relative)[0]
         with contextlib.suppress(NotFound), disk_errors(relative):
-            with directory(root, relative) as handle:
+            with place(root, relative) as (handle, _):
                 os.fsync(handle)
+        relative = os.path.dirname(relative)
 
 def move_file(root: str, source: str, target: str) -> None:
     """Rename a file, durably in both directories."""
@@ -803,7 +791,7 @@ def remove_file(root: str, relative: str) -> None:
 
 def remove_temps(root: str, relative: str) -> None:
     """Remove what a killed writer of `relative` left; the caller holds its lock."""
-    parent, name = split_path(relative)
+    parent, name = os.path.split(relative)
     for found, _ in list_directory(root, parent):
         if found.startswith(temp_prefix(name)):
             remove_file(root, f"{parent}/{found}")
@@ -825,12 +813,8 @@ def exclusive_file(path: str) -> Iterator[bool]:
         is_mine = False
         with contextlib.suppress(OSError):
             if sys.platform == "win32":
-                import msvcrt
-
                 msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
             else:
-                import fcntl
-
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_mine = True
         yield is_mine
@@ -849,15 +833,6 @@ class FileLock:
         self._thread_lock, self._fd = threading.Lock(), -1
         self._owner_pid = 0
 
-    def _open(self) -> int:
-        """Return the lock file, opened again after a fork (locks are not inherited)."""
-        if self._owner_pid != os.getpid():
-            flags = os.O_RDWR | os.O_CREAT | _NO_FOLLOW
-            with place(self._root, self._relative, create=True) as (handle, name):
-                self._fd = os.open(name, flags, 0o600, dir_fd=handle)
-            self._owner_pid = os.getpid()
-        return self._fd
-
     def close(self) -> None:
         """Close the lock file; only when nothing in this process uses it any more."""
         if self._owner_pid:
@@ -869,8 +844,6 @@ class FileLock:
     def hold(self, wait: bool = True) -> Iterator[int | None]:
         """Give the descriptor, None if held and not `wait`; raise Gone when nothing
         moves any more: however many wait, whose turn comes waits on."""
-        import fcntl  # not on Windows, where no server runs
-
         turns = self._turns
         while not self._thread_lock.acquire(timeout=2 * LOCK_WAIT_S if wait else 0):
             if not wait:
@@ -904,21 +877,22 @@ class FileLock:
 
     def _try(self) -> int | None:
         """Return the descriptor when it is locked now, None when others hold it."""
-        import fcntl
-
+        flags = os.O_RDWR | os.O_CREAT | _NO_FOLLOW
         with disk_errors(self._relative):
             for is_last in (False, True):
                 try:
-                    fd = self._open()
-                    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    return fd
+                    if self._owner_pid != os.getpid():  # a fork inherits no locks
+                        with place(self._root, self._relative, True) as (handle, name):
+                            self._fd = os.open(name, flags, 0o600, dir_fd=handle)
+                        self._owner_pid = os.getpid()
+                    fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return self._fd
                 except (BlockingIOError, PermissionError):
                     return None
                 except OSError as e:
                     if is_last or e.errno not in _GONE:
                         raise
                     self.close()
-        return None
 
     def _explain(self) -> Gone:
         """Return the error of a lock that others hold for too long."""
@@ -1015,20 +989,18 @@ def iter_members(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     offset = file.tell()
     unpacker, content, taken, data = zlib.decompressobj(31), bytearray(), 0, b""
     try:
-        while True:
-            with disk_errors("archive"):
-                if not (data := data or file.read(64 * KIB)):
-                    break
-            content += unpacker.decompress(data, BLOCK_BYTES + 1 - len(content))
-            rest = unpacker.unused_data or unpacker.unconsumed_tail
-            taken += len(data) - len(rest)
-            data = rest
-            if len(content) > BLOCK_BYTES:
-                raise Damaged(f"A block at byte {offset} holds more than 1 MiB.")
-            if unpacker.eof:
-                yield offset, bytes(content)
-                offset += taken
-                unpacker, content, taken = zlib.decompressobj(31), bytearray(), 0
+        with disk_errors("archive"):
+            while data := data or file.read(64 * KIB):
+                content += unpacker.decompress(data, BLOCK_BYTES + 1 - len(content))
+                rest = unpacker.unused_data or unpacker.unconsumed_tail
+                taken += len(data) - len(rest)
+                data = rest
+                if len(content) > BLOCK_BYTES:
+                    raise Damaged(f"A block at byte {offset} holds more than 1 MiB.")
+                if unpacker.eof:
+                    yield offset, bytes(content)
+                    offset += taken
+                    unpacker, content, taken = zlib.decompressobj(31), bytearray(), 0
     except zlib.error as e:
         raise Damaged(f"The block at byte {offset} cannot be unpacked: {e}.") from e
     if taken or content:
@@ -3236,7 +3208,7 @@ class Journal:
     def _write(self, fd: int, tickets: list[Ticket]) -> None:
         """Append the lines of some tickets behind all there are, durably."""
         for folder in {ticket.folder for ticket in tickets} - {""}:
-            with directory(self._root, folder) as handle:
+            with place(self._root, f"{folder}/") as (handle, _):
                 os.fsync(handle)
         with self._lock:
             self._read(fd, is_held=True)
@@ -3559,7 +3531,7 @@ def open_store(root: str, existing: bool = False) -> Store:
     with disk_errors(root):
         store = Store(root)
         for folder in ("workspaces", PARTIAL_DIR):
-            with directory(root, folder, create=True):
+            with place(root, f"{folder}/", create=True):
                 pass
     store.recover()
     return store
@@ -3680,7 +3652,7 @@ def write_document(store: Store, workspace_id: str, path: str, content: bytes,
             write_file(store.root, relative, content, True, False)
         action = "created" if old is None else "updated"
         args = workspace_id, action, inner, size, sha256, actor
-        store.journal.append(*args, folder=split_path(relative)[0])
+        store.journal.append(*args, folder=os.path.dirname(relative))
         return Receipt(action if old != content else "unchanged", path, size, sha256)
 
 def _version_path(store: Store, workspace_id: str, path: str, text: bytes) -> str:
@@ -3903,7 +3875,7 @@ def write_title(store: Store, workspace_id: str, session_id: str, title: str,
     if not text or not paths:
         return
     with store.locked(workspace_id, f"sessions/{session_id}", "titled"):
-        path = f"{split_path(paths[0])[0]}/{session_id}{TITLE_ENDING}"
+        path = f"{os.path.dirname(paths[0])}/{session_id}{TITLE_ENDING}"
         last = store.journal.ledger(workspace_id).titles.get(session_id)
         if last is None or last.sha256 != hash_bytes(text):
             write_file(store.root, f"workspaces/{workspace_id}/{path}", text)
@@ -4143,7 +4115,7 @@ def _commit(upload: Upload) -> tuple[dict, list[Ticket]]:
     elif lost := [p for p in paths if stat_file(store.root, folder + p) is None]:
         path = lost[0]  # the next takes the place of what is gone
     elif archives:
-        month = split_path(archives[0].path)[0]
+        month = os.path.dirname(archives[0].path)
         path = f"{month}/{upload.session_id}~{sha256[:12]}.jsonl.gz"
     else:
         month, scanner = find_month(upload.read(0))
@@ -4246,7 +4218,7 @@ def _journal_archive(store: Store, archive: Archive, action: str,
     if last is not None and last.sha256 == archive.session.sha256:
         return []
     args = (archive.path, archive.session.size, archive.session.sha256, actor)
-    folder = split_path(archive.relative)[0]
+    folder = os.path.dirname(archive.relative)
     return [Ticket(folder, archive.workspace_id, action, *args)]
 
 def chosen_workspaces(store: Store, workspace_id: str) -> list[str]:
@@ -4306,9 +4278,9 @@ def reconcile_path(store: Store, workspace_id: str, path: str, action: str) -> N
     if path == "registry":
         _reconcile_registry(store)
     elif path.startswith("sessions/"):
-        name = split_path(path)[1]
+        name = os.path.basename(path)
         for relative, _ in list(walk_files(store.root, f"{folder}/sessions")):
-            if split_path(relative)[1].startswith(temp_prefix(name + ".json")):
+            if os.path.basename(relative).startswith(temp_prefix(name + ".json")):
                 remove_file(store.root, relative)
             elif session_of(relative) == name:
                 _reconcile_session(store, workspace_id, relative)
@@ -10524,13 +10496,13 @@ def check_store(store: Store, deep: bool = True,
                     problem = _check_file(store, workspace_id, path, deep)
             yield f"{folder}/{path}", problem
     for relative, _ in walk_files(store.root, "_meta"):
-        if split_path(relative)[1].startswith(TEMP_MARK):
+        if os.path.basename(relative).startswith(TEMP_MARK):
             yield relative, "left by an interrupted write"
 
 def _repair_file(store: Store, workspace_id: str, path: str, lock: str) -> None:
     """Remove what a kill left and a record that does not fit; journal what is not."""
     relative = f"workspaces/{workspace_id}/{path}"
-    if split_path(path)[1].startswith(TEMP_MARK):
+    if os.path.basename(path).startswith(TEMP_MARK):
         remove_file(store.root, relative)
     if path.endswith(".jsonl.gz"):
         remove_file(store.root, record_path(relative))
@@ -10568,7 +10540,7 @@ def _check_file(store: Store, workspace_id: str, path: str, deep: bool) -> str:
     found = stat_file(store.root, relative)
     if found is None:
         return "acknowledged and missing" if entry else ""
-    if split_path(path)[1].startswith(TEMP_MARK):
+    if os.path.basename(path).startswith(TEMP_MARK):
         return "left by an interrupted write"
     try:
         if path == "identity.json":
@@ -10634,7 +10606,7 @@ def list_snapshots(target: str) -> list[str]:
 def iter_stored(root: str) -> Iterator[tuple[str, os.stat_result]]:
     """Yield path and stat of every file that a backup holds, except the journal."""
     for relative, found in walk_files(root, ""):
-        is_temp = split_path(relative)[1].startswith(TEMP_MARK)
+        is_temp = os.path.basename(relative).startswith(TEMP_MARK)
         if not relative.startswith(_LEFT_OUT) and not is_temp:
             yield relative, found
 
