@@ -1009,28 +1009,18 @@ def iter_members(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
 # ---- 5. Records: plain data that travels between the rooms ------------------
 # Frozen; parse_ and format_ turn them from and into what lies in files.
 
-@dataclasses.dataclass(frozen=True)
-class Workspace:
-    """Name one machine + tool + project, the unit that owns writes."""
-
-    workspace_id: str
-    machine: str
-    tool: str
-    project: str
-    cwd: str = ""
-    git_remote: str = ""
-    description: str = ""
-    created_at: str = ""
+# One machine + tool + project, the unit that owns writes; each field is a text.
+Workspace = collections.namedtuple(
+    "Workspace", "workspace_id machine tool project cwd git_remote description "
+    "created_at", defaults=[""] * 4)
 
 def parse_workspace(value: object) -> Workspace | None:
     """Return the workspace in an identity.json's value, None when it is not one."""
     if not isinstance(value, dict):
         return None
-    fields = ((n, value.get(n)) for n in Workspace.__dataclass_fields__)
-    known = {name: text for name, text in fields if isinstance(text, str)}
-    if not all(known.get(n) for n in ("workspace_id", "machine", "tool", "project")):
-        return None
-    return Workspace(**known)
+    known = {n: value[n] for n in Workspace._fields if isinstance(value.get(n), str)}
+    is_named = all(map(known.get, ("workspace_id", "machine", "tool", "project")))
+    return Workspace(**known) if is_named else None
 
 # One journal line: what was committed, where, when and by whom.
 Entry = collections.namedtuple("Entry",
@@ -1075,42 +1065,23 @@ class Message:
     ordinal: int = -1  # Codex numbers its lines
     abandoned: bool = False  # the conversation was taken back to before it
 
-@dataclasses.dataclass(frozen=True)
-class Block:
-    """Say where a gzip member begins and what comes before it."""
+# Where a gzip member begins, in bytes of the transcript and of the archive; how many
+# lines begin before it, and shown messages that are `said` or `told`, and that are
+# `item`; and whether it begins in the middle of a line.
+Block = collections.namedtuple(
+    "Block", "offset archive_offset lines messages items is_cut")
 
-    offset: int  # raw bytes
-    archive_offset: int
-    lines: int  # lines begun before it
-    messages: int  # shown messages before it that are `said` or `told`
-    items: int  # messages before it that are `item`
-    is_cut: bool  # it begins in the middle of a line
-
-@dataclasses.dataclass(frozen=True)
-class Session:
-    """Describe one archived transcript; all of it comes from the archive's bytes."""
-
-    size: int
-    sha256: str
-    archive_size: int
-    archive_tail: str  # its last 8 bytes, CRC and size of the last member, in hex
-    title: str
-    start: str
-    end: str
-    messages: int
-    lines: int
-    title_rank: int
-    uses_items: bool
-    blocks: tuple[Block, ...]
-    repeats: tuple[int, ...]  # number_part()s of messages that were shown before
-    abandoned: tuple[tuple[int, int], ...]  # first and end of messages taken back
-    about: dict[str, str | int]  # format, version, what it continues: parse_about
+# One archived transcript; all of it comes from the archive's bytes. `archive_tail` is
+# its last 8 bytes in hex, CRC and size of the last member; `repeats` are number_part()s
+# of messages that were shown before, `abandoned` first and end of those taken back;
+# `about` is parse_about's: format, version, what it continues.
+Session = collections.namedtuple(
+    "Session", "size sha256 archive_size archive_tail title start end messages lines "
+    "title_rank uses_items blocks repeats abandoned about")
 
 def format_session(session: Session) -> bytes:
     """Return the bytes of the derived .json beside an archive."""
-    value = {n: getattr(session, n) for n in Session.__dataclass_fields__}
-    value["blocks"] = [list(vars(block).values()) for block in session.blocks]
-    return encode_json({"parser": PARSER_VERSION, **value}) + b"\n"
+    return encode_json({"parser": PARSER_VERSION, **session._asdict()}) + b"\n"
 
 def parse_session(value: object) -> Session | None:
     """Return the session of a derived .json's value, None when it is outdated."""
@@ -3275,7 +3246,7 @@ class Registry:
 
     def save(self) -> None:
         """Write the registry's file, durably."""
-        rows = [vars(workspace) for _, workspace in sorted(self._workspaces.items())]
+        rows = [row._asdict() for _, row in sorted(self._workspaces.items())]
         self._write(REGISTRY_FILE, {"workspaces": rows})
 
     def _write(self, relative: str, value: dict) -> None:
@@ -3323,7 +3294,7 @@ class Registry:
         identity = f"workspaces/{workspace.workspace_id}/identity.json"
         with self._lock:
             self.all()
-            self._write(identity, vars(workspace))
+            self._write(identity, workspace._asdict())
             self._workspaces = {**self._workspaces, workspace.workspace_id: workspace}
             self.save()
 
@@ -3547,10 +3518,10 @@ def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace
             if len(store.registry.all()) >= MAX_WORKSPACES:
                 raise TooLarge(f"There are {MAX_WORKSPACES} workspaces already.")
             name, now = store.registry.choose_id(wanted), format_time(utc_now())
-            updated = dataclasses.replace(wanted, workspace_id=name, created_at=now)
+            updated = wanted._replace(workspace_id=name, created_at=now)
         else:
-            updated = dataclasses.replace(
-                found, cwd=wanted.cwd or found.cwd,
+            updated = found._replace(
+                cwd=wanted.cwd or found.cwd,
                 git_remote=found.git_remote or wanted.git_remote,
                 description=wanted.description or found.description)
         if updated != found:
@@ -6244,7 +6215,7 @@ def tool_list_workspaces(ctx: Context, query: str = "", limit: int = 50,
     machine, tool, project or description."""
     words, rows = query.casefold().split(), []
     for workspace in _by_activity(ctx.store):
-        text = words and " ".join(map(ctx.mask, vars(workspace).values())).casefold()
+        text = words and " ".join(map(ctx.mask, workspace)).casefold()
         if all(word in text for word in words):
             rows.append(workspace)
     page = [_workspace_row(ctx, w) for w in rows[offset : offset + limit]]
