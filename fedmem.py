@@ -512,13 +512,11 @@ _OPEN_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_BLOCK = getattr(os, "O_NONBLOCK", 0)  # a planted pipe must not stop the reader
 # What a disk says that went away: an evicted client, a stale handle, an unmounted one.
-_GONE = frozenset(
-    getattr(errno, name, -1)
-    for name in "EIO EBADF ESTALE ENOTCONN ESHUTDOWN ENODEV ENXIO EHOSTDOWN "
-    "ETIMEDOUT EREMOTEIO".split())
+_KINDS = {getattr(errno, name, -1): Gone for name in "EIO EBADF ESTALE ENOTCONN "
+          "ESHUTDOWN ENODEV ENXIO EHOSTDOWN ETIMEDOUT EREMOTEIO".split()}
+_KINDS |= dict.fromkeys((errno.EMFILE, errno.ENFILE, errno.ENOMEM), Exhausted)
 # Hard links are refused by FAT, by some CIFS, and beyond a number of them.
 _NO_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _kept = threading.local()  # folders that this thread keeps open
 
 @contextlib.contextmanager
@@ -534,9 +532,7 @@ def disk_errors(relative: str) -> Iterator[None]:
             raise NotAllowed(text) from e
         if e.errno == errno.ENAMETOOLONG:
             raise BadRequest(f"The name {clip(relative, 80)!r} is too long.") from e
-        reason = os.strerror(e.errno or 0)
-        kind = Gone if e.errno in _GONE else StorageFailed
-        kind = Exhausted if e.errno in _EXHAUSTED else kind
+        kind, reason = _KINDS.get(e.errno, StorageFailed), os.strerror(e.errno or 0)
         text = (f"The server's disk refused {relative!r} ({reason}). Nothing was "
                 "acknowledged: send it again later, and tell the operator.")
         if os.path.isabs(relative):  # a place that the one who reads this named
@@ -619,10 +615,9 @@ def read_file(root: str, relative: str, max_bytes: int = 64 * MIB) -> bytes:
 
 def read_json_file(root: str, relative: str) -> object | None:
     """Return the value of a JSON file, None when it is missing, torn or not JSON."""
-    try:
+    with contextlib.suppress(NotFound, NotAllowed, TooLarge, ValueError):
         return parse_json(read_file(root, relative))
-    except (NotFound, NotAllowed, TooLarge, ValueError):
-        return None
+    return None
 
 def stat_file(root: str, relative: str) -> os.stat_result | None:
     """Return the stat of a regular file, None without one; raise StorageFailed: what
@@ -645,11 +640,10 @@ def sign_stats(found: os.stat_result) -> tuple[int, int, int]:
 
 def glance_file(root: str, relative: str) -> tuple | None:
     """Return what changes when a file is replaced, None without one; for caches."""
-    try:
+    with contextlib.suppress(OSError):
         found = os.lstat(f"{root}/{relative}")
-    except OSError:
-        return None
-    return *sign_stats(found), found.st_ctime_ns
+        return *sign_stats(found), found.st_ctime_ns
+    return None
 
 def read_tail(root: str, relative: str) -> str:
     """Return a file's last 8 bytes in hex; they tell archives of one size apart."""
@@ -890,7 +884,7 @@ class FileLock:
                 except (BlockingIOError, PermissionError):
                     return None
                 except OSError as e:
-                    if is_last or e.errno not in _GONE:
+                    if is_last or _KINDS.get(e.errno) is not Gone:
                         raise
                     self.close()
 
@@ -1372,7 +1366,6 @@ def _begin(text: str, word: str = "A-Za-z0-9") -> str:
     found = "|".join(rf"(?<={shape}{text})" for shape in (*before, *colours))
     return rf"{text}(?:(?<![{word}]{text})|{found})"
 
-_END = r"(?![A-Za-z0-9])"
 _WORD = r"[A-Za-z0-9_-]"
 # Tokens that begin with a text of their own, as their vendors and secret scanners
 # describe them, each as three words: kind, beginnings, what follows at least (A letters
@@ -1437,7 +1430,7 @@ def _expand_prefixed() -> Iterator[tuple[str, str, str]]:
     for kind, starts, rest in zip(words, words, words, strict=True):
         rest = re.sub(r"[ALHUW](?=\{)", lambda m: _LETTERS[m[0]], rest)
         for start in starts.split(","):
-            yield kind, start, _begin(re.escape(start)) + rest + _END
+            yield kind, start, _begin(re.escape(start)) + rest + r"(?![A-Za-z0-9])"
 
 _TOKENS = (  # more of what _PREFIXED has: kind, needle, shape
     ("terraform-token", ".atlasv1.",
@@ -1552,12 +1545,10 @@ def is_random(value: str) -> bool:
 
 def _mask_match(kind: str, match: re.Match) -> str:
     """Return a match with its value, or all of it, replaced by its kind."""
-    names = match.re.groupindex
-    group = "value" if "value" in names else "guess" if "guess" in names else 0
-    if match[group].startswith("[redacted:"):
-        return match[0]
-    guess = match[group] if group == "guess" else ""
-    if guess and (_WORDS.fullmatch(guess) or not is_random(guess)):
+    group = match.lastgroup or 0
+    value = match[group]
+    is_word = group == "guess" and (_WORDS.fullmatch(value) or not is_random(value))
+    if is_word or value.startswith("[redacted:"):
         return match[0]
     before = match.string[match.start() : match.start(group)]
     return f"{before}[redacted:{kind}]{match.string[match.end(group) : match.end()]}"
@@ -1584,19 +1575,16 @@ def mask_secrets(text: str) -> str:
     """Return `text` with every secret replaced by `[redacted:KIND]`."""
     if len(text) < SHORTEST_SECRET_CHARS:
         return text
-    for kind, _, shape in list_patterns(text):
-        text = shape.sub(functools.partial(_mask_match, kind), text)
-    folded = fold_case(text)
-    may_assign = any(shape.search(folded) for shape in _MAY_ASSIGN)
-    return ASSIGNMENT.sub(_mask_assignment, text) if may_assign else text
-
-def list_patterns(text: str) -> list[tuple[str, str, re.Pattern]]:
-    """Return the patterns that a text may match: it has what each of them needs."""
     runs = "\n".join(_LONG_RUN.findall(text))
     found = [row for row in _TOKEN_PATTERNS if row[1] in runs] if runs else []
     if found and not found[-1][2].search(runs):  # the one of any vendor has no needle
         found.pop()
-    return [*found, *(row for row in SECRET_PATTERNS if row[1] in text)]
+    found += [row for row in SECRET_PATTERNS if row[1] in text]
+    for kind, _, shape in found:
+        text = shape.sub(functools.partial(_mask_match, kind), text)
+    folded = fold_case(text)
+    may_assign = any(shape.search(folded) for shape in _MAY_ASSIGN)
+    return ASSIGNMENT.sub(_mask_assignment, text) if may_assign else text
 
 def mask_counted(text: str, counts: collections.Counter) -> str:
     """Return text masked, and count each kind that was found."""
@@ -2604,7 +2592,7 @@ FORMATS = {agent.tool: agent for agent in AGENTS}
 CLAUDE, CODEX = AGENTS[:2]
 # Of any agent.
 _FIRST = re.compile(_SHOWN_TYPES + rb"|session|projectHash|parts|^\{\"export\"")
-_MARKS = {a.tool: re.compile(a.marks) for a in AGENTS if a.marks}
+_MARKS = {a.tool: re.compile(a.marks) for a in AGENTS}
 AGENT_VARIABLES = tuple(dict.fromkeys(a.home[0] for a in AGENTS if a.home[0]))
 
 # ---- 9. Transcripts: lines that are counted, titled, and looked through -----
@@ -2629,11 +2617,10 @@ _BARE_COMMAND = re.compile(r"/\S+")  # says less than what is asked next
 _IMAGE_MARK = re.compile(r"\[[Ii]mage[^\]\n]{0,20}\]")
 _SIGNS = [(a.signs or a.export and {"export": (a.tool,)}, a) for a in AGENTS]
 _SIGNS = sorted((row for row in _SIGNS if row[0]), key=lambda row: -len(row[0]))
-_EVERY_LINE = re.compile(b"")
 
 def find_marks(about: dict) -> re.Pattern:
     """Return what a line has to hold to be worth parsing; `about` as of parse_about."""
-    return _MARKS.get(about["format"], _EVERY_LINE) if "format" in about else _FIRST
+    return _MARKS.get(about.get("format"), _FIRST)
 
 class LineBuffer:
     """Gather a line in pieces, of one long and not raw without pictures and base64."""
@@ -2673,8 +2660,7 @@ def parse_record(line: bytes, size: int, about: dict) -> dict | None:
         content = [{"type": "text", "text": text}]
         if not role or b'"tool_result"' in line[: 4 * KIB]:
             content = [{"type": "tool_result", "content": text}]
-        is_users = not role or role[1].lower().startswith(b"user")
-        kind = "user" if is_users else "assistant"
+        kind = "user" if not role or role[1][:4].lower() == b"user" else "assistant"
         return {"type": kind, "message": {"content": content}, "isTooLong": True}
     try:
         with _LARGE_LINE if len(line) > LARGE_BODY_BYTES else contextlib.nullcontext():
@@ -2875,10 +2861,8 @@ class TranscriptScanner:
 
     def _abandon(self, first: int) -> None:
         """Note that the messages from one on were taken back."""
-        while self.abandoned and self.abandoned[-1][0] >= first:
-            self.abandoned.pop()
-        if self.abandoned and self.abandoned[-1][1] >= first:
-            first = self.abandoned.pop()[0]
+        while self.abandoned and self.abandoned[-1][1] >= first:
+            first = min(first, self.abandoned.pop()[0])
         if first < self._next:
             self.abandoned.append((first, self._next))
 
