@@ -84,6 +84,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import unicodedata
 import urllib.parse
 import warnings
@@ -476,26 +477,17 @@ def make_error(request_id: object, code: int, message: str, data: dict) -> dict:
 
 def log_incident(doing: str) -> str:
     """Log the present exception and return its id, all that the caller is told."""
-    incident = secrets.token_hex(4)
-    log.exception("incident=%s doing=%s", incident, escape_controls(clip(doing, 80)))
+    incident, told = secrets.token_hex(4), escape_controls(clip(doing, 80))
+    # Behind a bar, so that no line of the traceback can be taken for a log line.
+    lines = (f"\n| {escape_controls(x)}" for x in traceback.format_exc().splitlines())
+    log.error("incident=%s doing=%s%s", incident, told, "".join(lines))
     return incident
-
-class LogFormatter(logging.Formatter):
-    """Mark every line of a traceback, so that none can be taken for a log line."""
-
-    def formatException(self, info: tuple) -> str:  # noqa: N802, the base class's name
-        """Return a traceback, each line behind a bar."""
-        lines = super().formatException(info).splitlines()
-        return "\n".join(f"| {escape_controls(line)}" for line in lines)
 
 def set_up_logging() -> None:
     """Send the log to standard error; systemd's journal adds its own times."""
     day = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogFormatter(f"{day}%(message)s", "%Y-%m-%dT%H:%M:%S"))
-    log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
-    log.propagate = False
+    logging.basicConfig(format=f"{day}%(message)s", datefmt="%Y-%m-%dT%H:%M:%S",
+                        level=logging.INFO, force=True)
     # What no line shows is not looked up: half the time (Logging HOWTO).
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -550,8 +542,7 @@ def place(root: str, relative: str, create: bool = False) -> Iterator[tuple[int,
 
 @contextlib.contextmanager
 def keep_folders() -> Iterator[None]:
-    """Open each folder once that this thread looks into until the end of the block: a
-    write needs the same few again and again, and each is a way over the network."""
+    """Open each folder once until the block ends: each is a way over the network."""
     if getattr(_kept, "folders", None) is not None:
         yield
         return
@@ -1303,8 +1294,7 @@ def revoke_tokens(root: str, name: str) -> list[Token]:
     return gone
 
 def trade_invite(root: str, code: str, machine: str, digests: dict[str, str]) -> None:
-    """Put two tokens in the place of an invite, and of what its machine had, in one
-    write; raise NotAllowed, always the same."""
+    """Trade an invite, and what its machine had, for two tokens; raise NotAllowed."""
     with hold_tokens(root) as (_, rows, over):
         known = {row.sha256: row for row in rows if row.sha256 not in over}
         invite, given = known.get(hash_text(code)), {*digests.values()}

@@ -14389,12 +14389,12 @@ class ServiceTest(InstallerCase):
 
     def test_no_line_of_a_traceback_can_be_taken_for_a_refusal(self) -> None:
         """What a stranger sent may stand in an error's text."""
-        formatter = fedmem.LogFormatter("%(message)s")
-        try:
-            raise ValueError("x\nauth refused: addr=192.0.2.1 reason=bad-token")
-        except ValueError:
-            args = "fedmem", logging.ERROR, "", 0, "incident", (), sys.exc_info()
-            text = formatter.format(logging.LogRecord(*args))
+        with self.assertLogs("fedmem", "ERROR") as logged:
+            try:
+                raise ValueError("x\nauth refused: addr=192.0.2.1 reason=bad-token")
+            except ValueError:
+                fedmem.log_incident("a test")
+        text = logging.Formatter("%(message)s").format(logged.records[0])
         self.assertIn("| auth refused: addr=192.0.2.1", text)
         self.assertFalse(re.search("^auth refused", text, re.MULTILINE))
 
