@@ -1030,25 +1030,17 @@ Document = collections.namedtuple("Document", "path size sha256 modified")
 # The promise that a write is durable.
 Receipt = collections.namedtuple("Receipt", "status path size sha256")
 
-@dataclasses.dataclass(frozen=True)
-class Message:
-    """Hold one shown line of a transcript: who said what when.
-
-    `kind` is `said` (always shown), `told` (Codex's own report of what was said),
-    `item` (what Codex sent the model: shown only where nothing was `told`), `attached`
-    or `absorbed` (typed while Claude Code worked: two kinds of line tell of it);
-    `undone` and `linked` show nothing: what has one of the keys was taken back, or a
-    line with these keys answers to `parent`."""
-
-    role: str
-    text: str
-    time: str = ""
-    kind: str = "said"
-    keys: tuple[str, ...] = ()  # it repeats a message that has one of them
-    part_of: str = ""  # what can be taken back, with all that it holds
-    parent: str | None = None  # of a prompt: the line it answers to, empty for none
-    ordinal: int = -1  # Codex numbers its lines
-    abandoned: bool = False  # the conversation was taken back to before it
+# One shown line of a transcript: who said what when. `kind` is `said` (always shown),
+# `told` (Codex's own report of what was said), `item` (what Codex sent the model: shown
+# only where nothing was `told`), `attached` or `absorbed` (typed while Claude Code
+# worked: two kinds of line tell of it); `undone` and `linked` show nothing: what has
+# one of the keys was taken back, or a line with these keys answers to `parent`. It
+# repeats a message that has one of its `keys`; `part_of` names what can be taken back
+# with all that it holds; `parent`, of a prompt, the line it answers to, empty for none;
+# Codex numbers its lines (`ordinal`); `abandoned` is what was taken back.
+Message = collections.namedtuple(
+    "Message", "role text time kind keys part_of parent ordinal abandoned",
+    defaults=["", "said", (), "", None, -1, False])
 
 # Where a gzip member begins, in bytes of the transcript and of the archive; how many
 # lines begin before it, and shown messages that are `said` or `told`, and that are
@@ -1712,7 +1704,7 @@ def _parse_claude_turn(record: dict) -> Message | None:
         return message
     is_prompt = message.role in ("user", "command") and "parentUuid" in record
     parent = (record["parentUuid"] or "") if is_prompt else None
-    return dataclasses.replace(message, keys=(line,), parent=parent)
+    return message._replace(keys=(line,), parent=parent)
 
 def _list_blocks(content: object) -> list[dict]:
     """Return a message's content as blocks; a text is one."""
@@ -1757,7 +1749,7 @@ def _parse_claude_queue(record: dict) -> Message | None:
     if message and message.role == "user" and isinstance(origin, dict):
         message = message if origin.get("kind", "human") == "human" else None
     keys = tuple(key for key in ids if isinstance(key, str) and key)
-    return message and dataclasses.replace(message, keys=keys)
+    return message and message._replace(keys=keys)
 
 def _make_message(role: str, parts: list[str], record: dict,
                   kind: str = "said") -> Message | None:
@@ -1953,7 +1945,7 @@ def _say(role: str, text: object, when: object, **more: object) -> Iterator[Mess
     """Yield a message of one text, unless nothing is left of it."""
     message = _make_message(role, [text], {"timestamp": when})
     if message:
-        yield dataclasses.replace(message, **more)
+        yield message._replace(**more)
 
 def _say_blocks(role: str, blocks: object, when: object, key: object = "",
                 is_agent: bool = False) -> Iterator[Message]:
@@ -2050,7 +2042,7 @@ def _parse_pi(record: dict) -> Iterator[Message]:
     elif role in ("user", "assistant"):
         for message in _say_blocks(role, record["message"]["content"], when, key):
             parent = record.get("parentId") or "" if message.role == "user" else None
-            yield dataclasses.replace(message, parent=parent)
+            yield message._replace(parent=parent)
         return
     if parent := record.get("parentId"):
         yield Message("", "", kind="linked", keys=(key,), parent=parent)
@@ -2083,7 +2075,7 @@ def _parse_opencode(record: dict) -> Iterator[Message]:
     elif part.get("type") == "file" and str(part.get("mime")).startswith("image/"):
         found = _say(role, "[image]", when, keys=(key,))
     for message in found:
-        yield dataclasses.replace(message, part_of=part["messageID"])
+        yield message._replace(part_of=part["messageID"])
 
 def _parse_cline(record: dict) -> Iterator[Message]:
     """Yield what a line of our export of Cline shows (3.0.65)."""
@@ -2675,7 +2667,7 @@ def parse_messages(record: dict, about: dict) -> list[Message]:
     if "parent" in about or about.get("kind") == "subagent":
         for i, message in enumerate(messages):
             role = _AGENT_ROLES.get(message.role, message.role)
-            messages[i] = dataclasses.replace(message, role=role)
+            messages[i] = message._replace(role=role)
     return messages
 
 def number_part(line: int, index: int) -> int:
@@ -3753,7 +3745,7 @@ def iter_messages(store: Store, archive: Archive,
                     span = bisect.bisect(starts_back, number) - 1
                     is_back = span >= 0 and number < session.abandoned[span][1]
                     if is_back or message.ordinal >= cut:
-                        message = dataclasses.replace(message, abandoned=True)
+                        message = message._replace(abandoned=True)
                     yield number, message
                 number += 1
 
@@ -10731,7 +10723,7 @@ def _iter_page(store: Store, archive: Archive, mask: Callable) -> Iterator[bytes
             f"{plural(session.messages, 'message')}.\n")
     yield text.encode("utf-8", "replace")
     for number, message in iter_messages(store, archive):
-        text = f"\n{format_message_head({**vars(message), 'number': number})[1:]}\n"
+        text = f"\n{format_message_head({**message._asdict(), 'number': number})[1:]}\n"
         lines = clean_text(mask(message.text)).split("\n")
         is_tool = message.role == "tool"
         rows = [(is_tool or line.startswith("→ "), line) for line in lines]
