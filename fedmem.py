@@ -507,8 +507,6 @@ _NO_BLOCK = getattr(os, "O_NONBLOCK", 0)  # a planted pipe must not stop the rea
 _KINDS = {getattr(errno, name, -1): Gone for name in "EIO EBADF ESTALE ENOTCONN "
           "ESHUTDOWN ENODEV ENXIO EHOSTDOWN ETIMEDOUT EREMOTEIO".split()}
 _KINDS |= dict.fromkeys((errno.EMFILE, errno.ENFILE, errno.ENOMEM), Exhausted)
-# Hard links are refused by FAT, by some CIFS, and beyond a number of them.
-_NO_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _kept = threading.local()  # folders that this thread keeps open
 
 @contextlib.contextmanager
@@ -733,16 +731,15 @@ def copy_file(root: str, relative: str, to_root: str,
     return True
 
 def link_file(root: str, relative: str, to_root: str, target: str = "") -> bool:
-    """Link a file below another root, or at `target`; return False where refused."""
+    """Link a file below another root, or at `target`; return False where refused, as by
+    FAT, some CIFS, and beyond a number of links: who copies it then meets the rest."""
     with disk_errors(relative), place(root, relative) as (old, name):
         with place(to_root, target or relative, create=True) as (new, to_name):
             try:
                 os.link(name, to_name, src_dir_fd=old, dst_dir_fd=new,
                         follow_symlinks=False)
-            except OSError as e:
-                if e.errno in _NO_LINK:
-                    return False
-                raise
+            except OSError:
+                return False
             if target:  # it keeps the old bytes when the first name is replaced
                 os.fsync(new)
     return True
@@ -1116,8 +1113,7 @@ def read_settings(flags: dict[str, str | None], environment: dict) -> dict[str, 
         raise BadRequest(f"REDACT must be on or off, not {settings['redact']!r}.")
     for name in ("mcp_token", "sync_token"):
         if not re.fullmatch(r"[!-~]{0,512}", settings[name]):
-            text = f"{name.upper()} may hold printable ASCII only, no blanks."
-            raise BadRequest(text)
+            raise BadRequest(f"{name.upper()} takes printable ASCII only, no blanks.")
     has_data_root = os.path.isdir(DATA_ROOT) and os.access(DATA_ROOT, os.W_OK)
     root = settings["memory_root"] or (DATA_ROOT if has_data_root else HOME_ROOT)
     root = os.path.realpath(os.path.expanduser(root))
@@ -1507,8 +1503,6 @@ _TERMS = re.compile(
 _MAY_ASSIGN = [
     re.compile(f"{needle}[a-z0-9_]{{0,26}}{_ASSIGNED}")
     for needle in "ecret oken assw assphrase pass(?![a-z]) pwd key redential".split()]
-SHORTEST_SECRET_CHARS = 8  # a://b:c@
-MIN_ENTROPY_BITS = 3.0  # per character: "password-is-here" has 3.1, so digits too
 
 def is_random(value: str) -> bool:
     """Return whether a value looks made by a machine: mixed, and many characters."""
@@ -1523,7 +1517,7 @@ def is_random(value: str) -> bool:
         return False
     counts = collections.Counter(value).values()
     bits = -sum(n / len(value) * math.log2(n / len(value)) for n in counts)
-    return bits >= MIN_ENTROPY_BITS
+    return bits >= 3.0  # per character: "password-is-here" has 3.1, so digits too
 
 def _mask_match(kind: str, match: re.Match) -> str:
     """Return a match with its value, or all of it, replaced by its kind."""
@@ -1555,7 +1549,7 @@ def _mask_assignment(match: re.Match) -> str:
 
 def mask_secrets(text: str) -> str:
     """Return `text` with every secret replaced by `[redacted:KIND]`."""
-    if len(text) < SHORTEST_SECRET_CHARS:
+    if len(text) < 8:  # the shortest is in a://b:c@
         return text
     runs = "\n".join(_LONG_RUN.findall(text))
     found = [row for row in _TOKEN_PATTERNS if row[1] in runs] if runs else []
@@ -2572,9 +2566,9 @@ AGENTS = (
     Agent("auggie", "Auggie", home=("", "~/.augment", ""), remark="it wants a login"))
 FORMATS = {agent.tool: agent for agent in AGENTS}
 CLAUDE, CODEX = AGENTS[:2]
-# Of any agent.
+# What a line has to hold to be worth parsing: of any agent, and of each.
 _FIRST = re.compile(_SHOWN_TYPES + rb"|session|projectHash|parts|^\{\"export\"")
-_MARKS = {a.tool: re.compile(a.marks) for a in AGENTS}
+MARKS = {a.tool: re.compile(a.marks) for a in AGENTS}
 AGENT_VARIABLES = tuple(dict.fromkeys(a.home[0] for a in AGENTS if a.home[0]))
 
 # ---- 9. Transcripts: lines that are counted, titled, and looked through -----
@@ -2599,10 +2593,6 @@ _BARE_COMMAND = re.compile(r"/\S+")  # says less than what is asked next
 _IMAGE_MARK = re.compile(r"\[[Ii]mage[^\]\n]{0,20}\]")
 _SIGNS = [(a.signs or a.export and {"export": (a.tool,)}, a) for a in AGENTS]
 _SIGNS = sorted((row for row in _SIGNS if row[0]), key=lambda row: -len(row[0]))
-
-def find_marks(about: dict) -> re.Pattern:
-    """Return what a line has to hold to be worth parsing; `about` as of parse_about."""
-    return _MARKS.get(about.get("format"), _FIRST)
 
 class LineBuffer:
     """Gather a line in pieces, of one long and not raw without pictures and base64."""
@@ -2633,7 +2623,7 @@ class LineBuffer:
 
 def parse_record(line: bytes, size: int, about: dict) -> dict | None:
     """Return a line's JSON object, of one too long a message of that, None for none."""
-    if not find_marks(about).search(line):
+    if not MARKS.get(about.get("format"), _FIRST).search(line):
         return None
     if len(line) > MAX_PARSED_LINE_BYTES:
         names = rb"user|assistant|UserMessage|AgentMessage|user_message|agent_message"
@@ -2665,9 +2655,7 @@ def parse_messages(record: dict, about: dict) -> list[Message]:
             if message.role in _ROLES or not message.text:
                 messages.append(message)
     if "parent" in about or about.get("kind") == "subagent":
-        for i, message in enumerate(messages):
-            role = _AGENT_ROLES.get(message.role, message.role)
-            messages[i] = message._replace(role=role)
+        return [m._replace(role=_AGENT_ROLES.get(m.role, m.role)) for m in messages]
     return messages
 
 def number_part(line: int, index: int) -> int:
@@ -2746,7 +2734,7 @@ class TranscriptScanner:
                 self.messages, self.items, self._is_mid_line))
         self.size += len(block)
         if not self._is_mid_line and block.endswith(b"\n"):
-            if not find_marks(self.about).search(block):  # nothing to parse
+            if not MARKS.get(self.about.get("format"), _FIRST).search(block):
                 self.lines += block.count(b"\n")
                 return
         for piece in io.BytesIO(block):  # splits at \n only, as JSONL does
