@@ -500,7 +500,6 @@ def set_up_logging() -> None:
 
 TEMP_MARK = ".tmp-"  # no valid name begins with a dot, so none is mistaken for one
 
-_OPEN_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_BLOCK = getattr(os, "O_NONBLOCK", 0)  # a planted pipe must not stop the reader
 # What a disk says that went away: an evicted client, a stale handle, an unmounted one.
@@ -541,15 +540,14 @@ def place(root: str, relative: str, create: bool = False) -> Iterator[tuple[int,
 @contextlib.contextmanager
 def keep_folders() -> Iterator[None]:
     """Open each folder once until the block ends: each is a way over the network."""
-    if getattr(_kept, "folders", None) is not None:
+    if "folders" in vars(_kept):
         yield
         return
     _kept.folders = {}
     try:
         yield
     finally:
-        folders, _kept.folders = _kept.folders, None
-        for handle in folders.values():
+        for handle in vars(_kept).pop("folders").values():
             os.close(handle)
 
 def _open_folder(kept: dict, root: str, relative: str, create: bool) -> int:
@@ -558,7 +556,7 @@ def _open_folder(kept: dict, root: str, relative: str, create: bool) -> int:
     if handle is not None:
         return handle
     if not relative:
-        handle = os.open(root, _OPEN_DIRECTORY)
+        handle = os.open(root, os.O_RDONLY | _NO_BLOCK)
     else:
         above, _, part = relative.rpartition("/")
         parent = _open_folder(kept, root, above, create)
@@ -566,13 +564,9 @@ def _open_folder(kept: dict, root: str, relative: str, create: bool) -> int:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(part, 0o700, dir_fd=parent)
                 os.fsync(parent)
-        try:
-            handle = os.open(part, _OPEN_DIRECTORY | _NO_FOLLOW, dir_fd=parent)
-        except NotADirectoryError as e:
-            # Linux says ENOTDIR for a link opened with both flags.
-            if stat.S_ISLNK(os.lstat(part, dir_fd=parent).st_mode):
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from e
-            raise
+        # With O_DIRECTORY, too, Linux would say ENOTDIR of a link. What is no folder is
+        # refused where something in it is asked for.
+        handle = os.open(part, os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK, dir_fd=parent)
     kept[root, relative] = handle
     return handle
 
@@ -731,14 +725,13 @@ def copy_file(root: str, relative: str, to_root: str,
     return True
 
 def link_file(root: str, relative: str, to_root: str, target: str = "") -> bool:
-    """Link a file below another root, or at `target`; return False where refused, as by
-    FAT, some CIFS, and beyond a number of links: who copies it then meets the rest."""
+    """Link a file below another root, or at `target`; return False where refused."""
     with disk_errors(relative), place(root, relative) as (old, name):
         with place(to_root, target or relative, create=True) as (new, to_name):
             try:
                 os.link(name, to_name, src_dir_fd=old, dst_dir_fd=new,
                         follow_symlinks=False)
-            except OSError:
+            except OSError:  # on FAT, say: it is copied then, or that tells why not
                 return False
             if target:  # it keeps the old bytes when the first name is replaced
                 os.fsync(new)
@@ -2673,9 +2666,8 @@ def parse_about(record: dict) -> dict[str, str | int]:
         found: dict[str, str | int] = {"format": agent.tool}
         for name, path in agent.facts.items():
             value = dig(record, path)
-            if name in ("begins", "at"):
-                found |= {name: value} if type(value) is int else {}
-            elif isinstance(value, str) and SESSION_ID.fullmatch(value):
+            kind = int if name in ("begins", "at") else str
+            if type(value) is kind and SESSION_ID.fullmatch(f"{value}"):
                 found[name] = value
         if "continues" in found:
             found.pop("copies", None)
