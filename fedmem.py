@@ -488,7 +488,7 @@ def set_up_logging() -> None:
     day = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
     logging.basicConfig(format=f"{day}%(message)s", datefmt="%Y-%m-%dT%H:%M:%S",
                         level=logging.INFO, force=True)
-    # What no line shows is not looked up: half the time (Logging HOWTO).
+    # What no line shows is not looked up: a fifth of the time (Logging HOWTO).
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
@@ -564,8 +564,7 @@ def _open_folder(kept: dict, root: str, relative: str, create: bool) -> int:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(part, 0o700, dir_fd=parent)
                 os.fsync(parent)
-        # With O_DIRECTORY, too, Linux would say ENOTDIR of a link. What is no folder is
-        # refused where something in it is asked for.
+        # With O_DIRECTORY Linux would say ENOTDIR of a link, as of what is no folder.
         handle = os.open(part, os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK, dir_fd=parent)
     kept[root, relative] = handle
     return handle
@@ -806,14 +805,13 @@ class FileLock:
         self._changed = changed or relative  # what who holds it writes to: he lives
         self._turns = 0  # of this process, and seen of others
         self._thread_lock, self._fd = threading.Lock(), -1
-        self._owner_pid = 0
 
     def close(self) -> None:
         """Close the lock file; only when nothing in this process uses it any more."""
-        if self._owner_pid:
-            self._owner_pid = 0
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
             with contextlib.suppress(OSError):
-                os.close(self._fd)
+                os.close(fd)
 
     @contextlib.contextmanager
     def hold(self, wait: bool = True) -> Iterator[int | None]:
@@ -856,10 +854,9 @@ class FileLock:
         with disk_errors(self._relative):
             for is_last in (False, True):
                 try:
-                    if self._owner_pid != os.getpid():  # a fork inherits no locks
+                    if self._fd < 0:
                         with place(self._root, self._relative, True) as (handle, name):
                             self._fd = os.open(name, flags, 0o600, dir_fd=handle)
-                        self._owner_pid = os.getpid()
                     fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     return self._fd
                 except (BlockingIOError, PermissionError):
@@ -1392,14 +1389,13 @@ slack-token xapp- [0-9]-[A-Za-z0-9-]{10,}  sendgrid-key SG. W{16,}\\.W{16,}
 stripe-key sk_,rk_,pk_ (?:live|test)_A{16,}  npm-token npm_ A{36}
 fedmem-token fm [imrs]_W{43,}
 """
-_LETTERS = {"A": "[A-Za-z0-9]", "L": "[a-z0-9]", "H": "[0-9a-f]", "U": "[A-Z0-9]"}
-_LETTERS["W"] = _WORD
+_LETTERS = dict(A="A-Za-z0-9", L="a-z0-9", H="0-9a-f", U="A-Z0-9", W="A-Za-z0-9_-")
 
 def _expand_prefixed() -> Iterator[tuple[str, str, str]]:
     """Yield kind, needle and shape of each row of _PREFIXED."""
     words = iter(_PREFIXED.split())
     for kind, starts, rest in zip(words, words, words, strict=True):
-        rest = re.sub(r"[ALHUW](?=\{)", lambda m: _LETTERS[m[0]], rest)
+        rest = re.sub(r"[ALHUW](?=\{)", lambda m: f"[{_LETTERS[m[0]]}]", rest)
         for start in starts.split(","):
             yield kind, start, _begin(re.escape(start)) + rest + r"(?![A-Za-z0-9])"
 
@@ -2814,8 +2810,7 @@ class TranscriptScanner:
 
     def _take_back(self, record: dict) -> None:
         """Note that Codex rolled turns back, the last so many prompts on."""
-        is_event = record.get("type") == "event_msg"
-        if is_event and dig(record, "payload.type") == "thread_rolled_back":
+        if dig(record, "payload.type") == "thread_rolled_back":
             turns = dig(record, "payload.num_turns")
             if type(turns) is int and turns > 0 and self._prompts:
                 self._abandon(self._prompts[-turns:][0])
