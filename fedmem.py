@@ -552,8 +552,7 @@ def keep_folders() -> Iterator[None]:
 
 def _open_folder(kept: dict, root: str, relative: str, create: bool) -> int:
     """Return the descriptor of a folder, which is kept."""
-    handle = kept.get((root, relative))
-    if handle is not None:
+    if (handle := kept.get((root, relative))) is not None:
         return handle
     if not relative:
         handle = os.open(root, os.O_RDONLY | _NO_BLOCK)
@@ -1050,12 +1049,11 @@ def format_session(session: Session) -> bytes:
 def parse_session(value: object) -> Session | None:
     """Return the session of a derived .json's value, None when it is outdated."""
     try:
-        if value.pop("parser") != PARSER_VERSION:
-            return None
+        is_fresh = value.pop("parser") == PARSER_VERSION
         value["blocks"] = tuple(Block(*block) for block in value["blocks"])
         value["abandoned"] = tuple(map(tuple, value["abandoned"]))
         value["repeats"] = tuple(value["repeats"])
-        return Session(**value)
+        return Session(**value) if is_fresh else None
     except (AttributeError, KeyError, TypeError):
         return None
 
