@@ -1452,8 +1452,7 @@ def _expand_shapes() -> Iterator[tuple[str, str, str]]:
             yield kind, needle, "".join(lines).replace("NEEDLE", needle)
 
 SECRET_PATTERNS = [(k, n, re.compile(shape)) for k, n, shape in _expand_shapes()]
-# Every one of the tokens is one run of such letters, so their beginnings are looked for
-# in the long runs only: a tenth of a text.
+# Each token is one run of letters, so only long runs are searched: a tenth of a text.
 _TOKEN_PATTERNS = [(k, n, re.compile(s)) for k, n, s in (*_expand_prefixed(), *_TOKENS)]
 _LONG_RUN = re.compile(r"[A-Za-z0-9_.~+/=:-]{15,}")
 # NAME=value, name: "value", "name":"value" (JSON may escape the quotes), where the
@@ -2687,8 +2686,7 @@ def parse_title(record: dict) -> tuple[int, str]:
     return 0, ""
 
 class TranscriptScanner:
-    """Count lines and messages of a transcript fed block by block, and find repeated
-    ones, and turns taken back, for a later prompt answers to a line before them."""
+    """Count, title and look through a transcript that is fed block by block."""
 
     def __init__(self) -> None:
         self.size = self.lines = self.messages = self.items = self.told = 0
