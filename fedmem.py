@@ -8581,7 +8581,6 @@ ROUTES["/"] = dict.fromkeys(("GET", "HEAD"), lambda handler: make_page())
 # waits, it is not lost.
 
 CALL_TIMEOUT_S = 120  # the last piece of a large transcript is archived in seconds
-CALL_ATTEMPTS = 5
 BRIDGE_GRACE_S = 8.0  # for answers after the input's end; a search takes five
 
 # Where a server is and how its certificate is known: by the pin, sha256//BASE64 of its
@@ -8677,7 +8676,7 @@ class Remote:
     """Guard the connections to one server under one token."""
 
     def __init__(self, address: Address, token: str, timeout_s: float = CALL_TIMEOUT_S,
-                 attempts: int = CALL_ATTEMPTS, headers: dict[str, str] | None = None):
+                 attempts: int = 5, headers: dict[str, str] | None = None):
         self.address, self.requests = address, 0
         self._path, self._timeout_s = parse_url(address.url).path, timeout_s
         self._attempts = attempts
@@ -8722,9 +8721,12 @@ class Remote:
         while self._kept:
             self._kept.popitem()[1].close()
 
-    def ask(self, method: str, params: dict) -> dict:
-        """Return a result, tried for; raise Unreachable, Unauthorized, Refused."""
-        message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    def ask(self, name: str, arguments: dict, **more: object) -> dict:
+        """Return a tool's result, tried for; raise Unreachable, Unauthorized, Refused.
+        What is empty of its arguments is not sent."""
+        given = {n: v for n, v in arguments.items() if v not in ("", None)}
+        params = {"name": name, "arguments": given, **more}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
         body = encode_json(message)
         headers = {"MCP-Protocol-Version": LEGACY_VERSIONS[0]}
         for attempt in itertools.count(1):
@@ -8764,9 +8766,7 @@ class Remote:
 
     def call(self, name: str, **arguments: object) -> dict:
         """Return a tool's data; raise Refused with a refusal's data, and as ask()."""
-        given = {n: v for n, v in arguments.items() if v not in ("", None)}
-        params = {"name": name, "arguments": given, "_meta": {"fedmem/format": "json"}}
-        result = self.ask("tools/call", params)
+        result = self.ask(name, arguments, _meta={"fedmem/format": "json"})
         try:
             data = parse_json(result["content"][0]["text"])
         except (ValueError, LookupError, TypeError):
@@ -8810,27 +8810,22 @@ def run_bridge(remote: Remote, cwd: str, lines: Iterable[bytes],
 
 def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
     """Return the answer to a message, a JSON-RPC error at the worst, or nothing."""
+    message, headers = None, {}
     try:
         message = parse_json(line)
         method, params = message["method"], message.get("params") or {}
-        if not isinstance(params, dict) or not isinstance(method, str):
-            raise ValueError
-        given = params.get("arguments") or {}
-    except (ValueError, KeyError, TypeError):
-        return encode_json(make_error(None, INVALID_REQUEST, "Not JSON-RPC.", {}))
-    meta = params.get("_meta")
-    version = meta.get(META + "protocolVersion") if isinstance(meta, dict) else None
-    headers = {}
-    if isinstance(version, str):
         name = params.get("uri" if method == "resources/read" else "name")
-        headers = {"MCP-Protocol-Version": version, "Mcp-Method": method}
-        if isinstance(name, str):
+        if version := (params.get("_meta") or {}).get(META + "protocolVersion"):
+            headers = {"MCP-Protocol-Version": f"{version}", "Mcp-Method": f"{method}"}
+        if version and name:
             text = base64.b64encode(name.encode("utf-8", "replace")).decode()
             headers["Mcp-Name"] = f"=?base64?{text}?="
-    is_register = (method, params.get("name")) == ("tools/call", "register_workspace")
-    if is_register and isinstance(given, dict):
-        params["arguments"] = {"cwd": cwd, **given}
-        line = encode_json(message)
+        if (method, name) == ("tools/call", "register_workspace"):
+            params["arguments"] = {"cwd": cwd, **(params.get("arguments") or {})}
+            line = encode_json(message)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        error = make_error(dig(message, "id"), INVALID_REQUEST, "Not JSON-RPC.", {})
+        return encode_json(error)
     try:
         status, answer, _ = remote.post(line, headers)
         if status != 200:
@@ -11783,8 +11778,7 @@ def print_page(args: argparse.Namespace, name: str, **arguments: object) -> None
     if args.json:
         print_data(remote.call(name, **arguments))
         return
-    given = {n: v for n, v in arguments.items() if v not in ("", None)}
-    result = remote.ask("tools/call", {"name": name, "arguments": given})
+    result = remote.ask(name, arguments)
     text = clean_text(result["content"][0]["text"])
     if result.get("isError"):
         raise Refused(text)
