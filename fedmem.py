@@ -8900,11 +8900,6 @@ class Transcript:
         return f"{self.path}#{self.row}" if self.row else self.path
 
     @property
-    def thread(self) -> str:
-        """Return the conversation that a rewound part of a Codex thread belongs to."""
-        return self.session_id.rpartition(".")[2].partition("_")[0]
-
-    @property
     def seen(self) -> list:
         """Return what changes with the file, and the name that its text may give."""
         return [self.size, self.mtime_ns, self.session_id]
@@ -8922,25 +8917,9 @@ class Transcript:
 Outgoing = collections.namedtuple("Outgoing",
                                   "transcript copy identity title has_ended")
 
-@dataclasses.dataclass(frozen=True)
-class Note:
-    """Name one tracked document on this machine, and where it goes."""
-
-    path: str
-    workspace: Identity
-    upload: str
-    size: int
-    mtime_ns: int
-
-    @property
-    def key(self) -> str:
-        """Return what names the document on the server."""
-        return "\0".join((*self.workspace, self.upload))
-
-    @property
-    def seen(self) -> list:
-        """Return what changes when the file does."""
-        return [self.path, self.size, self.mtime_ns]
+# One tracked document on this machine: its file, where it goes, what names it on the
+# server, and what changes when the file does.
+Note = collections.namedtuple("Note", "path workspace upload key seen")
 
 @dataclasses.dataclass
 class Report:
@@ -9074,7 +9053,7 @@ def list_transcripts(environment: dict, report: Report,
                     rows += [row] if row else []
         titles = agent.titles(home) if agent.titles and rows else {}
         for row in rows:
-            title = titles.get(row.thread, "")
+            title = titles.get(thread_of(row.session_id.rpartition(".")[2]))
             found.append(dataclasses.replace(row, title=title) if title else row)
     return found
 
@@ -9243,7 +9222,8 @@ def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
             continue
         if stat.S_ISREG(found.st_mode):
             upload = unicodedata.normalize("NFC", upload)  # macOS' may not be
-            yield Note(path, workspace, upload, found.st_size, found.st_mtime_ns)
+            seen = [path, found.st_size, found.st_mtime_ns]
+            yield Note(path, workspace, upload, "\0".join((*workspace, upload)), seen)
         else:
             report.problems.append(f"{path}: is not a file; it is not uploaded.")
 
@@ -9313,37 +9293,27 @@ class SyncState:
             value = {}
         self.about = {n: v for n, v in value.items() if n not in self.KINDS}
         rows = ((kind, value.get(kind)) for kind in self.KINDS)
-        self._kinds = {k: v if isinstance(v, dict) else {} for k, v in rows}
+        self.kinds = {k: v if isinstance(v, dict) else {} for k, v in rows}
 
     def get(self, kind: str, key: str) -> dict | list:
         """Return what is remembered of a thing, empty for nothing."""
-        return self._kinds[kind].get(key) or {}
+        return self.kinds[kind].get(key) or {}
 
     def has_seen(self, transcript: Transcript) -> bool:
         """Return whether a transcript's file was acknowledged as it is now."""
         return list(self.get("files", transcript.place))[:2] == transcript.seen[:2]
 
-    def items(self, kind: str) -> list[tuple[str, dict]]:
-        """Return all that is remembered of a kind."""
-        with self._lock:
-            return list(self._kinds[kind].items())
-
     def put(self, kind: str, key: str, value: dict | list) -> None:
         """Remember a thing; write the file when the last time is some seconds ago."""
         with self._lock:
-            self._kinds[kind][key] = value
+            self.kinds[kind][key] = value
             if time.monotonic() - self._saved > STATE_SAVE_S:
                 self.save()
-
-    def drop(self, kind: str, key: str) -> None:
-        """Forget a thing."""
-        with self._lock:
-            self._kinds[kind].pop(key, None)
 
     def save(self) -> None:
         """Write the file, whole or not at all."""
         with self._lock:
-            write_private(self._path, encode_json({**self.about, **self._kinds}))
+            write_private(self._path, encode_json({**self.about, **self.kinds}))
             self._saved = time.monotonic()
 
 def plan_transcripts(found: list[Transcript], state: SyncState,
@@ -9748,15 +9718,14 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
         return any(row["sha256"] == known["sha256"] or row["size"] > known["size"]
                    for row in probe["have"])
 
-    sessions = {k: v for k, v in sync.state.items("sessions") if v.get("sha256")}
-    lost, listed = [], {}
+    kinds, listed, documents = sync.state.kinds, {}, ("list_knowledge", "documents")
+    sessions = {k: v for k, v in kinds["sessions"].items() if v.get("sha256")}
     with concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         answers = pool.map(is_there, sessions, sessions.values())
-        for key, is_kept in zip(sessions, answers, strict=True):
-            if not is_kept:
-                lost.append(f"session {key}")
-                sync.state.drop("sessions", key)
-    notes, documents = sync.state.items("notes"), ("list_knowledge", "documents")
+        gone = [k for k, is_kept in zip(sessions, answers, strict=True) if not is_kept]
+    for key in gone:
+        del kinds["sessions"][key]
+    lost, notes = [f"session {key}" for key in gone], list(kinds["notes"].items())
     for key, known in notes:
         *identity, upload = key.split("\0")
         workspace_id = sync.register(Identity(*identity))["workspace_id"]
@@ -9769,10 +9738,9 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
                 *documents, workspace_id=workspace_id, versions_of=upload)
             if all(row["sha256"] != known["sha256"] for row in rows):
                 lost.append(f"note {upload} of {workspace_id}")
-                sync.state.drop("notes", key)
+                del kinds["notes"][key]
     if lost:  # files are looked at again, by their bytes
-        for path, _ in sync.state.items("files"):
-            sync.state.drop("files", path)
+        kinds["files"].clear()
     sync.state.save()
     return len(sessions) + len(notes), lost
 
@@ -11532,7 +11500,7 @@ def cmd_sync(args: argparse.Namespace) -> int:
             return 0
         spool, state = read_spool(client), SyncState(client.path("state.json"))
         sync = Sync(client, client.remote(attempts=2 if args.quiet else 5), state)
-        started, is_first = time.monotonic(), not state.items("files")
+        started, is_first = time.monotonic(), not state.kinds["files"]
         tell = functools.partial(_show_progress, sync.report, started)
         report = run_sync(sync, environment, set(spool.values()) - {""}, tell)
         if not report.problems:

@@ -8797,8 +8797,7 @@ class SyncPlanTest(unittest.TestCase):
             match = re.fullmatch(fedmem.CODEX.file, name)
             self.assertEqual(match and match[1], expected, name)
             if match:
-                row = fedmem.Transcript(name, fedmem.CODEX, match[1], 0, 0)
-                self.assertEqual(row.thread.lower(), thread)
+                self.assertEqual(fedmem.thread_of(match[1]).lower(), thread)
 
     def test_titles_of_codex_are_the_last_line_of_each_thread(self) -> None:
         """Whatever else stands in the file, also a line that is cut off."""
