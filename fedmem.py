@@ -8844,7 +8844,6 @@ def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
 # The state file remembers what was acknowledged; it is a cache. A file counts as synced
 # only on a receipt with its own digest. Nothing is ever deleted, here or there.
 
-CLIENT_HOME = "~/.memory-sync"
 UPLOADS_AT_ONCE = 4
 STATE_SAVE_S = 2.0
 CLEANUP_DAYS = 30  # Claude Code's default cleanupPeriodDays
@@ -8912,10 +8911,8 @@ class Transcript:
         due = diverged_at + self.agent.wait_s
         return due if diverged_at <= now_s < due else 0
 
-# What goes up of a transcript: the file itself or a copy, where to, its title, and
-# whether a hook told that its session has ended.
-Outgoing = collections.namedtuple("Outgoing",
-                                  "transcript copy identity title has_ended")
+# What goes up of a transcript: the file itself or a copy, where to, and its title.
+Outgoing = collections.namedtuple("Outgoing", "transcript copy identity title")
 
 # One tracked document on this machine: its file, where it goes, what names it on the
 # server, and what changes when the file does.
@@ -8943,16 +8940,15 @@ class Report:
 
 def client_home(environment: dict) -> str:
     """Return the folder of the client's files."""
-    return os.path.expanduser(environment.get("MEMORY_SYNC_HOME") or CLIENT_HOME)
+    return os.path.expanduser(environment.get("MEMORY_SYNC_HOME") or "~/.memory-sync")
 
 def client_environment() -> dict[str, str]:
     """Return the variables, unset AGENT_VARIABLES as the installation saw them."""
     config = {}
     with contextlib.suppress(BadRequest):  # told by load_client
         config = read_client_json(os.path.join(client_home(os.environ), "config.json"))
-    kept = config.get("environment")
-    kept = kept if isinstance(kept, dict) else {}
-    texts = {n: kept[n] for n in AGENT_VARIABLES if isinstance(kept.get(n), str)}
+    seen = {n: dig(config, f"environment.{n}") for n in AGENT_VARIABLES}
+    texts = {n: v for n, v in seen.items() if isinstance(v, str)}
     return {**texts, **{n: v for n, v in os.environ.items() if v or n not in texts}}
 
 def load_client(environment: dict) -> Client:
@@ -9183,8 +9179,7 @@ def load_manifests(home: str) -> list[dict]:
         for name, second in (("tracked", "upload"), ("tracked_dirs", "upload_prefix")):
             rows = manifest.get(name, [])
             for row in rows if isinstance(rows, list) else [None]:
-                row = row if isinstance(row, dict) else {}
-                if not all(isinstance(row.get(key), str) for key in ("local", second)):
+                if not all(isinstance(dig(row, n), str) for n in ("local", second)):
                     raise BadRequest(f"{entry.path}: each of `{name}` needs `local` "
                                      f"and `{second}`.")
         found.append(manifest)
@@ -9201,18 +9196,15 @@ def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
                for row in manifest.get("tracked", [])]
     for row in manifest.get("tracked_dirs", []):
         folder = os.path.realpath(os.path.expanduser(row["local"]))
-        glob, before = str(row.get("glob") or "*.md"), len(uploads)
-        shape, others = compile_glob(glob), 0
+        glob = str(row.get("glob") or "*.md")
         if not os.path.isdir(folder):
             report.remarks.append(f"{folder}: there is no such folder.")
-        for path in scan_notes(folder, report):
-            relative = os.path.relpath(path, folder).replace(os.sep, "/")
-            if shape.fullmatch(relative):
-                uploads.append((path, row["upload_prefix"] + relative))
-            else:
-                others += 1
-        if others and len(uploads) == before:
+        found = {os.path.relpath(path, folder).replace(os.sep, "/"): path
+                 for path in scan_notes(folder, report)}
+        own = list(filter(compile_glob(glob).fullmatch, found))
+        if found and not own:
             report.remarks.append(f"{folder}: none of its files matches {glob!r}.")
+        uploads += [(found[name], row["upload_prefix"] + name) for name in own]
     for path, upload in uploads:
         try:
             found = os.stat(path)
@@ -9347,6 +9339,7 @@ class Sync:
         self.state, self.report = state, Report()
         self.is_offline, self._lock = threading.Event(), threading.Lock()
         self.takes_packs = True  # until an older server says that it does not
+        self.manifests, self.ended = [], set()  # the latter: sessions, as hooks told
 
     def count(self, **more: int) -> None:
         """Add to the report's numbers."""
@@ -9393,7 +9386,7 @@ class Sync:
     def acknowledge_file(self, out: Outgoing) -> None:
         """Remember a transcript's file as the server has it, and who brought it."""
         self.state.put("files", out.transcript.place, out.transcript.seen)
-        by = "hook" if out.has_ended else "sync"
+        by = "hook" if out.transcript.session_id in self.ended else "sync"
         agents = self.state.about.setdefault("agents", {})
         agents[out.transcript.agent.tool] = {"time": format_time(utc_now()), "by": by}
 
@@ -9458,8 +9451,9 @@ def upload_transcript(sync: Sync, out: Outgoing) -> None:
         sync.acknowledge_file(out)
         return
     is_grown = 0 <= base < size and digests.get(base) == known.get("sha256")
+    has_ended = transcript.session_id in sync.ended
     # What differs was planned when due.
-    if not (base < 0 or is_grown or out.has_ended or "diverged_at" in known):
+    if not (base < 0 or is_grown or has_ended or "diverged_at" in known):
         known = {**known, "diverged_at": utc_now().timestamp()}
         sync.state.put("sessions", transcript.key, known)
         sync.wait_for(transcript)
@@ -9534,8 +9528,7 @@ def choose_identity(client: Client, manifests: list[dict], tool_name: str, cwd: 
             return identify_manifest(manifest)
     return Identity(client.machine, tool_name, *identify_project(cwd, told))
 
-def list_memory_notes(sync: Sync, environment: dict,
-                      manifests: list[dict]) -> Iterator[Note]:
+def list_memory_notes(sync: Sync, environment: dict) -> Iterator[Note]:
     """Yield the notes that Claude Code keeps by itself, a folder for each git root."""
     known = sync.state.about.setdefault("folders", {})
     problems = sync.report.problems
@@ -9549,7 +9542,7 @@ def list_memory_notes(sync: Sync, environment: dict,
             log.warning("%s: nothing tells its project; it is not uploaded", folder)
             continue
         known[name] = cwd
-        identity = choose_identity(sync.client, manifests, "claude-code", cwd)
+        identity = choose_identity(sync.client, sync.manifests, CLAUDE.tool, cwd)
         rows = [{"local": folder, "upload_prefix": "auto/", "glob": "*.md"}]
         yield from list_notes({**identity._asdict(), "tracked_dirs": rows}, sync.report)
 
@@ -9583,7 +9576,7 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
              show: Callable[[int, int], None]) -> Report:
     """Bring what is new or changed to the server; return what was done and failed."""
     state, report = sync.state, sync.report
-    manifests = load_manifests(sync.client.home)
+    sync.manifests, sync.ended = load_manifests(sync.client.home), ended
     found = list_transcripts(environment, report, state)
     todo, waiting = plan_transcripts(found, state, ended)
     for transcript in waiting:
@@ -9592,9 +9585,9 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
         report.problems.append(
             f"{plural(report.compressed, 'compressed rollout')} of Codex (.jsonl.zst) "
             "cannot be read: install zstd, or Python 3.14 or newer.")
-    notes = [note for manifest in manifests for note in list_notes(manifest, report)]
+    notes = [note for given in sync.manifests for note in list_notes(given, report)]
     if sync.client.options.get("auto_memory", True):
-        notes += list_memory_notes(sync, environment, manifests)
+        notes += list_memory_notes(sync, environment)
     report.unchanged = len(found) - len(todo) - len(waiting)
     soon = time.time_ns() - (CLEANUP_DAYS - 7) * 86_400 * 10**9
     report.aged = sum(t.agent is CLAUDE and t.mtime_ns < soon for t in found)
@@ -9602,7 +9595,7 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
     groups, number = group_transcripts(todo, state), 0
     with concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         tasks = [(1, _run_task, sync, n.path, upload_note, n) for n in changed]
-        tasks += [(len(g), _sync_group, sync, g, manifests, ended) for g in groups]
+        tasks += [(len(g), _sync_group, sync, g) for g in groups]
         done = [(size, pool.submit(*task)) for size, *task in tasks]
         for size, future in done:
             future.result()
@@ -9626,14 +9619,13 @@ def group_transcripts(todo: list[Transcript],
     packs = (small[n : n + PACK_SESSIONS] for n in range(0, len(small), PACK_SESSIONS))
     return sorted([*([t] for t in alone), *packs], key=lambda group: group[0].mtime_ns)
 
-def _sync_group(sync: Sync, group: list[Transcript], manifests: list,
-                ended: set[str]) -> None:
+def _sync_group(sync: Sync, group: list[Transcript]) -> None:
     """Upload transcripts, small new ones of a workspace in one request."""
     packs: dict[Identity, list[tuple[Outgoing, str]]] = {}
     with contextlib.ExitStack() as stack:  # holds copies
         for transcript in group:
-            how = manifests, transcript.session_id in ended, stack, packs
-            _run_task(sync, transcript.place, _sync_transcript, transcript, *how)
+            what = transcript, stack, packs
+            _run_task(sync, transcript.place, _sync_transcript, *what)
         for pack in packs.values():
             _run_task(sync, pack[0][0].transcript.place, _send_pack, pack)
 
@@ -9655,8 +9647,7 @@ def _send_pack(sync: Sync, pack: list[tuple[Outgoing, str]]) -> None:
         else:
             _run_task(sync, out.transcript.place, upload_transcript, out)
 
-def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
-                     has_ended: bool, stack: contextlib.ExitStack,
+def _sync_transcript(sync: Sync, transcript: Transcript, stack: contextlib.ExitStack,
                      packs: dict[Identity, list[tuple[Outgoing, str]]]) -> None:
     """Upload a transcript or its plain, masked copy, or put it to those of a pack."""
     known, agent = sync.state.get("sessions", transcript.key), transcript.agent
@@ -9672,7 +9663,7 @@ def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
         head = read_head(transcript.path) if agent is CODEX else {}
         told = dig(head, "payload.git.repository_url")
         told = told if isinstance(told, str) else ""
-        identity = choose_identity(sync.client, manifests, agent.tool, cwd, told)
+        identity = choose_identity(sync.client, sync.manifests, agent.tool, cwd, told)
     if is_same:  # Only its title is new; what was compressed since is not at its path.
         sync.tell_title(transcript, identity, title)
         return
@@ -9681,7 +9672,7 @@ def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
     if agent.export or masked is not None or copy.path.endswith(".zst"):
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         copy = copy_transcript(copy, os.path.join(folder, "copy.jsonl"), masked)
-    out = Outgoing(transcript, copy, identity, title, has_ended)
+    out = Outgoing(transcript, copy, identity, title)
     if known or copy.size > PACKED_BYTES or not sync.takes_packs:
         upload_transcript(sync, out)
         return
