@@ -9989,9 +9989,8 @@ export default function (pi) {
 """,
 }
 
-_HTTP = {"type": "http"}
 # One file's text before and after, None for no file, and what it is about.
-Change = collections.namedtuple("Change", "path before after about")
+Change = collections.namedtuple("Change", "path before after about", defaults=[""])
 
 def apply_change(change: Change, is_kept: bool = True) -> None:
     """Make a change, the old text kept beside it once; raise StorageFailed."""
@@ -10007,7 +10006,7 @@ def apply_change(change: Change, is_kept: bool = True) -> None:
     if change.after.startswith("#!"):
         os.chmod(path, 0o700)
 
-def edit_json(path: str, about: str, edit: Callable[[dict], None]) -> Change:
+def edit_json(path: str, edit: Callable[[dict], None]) -> Change:
     """Return the change `edit` makes to a JSON file; raise BadRequest for others."""
     before = read_text(path)
     text = before if before and before.strip() else "{}"
@@ -10019,23 +10018,19 @@ def edit_json(path: str, about: str, edit: Callable[[dict], None]) -> Change:
         raise BadRequest(f"{path} is not plain JSON ({e}); it is left as it is.") from e
     edit(value)
     if value == json.loads(text):
-        return Change(path, before, before, about)
+        return Change(path, before, before)
     if not value and not os.path.exists(path + BACKUP_ENDING):
-        return Change(path, before, None, about)  # it was made by `install`
+        return Change(path, before, None)  # it was made by `install`
     after = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    return Change(path, before, after, about)
+    return Change(path, before, after)
 
-def describe_bridge(client: Client, tool_name: str) -> dict:
-    """Return how a client of MCP starts the bridge."""
-    command, *arguments = client.command("stdio", "--tool", tool_name)
-    return {"command": command, "args": arguments}
-
-def describe_server(client: Client, tool_name: str) -> dict:
+def describe_server(client: Client, tool_name: str, by_bridge: bool = False) -> dict:
     """Return how a client reaches the memory: by URL, or with a pin by the bridge."""
-    if client.address.pin or client.address.ca:
-        return {"type": "stdio", **describe_bridge(client, tool_name)}
+    if by_bridge or client.address.pin or client.address.ca:
+        command, *arguments = client.command("stdio", "--tool", tool_name)
+        return {"command": command, "args": arguments}
     url = urllib.parse.urlunsplit(parse_url(client.address.url))
-    return {**_HTTP, "url": url, "headers": make_client_headers(client, tool_name)}
+    return {"url": url, "headers": make_client_headers(client, tool_name)}
 
 def make_client_headers(client: Client, tool_name: str) -> dict[str, str]:
     """Return the headers that a client sends with every request."""
@@ -10046,19 +10041,15 @@ def hook_words(agent: Agent) -> tuple[str, ...]:
     """Return the command that an agent's hooks call."""
     return ("claude-hook",) if agent is CLAUDE else ("hook", agent.tool)
 
-def plan_hooks(client: Client, environment: dict, agent: Agent,
-               remove: bool) -> Change | None:
-    """Return the change to an agent's hooks, None without any. Each has a timeout, for
-    without one Claude Code ends SessionEnd after 1.5 s (measured)."""
-    if agent.hooks is None:
-        return None
+def plan_hooks(client: Client, environment: dict, agent: Agent, remove: bool) -> Change:
+    """Return the change to an agent's hooks. Each has a timeout, for without one Claude
+    Code ends SessionEnd after 1.5 s (measured)."""
     path = place_of(agent, agent.hooks.place, environment)
-    about = f"{agent.name}: hooks"
     if agent.hooks.form != "groups":
         before, text = read_text(path), format_hooks(client, agent)
         if before is not None and "memory_sync.py" not in before:
             raise BadRequest(f"{path} is not ours; it is left as it is.")
-        return Change(path, before, None if remove else text, about)
+        return Change(path, before, None if remove else text)
 
     def edit(value: dict) -> None:
         """Put the hooks in, or take them out; those of others stay."""
@@ -10072,7 +10063,7 @@ def plan_hooks(client: Client, environment: dict, agent: Agent,
         if not hooks:
             del value["hooks"]
 
-    return edit_json(path, about, edit)
+    return edit_json(path, edit)
 
 def make_hooks(client: Client, agent: Agent) -> dict[str, dict]:
     """Return the hook of each event, with a timeout."""
@@ -10087,24 +10078,16 @@ def split_hooks(groups: list, client: Client, agent: Agent) -> tuple[list, list]
     if not isinstance(groups, list):
         name = os.path.basename(agent.hooks.place)
         raise BadRequest(f"{name} has hooks in another form; it is left as it is.")
-    ending = [client.path("bin", "memory_sync.py"), *hook_words(agent)]
+    # Whatever Python runs it: that of the installation may be gone.
+    ending = " " + _quote(client.path("bin", "memory_sync.py"), *hook_words(agent))
     others, own = [], []
-
-    def is_own(hook: object) -> bool:
-        """Return whether a hook is one that `install` of this client wrote."""
-        command = dig(hook, "command")
-        with contextlib.suppress(ValueError):
-            if isinstance(command, str):
-                words = shlex.split(command, posix=sys.platform != "win32")
-                return [w.strip('"') for w in words[-len(ending) :]] == ending
-        return False
-
     for group in groups:
         hooks = dig(group, "hooks")
-        mine = [h for h in hooks if is_own(h)] if isinstance(hooks, list) else []
+        hooks = hooks if isinstance(hooks, list) else []
+        mine = [h for h in hooks if str(dig(h, "command")).endswith(ending)]
         own += mine
-        rest = [h for h in hooks if h not in mine] if mine else []
-        if rest or not mine:
+        if len(mine) < len(hooks) or not mine:
+            rest = [h for h in hooks if h not in mine]
             others.append({**group, "hooks": rest} if mine else group)
     return others, own
 
@@ -10121,12 +10104,12 @@ def plan_codex(client: Client, environment: dict, remove: bool) -> Change:
     if TOML_BEGIN in text or TOML_END in text:
         text = _cut_codex(text)
     if not text.strip() and remove and not os.path.exists(path + BACKUP_ENDING):
-        return Change(path, before, None, "Codex")  # it was made by `install`
+        return Change(path, before, None)  # it was made by `install`
     if not remove:
         block = format_codex(client)
         _require_room_in_toml(path, text, block)
         text = text.rstrip("\n") + "\n\n" * bool(text.strip()) + block
-    return Change(path, before, text if text or before is not None else None, "Codex")
+    return Change(path, before, text if text or before is not None else None)
 
 def _cut_codex(text: str) -> str:
     """Return a config.toml without our marks and our server's tables, which Codex moves
@@ -10145,32 +10128,22 @@ def _cut_codex(text: str) -> str:
     return "".join(kept)
 
 def _require_room_in_toml(path: str, text: str, block: str) -> None:
-    """Raise BadRequest unless our block behind a TOML file leaves the rest as it is.
-    Python 3.10 cannot read TOML: other servers have to be plain tables there."""
-    left = "it is left as it is."
+    """Raise BadRequest unless our block behind a TOML file is our server, and nothing
+    of another's. Python 3.10 cannot read TOML: there others have to be plain tables."""
+    why = f"it has a server named {SERVER_NAME}, or writes mcp_servers in another way"
     try:
         import tomllib
-    except ImportError as e:
+
+        whole, own = tomllib.loads(f"{text}\n{block}"), tomllib.loads(block)
+        is_free = whole["mcp_servers"][SERVER_NAME] == own["mcp_servers"][SERVER_NAME]
+    except ImportError:
         table = rf"\[mcp_servers\.(?!{SERVER_NAME}\b)[\w.-]+\]"
-        if "mcp_servers" in re.sub(rf"(?m)^[ \t]*{table}[ \t]*(?:#.*)?$", "", text):
-            raise BadRequest(f"{path} writes mcp_servers in another way; {left}") from e
-        return
-    try:
-        known = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e:
-        raise BadRequest(f"{path} is not TOML that can be read ({e}); {left}") from e
-    servers = known.get("mcp_servers", {})
-    if not isinstance(servers, dict) or SERVER_NAME in servers:
-        raise BadRequest(
-            f"{path} has a server named {SERVER_NAME} that is not ours; {left}")
-    wanted = {**servers, **tomllib.loads(block)["mcp_servers"]}
-    try:
-        found = tomllib.loads(f"{text}\n{block}")
-    except tomllib.TOMLDecodeError:
-        found = {}
-    if repr(found) != repr({**known, "mcp_servers": wanted}):  # nan is not nan
-        raise BadRequest(f"{path} has all its mcp_servers in one place, where no table "
-                         f"can be added behind it; {left}")
+        rest = re.sub(rf"(?m)^[ \t]*{table}[ \t]*(?:#.*)?$", "", text)
+        is_free = "mcp_servers" not in rest
+    except (ValueError, LookupError, TypeError) as e:
+        is_free, why = False, f"{why}: {e}"
+    if not is_free:
+        raise BadRequest(f"{path} has no room for ours ({why}); it is left as it is.")
 
 def format_codex(client: Client) -> str:
     """Return the block of Codex' config.toml; JSON's strings are TOML's basic ones."""
@@ -10185,33 +10158,34 @@ def format_codex(client: Client) -> str:
 
 WINDSURF = "~/.codeium/windsurf/mcp_config.json"
 CLINE = {"type": "streamableHttp", "disabled": False, "autoApprove": []}
-BY_HAND = (  # name, tool, place
-    ("VS Code", "vscode", McpEntry(".vscode/mcp.json", "servers", more=_HTTP)),
-    ("Windsurf", "windsurf", McpEntry(WINDSURF, url_key="serverUrl")),
-    ("Zed", "zed", McpEntry("settings.json", "context_servers")),
-    ("Cline in VS Code", "cline", McpEntry("MCP Servers > Configure", more=CLINE)))
-STDIO_ONLY = (
-    ("Claude Desktop", "claude-desktop", McpEntry("claude_desktop_config.json")),
-    ("Junie", "junie", McpEntry("~/.junie/mcp/mcp.json")))
-CONTINUE = ("mcpServers:\n  - name: fedmem\n    type: streamable-http\n    url: %s\n"
-            "    requestOptions:\n      headers:")
-GOOSE = ("extensions:\n  fedmem:\n    enabled: true\n    type: streamable_http\n"
-         "    name: fedmem\n    uri: %s\n    headers:")
-# Name, tool, file, the entry's YAML up to its headers, how far these are indented.
-YAML_CLIENTS = (("Continue", "continue", "~/.continue/config.yaml", CONTINUE, 8),
-                ("Goose", "goose", "~/.config/goose/config.yaml", GOOSE, 6))
+BY_HAND = (  # tool, name, place and form; `stdio`: without HTTP
+    ("vscode", "VS Code",
+     McpEntry(".vscode/mcp.json", "servers", more={"type": "http"})),
+    ("windsurf", "Windsurf", McpEntry(WINDSURF, url_key="serverUrl")),
+    ("zed", "Zed", McpEntry("settings.json", "context_servers")),
+    ("cline", "Cline in VS Code", McpEntry("MCP Servers > Configure", more=CLINE)),
+    ("claude-desktop", "Claude Desktop",
+     McpEntry("claude_desktop_config.json", form="stdio")),
+    ("junie", "Junie", McpEntry("~/.junie/mcp/mcp.json", form="stdio")),
+    ("continue", "Continue", McpEntry("~/.continue/config.yaml", form="yaml")),
+    ("goose", "Goose", McpEntry("~/.config/goose/config.yaml", form="yaml")))
+YAML = {  # an entry up to its headers, and how far these are indented
+    "continue": ("mcpServers:\n  - name: fedmem\n    type: streamable-http\n    url: %s"
+                 "\n    requestOptions:\n      headers:", 8),
+    "goose": ("extensions:\n  fedmem:\n    enabled: true\n    type: streamable_http\n"
+              "    name: fedmem\n    uri: %s\n    headers:", 6)}
 
 def make_entry(client: Client, tool_name: str, form: McpEntry) -> dict:
     """Return the entry for the server in the form of an agent."""
-    server = describe_server(client, tool_name)
+    server = describe_server(client, tool_name, form.form == "stdio")
     if "url" in server:
         entry = {form.url_key: server["url"], **form.more, "headers": server["headers"]}
     elif form.key == "mcp":
         command = [server["command"], *server["args"]]
         entry = {"type": "local", "command": command, "enabled": True}
     else:
-        entry = server if "type" in form.more else describe_bridge(client, tool_name)
-        entry = {**form.more, **entry}
+        entry = {**form.more, **server}
+        entry |= {"type": "stdio"} if "type" in entry else {}
     return {form.inside: entry} if form.inside else entry
 
 def place_of(agent: Agent, place: str, environment: dict) -> str:
@@ -10230,16 +10204,13 @@ def is_here(agent: Agent, environment: dict) -> bool:
     return any(map(os.path.isdir, filter(None, places)))
 
 def plan_server(client: Client, environment: dict, agent: Agent,
-                remove: bool) -> Change | None:
-    """Return the change to an agent's MCP servers, None for one that has none."""
-    if agent.server is None:
-        return None
+                remove: bool) -> Change:
+    """Return the change to an agent's MCP servers; raise BadRequest."""
     if agent.server.form == "toml":
         return plan_codex(client, environment, remove)
-    path = place_of(agent, agent.server.place, environment)
-    about, key = f"{agent.name}: MCP server", agent.server.key
+    path, key = place_of(agent, agent.server.place, environment), agent.server.key
     if agent.server.form == "yaml":
-        return plan_yaml(client, path, about, remove)
+        return plan_yaml(client, path, remove)
 
     def edit(value: dict) -> None:
         """Put the server in, or take it out."""
@@ -10250,9 +10221,9 @@ def plan_server(client: Client, environment: dict, agent: Agent,
         elif not servers:
             del value[key]
 
-    return edit_json(path, about, edit)
+    return edit_json(path, edit)
 
-def plan_yaml(client: Client, path: str, about: str, remove: bool) -> Change:
+def plan_yaml(client: Client, path: str, remove: bool) -> Change:
     """Return the change to Continue's YAML: a marked item before the first of its
     servers, or a list behind the file's end; raise BadRequest for other shapes."""
     before = read_text(path)
@@ -10260,7 +10231,7 @@ def plan_yaml(client: Client, path: str, about: str, remove: bool) -> Change:
     if text != before:
         text = re.sub(r"\nmcpServers:\n\Z", "\n", text)
     if remove:
-        return Change(path, before, text if before is not None else None, about)
+        return Change(path, before, text if before is not None else None)
     if before is None:
         raise BadRequest(f"{path} is not there yet; Continue makes it.")
     if re.search(r"(?m)^[ \t]*(?:- )?name: *[\"']?fedmem[\"']? *$", text):
@@ -10270,44 +10241,32 @@ def plan_yaml(client: Client, path: str, about: str, remove: bool) -> Change:
         raise BadRequest(
             f"{path} writes mcpServers in another way; it is left as it is.")
     indent = found[1] if found else "  "
-    lines = [TOML_BEGIN, *format_yaml(client).splitlines()[1:], TOML_END]
+    lines = [TOML_BEGIN, *format_yaml(client, "continue").splitlines()[1:], TOML_END]
     block = "".join(f"{indent}{line.removeprefix('  ')}\n" for line in lines)
     if found:
         text = text[: found.end()] + block + text[found.end() :]
     else:
         text = text.rstrip("\n") + f"\nmcpServers:\n{block}"
-    return Change(path, before, text, about)
+    return Change(path, before, text)
 
-def format_yaml(client: Client, row: tuple = YAML_CLIENTS[0]) -> str:
-    """Return the entry of a client with YAML, of Continue if not said otherwise."""
-    _, tool_name, _, head, indent = row
-    bridge = describe_server(client, tool_name)
-    if "command" in bridge and row is YAML_CLIENTS[0]:  # with a pin
-        parts = [f"    {name}: {json.dumps(value)}" for name, value in bridge.items()]
+def format_yaml(client: Client, tool_name: str) -> str:
+    """Return the entry of a client with YAML."""
+    (head, indent), server = YAML[tool_name], describe_server(client, tool_name)
+    if "command" in server and tool_name == "continue":  # with a pin
+        rows = {"type": "stdio", **server}.items()
+        parts = [f"    {name}: {json.dumps(value)}" for name, value in rows]
         return "\n".join(["mcpServers:", "  - name: fedmem", *parts])
     url = urllib.parse.urlunsplit(parse_url(client.address.url))
     headers = make_client_headers(client, tool_name).items()
     lines = (f"{' ' * indent}{name}: {json.dumps(value)}" for name, value in headers)
     return "\n".join([head % json.dumps(url), *lines])
 
-def plan_install(client: Client, environment: dict,
-                 remove: bool) -> Iterator[Change | str]:
-    """Yield changes, each to be made before the next, or what is to be done by hand."""
-    for agent in AGENTS:
-        if agent not in AGENTS[:2] and not is_here(agent, environment):
-            continue
-        for plan, show in ((plan_server, format_server), (plan_hooks, format_hooks)):
-            try:
-                change = plan(client, environment, agent, remove)
-            except (BadRequest, AttributeError, TypeError) as e:
-                yield f"{e} The entry for it:\n{show(client, agent)}"
-            else:
-                yield from [change] if change else ()
-
 def format_server(client: Client, agent: Agent) -> str:
     """Return an agent's MCP entry, ready to paste."""
-    if agent.server.form != "json":
-        return {"toml": format_codex, "yaml": format_yaml}[agent.server.form](client)
+    if agent.server.form == "toml":
+        return format_codex(client)
+    if agent.server.form == "yaml":
+        return format_yaml(client, agent.tool)
     entry = {SERVER_NAME: make_entry(client, agent.tool, agent.server)}
     return json.dumps({agent.server.key: entry}, indent=2, ensure_ascii=False)
 
@@ -10326,24 +10285,30 @@ def format_hooks(client: Client, agent: Agent) -> str:
     groups = {event: [{"hooks": [hook]}] for event, hook in hooks.items()}
     return json.dumps({"hooks": groups}, indent=2, ensure_ascii=False)
 
+def list_setups(environment: dict) -> Iterator[tuple[Agent, str, Callable, Callable]]:
+    """Yield agent, name, plan and form of each thing that is set up on this machine."""
+    for agent in AGENTS:
+        if agent in AGENTS[:2] or is_here(agent, environment):
+            if agent.server:
+                yield agent, "MCP server", plan_server, format_server
+            if agent.hooks:
+                yield agent, "hooks", plan_hooks, format_hooks
+
+def plan_install(client: Client, environment: dict,
+                 remove: bool) -> Iterator[Change | str]:
+    """Yield changes, each to be made before the next, or what is to be done by hand."""
+    for agent, name, plan, form in list_setups(environment):
+        try:
+            change = plan(client, environment, agent, remove)
+            yield change._replace(about=f"{agent.name}: {name}")
+        except (BadRequest, AttributeError, TypeError) as e:
+            yield f"{e} The entry for it:\n{form(client, agent)}"
+
 def format_snippets(client: Client) -> str:
     """Return the entries of clients that `install` does not edit, ready to paste."""
-    entries = [(*row, make_entry(client, *row[1:])) for row in BY_HAND]
-    entries += [(*row, describe_bridge(client, row[1])) for row in STDIO_ONLY]
-    rows = [(name, form.place, json.dumps({form.key: {SERVER_NAME: entry}}, indent=2))
-            for name, _, form, entry in entries]
-    rows += [(row[0], row[2], format_yaml(client, row)) for row in YAML_CLIENTS]
-    return "\n\n".join(f"{name} ({place}):\n{text}" for name, place, text in rows)
-
-def plan_cron(table: str, client: Client, remove: bool) -> str:
-    """Return a crontab with our marked line in it, or without it."""
-    lines = [line for line in table.split("\n") if CRON_MARK not in line]
-    lines = lines[:-1] if lines[-1:] == [""] else lines
-    if not remove:
-        line = f"{_quote(*client.command(*SCHEDULED))} >>{_quote(client.path('log'))}"
-        line = line.replace("%", r"\%")  # a bare one ends the command (crontab(5))
-        lines.append(f"*/{SYNC_EVERY_MINUTES} * * * * {line} 2>&1 {CRON_MARK}")
-    return "\n".join(lines) + "\n" if lines else ""
+    agents = [Agent(tool, name, server=form) for tool, name, form in BY_HAND]
+    return "\n\n".join(f"{agent.name} ({agent.server.place}):\n"
+                       f"{format_server(client, agent)}" for agent in agents)
 
 def read_crontab() -> str:
     """Return the user's crontab, empty without one; raise NotFound without cron."""
@@ -10403,9 +10368,15 @@ def schedule_sync(client: Client, remove: bool) -> str:
             "the rest run `memory_sync.py sync` now and then.")
 
 def _use_cron(client: Client, remove: bool) -> str:
-    """Put our line into the user's crontab, or take it out."""
+    """Put our marked line into the user's crontab, or take it out."""
     table = read_crontab()
-    if (wanted := plan_cron(table, client, remove)) != table:
+    wanted = re.sub(f"(?m)^.*{CRON_MARK}.*\n?", "", table)
+    if not remove:
+        line = f"{_quote(*client.command(*SCHEDULED))} >>{_quote(client.path('log'))}"
+        line = line.replace("%", r"\%")  # a bare one ends the command (crontab(5))
+        wanted += "\n" * (wanted[-1:] not in ("", "\n"))
+        wanted += f"*/{SYNC_EVERY_MINUTES} * * * * {line} 2>&1 {CRON_MARK}\n"
+    if wanted != table:
         data = wanted.encode("utf-8", "surrogateescape")
         subprocess.run(["crontab", "-"], input=data, check=True)
     return "by crontab"
@@ -11684,13 +11655,9 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
             raise Conflict(f"{format_minute(found)}: run sync, it says what is wrong")
         return format_minute(found)
 
-    setups: list[tuple[str, Callable]] = []
-    for agent in AGENTS:
-        if agent in AGENTS[:2] or is_here(agent, environment):
-            look = functools.partial(look_at, plan_server, agent)
-            setups += [(agent.name, look)] if agent.server else []
-            look = functools.partial(look_at, plan_hooks, agent)
-            setups += [(f"{agent.name} hooks", look)] if agent.hooks else []
+    setups = [(agent.name + " hooks" * (plan is plan_hooks),
+               functools.partial(look_at, plan, agent))
+              for agent, _, plan, _ in list_setups(environment)]
     return [("AI token", functools.partial(reach, client.mcp_token)),
             ("sync token", functools.partial(reach, client.sync_token)),
             ("clock", functools.partial(compare_clocks, client)), *setups,
