@@ -8722,8 +8722,7 @@ class Remote:
             self._kept.popitem()[1].close()
 
     def ask(self, name: str, arguments: dict, **more: object) -> dict:
-        """Return a tool's result, tried for; raise Unreachable, Unauthorized, Refused.
-        What is empty of its arguments is not sent."""
+        """Return a tool's result, or raise Unreachable, Unauthorized, Refused."""
         given = {n: v for n, v in arguments.items() if v not in ("", None)}
         params = {"name": name, "arguments": given, **more}
         message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
@@ -8914,8 +8913,7 @@ class Transcript:
 # What goes up of a transcript: the file itself or a copy, where to, and its title.
 Outgoing = collections.namedtuple("Outgoing", "transcript copy identity title")
 
-# One tracked document on this machine: its file, where it goes, what names it on the
-# server, and what changes when the file does.
+# One tracked document: its file, where it goes, its name there, what changes with it.
 Note = collections.namedtuple("Note", "path workspace upload key seen")
 
 @dataclasses.dataclass
@@ -9744,17 +9742,13 @@ SILENT_DAYS = 2  # a machine that has not synced for longer is told about
 BRIEF_CHARS = 6_000  # Claude Code shows up to 10,000; the task needs room too
 BRIEF_TIMEOUT_S = 2.0
 SCHEDULED = ("sync", "--quiet")
-HOOK_INPUT_BYTES = MIB
 MAX_CLOCK_OFF_S = 60
 
 def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None],
                 agent: Agent = CLAUDE) -> str:
     """Do what a hook event asks and return what the hook prints; raise FedmemError."""
-    event = parse_json(data)
-    if not isinstance(event, dict):
-        raise BadRequest("the hook's input is no JSON object")
-    client = load_client(environment)
-    name = event.get("hook_event_name") or event.get("hookName")
+    event, client = parse_json(data), load_client(environment)
+    name = dig(event, "hook_event_name|hookName")
     with contextlib.suppress(FedmemError):
         text = f"{format_time(utc_now())} {name}\n"
         write_private(client.path("hook"), text.encode())
@@ -9800,9 +9794,8 @@ def wait_for_brief(client: Client, cwd: str, tool_name: str) -> str:
 def write_spool(client: Client, event: dict) -> None:
     """Write down that a session ended or is about to be compacted."""
     root = dig(event, "session_id|sessionContext.rootSessionId")  # the latter Cline's
-    row = {"session_id": root, "transcript_path": event.get("transcript_path")}
     name = f"{format_stamp(utc_now())}-{secrets.token_hex(4)}.json"
-    write_private(client.path("spool", name), encode_json(row))
+    write_private(client.path("spool", name), encode_json({"session_id": root}))
 
 def read_spool(client: Client) -> dict[str, str]:
     """Return the spool's files and the session of each, empty where unreadable."""
@@ -10148,10 +10141,9 @@ def _require_room_in_toml(path: str, text: str, block: str) -> None:
 def format_codex(client: Client) -> str:
     """Return the block of Codex' config.toml; JSON's strings are TOML's basic ones."""
     server = describe_server(client, "codex")
+    headers = server.pop("headers", {}).items()
     lines = [TOML_BEGIN, f"[mcp_servers.{SERVER_NAME}]"]
-    lines += [f"{name} = {json.dumps(server[name])}"
-              for name in ("url", "command", "args") if name in server]
-    headers = server.get("headers", {}).items()
+    lines += [f"{name} = {json.dumps(value)}" for name, value in server.items()]
     if pairs := ", ".join(f"{json.dumps(n)} = {json.dumps(v)}" for n, v in headers):
         lines.append(f"http_headers = {{ {pairs} }}")
     return "\n".join([*lines, TOML_END]) + "\n"
@@ -11505,7 +11497,7 @@ def cmd_hook(args: argparse.Namespace) -> None:
     """Do what a hook event asks; never fail, not to stand in an assistant's way."""
     environment = client_environment()
     try:
-        data = sys.stdin.buffer.read(HOOK_INPUT_BYTES)
+        data = sys.stdin.buffer.read(MIB)
         start = functools.partial(spawn_sync, environment)
         if printed := handle_hook(environment, data, start, FORMATS[args.agent]):
             print(printed)
