@@ -8905,8 +8905,6 @@ class Transcript:
     def due_s(self, known: dict, now_s: float) -> float:
         """Return when a changed transcript may go up, 0 for now or a wrong clock."""
         diverged_at = known.get("diverged_at", 0)
-        if not isinstance(diverged_at, (int, float)):
-            return 0
         due = diverged_at + self.agent.wait_s
         return due if diverged_at <= now_s < due else 0
 
@@ -9266,12 +9264,10 @@ def make_claude_slug(cwd: str) -> str:
         digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
     return f"{slug[:200]}-{digits or '0'}"
 
-# What was acknowledged, and what is to be done: a plan is a pure function of both.
+# What was acknowledged, and what else goes up.
 
 class SyncState:
     """Guard what the server acknowledged: a cache, files can be hashed again."""
-
-    KINDS = ("files", "sessions", "notes", "workspaces")
 
     def __init__(self, path: str):
         self._path, self._lock = path, threading.RLock()
@@ -9281,9 +9277,10 @@ class SyncState:
         except BadRequest as e:
             log.warning("state lost, it is made anew: %s", e)
             value = {}
-        self.about = {n: v for n, v in value.items() if n not in self.KINDS}
-        rows = ((kind, value.get(kind)) for kind in self.KINDS)
-        self.kinds = {k: v if isinstance(v, dict) else {} for k, v in rows}
+        kinds = "files", "sessions", "notes", "workspaces"
+        kept = ((kind, value.pop(kind, {})) for kind in kinds)
+        self.kinds = {n: v if isinstance(v, dict) else {} for n, v in kept}
+        self.about = value
 
     def get(self, kind: str, key: str) -> dict | list:
         """Return what is remembered of a thing, empty for nothing."""
@@ -9306,28 +9303,12 @@ class SyncState:
             write_private(self._path, encode_json({**self.about, **self.kinds}))
             self._saved = time.monotonic()
 
-def plan_transcripts(found: list[Transcript], state: SyncState,
-                     ended: set) -> tuple[list[Transcript], list[Transcript]]:
-    """Return the transcripts to send, the oldest first, and those that have to wait."""
-    todo, waiting, now_s = [], [], utc_now().timestamp()
-    for transcript in found:
-        known = state.get("sessions", transcript.key)
-        if state.has_seen(transcript):
-            if transcript.title and known.get("title", "") != transcript.title:
-                todo.append(transcript)
-        elif transcript.session_id in ended or not transcript.due_s(known, now_s):
-            todo.append(transcript)
-        else:
-            waiting.append(transcript)
-    return sorted(todo, key=lambda t: t.mtime_ns), waiting
 
 def hash_file(path: str, size: int, marks: Iterable[int]) -> tuple[int, dict[int, str]]:
     """Return how far a file reaches, up to `size`, and its SHA-256 there and before."""
     with open(path, "rb") as file:
         hasher, digests = hash_chunks(iter_file(file, size), marks)
         return file.tell(), {**digests, file.tell(): hasher.hexdigest()}
-
-# Applying it: uploads.
 
 class Sync:
     """Guard one run: the door to the server, the state, what is to be said."""
@@ -9393,9 +9374,8 @@ class Sync:
         """Bring a title to the server, of a transcript that is there, if it is new."""
         known = self.state.get("sessions", transcript.key)
         if title and known.get("title", "") != title:
-            named = {"session_id": transcript.session_id, "title": title}
-            self.call_signed(
-                identity, "upload_session", **named, sha256=known["sha256"])
+            self.call_signed(identity, "upload_session", sha256=known["sha256"],
+                             session_id=transcript.session_id, title=title)
             self.state.put("sessions", transcript.key, {**known, "title": title})
 
     def find_identity(self, workspace_id: str) -> Identity:
@@ -9526,7 +9506,8 @@ def choose_identity(client: Client, manifests: list[dict], tool_name: str, cwd: 
             return identify_manifest(manifest)
     return Identity(client.machine, tool_name, *identify_project(cwd, told))
 
-def list_memory_notes(sync: Sync, environment: dict) -> Iterator[Note]:
+def list_memory_notes(sync: Sync, environment: dict,
+                      found: list[Transcript]) -> Iterator[Note]:
     """Yield the notes that Claude Code keeps by itself, a folder for each git root."""
     known = sync.state.about.setdefault("folders", {})
     problems = sync.report.problems
@@ -9535,7 +9516,7 @@ def list_memory_notes(sync: Sync, environment: dict) -> Iterator[Note]:
         if not any(e.name.endswith(".md") for e in scan_folder(folder, problems)):
             continue
         name = project.name
-        cwd = known.get(name) or find_memory_cwd(project) or find_folder(name)
+        cwd = known.get(name) or find_memory_cwd(project, found) or find_folder(name)
         if not cwd:  # its folder is gone, and its transcripts with it
             log.warning("%s: nothing tells its project; it is not uploaded", folder)
             continue
@@ -9544,17 +9525,14 @@ def list_memory_notes(sync: Sync, environment: dict) -> Iterator[Note]:
         rows = [{"local": folder, "upload_prefix": "auto/", "glob": "*.md"}]
         yield from list_notes({**identity._asdict(), "tracked_dirs": rows}, sync.report)
 
-def find_memory_cwd(project: os.DirEntry) -> str:
+def find_memory_cwd(project: os.DirEntry, found: list[Transcript]) -> str:
     """Return the directory whose memory lies in a project folder, by a transcript."""
-    for folder in scan_folder(os.path.dirname(project.path)):
-        is_below = (folder.name + "-").startswith(project.name + "-")
-        for entry in scan_folder(folder.path) if is_below else ():
-            if entry.name.endswith(".jsonl"):
-                with contextlib.suppress(OSError):
-                    cwd = read_cwd(entry.path)
-                    for place in (cwd, find_repository(cwd)[0] if cwd else ""):
-                        if place and make_claude_slug(place) == project.name:
-                            return place
+    for path in (t.path for t in found if t.path.startswith(project.path)):
+        with contextlib.suppress(OSError):
+            cwd = read_cwd(path)
+            for place in (cwd, find_repository(cwd)[0] if cwd else ""):
+                if place and make_claude_slug(place) == project.name:
+                    return place
     return ""
 
 def find_folder(slug: str, base: str = os.sep) -> str:
@@ -9570,23 +9548,35 @@ def find_folder(slug: str, base: str = os.sep) -> str:
                         return found
     return ""
 
+def plan_transcripts(sync: Sync, found: list[Transcript]) -> list[Transcript]:
+    """Return the transcripts to send, the oldest first; say which have to wait."""
+    todo, now_s = [], utc_now().timestamp()
+    for transcript in found:
+        known = sync.state.get("sessions", transcript.key)
+        if sync.state.has_seen(transcript):
+            if transcript.title and known.get("title", "") != transcript.title:
+                todo.append(transcript)
+        elif transcript.session_id in sync.ended or not transcript.due_s(known, now_s):
+            todo.append(transcript)
+        else:
+            sync.wait_for(transcript)
+    return sorted(todo, key=lambda t: t.mtime_ns)
+
 def run_sync(sync: Sync, environment: dict, ended: set[str],
              show: Callable[[int, int], None]) -> Report:
     """Bring what is new or changed to the server; return what was done and failed."""
     state, report = sync.state, sync.report
     sync.manifests, sync.ended = load_manifests(sync.client.home), ended
     found = list_transcripts(environment, report, state)
-    todo, waiting = plan_transcripts(found, state, ended)
-    for transcript in waiting:
-        sync.wait_for(transcript)
+    todo = plan_transcripts(sync, found)
     if report.compressed:
         report.problems.append(
             f"{plural(report.compressed, 'compressed rollout')} of Codex (.jsonl.zst) "
             "cannot be read: install zstd, or Python 3.14 or newer.")
     notes = [note for given in sync.manifests for note in list_notes(given, report)]
     if sync.client.options.get("auto_memory", True):
-        notes += list_memory_notes(sync, environment)
-    report.unchanged = len(found) - len(todo) - len(waiting)
+        notes += list_memory_notes(sync, environment, found)
+    report.unchanged = len(found) - len(todo) - len(report.waiting)
     soon = time.time_ns() - (CLEANUP_DAYS - 7) * 86_400 * 10**9
     report.aged = sum(t.agent is CLAUDE and t.mtime_ns < soon for t in found)
     changed = [n for n in notes if state.get("notes", n.key).get("stat") != n.seen]
@@ -9621,9 +9611,8 @@ def _sync_group(sync: Sync, group: list[Transcript]) -> None:
     """Upload transcripts, small new ones of a workspace in one request."""
     packs: dict[Identity, list[tuple[Outgoing, str]]] = {}
     with contextlib.ExitStack() as stack:  # holds copies
-        for transcript in group:
-            what = transcript, stack, packs
-            _run_task(sync, transcript.place, _sync_transcript, *what)
+        for row in group:
+            _run_task(sync, row.place, _sync_transcript, row, stack, packs)
         for pack in packs.values():
             _run_task(sync, pack[0][0].transcript.place, _send_pack, pack)
 
@@ -9799,26 +9788,21 @@ def write_spool(client: Client, event: dict) -> None:
 
 def read_spool(client: Client) -> dict[str, str]:
     """Return the spool's files and the session of each, empty where unreadable."""
-    found = {}
-    for entry in scan_folder(client.path("spool")):
-        if entry.name.endswith(".json"):
-            row = read_json_file(client.path("spool"), entry.name)
-            found[entry.path] = str(dig(row, "session_id") or "")
-    return found
+    folder = client.path("spool")
+    return {entry.path: str(dig(read_json_file(folder, entry.name), "session_id") or "")
+            for entry in scan_folder(folder) if entry.name.endswith(".json")}
 
 def spawn_sync(environment: dict) -> None:
     """Start a sync that outlives this process and shows no window."""
     home = client_home(environment)
     launcher = os.path.join(home, "bin", "memory_sync.py")
     program = launcher if os.path.exists(launcher) else os.path.realpath(__file__)
-    more: dict = {"start_new_session": True}
-    if sys.platform == "win32":
-        # DETACHED_PROCESS | CREATE_NO_WINDOW: no console flashes up.
-        more = {"creationflags": 0x00000008 | 0x08000000}
+    # DETACHED_PROCESS | CREATE_NO_WINDOW: no console flashes up.
+    flags = 0x00000008 | 0x08000000 if sys.platform == "win32" else 0
     with open(os.path.join(home, "log"), "ab") as out:
-        more |= {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out}
-        command = [sys.executable, program, *SCHEDULED]
-        subprocess.Popen(command, env={**environment}, **more)
+        subprocess.Popen([sys.executable, program, *SCHEDULED], env=environment,
+                         stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                         start_new_session=True, creationflags=flags)
 
 def make_brief(client: Client, cwd: str, tool_name: str) -> str:
     """Return what an assistant should know at the start of a session, masked."""
@@ -9838,16 +9822,14 @@ def make_brief(client: Client, cwd: str, tool_name: str) -> str:
             if text := page["content"].strip():
                 parts.append(f"## Overview of {where}\n{clip(text, 1_500)}")
         rows = remote.call("list_knowledge", workspace_id=where)["documents"]
-        notes += [{**document, "where": where} for document in rows]
-    notes.sort(key=lambda document: document["modified"], reverse=True)
+        notes += [f"- {format_minute(row['modified'])} · {where} · {row['path']}"
+                  for row in rows]
     recent = remote.call("list_sessions", limit=40)["sessions"]
     remote.close()
     ids = {row["workspace_id"] for row in own}
     here = [row for row in recent if row["workspace_id"] in ids]
     elsewhere = [row for row in recent if row["workspace_id"] not in ids]
-    note_line = "- {} · {where} · {path}".format
-    sections = {"Newest notes on this repository": [
-        note_line(format_minute(n["modified"]), **n) for n in notes[:6]],
+    sections = {"Newest notes on this repository": sorted(notes, reverse=True)[:6],
                 "Recent sessions of this project": map(format_session_line, here[:5]),
                 "Recent sessions elsewhere": map(format_session_line, elsewhere[:4])}
     for title, lines in sections.items():
@@ -10061,10 +10043,9 @@ def plan_hooks(client: Client, environment: dict, agent: Agent, remove: bool) ->
 def make_hooks(client: Client, agent: Agent) -> dict[str, dict]:
     """Return the hook of each event, with a timeout."""
     command, about = _quote(*client.command(*hook_words(agent))), agent.hooks
-    times_s = {event: about.limits_s.get(event, HOOK_TIMEOUTS_S[kind])
-               for event, kind in about.events.items()}
-    return {event: {"type": "command", "command": command, "timeout": time_s *
-                    about.second} for event, time_s in times_s.items()}
+    return {event: {"type": "command", "command": command, "timeout": about.second
+                    * about.limits_s.get(event, HOOK_TIMEOUTS_S[kind])}
+            for event, kind in about.events.items()}
 
 def split_hooks(groups: list, client: Client, agent: Agent) -> tuple[list, list]:
     """Return an event's groups without this client's hooks, and those hooks."""
