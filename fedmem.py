@@ -8732,19 +8732,17 @@ class Remote:
             wait_s = min(30.0, 0.25 * 2**attempt) * (0.5 + random.random())
             try:
                 status, answer, retry_after = self.post(body, headers)
+                if status not in (429, 502, 503, 504):
+                    break
+                if retry_after.isdigit():
+                    wait_s = min(60.0, float(retry_after))
+                said = clip(one_line(answer.decode("utf-8", "replace")), 300)
+                raise Unreachable(f"{self.address.url} is busy (HTTP {status}): {said}")
             except Unreachable:
                 if attempt == self._attempts:
                     raise
-            else:
-                if status not in (429, 502, 503, 504):
-                    return self._parse(status, answer)
-                if attempt == self._attempts:
-                    said = clip(one_line(answer.decode("utf-8", "replace")), 300)
-                    raise Unreachable(
-                        f"{self.address.url} is busy (HTTP {status}): {said}")
-                if retry_after.isdigit():
-                    wait_s = min(60.0, float(retry_after))
             time.sleep(wait_s)
+        return self._parse(status, answer)
 
     def _parse(self, status: int, answer: bytes) -> dict:
         """Return the result in an answer; raise Unauthorized, Refused, Unreachable."""
@@ -8966,7 +8964,6 @@ def load_client(environment: dict) -> Client:
         raise BadRequest(
             f"This machine is not set up: {home}/config.json has no `url`. Run: "
             "fedmem.py install TOKEN --sync-token TOKEN --url URL")
-    parse_url(url)
     return Client(home, Address(url, pin, ca), *names, options=config)
 
 def read_text(path: str) -> str | None:
@@ -9647,8 +9644,7 @@ def _sync_transcript(sync: Sync, transcript: Transcript, stack: contextlib.ExitS
         identity = Identity(*known["identity"])
     else:
         cwd = cwd or read_cwd(transcript.path) or os.path.dirname(transcript.path)
-        head = read_head(transcript.path) if agent is CODEX else {}
-        told = dig(head, "payload.git.repository_url")
+        told = dig(read_head(transcript.path), "payload.git.repository_url")  # Codex'
         told = told if isinstance(told, str) else ""
         identity = choose_identity(sync.client, sync.manifests, agent.tool, cwd, told)
     if is_same:  # Only its title is new; what was compressed since is not at its path.
@@ -10326,13 +10322,13 @@ def format_schtasks(client: Client, remove: bool) -> list[str]:
 
 def schedule_sync(client: Client, remove: bool) -> str:
     """Let the system sync now and then, or no more; return what was done."""
-    ways = {"win32": (_use_schtasks,), "darwin": (_use_launchd,)}
-    problems = []
-    for use in ways.get(sys.platform, (_use_cron, _use_systemd)):
+    ways = {"win32": {"schtasks": _use_schtasks}, "darwin": {"launchd": _use_launchd}}
+    others, problems = {"crontab": _use_cron, "systemd": _use_systemd}, []
+    for name, use in ways.get(sys.platform, others).items():
         try:
-            done = use(client, remove)
+            use(client, remove)
             if not remove:
-                return f"every {SYNC_EVERY_MINUTES} min, {done}"
+                return f"every {SYNC_EVERY_MINUTES} min, by {name}"
         except (FedmemError, OSError, subprocess.SubprocessError) as e:
             problems.append(str(e))
     if remove:
@@ -10340,7 +10336,7 @@ def schedule_sync(client: Client, remove: bool) -> str:
     return (f"none ({'; '.join(problems)}). Hooks sync at the end of each session; for "
             "the rest run `memory_sync.py sync` now and then.")
 
-def _use_cron(client: Client, remove: bool) -> str:
+def _use_cron(client: Client, remove: bool) -> None:
     """Put our marked line into the user's crontab, or take it out."""
     table = read_crontab()
     wanted = re.sub(f"(?m)^.*{CRON_MARK}.*\n?", "", table)
@@ -10352,17 +10348,15 @@ def _use_cron(client: Client, remove: bool) -> str:
     if wanted != table:
         data = wanted.encode("utf-8", "surrogateescape")
         subprocess.run(["crontab", "-"], input=data, check=True)
-    return "by crontab"
 
-def _use_systemd(client: Client, remove: bool) -> str:
+def _use_systemd(client: Client, remove: bool) -> None:
     """Start or end a timer of the user's systemd; leave no unit after a failure."""
     folder, units = os.path.expanduser(UNITS_FOLDER), format_units(client)
     paths = {os.path.join(folder, name): text for name, text in units.items()}
     is_started, orders = False, ["daemon-reload", "enable --now fedmem-sync.timer"]
+    if remove:
+        orders = ["disable --now fedmem-sync.timer"] * any(map(os.path.exists, paths))
     try:
-        if remove:
-            is_made = any(map(os.path.exists, paths))
-            orders = ["disable --now fedmem-sync.timer"] if is_made else []
         for path, text in () if remove else paths.items():
             write_private(path, text.encode())
         for order in orders:
@@ -10373,9 +10367,8 @@ def _use_systemd(client: Client, remove: bool) -> str:
         for path in () if is_started else paths:
             with contextlib.suppress(OSError):
                 os.unlink(path)
-    return "by systemd"
 
-def _use_launchd(client: Client, remove: bool) -> str:
+def _use_launchd(client: Client, remove: bool) -> None:
     """Load our property list into launchd, or unload it."""
     path = os.path.expanduser(LAUNCH_AGENT)
     if os.path.exists(path):
@@ -10384,13 +10377,11 @@ def _use_launchd(client: Client, remove: bool) -> str:
     if not remove:
         write_private(path, format_launchd(client))
         subprocess.run(["launchctl", "load", path], check=True, capture_output=True)
-    return "by launchd"
 
-def _use_schtasks(client: Client, remove: bool) -> str:
+def _use_schtasks(client: Client, remove: bool) -> None:
     """Make our task of Windows' scheduler, or remove it."""
     command = format_schtasks(client, remove)
     subprocess.run(command, check=not remove, capture_output=True)
-    return "by schtasks"
 
 def require_free_name(client: Client, adopt: bool) -> None:
     """Raise Conflict when another installation has this machine's name already."""
