@@ -9097,12 +9097,10 @@ def _look_at(agent: Agent, entry: os.DirEntry, match: re.Match, files: set,
 
 def read_cwd(path: str) -> str:
     """Return the working directory that a transcript names first, empty for none."""
-    with open_transcript(path) as file:
+    with open_transcript(path) as file, contextlib.suppress(ValueError):
         match = _CWD.search(file.read(HEAD_BYTES))
-    try:
         return json.loads(match[1].decode("utf-8", "replace")) if match else ""
-    except ValueError:
-        return ""
+    return ""
 
 def identify_project(cwd: str, told: str = "") -> tuple[str, str]:
     """Return project name and git_remote (else a path) of a directory's git root, which
@@ -9300,7 +9298,6 @@ class SyncState:
             write_private(self._path, encode_json({**self.about, **self.kinds}))
             self._saved = time.monotonic()
 
-
 def hash_file(path: str, size: int, marks: Iterable[int]) -> tuple[int, dict[int, str]]:
     """Return how far a file reaches, up to `size`, and its SHA-256 there and before."""
     with open(path, "rb") as file:
@@ -9366,14 +9363,13 @@ class Sync:
         agents = self.state.about.setdefault("agents", {})
         agents[out.transcript.agent.tool] = {"time": format_time(utc_now()), "by": by}
 
-    def tell_title(self, transcript: Transcript, identity: Identity,
-                   title: str) -> None:
+    def tell_title(self, out: Outgoing) -> None:
         """Bring a title to the server, of a transcript that is there, if it is new."""
-        known = self.state.get("sessions", transcript.key)
+        known, title = self.state.get("sessions", out.copy.key), out.title
         if title and known.get("title", "") != title:
-            self.call_signed(identity, "upload_session", sha256=known["sha256"],
-                             session_id=transcript.session_id, title=title)
-            self.state.put("sessions", transcript.key, {**known, "title": title})
+            self.call_signed(out.identity, "upload_session", sha256=known["sha256"],
+                             session_id=out.copy.session_id, title=title)
+            self.state.put("sessions", out.copy.key, {**known, "title": title})
 
     def find_identity(self, workspace_id: str) -> Identity:
         """Return what a workspace is registered under; raise Refused."""
@@ -9422,7 +9418,7 @@ def upload_transcript(sync: Sync, out: Outgoing) -> None:
     size, digests = hash_file(copy.path, copy.size, [max(0, base)])
     digest = digests[size]
     if known.get("sha256") == digest:
-        sync.tell_title(transcript, identity, out.title)
+        sync.tell_title(out)
         sync.acknowledge_file(out)
         return
     is_grown = 0 <= base < size and digests.get(base) == known.get("sha256")
@@ -9577,7 +9573,7 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
     soon = time.time_ns() - (CLEANUP_DAYS - 7) * 86_400 * 10**9
     report.aged = sum(t.agent is CLAUDE and t.mtime_ns < soon for t in found)
     changed = [n for n in notes if state.get("notes", n.key).get("stat") != n.seen]
-    groups, number = group_transcripts(todo, state), 0
+    groups, number = group_transcripts(sync, todo), 0
     with concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         tasks = [(1, _run_task, sync, n.path, upload_note, n) for n in changed]
         tasks += [(len(g), _sync_group, sync, g) for g in groups]
@@ -9593,12 +9589,11 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
     state.save()
     return report
 
-def group_transcripts(todo: list[Transcript],
-                      state: SyncState) -> list[list[Transcript]]:
+def group_transcripts(sync: Sync, todo: list[Transcript]) -> list[list[Transcript]]:
     """Return transcripts in groups: small new ones together, others alone."""
     alone, small = [], []
     for transcript in todo:
-        is_known = state.get("sessions", transcript.key)
+        is_known = sync.state.get("sessions", transcript.key)
         is_alone = is_known or transcript.size > PACKED_BYTES
         (alone if is_alone else small).append(transcript)
     packs = (small[n : n + PACK_SESSIONS] for n in range(0, len(small), PACK_SESSIONS))
@@ -9648,7 +9643,7 @@ def _sync_transcript(sync: Sync, transcript: Transcript, stack: contextlib.ExitS
         told = told if isinstance(told, str) else ""
         identity = choose_identity(sync.client, sync.manifests, agent.tool, cwd, told)
     if is_same:  # Only its title is new; what was compressed since is not at its path.
-        sync.tell_title(transcript, identity, title)
+        sync.tell_title(Outgoing(transcript, transcript, identity, title))
         return
     masked = sync.report.masked if sync.client.options.get("redact") else None
     copy = transcript
