@@ -9173,16 +9173,12 @@ def load_manifests(home: str) -> list[dict]:
                 if not all(isinstance(dig(row, n), str) for n in ("local", second)):
                     raise BadRequest(f"{entry.path}: each of `{name}` needs `local` "
                                      f"and `{second}`.")
-        found.append(manifest)
+        found.append({**manifest, "git_remote": str(manifest.get("git_remote") or "")})
     return found
-
-def identify_manifest(manifest: dict) -> Identity:
-    """Return the workspace that a manifest names."""
-    return Identity(*(str(manifest.get(name) or "") for name in Identity._fields))
 
 def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
     """Yield the documents that a manifest tracks; a missing one is no problem."""
-    workspace = identify_manifest(manifest)
+    workspace = Identity._make(map(manifest.get, Identity._fields))
     uploads = [(os.path.expanduser(row["local"]), row["upload"])
                for row in manifest.get("tracked", [])]
     for row in manifest.get("tracked_dirs", []):
@@ -9376,7 +9372,7 @@ class Sync:
         found = self.remote.call("list_workspaces", query=workspace_id, limit=MAX_LIMIT)
         for row in found["workspaces"]:
             if row["workspace_id"] == workspace_id:
-                return Identity(*(row[name] for name in Identity._fields))
+                return Identity._make(map(row.get, Identity._fields))
         raise Refused(f"The server does not list its workspace {workspace_id!r}.")
 
 def iter_transcript(transcript: Transcript) -> Iterator[bytes]:
@@ -9496,7 +9492,7 @@ def choose_identity(client: Client, manifests: list[dict], tool_name: str, cwd: 
         folder = os.path.expanduser(str(manifest.get("cwd", ""))).rstrip("/\\")
         is_below = cwd == folder or cwd.startswith((folder + "/", folder + "\\"))
         if folder and manifest["tool"] == tool_name and is_below:
-            return identify_manifest(manifest)
+            return Identity._make(map(manifest.get, Identity._fields))
     return Identity(client.machine, tool_name, *identify_project(cwd, told))
 
 def list_memory_notes(sync: Sync, environment: dict,
@@ -9735,12 +9731,9 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None],
     kind = agent.hooks.events.get(name)
     if kind == "start":
         brief = wait_for_brief(client, str(event.get("cwd") or os.getcwd()), agent.tool)
-        if not brief or not agent.hooks.output:
-            return brief
-        given = {"additionalContext": brief}
-        if agent.hooks.output == "hookSpecificOutput":
-            given = {agent.hooks.output: {"hookEventName": name, **given}}
-        return format_json(given)
+        given, output = {"additionalContext": brief}, agent.hooks.output
+        forms = {**given, "hookSpecificOutput": {"hookEventName": name, **given}}
+        return format_json({output: forms[output]}) if brief and output else brief
     if kind == "end":
         path = event.get("transcript_path")
         if isinstance(path, str) and not os.path.exists(path):
