@@ -8451,7 +8451,6 @@ ROUTES["/"] = dict.fromkeys(("GET", "HEAD"), lambda handler: make_page())
 # waits, it is not lost.
 
 CALL_TIMEOUT_S = 120  # the last piece of a large transcript is archived in seconds
-CALL_ATTEMPTS = 5
 BRIDGE_GRACE_S = 8.0  # for answers after the input's end; a search takes five
 
 # Where a server is and how its certificate is known: by the pin, sha256//BASE64 of its
@@ -8547,7 +8546,7 @@ class Remote:
     """Guard the connections to one server under one token."""
 
     def __init__(self, address: Address, token: str, timeout_s: float = CALL_TIMEOUT_S,
-                 attempts: int = CALL_ATTEMPTS, headers: dict[str, str] | None = None):
+                 attempts: int = 5, headers: dict[str, str] | None = None):
         self.address, self.requests = address, 0
         self._path, self._timeout_s = parse_url(address.url).path, timeout_s
         self._attempts = attempts
@@ -8592,28 +8591,28 @@ class Remote:
         while self._kept:
             self._kept.popitem()[1].close()
 
-    def ask(self, method: str, params: dict) -> dict:
-        """Return a result, tried for; raise Unreachable, Unauthorized, Refused."""
-        message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    def ask(self, name: str, arguments: dict, **more: object) -> dict:
+        """Return a tool's result, or raise Unreachable, Unauthorized, Refused."""
+        given = {n: v for n, v in arguments.items() if v not in ("", None)}
+        params = {"name": name, "arguments": given, **more}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
         body = encode_json(message)
         headers = {"MCP-Protocol-Version": LEGACY_VERSIONS[0]}
         for attempt in itertools.count(1):
             wait_s = min(30.0, 0.25 * 2**attempt) * (0.5 + random.random())
             try:
                 status, answer, retry_after = self.post(body, headers)
+                if status not in (429, 502, 503, 504):
+                    break
+                if retry_after.isdigit():
+                    wait_s = min(60.0, float(retry_after))
+                said = clip(one_line(answer.decode("utf-8", "replace")), 300)
+                raise Unreachable(f"{self.address.url} is busy (HTTP {status}): {said}")
             except Unreachable:
                 if attempt == self._attempts:
                     raise
-            else:
-                if status not in (429, 502, 503, 504):
-                    return self._parse(status, answer)
-                if attempt == self._attempts:
-                    said = clip(one_line(answer.decode("utf-8", "replace")), 300)
-                    raise Unreachable(
-                        f"{self.address.url} is busy (HTTP {status}): {said}")
-                if retry_after.isdigit():
-                    wait_s = min(60.0, float(retry_after))
             time.sleep(wait_s)
+        return self._parse(status, answer)
 
     def _parse(self, status: int, answer: bytes) -> dict:
         """Return the result in an answer; raise Unauthorized, Refused, Unreachable."""
@@ -8634,9 +8633,7 @@ class Remote:
 
     def call(self, name: str, **arguments: object) -> dict:
         """Return a tool's data; raise Refused with a refusal's data, and as ask()."""
-        given = {n: v for n, v in arguments.items() if v not in ("", None)}
-        params = {"name": name, "arguments": given, "_meta": {"fedmem/format": "json"}}
-        result = self.ask("tools/call", params)
+        result = self.ask(name, arguments, _meta={"fedmem/format": "json"})
         try:
             data = parse_json(result["content"][0]["text"])
         except (ValueError, LookupError, TypeError):
@@ -8680,27 +8677,22 @@ def run_bridge(remote: Remote, cwd: str, lines: Iterable[bytes],
 
 def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
     """Return the answer to a message, a JSON-RPC error at the worst, or nothing."""
+    message, headers = None, {}
     try:
         message = parse_json(line)
         method, params = message["method"], message.get("params") or {}
-        if not isinstance(params, dict) or not isinstance(method, str):
-            raise ValueError
-        given = params.get("arguments") or {}
-    except (ValueError, KeyError, TypeError):
-        return encode_json(make_error(None, INVALID_REQUEST, "Not JSON-RPC.", {}))
-    meta = params.get("_meta")
-    version = meta.get(META + "protocolVersion") if isinstance(meta, dict) else None
-    headers = {}
-    if isinstance(version, str):
         name = params.get("uri" if method == "resources/read" else "name")
-        headers = {"MCP-Protocol-Version": version, "Mcp-Method": method}
-        if isinstance(name, str):
+        if version := (params.get("_meta") or {}).get(META + "protocolVersion"):
+            headers = {"MCP-Protocol-Version": f"{version}", "Mcp-Method": f"{method}"}
+        if version and name:
             text = base64.b64encode(name.encode("utf-8", "replace")).decode()
             headers["Mcp-Name"] = f"=?base64?{text}?="
-    is_register = (method, params.get("name")) == ("tools/call", "register_workspace")
-    if is_register and isinstance(given, dict):
-        params["arguments"] = {"cwd": cwd, **given}
-        line = encode_json(message)
+        if (method, name) == ("tools/call", "register_workspace"):
+            params["arguments"] = {"cwd": cwd, **(params.get("arguments") or {})}
+            line = encode_json(message)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        error = make_error(dig(message, "id"), INVALID_REQUEST, "Not JSON-RPC.", {})
+        return encode_json(error)
     try:
         status, answer, _ = remote.post(line, headers)
         if status != 200:
@@ -8719,7 +8711,6 @@ def bridge_message(remote: Remote, cwd: str, line: bytes) -> bytes:
 # The state file remembers what was acknowledged; it is a cache. A file counts as synced
 # only on a receipt with its own digest. Nothing is ever deleted, here or there.
 
-CLIENT_HOME = "~/.memory-sync"
 UPLOADS_AT_ONCE = 4
 STATE_SAVE_S = 2.0
 CLEANUP_DAYS = 30  # Claude Code's default cleanupPeriodDays
@@ -8775,11 +8766,6 @@ class Transcript:
         return f"{self.path}#{self.row}" if self.row else self.path
 
     @property
-    def thread(self) -> str:
-        """Return the conversation that a rewound part of a Codex thread belongs to."""
-        return self.session_id.rpartition(".")[2].partition("_")[0]
-
-    @property
     def seen(self) -> list:
         """Return what changes with the file, and the name that its text may give."""
         return [self.size, self.mtime_ns, self.session_id]
@@ -8787,35 +8773,14 @@ class Transcript:
     def due_s(self, known: dict, now_s: float) -> float:
         """Return when a changed transcript may go up, 0 for now or a wrong clock."""
         diverged_at = known.get("diverged_at", 0)
-        if not isinstance(diverged_at, (int, float)):
-            return 0
         due = diverged_at + self.agent.wait_s
         return due if diverged_at <= now_s < due else 0
 
-# What goes up of a transcript: the file itself or a copy, where to, its title, and
-# whether a hook told that its session has ended.
-Outgoing = collections.namedtuple("Outgoing",
-                                  "transcript copy identity title has_ended")
+# What goes up of a transcript: the file itself or a copy, where to, and its title.
+Outgoing = collections.namedtuple("Outgoing", "transcript copy identity title")
 
-@dataclasses.dataclass(frozen=True)
-class Note:
-    """Name one tracked document on this machine, and where it goes."""
-
-    path: str
-    workspace: Identity
-    upload: str
-    size: int
-    mtime_ns: int
-
-    @property
-    def key(self) -> str:
-        """Return what names the document on the server."""
-        return "\0".join((*self.workspace, self.upload))
-
-    @property
-    def seen(self) -> list:
-        """Return what changes when the file does."""
-        return [self.path, self.size, self.mtime_ns]
+# One tracked document: its file, where it goes, its name there, what changes with it.
+Note = collections.namedtuple("Note", "path workspace upload key seen")
 
 @dataclasses.dataclass
 class Report:
@@ -8839,16 +8804,15 @@ class Report:
 
 def client_home(environment: dict) -> str:
     """Return the folder of the client's files."""
-    return os.path.expanduser(environment.get("MEMORY_SYNC_HOME") or CLIENT_HOME)
+    return os.path.expanduser(environment.get("MEMORY_SYNC_HOME") or "~/.memory-sync")
 
 def client_environment() -> dict[str, str]:
     """Return the variables, unset AGENT_VARIABLES as the installation saw them."""
     config = {}
     with contextlib.suppress(BadRequest):  # told by load_client
         config = read_client_json(os.path.join(client_home(os.environ), "config.json"))
-    kept = config.get("environment")
-    kept = kept if isinstance(kept, dict) else {}
-    texts = {n: kept[n] for n in AGENT_VARIABLES if isinstance(kept.get(n), str)}
+    seen = {n: dig(config, f"environment.{n}") for n in AGENT_VARIABLES}
+    texts = {n: v for n, v in seen.items() if isinstance(v, str)}
     return {**texts, **{n: v for n, v in os.environ.items() if v or n not in texts}}
 
 def load_client(environment: dict) -> Client:
@@ -8870,7 +8834,6 @@ def load_client(environment: dict) -> Client:
         raise BadRequest(
             f"This machine is not set up: {home}/config.json has no `url`. Run: "
             "fedmem.py install TOKEN --sync-token TOKEN --url URL")
-    parse_url(url)
     return Client(home, Address(url, pin, ca), *names, options=config)
 
 def read_text(path: str) -> str | None:
@@ -8949,7 +8912,7 @@ def list_transcripts(environment: dict, report: Report,
                     rows += [row] if row else []
         titles = agent.titles(home) if agent.titles and rows else {}
         for row in rows:
-            title = titles.get(row.thread, "")
+            title = titles.get(thread_of(row.session_id.rpartition(".")[2]))
             found.append(dataclasses.replace(row, title=title) if title else row)
     return found
 
@@ -9004,12 +8967,10 @@ def _look_at(agent: Agent, entry: os.DirEntry, match: re.Match, files: set,
 
 def read_cwd(path: str) -> str:
     """Return the working directory that a transcript names first, empty for none."""
-    with open_transcript(path) as file:
+    with open_transcript(path) as file, contextlib.suppress(ValueError):
         match = _CWD.search(file.read(HEAD_BYTES))
-    try:
         return json.loads(match[1].decode("utf-8", "replace")) if match else ""
-    except ValueError:
-        return ""
+    return ""
 
 def identify_project(cwd: str, told: str = "") -> tuple[str, str]:
     """Return project name and git_remote (else a path) of a directory's git root, which
@@ -9079,36 +9040,28 @@ def load_manifests(home: str) -> list[dict]:
         for name, second in (("tracked", "upload"), ("tracked_dirs", "upload_prefix")):
             rows = manifest.get(name, [])
             for row in rows if isinstance(rows, list) else [None]:
-                row = row if isinstance(row, dict) else {}
-                if not all(isinstance(row.get(key), str) for key in ("local", second)):
+                if not all(isinstance(dig(row, n), str) for n in ("local", second)):
                     raise BadRequest(f"{entry.path}: each of `{name}` needs `local` "
                                      f"and `{second}`.")
-        found.append(manifest)
+        found.append({**manifest, "git_remote": str(manifest.get("git_remote") or "")})
     return found
-
-def identify_manifest(manifest: dict) -> Identity:
-    """Return the workspace that a manifest names."""
-    return Identity(*(str(manifest.get(name) or "") for name in Identity._fields))
 
 def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
     """Yield the documents that a manifest tracks; a missing one is no problem."""
-    workspace = identify_manifest(manifest)
+    workspace = Identity._make(map(manifest.get, Identity._fields))
     uploads = [(os.path.expanduser(row["local"]), row["upload"])
                for row in manifest.get("tracked", [])]
     for row in manifest.get("tracked_dirs", []):
         folder = os.path.realpath(os.path.expanduser(row["local"]))
-        glob, before = str(row.get("glob") or "*.md"), len(uploads)
-        shape, others = compile_glob(glob), 0
+        glob = str(row.get("glob") or "*.md")
         if not os.path.isdir(folder):
             report.remarks.append(f"{folder}: there is no such folder.")
-        for path in scan_notes(folder, report):
-            relative = os.path.relpath(path, folder).replace(os.sep, "/")
-            if shape.fullmatch(relative):
-                uploads.append((path, row["upload_prefix"] + relative))
-            else:
-                others += 1
-        if others and len(uploads) == before:
+        found = {os.path.relpath(path, folder).replace(os.sep, "/"): path
+                 for path in scan_notes(folder, report)}
+        own = list(filter(compile_glob(glob).fullmatch, found))
+        if found and not own:
             report.remarks.append(f"{folder}: none of its files matches {glob!r}.")
+        uploads += [(found[name], row["upload_prefix"] + name) for name in own]
     for path, upload in uploads:
         try:
             found = os.stat(path)
@@ -9118,7 +9071,8 @@ def list_notes(manifest: dict, report: Report) -> Iterator[Note]:
             continue
         if stat.S_ISREG(found.st_mode):
             upload = unicodedata.normalize("NFC", upload)  # macOS' may not be
-            yield Note(path, workspace, upload, found.st_size, found.st_mtime_ns)
+            seen = [path, found.st_size, found.st_mtime_ns]
+            yield Note(path, workspace, upload, "\0".join((*workspace, upload)), seen)
         else:
             report.problems.append(f"{path}: is not a file; it is not uploaded.")
 
@@ -9171,12 +9125,10 @@ def make_claude_slug(cwd: str) -> str:
         digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
     return f"{slug[:200]}-{digits or '0'}"
 
-# What was acknowledged, and what is to be done: a plan is a pure function of both.
+# What was acknowledged, and what else goes up.
 
 class SyncState:
     """Guard what the server acknowledged: a cache, files can be hashed again."""
-
-    KINDS = ("files", "sessions", "notes", "workspaces")
 
     def __init__(self, path: str):
         self._path, self._lock = path, threading.RLock()
@@ -9186,63 +9138,37 @@ class SyncState:
         except BadRequest as e:
             log.warning("state lost, it is made anew: %s", e)
             value = {}
-        self.about = {n: v for n, v in value.items() if n not in self.KINDS}
-        rows = ((kind, value.get(kind)) for kind in self.KINDS)
-        self._kinds = {k: v if isinstance(v, dict) else {} for k, v in rows}
+        kinds = "files", "sessions", "notes", "workspaces"
+        kept = ((kind, value.pop(kind, {})) for kind in kinds)
+        self.kinds = {n: v if isinstance(v, dict) else {} for n, v in kept}
+        self.about = value
 
     def get(self, kind: str, key: str) -> dict | list:
         """Return what is remembered of a thing, empty for nothing."""
-        return self._kinds[kind].get(key) or {}
+        return self.kinds[kind].get(key) or {}
 
     def has_seen(self, transcript: Transcript) -> bool:
         """Return whether a transcript's file was acknowledged as it is now."""
         return list(self.get("files", transcript.place))[:2] == transcript.seen[:2]
 
-    def items(self, kind: str) -> list[tuple[str, dict]]:
-        """Return all that is remembered of a kind."""
-        with self._lock:
-            return list(self._kinds[kind].items())
-
     def put(self, kind: str, key: str, value: dict | list) -> None:
         """Remember a thing; write the file when the last time is some seconds ago."""
         with self._lock:
-            self._kinds[kind][key] = value
+            self.kinds[kind][key] = value
             if time.monotonic() - self._saved > STATE_SAVE_S:
                 self.save()
-
-    def drop(self, kind: str, key: str) -> None:
-        """Forget a thing."""
-        with self._lock:
-            self._kinds[kind].pop(key, None)
 
     def save(self) -> None:
         """Write the file, whole or not at all."""
         with self._lock:
-            write_private(self._path, encode_json({**self.about, **self._kinds}))
+            write_private(self._path, encode_json({**self.about, **self.kinds}))
             self._saved = time.monotonic()
-
-def plan_transcripts(found: list[Transcript], state: SyncState,
-                     ended: set) -> tuple[list[Transcript], list[Transcript]]:
-    """Return the transcripts to send, the oldest first, and those that have to wait."""
-    todo, waiting, now_s = [], [], utc_now().timestamp()
-    for transcript in found:
-        known = state.get("sessions", transcript.key)
-        if state.has_seen(transcript):
-            if transcript.title and known.get("title", "") != transcript.title:
-                todo.append(transcript)
-        elif transcript.session_id in ended or not transcript.due_s(known, now_s):
-            todo.append(transcript)
-        else:
-            waiting.append(transcript)
-    return sorted(todo, key=lambda t: t.mtime_ns), waiting
 
 def hash_file(path: str, size: int, marks: Iterable[int]) -> tuple[int, dict[int, str]]:
     """Return how far a file reaches, up to `size`, and its SHA-256 there and before."""
     with open(path, "rb") as file:
         hasher, digests = hash_chunks(iter_file(file, size), marks)
         return file.tell(), {**digests, file.tell(): hasher.hexdigest()}
-
-# Applying it: uploads.
 
 class Sync:
     """Guard one run: the door to the server, the state, what is to be said."""
@@ -9252,6 +9178,7 @@ class Sync:
         self.state, self.report = state, Report()
         self.is_offline, self._lock = threading.Event(), threading.Lock()
         self.takes_packs = True  # until an older server says that it does not
+        self.manifests, self.ended = [], set()  # the latter: sessions, as hooks told
 
     def count(self, **more: int) -> None:
         """Add to the report's numbers."""
@@ -9298,26 +9225,24 @@ class Sync:
     def acknowledge_file(self, out: Outgoing) -> None:
         """Remember a transcript's file as the server has it, and who brought it."""
         self.state.put("files", out.transcript.place, out.transcript.seen)
-        by = "hook" if out.has_ended else "sync"
+        by = "hook" if out.transcript.session_id in self.ended else "sync"
         agents = self.state.about.setdefault("agents", {})
         agents[out.transcript.agent.tool] = {"time": format_time(utc_now()), "by": by}
 
-    def tell_title(self, transcript: Transcript, identity: Identity,
-                   title: str) -> None:
+    def tell_title(self, out: Outgoing) -> None:
         """Bring a title to the server, of a transcript that is there, if it is new."""
-        known = self.state.get("sessions", transcript.key)
+        known, title = self.state.get("sessions", out.copy.key), out.title
         if title and known.get("title", "") != title:
-            named = {"session_id": transcript.session_id, "title": title}
-            self.call_signed(
-                identity, "upload_session", **named, sha256=known["sha256"])
-            self.state.put("sessions", transcript.key, {**known, "title": title})
+            self.call_signed(out.identity, "upload_session", sha256=known["sha256"],
+                             session_id=out.copy.session_id, title=title)
+            self.state.put("sessions", out.copy.key, {**known, "title": title})
 
     def find_identity(self, workspace_id: str) -> Identity:
         """Return what a workspace is registered under; raise Refused."""
         found = self.remote.call("list_workspaces", query=workspace_id, limit=MAX_LIMIT)
         for row in found["workspaces"]:
             if row["workspace_id"] == workspace_id:
-                return Identity(*(row[name] for name in Identity._fields))
+                return Identity._make(map(row.get, Identity._fields))
         raise Refused(f"The server does not list its workspace {workspace_id!r}.")
 
 def iter_transcript(transcript: Transcript) -> Iterator[bytes]:
@@ -9359,12 +9284,13 @@ def upload_transcript(sync: Sync, out: Outgoing) -> None:
     size, digests = hash_file(copy.path, copy.size, [max(0, base)])
     digest = digests[size]
     if known.get("sha256") == digest:
-        sync.tell_title(transcript, identity, out.title)
+        sync.tell_title(out)
         sync.acknowledge_file(out)
         return
     is_grown = 0 <= base < size and digests.get(base) == known.get("sha256")
+    has_ended = transcript.session_id in sync.ended
     # What differs was planned when due.
-    if not (base < 0 or is_grown or out.has_ended or "diverged_at" in known):
+    if not (base < 0 or is_grown or has_ended or "diverged_at" in known):
         known = {**known, "diverged_at": utc_now().timestamp()}
         sync.state.put("sessions", transcript.key, known)
         sync.wait_for(transcript)
@@ -9436,11 +9362,11 @@ def choose_identity(client: Client, manifests: list[dict], tool_name: str, cwd: 
         folder = os.path.expanduser(str(manifest.get("cwd", ""))).rstrip("/\\")
         is_below = cwd == folder or cwd.startswith((folder + "/", folder + "\\"))
         if folder and manifest["tool"] == tool_name and is_below:
-            return identify_manifest(manifest)
+            return Identity._make(map(manifest.get, Identity._fields))
     return Identity(client.machine, tool_name, *identify_project(cwd, told))
 
 def list_memory_notes(sync: Sync, environment: dict,
-                      manifests: list[dict]) -> Iterator[Note]:
+                      found: list[Transcript]) -> Iterator[Note]:
     """Yield the notes that Claude Code keeps by itself, a folder for each git root."""
     known = sync.state.about.setdefault("folders", {})
     problems = sync.report.problems
@@ -9449,26 +9375,23 @@ def list_memory_notes(sync: Sync, environment: dict,
         if not any(e.name.endswith(".md") for e in scan_folder(folder, problems)):
             continue
         name = project.name
-        cwd = known.get(name) or find_memory_cwd(project) or find_folder(name)
+        cwd = known.get(name) or find_memory_cwd(project, found) or find_folder(name)
         if not cwd:  # its folder is gone, and its transcripts with it
             log.warning("%s: nothing tells its project; it is not uploaded", folder)
             continue
         known[name] = cwd
-        identity = choose_identity(sync.client, manifests, "claude-code", cwd)
+        identity = choose_identity(sync.client, sync.manifests, CLAUDE.tool, cwd)
         rows = [{"local": folder, "upload_prefix": "auto/", "glob": "*.md"}]
         yield from list_notes({**identity._asdict(), "tracked_dirs": rows}, sync.report)
 
-def find_memory_cwd(project: os.DirEntry) -> str:
+def find_memory_cwd(project: os.DirEntry, found: list[Transcript]) -> str:
     """Return the directory whose memory lies in a project folder, by a transcript."""
-    for folder in scan_folder(os.path.dirname(project.path)):
-        is_below = (folder.name + "-").startswith(project.name + "-")
-        for entry in scan_folder(folder.path) if is_below else ():
-            if entry.name.endswith(".jsonl"):
-                with contextlib.suppress(OSError):
-                    cwd = read_cwd(entry.path)
-                    for place in (cwd, find_repository(cwd)[0] if cwd else ""):
-                        if place and make_claude_slug(place) == project.name:
-                            return place
+    for path in (t.path for t in found if t.path.startswith(project.path)):
+        with contextlib.suppress(OSError):
+            cwd = read_cwd(path)
+            for place in (cwd, find_repository(cwd)[0] if cwd else ""):
+                if place and make_claude_slug(place) == project.name:
+                    return place
     return ""
 
 def find_folder(slug: str, base: str = os.sep) -> str:
@@ -9484,30 +9407,42 @@ def find_folder(slug: str, base: str = os.sep) -> str:
                         return found
     return ""
 
+def plan_transcripts(sync: Sync, found: list[Transcript]) -> list[Transcript]:
+    """Return the transcripts to send, the oldest first; say which have to wait."""
+    todo, now_s = [], utc_now().timestamp()
+    for transcript in found:
+        known = sync.state.get("sessions", transcript.key)
+        if sync.state.has_seen(transcript):
+            if transcript.title and known.get("title", "") != transcript.title:
+                todo.append(transcript)
+        elif transcript.session_id in sync.ended or not transcript.due_s(known, now_s):
+            todo.append(transcript)
+        else:
+            sync.wait_for(transcript)
+    return sorted(todo, key=lambda t: t.mtime_ns)
+
 def run_sync(sync: Sync, environment: dict, ended: set[str],
              show: Callable[[int, int], None]) -> Report:
     """Bring what is new or changed to the server; return what was done and failed."""
     state, report = sync.state, sync.report
-    manifests = load_manifests(sync.client.home)
+    sync.manifests, sync.ended = load_manifests(sync.client.home), ended
     found = list_transcripts(environment, report, state)
-    todo, waiting = plan_transcripts(found, state, ended)
-    for transcript in waiting:
-        sync.wait_for(transcript)
+    todo = plan_transcripts(sync, found)
     if report.compressed:
         report.problems.append(
             f"{plural(report.compressed, 'compressed rollout')} of Codex (.jsonl.zst) "
             "cannot be read: install zstd, or Python 3.14 or newer.")
-    notes = [note for manifest in manifests for note in list_notes(manifest, report)]
+    notes = [note for given in sync.manifests for note in list_notes(given, report)]
     if sync.client.options.get("auto_memory", True):
-        notes += list_memory_notes(sync, environment, manifests)
-    report.unchanged = len(found) - len(todo) - len(waiting)
+        notes += list_memory_notes(sync, environment, found)
+    report.unchanged = len(found) - len(todo) - len(report.waiting)
     soon = time.time_ns() - (CLEANUP_DAYS - 7) * 86_400 * 10**9
     report.aged = sum(t.agent is CLAUDE and t.mtime_ns < soon for t in found)
     changed = [n for n in notes if state.get("notes", n.key).get("stat") != n.seen]
-    groups, number = group_transcripts(todo, state), 0
+    groups, number = group_transcripts(sync, todo), 0
     with concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         tasks = [(1, _run_task, sync, n.path, upload_note, n) for n in changed]
-        tasks += [(len(g), _sync_group, sync, g, manifests, ended) for g in groups]
+        tasks += [(len(g), _sync_group, sync, g) for g in groups]
         done = [(size, pool.submit(*task)) for size, *task in tasks]
         for size, future in done:
             future.result()
@@ -9520,25 +9455,22 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
     state.save()
     return report
 
-def group_transcripts(todo: list[Transcript],
-                      state: SyncState) -> list[list[Transcript]]:
+def group_transcripts(sync: Sync, todo: list[Transcript]) -> list[list[Transcript]]:
     """Return transcripts in groups: small new ones together, others alone."""
     alone, small = [], []
     for transcript in todo:
-        is_known = state.get("sessions", transcript.key)
+        is_known = sync.state.get("sessions", transcript.key)
         is_alone = is_known or transcript.size > PACKED_BYTES
         (alone if is_alone else small).append(transcript)
     packs = (small[n : n + PACK_SESSIONS] for n in range(0, len(small), PACK_SESSIONS))
     return sorted([*([t] for t in alone), *packs], key=lambda group: group[0].mtime_ns)
 
-def _sync_group(sync: Sync, group: list[Transcript], manifests: list,
-                ended: set[str]) -> None:
+def _sync_group(sync: Sync, group: list[Transcript]) -> None:
     """Upload transcripts, small new ones of a workspace in one request."""
     packs: dict[Identity, list[tuple[Outgoing, str]]] = {}
     with contextlib.ExitStack() as stack:  # holds copies
-        for transcript in group:
-            how = manifests, transcript.session_id in ended, stack, packs
-            _run_task(sync, transcript.place, _sync_transcript, transcript, *how)
+        for row in group:
+            _run_task(sync, row.place, _sync_transcript, row, stack, packs)
         for pack in packs.values():
             _run_task(sync, pack[0][0].transcript.place, _send_pack, pack)
 
@@ -9560,8 +9492,7 @@ def _send_pack(sync: Sync, pack: list[tuple[Outgoing, str]]) -> None:
         else:
             _run_task(sync, out.transcript.place, upload_transcript, out)
 
-def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
-                     has_ended: bool, stack: contextlib.ExitStack,
+def _sync_transcript(sync: Sync, transcript: Transcript, stack: contextlib.ExitStack,
                      packs: dict[Identity, list[tuple[Outgoing, str]]]) -> None:
     """Upload a transcript or its plain, masked copy, or put it to those of a pack."""
     known, agent = sync.state.get("sessions", transcript.key), transcript.agent
@@ -9574,19 +9505,18 @@ def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
         identity = Identity(*known["identity"])
     else:
         cwd = cwd or read_cwd(transcript.path) or os.path.dirname(transcript.path)
-        head = read_head(transcript.path) if agent is CODEX else {}
-        told = dig(head, "payload.git.repository_url")
+        told = dig(read_head(transcript.path), "payload.git.repository_url")  # Codex'
         told = told if isinstance(told, str) else ""
-        identity = choose_identity(sync.client, manifests, agent.tool, cwd, told)
+        identity = choose_identity(sync.client, sync.manifests, agent.tool, cwd, told)
     if is_same:  # Only its title is new; what was compressed since is not at its path.
-        sync.tell_title(transcript, identity, title)
+        sync.tell_title(Outgoing(transcript, transcript, identity, title))
         return
     masked = sync.report.masked if sync.client.options.get("redact") else None
     copy = transcript
     if agent.export or masked is not None or copy.path.endswith(".zst"):
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         copy = copy_transcript(copy, os.path.join(folder, "copy.jsonl"), masked)
-    out = Outgoing(transcript, copy, identity, title, has_ended)
+    out = Outgoing(transcript, copy, identity, title)
     if known or copy.size > PACKED_BYTES or not sync.takes_packs:
         upload_transcript(sync, out)
         return
@@ -9623,15 +9553,14 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
         return any(row["sha256"] == known["sha256"] or row["size"] > known["size"]
                    for row in probe["have"])
 
-    sessions = {k: v for k, v in sync.state.items("sessions") if v.get("sha256")}
-    lost, listed = [], {}
+    kinds, listed, documents = sync.state.kinds, {}, ("list_knowledge", "documents")
+    sessions = {k: v for k, v in kinds["sessions"].items() if v.get("sha256")}
     with concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
         answers = pool.map(is_there, sessions, sessions.values())
-        for key, is_kept in zip(sessions, answers, strict=True):
-            if not is_kept:
-                lost.append(f"session {key}")
-                sync.state.drop("sessions", key)
-    notes, documents = sync.state.items("notes"), ("list_knowledge", "documents")
+        gone = [k for k, is_kept in zip(sessions, answers, strict=True) if not is_kept]
+    for key in gone:
+        del kinds["sessions"][key]
+    lost, notes = [f"session {key}" for key in gone], list(kinds["notes"].items())
     for key, known in notes:
         *identity, upload = key.split("\0")
         workspace_id = sync.register(Identity(*identity))["workspace_id"]
@@ -9644,10 +9573,9 @@ def verify_all(sync: Sync, deep: bool) -> tuple[int, list[str]]:
                 *documents, workspace_id=workspace_id, versions_of=upload)
             if all(row["sha256"] != known["sha256"] for row in rows):
                 lost.append(f"note {upload} of {workspace_id}")
-                sync.state.drop("notes", key)
+                del kinds["notes"][key]
     if lost:  # files are looked at again, by their bytes
-        for path, _ in sync.state.items("files"):
-            sync.state.drop("files", path)
+        kinds["files"].clear()
     sync.state.save()
     return len(sessions) + len(notes), lost
 
@@ -9660,29 +9588,22 @@ SILENT_DAYS = 2  # a machine that has not synced for longer is told about
 BRIEF_CHARS = 6_000  # Claude Code shows up to 10,000; the task needs room too
 BRIEF_TIMEOUT_S = 2.0
 SCHEDULED = ("sync", "--quiet")
-HOOK_INPUT_BYTES = MIB
 MAX_CLOCK_OFF_S = 60
 
 def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None],
                 agent: Agent = CLAUDE) -> str:
     """Do what a hook event asks and return what the hook prints; raise FedmemError."""
-    event = parse_json(data)
-    if not isinstance(event, dict):
-        raise BadRequest("the hook's input is no JSON object")
-    client = load_client(environment)
-    name = event.get("hook_event_name") or event.get("hookName")
+    event, client = parse_json(data), load_client(environment)
+    name = dig(event, "hook_event_name|hookName")
     with contextlib.suppress(FedmemError):
         text = f"{format_time(utc_now())} {name}\n"
         write_private(client.path("hook"), text.encode())
     kind = agent.hooks.events.get(name)
     if kind == "start":
         brief = wait_for_brief(client, str(event.get("cwd") or os.getcwd()), agent.tool)
-        if not brief or not agent.hooks.output:
-            return brief
-        given = {"additionalContext": brief}
-        if agent.hooks.output == "hookSpecificOutput":
-            given = {agent.hooks.output: {"hookEventName": name, **given}}
-        return format_json(given)
+        given, output = {"additionalContext": brief}, agent.hooks.output
+        forms = {**given, "hookSpecificOutput": {"hookEventName": name, **given}}
+        return format_json({output: forms[output]}) if brief and output else brief
     if kind == "end":
         path = event.get("transcript_path")
         if isinstance(path, str) and not os.path.exists(path):
@@ -9716,32 +9637,26 @@ def wait_for_brief(client: Client, cwd: str, tool_name: str) -> str:
 def write_spool(client: Client, event: dict) -> None:
     """Write down that a session ended or is about to be compacted."""
     root = dig(event, "session_id|sessionContext.rootSessionId")  # the latter Cline's
-    row = {"session_id": root, "transcript_path": event.get("transcript_path")}
     name = f"{format_stamp(utc_now())}-{secrets.token_hex(4)}.json"
-    write_private(client.path("spool", name), encode_json(row))
+    write_private(client.path("spool", name), encode_json({"session_id": root}))
 
 def read_spool(client: Client) -> dict[str, str]:
     """Return the spool's files and the session of each, empty where unreadable."""
-    found = {}
-    for entry in scan_folder(client.path("spool")):
-        if entry.name.endswith(".json"):
-            row = read_json_file(client.path("spool"), entry.name)
-            found[entry.path] = str(dig(row, "session_id") or "")
-    return found
+    folder = client.path("spool")
+    return {entry.path: str(dig(read_json_file(folder, entry.name), "session_id") or "")
+            for entry in scan_folder(folder) if entry.name.endswith(".json")}
 
 def spawn_sync(environment: dict) -> None:
     """Start a sync that outlives this process and shows no window."""
     home = client_home(environment)
     launcher = os.path.join(home, "bin", "memory_sync.py")
     program = launcher if os.path.exists(launcher) else os.path.realpath(__file__)
-    more: dict = {"start_new_session": True}
-    if sys.platform == "win32":
-        # DETACHED_PROCESS | CREATE_NO_WINDOW: no console flashes up.
-        more = {"creationflags": 0x00000008 | 0x08000000}
+    # DETACHED_PROCESS | CREATE_NO_WINDOW: no console flashes up.
+    flags = 0x00000008 | 0x08000000 if sys.platform == "win32" else 0
     with open(os.path.join(home, "log"), "ab") as out:
-        more |= {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out}
-        command = [sys.executable, program, *SCHEDULED]
-        subprocess.Popen(command, env={**environment}, **more)
+        subprocess.Popen([sys.executable, program, *SCHEDULED], env=environment,
+                         stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                         start_new_session=True, creationflags=flags)
 
 def make_brief(client: Client, cwd: str, tool_name: str) -> str:
     """Return what an assistant should know at the start of a session, masked."""
@@ -9761,16 +9676,14 @@ def make_brief(client: Client, cwd: str, tool_name: str) -> str:
             if text := page["content"].strip():
                 parts.append(f"## Overview of {where}\n{clip(text, 1_500)}")
         rows = remote.call("list_knowledge", workspace_id=where)["documents"]
-        notes += [{**document, "where": where} for document in rows]
-    notes.sort(key=lambda document: document["modified"], reverse=True)
+        notes += [f"- {format_minute(row['modified'])} · {where} · {row['path']}"
+                  for row in rows]
     recent = remote.call("list_sessions", limit=40)["sessions"]
     remote.close()
     ids = {row["workspace_id"] for row in own}
     here = [row for row in recent if row["workspace_id"] in ids]
     elsewhere = [row for row in recent if row["workspace_id"] not in ids]
-    note_line = "- {} · {where} · {path}".format
-    sections = {"Newest notes on this repository": [
-        note_line(format_minute(n["modified"]), **n) for n in notes[:6]],
+    sections = {"Newest notes on this repository": sorted(notes, reverse=True)[:6],
                 "Recent sessions of this project": map(format_session_line, here[:5]),
                 "Recent sessions elsewhere": map(format_session_line, elsewhere[:4])}
     for title, lines in sections.items():
@@ -9905,9 +9818,8 @@ export default function (pi) {
 """,
 }
 
-_HTTP = {"type": "http"}
 # One file's text before and after, None for no file, and what it is about.
-Change = collections.namedtuple("Change", "path before after about")
+Change = collections.namedtuple("Change", "path before after about", defaults=[""])
 
 def apply_change(change: Change, is_kept: bool = True) -> None:
     """Make a change, the old text kept beside it once; raise StorageFailed."""
@@ -9923,7 +9835,7 @@ def apply_change(change: Change, is_kept: bool = True) -> None:
     if change.after.startswith("#!"):
         os.chmod(path, 0o700)
 
-def edit_json(path: str, about: str, edit: Callable[[dict], None]) -> Change:
+def edit_json(path: str, edit: Callable[[dict], None]) -> Change:
     """Return the change `edit` makes to a JSON file; raise BadRequest for others."""
     before = read_text(path)
     text = before if before and before.strip() else "{}"
@@ -9935,23 +9847,19 @@ def edit_json(path: str, about: str, edit: Callable[[dict], None]) -> Change:
         raise BadRequest(f"{path} is not plain JSON ({e}); it is left as it is.") from e
     edit(value)
     if value == json.loads(text):
-        return Change(path, before, before, about)
+        return Change(path, before, before)
     if not value and not os.path.exists(path + BACKUP_ENDING):
-        return Change(path, before, None, about)  # it was made by `install`
+        return Change(path, before, None)  # it was made by `install`
     after = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    return Change(path, before, after, about)
+    return Change(path, before, after)
 
-def describe_bridge(client: Client, tool_name: str) -> dict:
-    """Return how a client of MCP starts the bridge."""
-    command, *arguments = client.command("stdio", "--tool", tool_name)
-    return {"command": command, "args": arguments}
-
-def describe_server(client: Client, tool_name: str) -> dict:
+def describe_server(client: Client, tool_name: str, by_bridge: bool = False) -> dict:
     """Return how a client reaches the memory: by URL, or with a pin by the bridge."""
-    if client.address.pin or client.address.ca:
-        return {"type": "stdio", **describe_bridge(client, tool_name)}
+    if by_bridge or client.address.pin or client.address.ca:
+        command, *arguments = client.command("stdio", "--tool", tool_name)
+        return {"command": command, "args": arguments}
     url = urllib.parse.urlunsplit(parse_url(client.address.url))
-    return {**_HTTP, "url": url, "headers": make_client_headers(client, tool_name)}
+    return {"url": url, "headers": make_client_headers(client, tool_name)}
 
 def make_client_headers(client: Client, tool_name: str) -> dict[str, str]:
     """Return the headers that a client sends with every request."""
@@ -9962,19 +9870,15 @@ def hook_words(agent: Agent) -> tuple[str, ...]:
     """Return the command that an agent's hooks call."""
     return ("claude-hook",) if agent is CLAUDE else ("hook", agent.tool)
 
-def plan_hooks(client: Client, environment: dict, agent: Agent,
-               remove: bool) -> Change | None:
-    """Return the change to an agent's hooks, None without any. Each has a timeout, for
-    without one Claude Code ends SessionEnd after 1.5 s (measured)."""
-    if agent.hooks is None:
-        return None
+def plan_hooks(client: Client, environment: dict, agent: Agent, remove: bool) -> Change:
+    """Return the change to an agent's hooks. Each has a timeout, for without one Claude
+    Code ends SessionEnd after 1.5 s (measured)."""
     path = place_of(agent, agent.hooks.place, environment)
-    about = f"{agent.name}: hooks"
     if agent.hooks.form != "groups":
         before, text = read_text(path), format_hooks(client, agent)
         if before is not None and "memory_sync.py" not in before:
             raise BadRequest(f"{path} is not ours; it is left as it is.")
-        return Change(path, before, None if remove else text, about)
+        return Change(path, before, None if remove else text)
 
     def edit(value: dict) -> None:
         """Put the hooks in, or take them out; those of others stay."""
@@ -9988,39 +9892,30 @@ def plan_hooks(client: Client, environment: dict, agent: Agent,
         if not hooks:
             del value["hooks"]
 
-    return edit_json(path, about, edit)
+    return edit_json(path, edit)
 
 def make_hooks(client: Client, agent: Agent) -> dict[str, dict]:
     """Return the hook of each event, with a timeout."""
     command, about = _quote(*client.command(*hook_words(agent))), agent.hooks
-    times_s = {event: about.limits_s.get(event, HOOK_TIMEOUTS_S[kind])
-               for event, kind in about.events.items()}
-    return {event: {"type": "command", "command": command, "timeout": time_s *
-                    about.second} for event, time_s in times_s.items()}
+    return {event: {"type": "command", "command": command, "timeout": about.second
+                    * about.limits_s.get(event, HOOK_TIMEOUTS_S[kind])}
+            for event, kind in about.events.items()}
 
 def split_hooks(groups: list, client: Client, agent: Agent) -> tuple[list, list]:
     """Return an event's groups without this client's hooks, and those hooks."""
     if not isinstance(groups, list):
         name = os.path.basename(agent.hooks.place)
         raise BadRequest(f"{name} has hooks in another form; it is left as it is.")
-    ending = [client.path("bin", "memory_sync.py"), *hook_words(agent)]
+    # Whatever Python runs it: that of the installation may be gone.
+    ending = " " + _quote(client.path("bin", "memory_sync.py"), *hook_words(agent))
     others, own = [], []
-
-    def is_own(hook: object) -> bool:
-        """Return whether a hook is one that `install` of this client wrote."""
-        command = dig(hook, "command")
-        with contextlib.suppress(ValueError):
-            if isinstance(command, str):
-                words = shlex.split(command, posix=sys.platform != "win32")
-                return [w.strip('"') for w in words[-len(ending) :]] == ending
-        return False
-
     for group in groups:
         hooks = dig(group, "hooks")
-        mine = [h for h in hooks if is_own(h)] if isinstance(hooks, list) else []
+        hooks = hooks if isinstance(hooks, list) else []
+        mine = [h for h in hooks if str(dig(h, "command")).endswith(ending)]
         own += mine
-        rest = [h for h in hooks if h not in mine] if mine else []
-        if rest or not mine:
+        if len(mine) < len(hooks) or not mine:
+            rest = [h for h in hooks if h not in mine]
             others.append({**group, "hooks": rest} if mine else group)
     return others, own
 
@@ -10037,12 +9932,12 @@ def plan_codex(client: Client, environment: dict, remove: bool) -> Change:
     if TOML_BEGIN in text or TOML_END in text:
         text = _cut_codex(text)
     if not text.strip() and remove and not os.path.exists(path + BACKUP_ENDING):
-        return Change(path, before, None, "Codex")  # it was made by `install`
+        return Change(path, before, None)  # it was made by `install`
     if not remove:
         block = format_codex(client)
         _require_room_in_toml(path, text, block)
         text = text.rstrip("\n") + "\n\n" * bool(text.strip()) + block
-    return Change(path, before, text if text or before is not None else None, "Codex")
+    return Change(path, before, text if text or before is not None else None)
 
 def _cut_codex(text: str) -> str:
     """Return a config.toml without our marks and our server's tables, which Codex moves
@@ -10061,73 +9956,63 @@ def _cut_codex(text: str) -> str:
     return "".join(kept)
 
 def _require_room_in_toml(path: str, text: str, block: str) -> None:
-    """Raise BadRequest unless our block behind a TOML file leaves the rest as it is.
-    Python 3.10 cannot read TOML: other servers have to be plain tables there."""
-    left = "it is left as it is."
+    """Raise BadRequest unless our block behind a TOML file is our server, and nothing
+    of another's. Python 3.10 cannot read TOML: there others have to be plain tables."""
+    why = f"it has a server named {SERVER_NAME}, or writes mcp_servers in another way"
     try:
         import tomllib
-    except ImportError as e:
+
+        whole, own = tomllib.loads(f"{text}\n{block}"), tomllib.loads(block)
+        is_free = whole["mcp_servers"][SERVER_NAME] == own["mcp_servers"][SERVER_NAME]
+    except ImportError:
         table = rf"\[mcp_servers\.(?!{SERVER_NAME}\b)[\w.-]+\]"
-        if "mcp_servers" in re.sub(rf"(?m)^[ \t]*{table}[ \t]*(?:#.*)?$", "", text):
-            raise BadRequest(f"{path} writes mcp_servers in another way; {left}") from e
-        return
-    try:
-        known = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e:
-        raise BadRequest(f"{path} is not TOML that can be read ({e}); {left}") from e
-    servers = known.get("mcp_servers", {})
-    if not isinstance(servers, dict) or SERVER_NAME in servers:
-        raise BadRequest(
-            f"{path} has a server named {SERVER_NAME} that is not ours; {left}")
-    wanted = {**servers, **tomllib.loads(block)["mcp_servers"]}
-    try:
-        found = tomllib.loads(f"{text}\n{block}")
-    except tomllib.TOMLDecodeError:
-        found = {}
-    if repr(found) != repr({**known, "mcp_servers": wanted}):  # nan is not nan
-        raise BadRequest(f"{path} has all its mcp_servers in one place, where no table "
-                         f"can be added behind it; {left}")
+        rest = re.sub(rf"(?m)^[ \t]*{table}[ \t]*(?:#.*)?$", "", text)
+        is_free = "mcp_servers" not in rest
+    except (ValueError, LookupError, TypeError) as e:
+        is_free, why = False, f"{why}: {e}"
+    if not is_free:
+        raise BadRequest(f"{path} has no room for ours ({why}); it is left as it is.")
 
 def format_codex(client: Client) -> str:
     """Return the block of Codex' config.toml; JSON's strings are TOML's basic ones."""
     server = describe_server(client, "codex")
+    headers = server.pop("headers", {}).items()
     lines = [TOML_BEGIN, f"[mcp_servers.{SERVER_NAME}]"]
-    lines += [f"{name} = {json.dumps(server[name])}"
-              for name in ("url", "command", "args") if name in server]
-    headers = server.get("headers", {}).items()
+    lines += [f"{name} = {json.dumps(value)}" for name, value in server.items()]
     if pairs := ", ".join(f"{json.dumps(n)} = {json.dumps(v)}" for n, v in headers):
         lines.append(f"http_headers = {{ {pairs} }}")
     return "\n".join([*lines, TOML_END]) + "\n"
 
 WINDSURF = "~/.codeium/windsurf/mcp_config.json"
 CLINE = {"type": "streamableHttp", "disabled": False, "autoApprove": []}
-BY_HAND = (  # name, tool, place
-    ("VS Code", "vscode", McpEntry(".vscode/mcp.json", "servers", more=_HTTP)),
-    ("Windsurf", "windsurf", McpEntry(WINDSURF, url_key="serverUrl")),
-    ("Zed", "zed", McpEntry("settings.json", "context_servers")),
-    ("Cline in VS Code", "cline", McpEntry("MCP Servers > Configure", more=CLINE)))
-STDIO_ONLY = (
-    ("Claude Desktop", "claude-desktop", McpEntry("claude_desktop_config.json")),
-    ("Junie", "junie", McpEntry("~/.junie/mcp/mcp.json")))
-CONTINUE = ("mcpServers:\n  - name: fedmem\n    type: streamable-http\n    url: %s\n"
-            "    requestOptions:\n      headers:")
-GOOSE = ("extensions:\n  fedmem:\n    enabled: true\n    type: streamable_http\n"
-         "    name: fedmem\n    uri: %s\n    headers:")
-# Name, tool, file, the entry's YAML up to its headers, how far these are indented.
-YAML_CLIENTS = (("Continue", "continue", "~/.continue/config.yaml", CONTINUE, 8),
-                ("Goose", "goose", "~/.config/goose/config.yaml", GOOSE, 6))
+BY_HAND = (  # tool, name, place and form; `stdio`: without HTTP
+    ("vscode", "VS Code",
+     McpEntry(".vscode/mcp.json", "servers", more={"type": "http"})),
+    ("windsurf", "Windsurf", McpEntry(WINDSURF, url_key="serverUrl")),
+    ("zed", "Zed", McpEntry("settings.json", "context_servers")),
+    ("cline", "Cline in VS Code", McpEntry("MCP Servers > Configure", more=CLINE)),
+    ("claude-desktop", "Claude Desktop",
+     McpEntry("claude_desktop_config.json", form="stdio")),
+    ("junie", "Junie", McpEntry("~/.junie/mcp/mcp.json", form="stdio")),
+    ("continue", "Continue", McpEntry("~/.continue/config.yaml", form="yaml")),
+    ("goose", "Goose", McpEntry("~/.config/goose/config.yaml", form="yaml")))
+YAML = {  # an entry up to its headers, and how far these are indented
+    "continue": ("mcpServers:\n  - name: fedmem\n    type: streamable-http\n    url: %s"
+                 "\n    requestOptions:\n      headers:", 8),
+    "goose": ("extensions:\n  fedmem:\n    enabled: true\n    type: streamable_http\n"
+              "    name: fedmem\n    uri: %s\n    headers:", 6)}
 
 def make_entry(client: Client, tool_name: str, form: McpEntry) -> dict:
     """Return the entry for the server in the form of an agent."""
-    server = describe_server(client, tool_name)
+    server = describe_server(client, tool_name, form.form == "stdio")
     if "url" in server:
         entry = {form.url_key: server["url"], **form.more, "headers": server["headers"]}
     elif form.key == "mcp":
         command = [server["command"], *server["args"]]
         entry = {"type": "local", "command": command, "enabled": True}
     else:
-        entry = server if "type" in form.more else describe_bridge(client, tool_name)
-        entry = {**form.more, **entry}
+        entry = {**form.more, **server}
+        entry |= {"type": "stdio"} if "type" in entry else {}
     return {form.inside: entry} if form.inside else entry
 
 def place_of(agent: Agent, place: str, environment: dict) -> str:
@@ -10146,16 +10031,13 @@ def is_here(agent: Agent, environment: dict) -> bool:
     return any(map(os.path.isdir, filter(None, places)))
 
 def plan_server(client: Client, environment: dict, agent: Agent,
-                remove: bool) -> Change | None:
-    """Return the change to an agent's MCP servers, None for one that has none."""
-    if agent.server is None:
-        return None
+                remove: bool) -> Change:
+    """Return the change to an agent's MCP servers; raise BadRequest."""
     if agent.server.form == "toml":
         return plan_codex(client, environment, remove)
-    path = place_of(agent, agent.server.place, environment)
-    about, key = f"{agent.name}: MCP server", agent.server.key
+    path, key = place_of(agent, agent.server.place, environment), agent.server.key
     if agent.server.form == "yaml":
-        return plan_yaml(client, path, about, remove)
+        return plan_yaml(client, path, remove)
 
     def edit(value: dict) -> None:
         """Put the server in, or take it out."""
@@ -10166,9 +10048,9 @@ def plan_server(client: Client, environment: dict, agent: Agent,
         elif not servers:
             del value[key]
 
-    return edit_json(path, about, edit)
+    return edit_json(path, edit)
 
-def plan_yaml(client: Client, path: str, about: str, remove: bool) -> Change:
+def plan_yaml(client: Client, path: str, remove: bool) -> Change:
     """Return the change to Continue's YAML: a marked item before the first of its
     servers, or a list behind the file's end; raise BadRequest for other shapes."""
     before = read_text(path)
@@ -10176,7 +10058,7 @@ def plan_yaml(client: Client, path: str, about: str, remove: bool) -> Change:
     if text != before:
         text = re.sub(r"\nmcpServers:\n\Z", "\n", text)
     if remove:
-        return Change(path, before, text if before is not None else None, about)
+        return Change(path, before, text if before is not None else None)
     if before is None:
         raise BadRequest(f"{path} is not there yet; Continue makes it.")
     if re.search(r"(?m)^[ \t]*(?:- )?name: *[\"']?fedmem[\"']? *$", text):
@@ -10186,44 +10068,32 @@ def plan_yaml(client: Client, path: str, about: str, remove: bool) -> Change:
         raise BadRequest(
             f"{path} writes mcpServers in another way; it is left as it is.")
     indent = found[1] if found else "  "
-    lines = [TOML_BEGIN, *format_yaml(client).splitlines()[1:], TOML_END]
+    lines = [TOML_BEGIN, *format_yaml(client, "continue").splitlines()[1:], TOML_END]
     block = "".join(f"{indent}{line.removeprefix('  ')}\n" for line in lines)
     if found:
         text = text[: found.end()] + block + text[found.end() :]
     else:
         text = text.rstrip("\n") + f"\nmcpServers:\n{block}"
-    return Change(path, before, text, about)
+    return Change(path, before, text)
 
-def format_yaml(client: Client, row: tuple = YAML_CLIENTS[0]) -> str:
-    """Return the entry of a client with YAML, of Continue if not said otherwise."""
-    _, tool_name, _, head, indent = row
-    bridge = describe_server(client, tool_name)
-    if "command" in bridge and row is YAML_CLIENTS[0]:  # with a pin
-        parts = [f"    {name}: {json.dumps(value)}" for name, value in bridge.items()]
+def format_yaml(client: Client, tool_name: str) -> str:
+    """Return the entry of a client with YAML."""
+    (head, indent), server = YAML[tool_name], describe_server(client, tool_name)
+    if "command" in server and tool_name == "continue":  # with a pin
+        rows = {"type": "stdio", **server}.items()
+        parts = [f"    {name}: {json.dumps(value)}" for name, value in rows]
         return "\n".join(["mcpServers:", "  - name: fedmem", *parts])
     url = urllib.parse.urlunsplit(parse_url(client.address.url))
     headers = make_client_headers(client, tool_name).items()
     lines = (f"{' ' * indent}{name}: {json.dumps(value)}" for name, value in headers)
     return "\n".join([head % json.dumps(url), *lines])
 
-def plan_install(client: Client, environment: dict,
-                 remove: bool) -> Iterator[Change | str]:
-    """Yield changes, each to be made before the next, or what is to be done by hand."""
-    for agent in AGENTS:
-        if agent not in AGENTS[:2] and not is_here(agent, environment):
-            continue
-        for plan, show in ((plan_server, format_server), (plan_hooks, format_hooks)):
-            try:
-                change = plan(client, environment, agent, remove)
-            except (BadRequest, AttributeError, TypeError) as e:
-                yield f"{e} The entry for it:\n{show(client, agent)}"
-            else:
-                yield from [change] if change else ()
-
 def format_server(client: Client, agent: Agent) -> str:
     """Return an agent's MCP entry, ready to paste."""
-    if agent.server.form != "json":
-        return {"toml": format_codex, "yaml": format_yaml}[agent.server.form](client)
+    if agent.server.form == "toml":
+        return format_codex(client)
+    if agent.server.form == "yaml":
+        return format_yaml(client, agent.tool)
     entry = {SERVER_NAME: make_entry(client, agent.tool, agent.server)}
     return json.dumps({agent.server.key: entry}, indent=2, ensure_ascii=False)
 
@@ -10242,24 +10112,30 @@ def format_hooks(client: Client, agent: Agent) -> str:
     groups = {event: [{"hooks": [hook]}] for event, hook in hooks.items()}
     return json.dumps({"hooks": groups}, indent=2, ensure_ascii=False)
 
+def list_setups(environment: dict) -> Iterator[tuple[Agent, str, Callable, Callable]]:
+    """Yield agent, name, plan and form of each thing that is set up on this machine."""
+    for agent in AGENTS:
+        if agent in AGENTS[:2] or is_here(agent, environment):
+            if agent.server:
+                yield agent, "MCP server", plan_server, format_server
+            if agent.hooks:
+                yield agent, "hooks", plan_hooks, format_hooks
+
+def plan_install(client: Client, environment: dict,
+                 remove: bool) -> Iterator[Change | str]:
+    """Yield changes, each to be made before the next, or what is to be done by hand."""
+    for agent, name, plan, form in list_setups(environment):
+        try:
+            change = plan(client, environment, agent, remove)
+            yield change._replace(about=f"{agent.name}: {name}")
+        except (BadRequest, AttributeError, TypeError) as e:
+            yield f"{e} The entry for it:\n{form(client, agent)}"
+
 def format_snippets(client: Client) -> str:
     """Return the entries of clients that `install` does not edit, ready to paste."""
-    entries = [(*row, make_entry(client, *row[1:])) for row in BY_HAND]
-    entries += [(*row, describe_bridge(client, row[1])) for row in STDIO_ONLY]
-    rows = [(name, form.place, json.dumps({form.key: {SERVER_NAME: entry}}, indent=2))
-            for name, _, form, entry in entries]
-    rows += [(row[0], row[2], format_yaml(client, row)) for row in YAML_CLIENTS]
-    return "\n\n".join(f"{name} ({place}):\n{text}" for name, place, text in rows)
-
-def plan_cron(table: str, client: Client, remove: bool) -> str:
-    """Return a crontab with our marked line in it, or without it."""
-    lines = [line for line in table.split("\n") if CRON_MARK not in line]
-    lines = lines[:-1] if lines[-1:] == [""] else lines
-    if not remove:
-        line = f"{_quote(*client.command(*SCHEDULED))} >>{_quote(client.path('log'))}"
-        line = line.replace("%", r"\%")  # a bare one ends the command (crontab(5))
-        lines.append(f"*/{SYNC_EVERY_MINUTES} * * * * {line} 2>&1 {CRON_MARK}")
-    return "\n".join(lines) + "\n" if lines else ""
+    agents = [Agent(tool, name, server=form) for tool, name, form in BY_HAND]
+    return "\n\n".join(f"{agent.name} ({agent.server.place}):\n"
+                       f"{format_server(client, agent)}" for agent in agents)
 
 def read_crontab() -> str:
     """Return the user's crontab, empty without one; raise NotFound without cron."""
@@ -10304,13 +10180,13 @@ def format_schtasks(client: Client, remove: bool) -> list[str]:
 
 def schedule_sync(client: Client, remove: bool) -> str:
     """Let the system sync now and then, or no more; return what was done."""
-    ways = {"win32": (_use_schtasks,), "darwin": (_use_launchd,)}
-    problems = []
-    for use in ways.get(sys.platform, (_use_cron, _use_systemd)):
+    ways = {"win32": {"schtasks": _use_schtasks}, "darwin": {"launchd": _use_launchd}}
+    others, problems = {"crontab": _use_cron, "systemd": _use_systemd}, []
+    for name, use in ways.get(sys.platform, others).items():
         try:
-            done = use(client, remove)
+            use(client, remove)
             if not remove:
-                return f"every {SYNC_EVERY_MINUTES} min, {done}"
+                return f"every {SYNC_EVERY_MINUTES} min, by {name}"
         except (FedmemError, OSError, subprocess.SubprocessError) as e:
             problems.append(str(e))
     if remove:
@@ -10318,23 +10194,27 @@ def schedule_sync(client: Client, remove: bool) -> str:
     return (f"none ({'; '.join(problems)}). Hooks sync at the end of each session; for "
             "the rest run `memory_sync.py sync` now and then.")
 
-def _use_cron(client: Client, remove: bool) -> str:
-    """Put our line into the user's crontab, or take it out."""
+def _use_cron(client: Client, remove: bool) -> None:
+    """Put our marked line into the user's crontab, or take it out."""
     table = read_crontab()
-    if (wanted := plan_cron(table, client, remove)) != table:
+    wanted = re.sub(f"(?m)^.*{CRON_MARK}.*\n?", "", table)
+    if not remove:
+        line = f"{_quote(*client.command(*SCHEDULED))} >>{_quote(client.path('log'))}"
+        line = line.replace("%", r"\%")  # a bare one ends the command (crontab(5))
+        wanted += "\n" * (wanted[-1:] not in ("", "\n"))
+        wanted += f"*/{SYNC_EVERY_MINUTES} * * * * {line} 2>&1 {CRON_MARK}\n"
+    if wanted != table:
         data = wanted.encode("utf-8", "surrogateescape")
         subprocess.run(["crontab", "-"], input=data, check=True)
-    return "by crontab"
 
-def _use_systemd(client: Client, remove: bool) -> str:
+def _use_systemd(client: Client, remove: bool) -> None:
     """Start or end a timer of the user's systemd; leave no unit after a failure."""
     folder, units = os.path.expanduser(UNITS_FOLDER), format_units(client)
     paths = {os.path.join(folder, name): text for name, text in units.items()}
     is_started, orders = False, ["daemon-reload", "enable --now fedmem-sync.timer"]
+    if remove:
+        orders = ["disable --now fedmem-sync.timer"] * any(map(os.path.exists, paths))
     try:
-        if remove:
-            is_made = any(map(os.path.exists, paths))
-            orders = ["disable --now fedmem-sync.timer"] if is_made else []
         for path, text in () if remove else paths.items():
             write_private(path, text.encode())
         for order in orders:
@@ -10345,9 +10225,8 @@ def _use_systemd(client: Client, remove: bool) -> str:
         for path in () if is_started else paths:
             with contextlib.suppress(OSError):
                 os.unlink(path)
-    return "by systemd"
 
-def _use_launchd(client: Client, remove: bool) -> str:
+def _use_launchd(client: Client, remove: bool) -> None:
     """Load our property list into launchd, or unload it."""
     path = os.path.expanduser(LAUNCH_AGENT)
     if os.path.exists(path):
@@ -10356,13 +10235,11 @@ def _use_launchd(client: Client, remove: bool) -> str:
     if not remove:
         write_private(path, format_launchd(client))
         subprocess.run(["launchctl", "load", path], check=True, capture_output=True)
-    return "by launchd"
 
-def _use_schtasks(client: Client, remove: bool) -> str:
+def _use_schtasks(client: Client, remove: bool) -> None:
     """Make our task of Windows' scheduler, or remove it."""
     command = format_schtasks(client, remove)
     subprocess.run(command, check=not remove, capture_output=True)
-    return "by schtasks"
 
 def require_free_name(client: Client, adopt: bool) -> None:
     """Raise Conflict when another installation has this machine's name already."""
@@ -11407,7 +11284,7 @@ def cmd_sync(args: argparse.Namespace) -> int:
             return 0
         spool, state = read_spool(client), SyncState(client.path("state.json"))
         sync = Sync(client, client.remote(attempts=2 if args.quiet else 5), state)
-        started, is_first = time.monotonic(), not state.items("files")
+        started, is_first = time.monotonic(), not state.kinds["files"]
         tell = functools.partial(_show_progress, sync.report, started)
         report = run_sync(sync, environment, set(spool.values()) - {""}, tell)
         if not report.problems:
@@ -11450,7 +11327,7 @@ def cmd_hook(args: argparse.Namespace) -> None:
     """Do what a hook event asks; never fail, not to stand in an assistant's way."""
     environment = client_environment()
     try:
-        data = sys.stdin.buffer.read(HOOK_INPUT_BYTES)
+        data = sys.stdin.buffer.read(MIB)
         start = functools.partial(spawn_sync, environment)
         if printed := handle_hook(environment, data, start, FORMATS[args.agent]):
             print(printed)
@@ -11600,13 +11477,9 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
             raise Conflict(f"{format_minute(found)}: run sync, it says what is wrong")
         return format_minute(found)
 
-    setups: list[tuple[str, Callable]] = []
-    for agent in AGENTS:
-        if agent in AGENTS[:2] or is_here(agent, environment):
-            look = functools.partial(look_at, plan_server, agent)
-            setups += [(agent.name, look)] if agent.server else []
-            look = functools.partial(look_at, plan_hooks, agent)
-            setups += [(f"{agent.name} hooks", look)] if agent.hooks else []
+    setups = [(agent.name + " hooks" * (plan is plan_hooks),
+               functools.partial(look_at, plan, agent))
+              for agent, _, plan, _ in list_setups(environment)]
     return [("AI token", functools.partial(reach, client.mcp_token)),
             ("sync token", functools.partial(reach, client.sync_token)),
             ("clock", functools.partial(compare_clocks, client)), *setups,
@@ -11653,8 +11526,7 @@ def print_page(args: argparse.Namespace, name: str, **arguments: object) -> None
     if args.json:
         print_data(remote.call(name, **arguments))
         return
-    given = {n: v for n, v in arguments.items() if v not in ("", None)}
-    result = remote.ask("tools/call", {"name": name, "arguments": given})
+    result = remote.ask(name, arguments)
     text = clean_text(result["content"][0]["text"])
     if result.get("isError"):
         raise Refused(text)

@@ -8797,8 +8797,7 @@ class SyncPlanTest(unittest.TestCase):
             match = re.fullmatch(fedmem.CODEX.file, name)
             self.assertEqual(match and match[1], expected, name)
             if match:
-                row = fedmem.Transcript(name, fedmem.CODEX, match[1], 0, 0)
-                self.assertEqual(row.thread.lower(), thread)
+                self.assertEqual(fedmem.thread_of(match[1]).lower(), thread)
 
     def test_titles_of_codex_are_the_last_line_of_each_thread(self) -> None:
         """Whatever else stands in the file, also a line that is cut off."""
@@ -11678,7 +11677,7 @@ class SetupTest(ClientCase):
         address = fedmem.Address("https://memory.example:7443", "sha256//x")
         client = fedmem.Client("/home/me/.memory-sync", address, "m", AI, SYNC, {})
         server = fedmem.describe_server(client, "codex")
-        self.assertEqual(server["type"], "stdio")
+        self.assertNotIn("url", server)
         self.assertEqual(server["args"][1:], ["stdio", "--tool", "codex"])
         self.assertIn('command = "', fedmem.format_codex(client))
         self.assertNotIn(AI, fedmem.format_codex(client))
@@ -12031,7 +12030,7 @@ class AgentsSetupTest(ClientCase):
                 wanted = {"command": words[0], "args": words[1:], **kept}
             self.assertEqual(inside, wanted, tool)
             self.assertNotIn(AI, json.dumps(found))
-        text = fedmem.format_yaml(self.client())
+        text = fedmem.format_yaml(self.client(), "continue")
         words = self.client().command("stdio", "--tool", "continue")
         self.assertIn(f"    command: {json.dumps(words[0])}\n", text)
         self.assertIn(f"    args: {json.dumps(words[1:])}", text)
