@@ -11126,7 +11126,7 @@ def write_default_texts(root: str) -> None:
             write_file(root, name, text.encode())
 
 def cmd_serve(args: argparse.Namespace) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve the memory over MCP; end with SIGTERM or SIGINT."""
     import resource  # not on Windows, where no server runs
 
     flags = {o.name: getattr(args, o.name, None) for o in OPTIONS}
@@ -11308,7 +11308,7 @@ def opened_root(args: argparse.Namespace) -> Iterator[tuple[Store, dict[str, str
         yield store, settings
 
 def cmd_check(args: argparse.Namespace) -> int:
-    """Print what is wrong with a root; return 0 when nothing is."""
+    """Compare every file with its record; return 0 when nothing is wrong."""
     files = problems = 0
     with opened_root(args) as (store, settings):
         index = Index(settings["cache_dir"], choose_mask(settings))
@@ -11328,7 +11328,7 @@ def cmd_check(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 def cmd_probe(args: argparse.Namespace) -> int:
-    """Print what a disk keeps for servers on several machines; return 0 when all."""
+    """Try whether two machines may share a disk; return 0 when they may."""
     folder = os.path.abspath(os.path.expanduser(args.folder))
     probe, failed, kind = SharedProbe(folder), 0, find_mount(folder)[1]
     print(f"{folder} on {kind}; waiting for the other side", flush=True)
@@ -11342,7 +11342,7 @@ def cmd_probe(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 def cmd_backup(args: argparse.Namespace) -> None:
-    """Make a snapshot of a root, and read it back."""
+    """Make a snapshot, while a server runs or not; it is read back."""
     settings = read_settings(vars(args), dict(os.environ))
     root, started = settings["memory_root"], time.monotonic()
     target = os.path.abspath(os.path.expanduser(args.to or f"{root}-backups"))
@@ -11381,14 +11381,14 @@ def cmd_export(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 def cmd_stats(args: argparse.Namespace) -> None:
-    """Print what there is and who was heard of when."""
+    """Say what there is and who was heard of when."""
     with opened_root(args) as (store, settings):
         for name, value in measure_store(store, settings):
             print(f"{name:<20} {value}")
 
 def cmd_grep(args: argparse.Namespace) -> int:
-    """Print lines of the memory's files, on a terminal what is around the match; return
-    0 for some, 1 for none, 2 when a file could not be read whole."""
+    """Print lines of archives, notes and old versions with a text; return 0 for some,
+    1 for none, 2 when a file could not be read whole."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends this, too
     sys.stdout.reconfigure(errors="surrogateescape")  # every byte as it is
     shown = problems = 0
@@ -11409,7 +11409,7 @@ def cmd_grep(args: argparse.Namespace) -> int:
     return 2 if problems else 0 if shown else 1
 
 def cmd_token(args: argparse.Namespace) -> None:
-    """Show the shared tokens or replace one; list, add and revoke those with names."""
+    """Show, replace, list, add, revoke tokens."""
     if args.action == "rotate":
         print_rotated(args)
         return
@@ -11499,7 +11499,7 @@ def start_helper(settings: dict[str, str]) -> subprocess.Popen:
                             stdout=subprocess.DEVNULL)
 
 def cmd_reindex(args: argparse.Namespace) -> int:
-    """Make the search index anew, or --rest, complete; return 0 when it is."""
+    """Make the search index anew; with --rest, complete it."""
     started = time.monotonic()
     if args.rest:
         os.nice(INDEX_NICE)
@@ -11577,7 +11577,7 @@ def format_report(report: Report, took_s: float) -> str:
     return text
 
 def cmd_hook(args: argparse.Namespace) -> None:
-    """Do what a hook event asks; never fail, not to stand in an assistant's way."""
+    """Do what an agent's hook asks; never fail, not to stand in an assistant's way."""
     environment = client_environment()
     try:
         data = sys.stdin.buffer.read(HOOK_INPUT_BYTES)
@@ -11592,7 +11592,7 @@ def cmd_hook(args: argparse.Namespace) -> None:
                 file.write(f"{format_time(utc_now())} hook: {text}\n")
 
 def cmd_verify(args: argparse.Namespace) -> int:
-    """Ask for all that was acknowledged, upload what was lost; return 0 for nothing."""
+    """Ask the server for all it acknowledged; upload what it lost, return 0 for nothing."""
     client = load_client(dict(os.environ))
     sync = Sync(client, client.remote(), SyncState(client.path("state.json")))
     count, lost = verify_all(sync, args.deep)
@@ -11605,7 +11605,7 @@ def cmd_verify(args: argparse.Namespace) -> int:
     return 1 if lost else 0
 
 def cmd_test(args: argparse.Namespace) -> int:
-    """Print in one table what works on this machine; return 0 when all does."""
+    """Say what works on this machine; return 0 when all does."""
     environment = client_environment()
     client, failed = load_client(environment), 0
     for what, probe in list_probes(client, environment):
@@ -11648,7 +11648,7 @@ def find_schedule() -> str:
     return f"crontab, every {SYNC_EVERY_MINUTES} minutes"
 
 def cmd_agents(args: argparse.Namespace) -> int:
-    """Print which agents are on this machine, and what of theirs is on the server."""
+    """Say which agents are here, and what of theirs is up."""
     environment, report = client_environment(), Report()
     state = SyncState(os.path.join(client_home(environment), "state.json"))
     for line in list_agents(environment, state, report):
@@ -11745,14 +11745,14 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
             ("last receipt", functools.partial(read_state, "last_receipt"))]
 
 def cmd_stdio(args: argparse.Namespace) -> None:
-    """Pass MCP between standard input and output and the server until input ends."""
+    """Pass MCP on for clients that speak stdio; until input ends."""
     client = load_client(dict(os.environ))
     headers = make_client_headers(client, args.tool or "stdio")
     remote = Remote(client.address, client.mcp_token, attempts=1, headers=headers)
     run_bridge(remote, os.getcwd(), sys.stdin.buffer, sys.stdout.buffer)
 
 def cmd_init_manifest(args: argparse.Namespace) -> None:
-    """Register a workspace, write its manifest, and find the tool's memory folder."""
+    """Choose what a project uploads; register its workspace, write its manifest."""
     client = load_client(dict(os.environ))
     cwd = os.path.realpath(os.path.expanduser(args.cwd))
     _, git_remote = identify_project(cwd)
@@ -11793,12 +11793,12 @@ def print_page(args: argparse.Namespace, name: str, **arguments: object) -> None
     print(text)
 
 def cmd_search(args: argparse.Namespace) -> None:
-    """Print what sessions, or with --notes knowledge, say about some words."""
+    """Search sessions, or notes."""
     name = "search_knowledge" if args.notes else "search_sessions"
     print_page(args, name, query=" ".join(args.words))
 
 def cmd_sessions(args: argparse.Namespace) -> None:
-    """Print the newest sessions of all machines."""
+    """List the newest sessions."""
     print_page(args, "list_sessions", limit=args.limit)
 
 def find_session_place(client: Client, session: str) -> dict[str, str]:
@@ -11815,12 +11815,12 @@ def find_session_place(client: Client, session: str) -> dict[str, str]:
     return {"workspace_id": workspace_id, "session_id": session_id}
 
 def cmd_read(args: argparse.Namespace) -> None:
-    """Print a session by its id, which is looked for in all workspaces."""
+    """Show a session; without a workspace it is looked for in all."""
     where = find_session_place(load_client(dict(os.environ)), args.session)
     print_page(args, "read_session", **where, offset=args.offset, limit=args.limit)
 
 def cmd_resume(args: argparse.Namespace) -> None:
-    """Put a session where its agent goes on with it, else print it; or list them."""
+    """Go on here with a session of any machine; print one that cannot, or list them."""
     environment = client_environment()
     client = load_client(environment)
     remote = Remote(client.address, client.mcp_token)
@@ -11980,7 +11980,7 @@ def take_invite(home: str, address: Address, code: str, machine: str) -> tuple:
     return ai, sync
 
 def cmd_install(args: argparse.Namespace) -> int:
-    """Set this machine up, or with --uninstall undo that; return 0 when all is done."""
+    """Set this machine up as a client; or undo that; return 0 when all is done."""
     environment = client_environment() if args.uninstall else dict(os.environ)
     home = os.path.abspath(client_home(environment))
     if args.snippets:
@@ -12081,31 +12081,12 @@ def _write_client(client: Client, config: dict) -> None:
 
 # What works on the files of a root.
 ON_A_ROOT = "serve backup check reindex export grep token invite stats".split()
+# What a docstring says up to its first semicolon is the help.
 COMMANDS = (
-    ("serve", cmd_serve, "serve the memory over MCP"),
-    ("backup", cmd_backup, "make a snapshot, while a server runs or not"),
-    ("restore", cmd_restore, "make a root of a snapshot"),
-    ("check", cmd_check, "compare every file with its record"),
-    ("probe", cmd_probe, "try whether two machines may share a disk"),
-    ("reindex", cmd_reindex, "make the search index anew"),
-    ("export", cmd_export, "write the memory as a plain folder"),
-    ("grep", cmd_grep, "print lines of archives, notes and old versions with a text"),
-    ("token", cmd_token, "show, replace, list, add, revoke tokens"),
-    ("invite", cmd_invite, "print the line that sets a new machine up"),
-    ("stats", cmd_stats, "say what there is and who was heard of when"),
-    ("install", cmd_install, "set this machine up as a client"),
-    ("sync", cmd_sync, "bring what is new to the server"),
-    ("verify", cmd_verify, "ask the server for all it acknowledged"),
-    ("test", cmd_test, "say what works on this machine"),
-    ("hook", cmd_hook, "what an agent's hooks call"),
-    ("claude-hook", cmd_hook, "what Claude Code's hooks call"),
-    ("agents", cmd_agents, "say which agents are here, and what of theirs is up"),
-    ("stdio", cmd_stdio, "a bridge for clients that speak stdio"),
-    ("init-manifest", cmd_init_manifest, "choose what a project uploads"),
-    ("search", cmd_search, "search sessions, or notes"),
-    ("sessions", cmd_sessions, "list the newest sessions"),
-    ("read", cmd_read, "show a session"),
-    ("resume", cmd_resume, "go on here with a session of any machine"))
+    cmd_serve, cmd_backup, cmd_restore, cmd_check, cmd_probe, cmd_reindex, cmd_export,
+    cmd_grep, cmd_token, cmd_invite, cmd_stats, cmd_install, cmd_sync, cmd_verify,
+    cmd_test, cmd_hook, cmd_agents, cmd_stdio, cmd_init_manifest, cmd_search,
+    cmd_sessions, cmd_read, cmd_resume)
 
 # Commands, argument, its value (a dash: none, so it is a switch; a number: the default;
 # else its name, and a star when it must be there, or how many there may be), and help.
@@ -12122,13 +12103,12 @@ restore  snapshot  SNAPSHOT  a folder that backup made
 restore export  --to  DIR*  a new or empty folder
 probe  folder  DIR  a folder of the shared disk; run it on both machines at the same
   time
-check  --deep  -  read every archive
+check verify  --deep  -  read every archive
 check  --repair  -  mend what needs no choice
-export  --workspace  ID  only this workspace
+export grep  --workspace  ID  only this workspace
 export  --markdown  -  as pages for people, secrets masked
 export  --session  ID  only this session
 grep  pattern  PATTERN  bytes that stand in a line; in archives, JSON: a quote is \\"
-grep  --workspace  ID  only this workspace
 grep  --regex  -  PATTERN is a regular expression of Python's
 token  --env  FILE  the file of variables that holds the token
 invite  machine  MACHINE  its name
@@ -12147,7 +12127,6 @@ install  --snippets  -  print entries for other clients
 install invite  --adopt  -  take a name that is in use
 sync  --quiet  -  give up sooner
 hook  agent  AGENT  whose hook it is, such as codex
-verify  --deep  -  re-hash every archive
 init-manifest  --tool  TOOL*  -
 init-manifest  --project  PROJECT*  -
 init-manifest  --cwd  CWD*  -
@@ -12160,9 +12139,8 @@ resume  session  [WORKSPACE/]SESSION?  else this project's are listed
 resume  --agent  AGENT  list those of one agent, such as codex
 resume  --machine  NAME  list those of one machine
 resume  --as-text  -  print its end, to begin a new session with
-resume  --limit  50  how many messages of it
 sessions  --limit  20  -
-read  --limit  50  -
+read resume  --limit  50  how many messages
 search sessions read resume  --json  -  for programs
 """
 
@@ -12174,8 +12152,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fedmem {VERSION}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     parsers = {}
-    for name, run, about in COMMANDS:
-        parsers[name] = commands.add_parser(name, help=about)
+    rows = [(run.__name__[4:].replace("_", "-"), run) for run in COMMANDS]
+    for name, run in (*rows, ("claude-hook", cmd_hook)):
+        about = run.__doc__.partition(";")[0].rstrip(".")
+        parsers[name] = commands.add_parser(name, help=about[0].lower() + about[1:])
         parsers[name].set_defaults(run=run)
     hidden = [f"{o.variable}: {o.help}" for o in OPTIONS if not o.flag]
     parsers["serve"].epilog = f"Variables without a flag. {'. '.join(hidden)}."
