@@ -107,7 +107,6 @@ VERSION = "0.1.0"
 
 MODERN_VERSION = "2026-07-28"  # stateless; every request describes itself
 LEGACY_VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
-SUPPORTED_VERSIONS = (MODERN_VERSION, *LEGACY_VERSIONS)
 BATCH_VERSION = "2025-03-26"  # the only revision with JSON-RPC arrays
 SCOPES = ("ai", "sync", "read")
 
@@ -142,7 +141,6 @@ DISCARD_S = 20  # at 800 KB/s
 MAX_NESTING = 32  # MCP needs 8 levels; a deep body is an attack on the parser
 MAX_VALUES = 20_000  # 8 MiB of '{"":{}}' parses to 400 MB; a batch needs hundreds
 MAX_BATCH = 20  # a legacy batch; more work belongs into more requests
-MAX_BATCH_ANSWER_BYTES = 8 * MIB  # as much as one body
 
 # Pages. 10,000 bytes is what the smallest client shows whole (Codex, hook output).
 PAGE_BYTES = 10_000
@@ -175,7 +173,6 @@ LOCK_WAIT_S = 8.0  # longer than any write takes: its holder is gone, or its dis
 DOUBT_S = 1.0  # ceph-fuse shows, for moments, NULs or a shift where another one wrote
 LOCK_PAUSE_S = 0.0004  # doubled up to 5 ms: other processes' locks are asked for
 # Backups.
-SNAPSHOTS_KEPT = 14  # two weeks of days
 BACKUP_RESERVE_BYTES = 64 * MIB  # a disk filled to the brim stops everything on it
 BACKUP_ROUNDS = 3  # each copies what was written during the one before
 TOKENS_VERSION = 2  # of their file; the first had no names
@@ -232,7 +229,6 @@ MAX_RUNS = 32  # texts that one part of an expression may stand for
 MAX_GRAMS = 24  # of one text: more tell nothing new
 
 PARSER_VERSION = 3  # raise it when room 8 or 9 changes what a transcript shows
-DEFAULT_PORT = 8000
 DATA_ROOT = "/data/memory"
 HOME_ROOT = "~/.local/share/fedmem"
 
@@ -244,7 +240,7 @@ HOME_ROOT = "~/.local/share/fedmem"
 class FedmemError(Exception):
     """Tell the user in one sentence why something was not done."""
 
-    rpc_code = -32602
+    rpc_code = INVALID_PARAMS
 
     def __init__(self, message: str, data: dict | None = None):
         super().__init__(message)
@@ -277,12 +273,10 @@ class NoIndex(FedmemError):
 class Damaged(FedmemError):
     """Say that a stored file is not what its record says."""
 
-    rpc_code = -32603
-
 class StorageFailed(FedmemError):
     """Say that the disk refused."""
 
-    rpc_code = -32603
+Damaged.rpc_code = StorageFailed.rpc_code = INTERNAL_ERROR  # not the caller's fault
 
 class Gone(StorageFailed):
     """Say that the memory's disk is away, or held by another server: all waits."""
@@ -1174,7 +1168,7 @@ SYNC_TOKEN  -  -  bearer token of sync clients; made at first start likewise
 OLD_TOKENS  -  -  tokens that are still valid for a while, as `token rotate` writes them
 MEMORY_ROOT  --root  -  root of all data; {DATA_ROOT} if it is there and writable, else
   {HOME_ROOT}
-PORT  --port  {DEFAULT_PORT}  listen port; 0 takes any free one
+PORT  --port  8000  listen port; 0 takes any free one
 HOST  --host  127.0.0.1  listen address
 WORKERS  --workers  1  processes that share the port
 ALLOWED_HOSTS  --allowed-hosts  -  names besides the loopback ones that requests may be
@@ -6950,7 +6944,7 @@ def answer_body(ctx: Context, body: object, headers: dict[str, str]) -> Answer:
         if (answer := answer_message(ctx, message, headers).body) is None:
             continue
         used += len(format_json(answer))
-        if used > MAX_BATCH_ANSWER_BYTES:
+        if used > MAX_BODY_BYTES:
             text = "The answers of this batch are too long. Send fewer at once."
             answer = make_error(answer.get("id"), INTERNAL_ERROR, text, {})
         answers.append(answer)
@@ -7264,7 +7258,7 @@ METHODS: dict[str, Callable[[Context, dict], dict]] = {
     "resources/templates/list": lambda ctx, params: {"resourceTemplates": TEMPLATES},
     "resources/read": rpc_resources_read, "prompts/list": lambda ctx,
     params: {"prompts": PROMPT_ROWS}, "prompts/get": rpc_prompts_get}
-DISCOVERED = {"supportedVersions": list(SUPPORTED_VERSIONS), **ABILITIES}
+DISCOVERED = {"supportedVersions": [MODERN_VERSION, *LEGACY_VERSIONS], **ABILITIES}
 LEGACY_ONLY = ("initialize", "ping")
 MODERN_ONLY = ("server/discover",)
 _FIXED = ("server/discover", "tools/list", "prompts/list", "resources/templates/list")
@@ -10651,8 +10645,7 @@ def iter_stored(root: str) -> Iterator[tuple[str, os.stat_result]]:
 def require_room(folder: str, size: int) -> None:
     """Raise StorageFailed unless a disk has room for so many bytes and some more."""
     with disk_errors(folder):
-        found = os.statvfs(folder)
-    free = found.f_bavail * found.f_frsize
+        free = shutil.disk_usage(folder).free
     if free < size + BACKUP_RESERVE_BYTES:
         raise StorageFailed(
             f"{folder} has {format_size(free)} left; this takes {format_size(size)} "
@@ -10716,14 +10709,9 @@ def _is_as_in(snapshot: str, relative: str, found: os.stat_result) -> bool:
 def measure_journal(root: str) -> int:
     """Return the length of a root's journal up to its last whole line."""
     with open_file(root, JOURNAL_FILE) as file, disk_errors(JOURNAL_FILE):
-        size = file.seek(0, os.SEEK_END)
-        while size:
-            start = max(0, size - 64 * KIB)
-            file.seek(start)
-            if end := file.read(size - start).rfind(b"\n") + 1:
-                return start + end
-            size = start
-    return 0
+        start = max(0, file.seek(0, os.SEEK_END) - MIB)  # no line is as long
+        file.seek(start)
+        return start + file.read().rfind(b"\n") + 1
 
 def iter_written(root: str, begin: int, end: int) -> Iterator[str]:
     """Yield the files that some of the journal is about, old versions last."""
@@ -11067,28 +11055,23 @@ def measure_store(store: Store, settings: dict[str, str]) -> list[tuple[str, str
     """Return what there is, how large it is, and who was heard of when."""
     sizes: collections.Counter = collections.Counter()
     for relative, found in iter_stored(store.root):
-        parts = relative.split("/")
-        kind = parts[2] if parts[0] == "workspaces" and len(parts) > 3 else "other"
-        sizes[kind] += found.st_size
+        sizes[f"{relative}//".split("/")[2]] += found.st_size  # by folder
     for _, found in walk_files(settings["cache_dir"], ""):
         sizes["index"] += found.st_size
-    ledgers = store.journal.ledgers
+    ledgers = {name: store.journal.ledger(name) for name in store.registry.all()}
     sessions = sum(len(ledger.sessions) for ledger in ledgers.values())
     documents = sum(ledger.documents for ledger in ledgers.values())
-    with disk_errors(store.root):
-        disk = os.statvfs(store.root)
     rows = [
-        ("root", store.root), ("workspaces", f"{len(store.registry.all()):,}"),
+        ("root", store.root), ("workspaces", f"{len(ledgers):,}"),
         ("knowledge", f"{documents:,} ({format_size(sizes['knowledge'])})"),
         ("old versions", format_size(sizes[".versions"])),
         ("sessions", f"{sessions:,} ({format_size(sizes['sessions'])} in archives)"),
         ("search index", format_size(sizes["index"])),
         ("journal", f"{store.journal.last_seq:,} writes"),
-        ("disk", f"{format_size(disk.f_bavail * disk.f_frsize)} free")]
-    heard: dict[str, str] = {}
-    for workspace_id, workspace in store.registry.all().items():
-        last = ledgers[workspace_id].last_time if workspace_id in ledgers else ""
-        heard[workspace.machine] = max(heard.get(workspace.machine, ""), last)
+        ("disk", f"{format_size(shutil.disk_usage(store.root).free)} free")]
+    machines = ((ledgers[name].last_time, workspace.machine)
+                for name, workspace in store.registry.all().items())
+    heard = {machine: last for last, machine in sorted(machines)}  # the newest
     rows += [(f"last from {name}", format_minute(heard[name]))
              for name in sorted(heard, key=heard.get, reverse=True)]
     return rows
@@ -11303,8 +11286,7 @@ def fill_demo(store: Store) -> None:
 def opened_root(args: argparse.Namespace) -> Iterator[tuple[Store, dict[str, str]]]:
     """Hold the store of the root that an operator's command is about."""
     settings = read_settings(vars(args), dict(os.environ))
-    store = open_store(settings["memory_root"], existing=True)
-    with contextlib.closing(store):
+    with contextlib.closing(open_store(settings["memory_root"], True)) as store:
         yield store, settings
 
 def cmd_check(args: argparse.Namespace) -> int:
@@ -11592,7 +11574,7 @@ def cmd_hook(args: argparse.Namespace) -> None:
                 file.write(f"{format_time(utc_now())} hook: {text}\n")
 
 def cmd_verify(args: argparse.Namespace) -> int:
-    """Ask the server for all it acknowledged; upload what it lost, return 0 for nothing."""
+    """Ask the server for all it acknowledged; upload again what it lost."""
     client = load_client(dict(os.environ))
     sync = Sync(client, client.remote(), SyncState(client.path("state.json")))
     count, lost = verify_all(sync, args.deep)
@@ -11678,13 +11660,10 @@ def list_agents(environment: dict, state: SyncState, report: Report) -> list[str
 def find_version(transcript: Transcript) -> str:
     """Return the version of an agent that wrote a transcript, empty for unknown."""
     with contextlib.suppress(FedmemError, OSError, *ODD):
-        head = b""
-        for line in iter_transcript(transcript):
-            head += line
-            if transcript.agent.export or len(head) > 64 * KIB:
-                break
-        found = re.search(rb'[vV]ersion"\s*:\s*"(\d[\w.+-]*)"', head)
-        return found[1].decode() if found else ""
+        count = 1 if transcript.agent.export else 20
+        for line in itertools.islice(iter_transcript(transcript), count):
+            if found := re.search(rb'[vV]ersion"\s*:\s*"(\d[\w.+-]*)"', line):
+                return found[1].decode()
     return ""
 
 def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]:
@@ -11946,16 +11925,14 @@ def count_same(path: str, copy: str) -> int:
 def fetch_transcript(remote: Remote, row: dict, path: str) -> None:
     """Write a session's bytes into a file; raise Damaged for other ones."""
     where = {n: row[n] for n in ("workspace_id", "session_id")}
-    hasher, at = hashlib.sha256(), 0
+    hasher, at, piece = hashlib.sha256(), 0, {"size": 1}
     with disk_errors(path), open(path, "wb") as file:
-        while True:
+        while at < piece["size"]:
             piece = remote.call("read_session", **where, view="data", offset=at)
             raw = unpack_member(base64.b64decode(piece["data"]), MAX_PIECE_BYTES)
             hasher.update(raw)
             file.write(raw)
             at = piece["next_offset"]
-            if at >= piece["size"]:
-                break
     if hasher.hexdigest() != piece["sha256"]:
         raise Damaged(f"What came of {row['session_id']} is not what was archived.")
 
@@ -12045,10 +12022,8 @@ def plan_config(home: str, environment: dict, args: argparse.Namespace) -> dict:
 
 def read_program(client: Client) -> bytes:
     """Return this program, from the server when it came in by a pipe."""
-    path = os.path.realpath(__file__)
-    if os.path.isfile(path):
-        with open(path, "rb") as file:
-            return file.read()
+    with contextlib.suppress(OSError), open(__file__, "rb") as file:
+        return file.read()
     return fetch_path(client.address, "/fedmem.py", CALL_TIMEOUT_S)
 
 def warn_of_plain_http(url: str) -> None:
@@ -12056,13 +12031,12 @@ def warn_of_plain_http(url: str) -> None:
     import ipaddress
 
     parts = parse_url(url)
-    if parts.scheme == "https" or parts.hostname == "localhost":
-        return
+    is_near = parts.hostname == "localhost"
     with contextlib.suppress(ValueError):  # a name
-        if ipaddress.ip_address(parts.hostname).is_private:
-            return
-    print(f"Warning: {url} is not encrypted; tokens and transcripts can be read on the "
-          "way. Use https.", file=sys.stderr)
+        is_near = ipaddress.ip_address(parts.hostname).is_private
+    if parts.scheme == "http" and not is_near:
+        print(f"Warning: {url} is not encrypted; tokens and transcripts can be read on "
+              "the way. Use https.", file=sys.stderr)
 
 def _write_client(client: Client, config: dict) -> None:
     """Write the client's configuration, tokens, and a copy of this program."""

@@ -11026,8 +11026,12 @@ class SetupTest(ClientCase):
     def test_a_program_that_came_by_a_pipe_is_fetched_again(self) -> None:
         """Then it is in no file that could be copied."""
         client = fedmem.Client("/x", fedmem.Address(self.url()), "m", AI, SYNC, {})
-        with mock.patch("fedmem.os.path.isfile", return_value=False):
-            self.assertEqual(fedmem.read_program(client), PROGRAM.read_bytes())
+        program = fedmem.fetch_path(client.address, "/fedmem.py", 30)
+        self.assertEqual(program, PROGRAM.read_bytes())
+        with mock.patch("fedmem.__file__", "<stdin>"):
+            with mock.patch.object(fedmem, "fetch_path", return_value=b"it") as fetch:
+                self.assertEqual(fedmem.read_program(client), b"it")
+        self.assertEqual(fetch.call_args[0][:2], (client.address, "/fedmem.py"))
 
     def test_a_server_below_a_path_is_asked_there_and_nowhere_else(self) -> None:
         """At /mcp of that host is another service, which never sees a token."""
@@ -12771,8 +12775,8 @@ class OperateTest(RootCase):
         self.write("a.md", "one")
         target = tempfile.mkdtemp(prefix="fedmem-test-")
         self.addCleanup(shutil.rmtree, target, ignore_errors=True)
-        full = mock.Mock(f_bavail=10, f_frsize=4_096)
-        with mock.patch.object(os, "statvfs", return_value=full):
+        full = mock.Mock(free=40_960)
+        with mock.patch.object(shutil, "disk_usage", return_value=full):
             with self.assertRaisesRegex(fedmem.StorageFailed, "41.0 KB left"):
                 fedmem.back_up(self.root, target, 2)
         self.assertEqual(os.listdir(target), [".lock"])
