@@ -10980,13 +10980,11 @@ class SharedProbe:
             is_free = self.meet(is_free) or is_free
         yield "a lock keeps the other side out", not is_free, ""
         if is_first:  # a process that holds the lock is killed
-            code = "import fcntl, sys; f = open(sys.argv[1], 'r+b'); "
-            code += "fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
-            command = [sys.executable, "-c", code, os.path.join(self.folder, "lock")]
-            pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
-            with subprocess.Popen(command, **pipes) as child:
-                child.stdout.readline()
-                child.kill()
+            if not (child := os.fork()):
+                with contextlib.suppress(FedmemError), lock.hold():
+                    os.kill(os.getpid(), signal.SIGKILL)
+                os._exit(1)
+            os.waitpid(child, 0)
         self.meet()
         began, took = time.monotonic(), ""
         with contextlib.suppress(Gone):
@@ -11136,7 +11134,12 @@ def cmd_serve(args: argparse.Namespace) -> None:
         if args.demo:
             fill_demo(store)
             made = ["mcp_token", "sync_token"]
-        server = make_server(store, keys, settings)
+        try:
+            server = Server(store, keys, settings)
+        except OSError as e:
+            where = f"{settings['host']}:{settings['port']}"
+            raise BadRequest(f"Cannot listen on {where} ({e.strerror}). Choose another "
+                             "with --port or --host, or end what listens there.") from e
         print(format_welcome(server, made), flush=True)
         workers = int(settings["workers"])
         if workers == 1:
@@ -11206,16 +11209,6 @@ def make_indexer(store: Store, settings: dict[str, str]) -> Indexer | None:
         log.warning("this Python's SQLite has no FTS5: searches scan the files")
         return None
     return Indexer(store, settings["cache_dir"], choose_mask(settings))
-
-def make_server(store: Store, keys: Keys, settings: dict[str, str]) -> Server:
-    """Return a listening server; raise BadRequest when its address is not to be had."""
-    try:
-        return Server(store, keys, settings)
-    except OSError as e:
-        where = f"{settings['host']}:{settings['port']}"
-        raise BadRequest(
-            f"Cannot listen on {where} ({e.strerror}). Choose another with --port or "
-            "--host, or end what listens there.") from e
 
 WELCOME = """
 Connect Claude Code:
@@ -11590,9 +11583,9 @@ def cmd_test(args: argparse.Namespace) -> int:
     """Say what works on this machine; return 0 when all does."""
     environment = client_environment()
     client, failed = load_client(environment), 0
-    for what, probe in list_probes(client, environment):
+    for what, look, *given in list_probes(client, environment):
         try:
-            mark, text = "ok", probe()
+            mark, text = "ok", look(*given)
         except FedmemError as e:
             mark, text = "no", str(e)
             failed += 1
@@ -11666,8 +11659,9 @@ def find_version(transcript: Transcript) -> str:
                 return found[1].decode()
     return ""
 
-def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]:
-    """Return what `test` looks at; each probe returns what it saw, or raises."""
+def list_probes(client: Client, environment: dict) -> list[tuple]:
+    """Return what `test` looks at: name, what returns what it sees or raises, for
+    which arguments."""
 
     def reach(token: str) -> str:
         """Call the server under a token."""
@@ -11692,10 +11686,9 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
 
     def read_hook() -> str:
         """Return when a hook was called last, and which."""
-        text = read_text(client.path("hook"))
-        if text is None:
-            raise NotFound("never")
-        return text.strip()
+        if text := read_text(client.path("hook")):
+            return text.strip()
+        raise NotFound("never")
 
     def read_state(name: str) -> str:
         """Return a time that the last syncs left."""
@@ -11709,19 +11702,16 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
             raise Conflict(f"{format_minute(found)}: run sync, it says what is wrong")
         return format_minute(found)
 
-    setups: list[tuple[str, Callable]] = []
+    rows = [("AI token", reach, client.mcp_token),
+            ("sync token", reach, client.sync_token), ("clock", compare_clocks, client)]
     for agent in AGENTS:
         if agent in AGENTS[:2] or is_here(agent, environment):
-            look = functools.partial(look_at, plan_server, agent)
-            setups += [(agent.name, look)] if agent.server else []
-            look = functools.partial(look_at, plan_hooks, agent)
-            setups += [(f"{agent.name} hooks", look)] if agent.hooks else []
-    return [("AI token", functools.partial(reach, client.mcp_token)),
-            ("sync token", functools.partial(reach, client.sync_token)),
-            ("clock", functools.partial(compare_clocks, client)), *setups,
-            ("hook last fired", read_hook), ("schedule", find_schedule),
-            ("last complete sync", functools.partial(read_state, "last_success")),
-            ("last receipt", functools.partial(read_state, "last_receipt"))]
+            own = ((agent.server, agent.name, look_at, plan_server, agent),
+                   (agent.hooks, f"{agent.name} hooks", look_at, plan_hooks, agent))
+            rows += [row for has_it, *row in own if has_it]
+    return [*rows, ("hook last fired", read_hook), ("schedule", find_schedule),
+            ("last complete sync", read_state, "last_success"),
+            ("last receipt", read_state, "last_receipt")]
 
 def cmd_stdio(args: argparse.Namespace) -> None:
     """Pass MCP on for clients that speak stdio; until input ends."""
@@ -11845,7 +11835,7 @@ def list_project(remote: Remote, cwd: str) -> list[dict]:
 def list_parts(remote: Remote, row: dict) -> list[dict]:
     """Return a session's row, those of its thread (Codex follows the newest) and of all
     that they continue; raise NotFound when one is missing."""
-    parts, todo, listed = {}, [row], {}
+    parts, todo, threads = {}, [row], set()
     while todo:
         part = todo.pop()
         place, name = part["workspace_id"], part["session_id"].partition("~")[0]
@@ -11858,12 +11848,11 @@ def list_parts(remote: Remote, row: dict) -> list[dict]:
                 raise NotFound(f"The memory lacks its parent {base['session_id']}.")
             where = {n: base[n] for n in ("workspace_id", "session_id")}
             todo.append(remote.call("read_session", **where, limit=1))
-        if part.get("format") == CODEX.tool:
-            if place not in listed:
-                rows = remote.iter_rows("list_sessions", "sessions", workspace_id=place)
-                listed[place] = list(rows)
-            thread = thread_of(name)
-            todo += [r for r in listed[place] if thread_of(r["session_id"]) == thread]
+        thread = thread_of(name)
+        if part.get("format") == CODEX.tool and (place, thread) not in threads:
+            threads.add((place, thread))
+            rows = remote.iter_rows("list_sessions", "sessions", workspace_id=place)
+            todo += [r for r in rows if thread_of(r["session_id"]) == thread]
     return list(parts.values())
 
 def put_session(client: Client, agent: Agent, row: dict, environment: dict
@@ -12045,9 +12034,6 @@ def _write_client(client: Client, config: dict) -> None:
                        ("tokens.json", json.dumps(tokens, indent=1).encode() + b"\n"),
                        (os.path.join("bin", "fedmem.py"), read_program(client)),
                        (os.path.join("bin", "memory_sync.py"), LAUNCHER.encode())):
-        with contextlib.suppress(OSError), open(client.path(path), "rb") as file:
-            if file.read() == data:
-                continue
         write_private(client.path(path), data)
 
 # ---- 23. Command line: parser and main --------------------------------------

@@ -14172,8 +14172,8 @@ class InstallerTest(InstallerCase):
         """One that does not parse, does not start, or answers nonsense."""
         before = self.list_all(self.prefix)
         for changes, expected in (
-            (("def make_server(", "def make_server(("), "the old one stays"),
-            (("def make_server(", "def make_server_("), "was not put in use"),
+            (("def run_server(", "def run_server(("), "the old one stays"),
+            (("def run_server(", "def run_server_("), "was not put in use"),
             (
                 ("def answer_message(", "def answer_message(*a):\n    1/0\ndef other("),
                 "was not put in use",
