@@ -45,7 +45,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import binascii
 import bisect
 import collections
 import concurrent.futures
@@ -132,9 +131,7 @@ IDLE_TIMEOUT_S = 75  # a keep-alive connection that asks nothing is closed
 REQUEST_TIMEOUT_S = 60  # from the first byte of a request to its last
 ANSWER_TIMEOUT_S = 120  # a client that does not read its answer is cut off
 SHUTDOWN_GRACE_S = 8  # SIGTERM to exit stays under 10 s
-# What is read of a refused body so that its refusal arrives: a client that still sends
-# sees a broken pipe instead of the answer.
-DISCARD_BYTES = 2 * MAX_BODY_BYTES
+DISCARD_BYTES = 2 * MAX_BODY_BYTES  # read of a refused body, or its refusal is lost
 DISCARD_S = 20  # at 800 KB/s
 
 # JSON-RPC.
@@ -6675,7 +6672,7 @@ def _unpack_data(data: str, max_bytes: int) -> tuple[bytes, bytes]:
     if an archive may keep it; raise BadRequest, TooLarge."""
     try:
         packed = base64.b64decode(data.encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError) as e:
+    except ValueError as e:
         raise BadRequest(f"`data` is not base64: {e}.") from e
     raw = unpack_member(packed, max_bytes)
     return raw, packed if is_own_member(raw, packed) else b""
@@ -10552,13 +10549,11 @@ def _is_ahead(store: Store, workspace_id: str, path: str) -> bool:
     if not path.startswith("sessions/"):
         where = store, workspace_id, path.removeprefix("knowledge/")
         return [d.sha256 for _, d in list_versions(*where)][:1] == [last.sha256]
-    hasher, left = hashlib.sha256(), last.size
     with contextlib.suppress(NotFound, Damaged):
         with open_file(store.root, f"workspaces/{workspace_id}/{path}") as file:
-            for _, content in iter_members(file):
-                hasher.update(content[:left])
-                left -= len(content[:left])
-    return hasher.hexdigest() == last.sha256
+            blocks = (content for _, content in iter_members(file))
+            return last.sha256 in hash_chunks(blocks, [last.size])[1].values()
+    return False
 
 def _find_entry(store: Store, workspace_id: str, path: str) -> Entry | None:
     """Return a file's last line in the journal, None when that deletes it."""
@@ -10606,22 +10601,15 @@ def check_index(store: Store, index: Index) -> tuple[str, str]:
     """Return what is wrong with a search index, and a note on one that is behind."""
     if sqlite3 is None:
         return "", ""
-    wrong, before = 0, sys.maxsize
-    while wrong < before:
-        if wrong:
-            before = wrong
-            time.sleep(4 * INDEX_POLL_S)
-        try:
-            with index.read(INDEX_CHECK_S, partly=True) as database:
-                wrong = read_meta(database, "ready") and sum(
-                    1 for _ in iter_differences(database, store))
-        except NoIndex as e:
-            return "" if sign_index(index.folder) is None else str(e), ""
-        if not wrong:
-            return "", ""
-    return "", (
-        f"Note: the search index is behind by {plural(wrong, 'document')}: a running "
-        "server mends that within the hour, `reindex` at once.")
+    try:
+        with index.read(INDEX_CHECK_S, partly=True) as database:
+            wrong = read_meta(database, "ready") and sum(
+                1 for _ in iter_differences(database, store))
+    except NoIndex as e:
+        return "" if sign_index(index.folder) is None else str(e), ""
+    note = (f"Note: the search index is behind by {plural(wrong, 'document')}: a "
+            "running server mends that within the hour, `reindex` at once.")
+    return "", note if wrong else ""
 
 # Backups: snapshots, each a whole root without caches; what did not change is a hard
 # link to the one before.
@@ -10877,7 +10865,6 @@ def grep_files(store: Store, workspaces: list[str], pattern: str, is_regex: bool
 
 # Several servers on one root: what its disk must keep.
 
-PROBE_FOLDER = ".fedmem-probe"
 PROBE_WAIT_S = 90.0  # for the other side; some disks show a new file after a minute
 PROBE_LINES = 100
 # Network disks by their names in mountinfo, and what must be among a mount's options
@@ -10916,47 +10903,36 @@ def judge_mount(path: str) -> tuple[str, bool]:
     return name, needed is not None and re.match(needed, options) is not None
 
 @contextlib.contextmanager
-def claim_root(root: str, is_forced: bool) -> Iterator[str]:
-    """Give what is to be said of a root's disk; raise Conflict when it is another's."""
-    name, is_right = judge_mount(root)
-    if not name:
-        yield ""
-        return
+def claim_root(root: str, disk: str, is_shared: bool) -> Iterator[None]:
+    """Hold a root on a network disk; raise Conflict when another server has it, unless
+    it may be shared."""
     own = f"{os.uname().nodename} {find_mount(root)[0]}".encode()
     with contextlib.closing(FileLock(root, "_meta/locks/server")) as lock:
         with lock.hold(wait=False) as fd:
-            other = b"" if fd is not None else read_file(root, "_meta/locks/server")
+            other = read_file(root, "_meta/locks/server") if fd is None else own
+            if other != own and not is_shared:
+                raise Conflict(
+                    f"{root} is on {disk}, mounted in a way that loses what one of two "
+                    f"servers writes, and {escape_controls(other.decode())!r} serves "
+                    "it already. The README says which options it takes; `probe` tries "
+                    "them; --force-shared is for who knows better.")
             if fd is not None:
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, own, 0)
                 os.fsync(fd)
-            elif other != own and not (is_right or is_forced):
-                raise Conflict(
-                    f"{root} is on {name}, mounted in a way that loses what one of two "
-                    f"servers writes, and {escape_controls(other.decode())!r} serves "
-                    "it already. The README says which options it takes; `probe` tries "
-                    "them; --force-shared is for who knows better.")
-            sure = "several servers may share it" if is_right else "one server only"
-            yield f"{root} is on {name}: {sure}, as it is mounted."
+            yield
 
 class SharedProbe:
     """Try with a process elsewhere what servers rely on; both go from step to step."""
 
     def __init__(self, folder: str):
-        self.folder, self.step = os.path.join(folder, PROBE_FOLDER), 0
+        self.folder, self.step = os.path.join(folder, ".fedmem-probe"), 0
         make_folder(self.folder)
-        self.role = next((role for role in "ab" if self.create(f"{role}0")), "")
-        if not self.role:
-            raise Conflict(f"{self.folder} is of an earlier probe: remove it first.")
-        self.other = "b" if self.role == "a" else "a"
-
-    def create(self, name: str) -> bool:
-        """Make a file and return whether it was not there."""
-        path = os.path.join(self.folder, name)
-        with contextlib.suppress(FileExistsError), open(path, "xb") as file:
-            os.fsync(file.fileno())
-            return True
-        return False
+        for self.role, self.other in ("ab", "ba"):
+            path = os.path.join(self.folder, self.role + "0")
+            with contextlib.suppress(FileExistsError), open(path, "xb"):
+                return
+        raise Conflict(f"{self.folder} is of an earlier probe: remove it first.")
 
     def meet(self, seen: object = None) -> object:
         """Wait for the other side; return what it saw, or raise Conflict."""
@@ -10993,11 +10969,6 @@ class SharedProbe:
         lock.close()  # NFS keeps a folder in which a removed file is open
         took = self.meet(took) or took
         yield "a killed holder's lock is free", bool(took), str(took)
-        names = [f"race{n}" for n in range(PROBE_LINES)]
-        won = [name for name in names if self.create(name)]
-        others = self.meet(won)
-        seen = f"{len(won)} and {len(others)}"
-        yield "one of two makes a file", sorted([*won, *others]) == sorted(names), seen
         stale = self._replace()
         yield "a replaced file shows its size", not stale[0], f"{stale[0]} times not"
         yield "a replaced file shows its text", not stale[1], f"{stale[1]} times not"
@@ -11124,11 +11095,14 @@ def cmd_serve(args: argparse.Namespace) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with contextlib.suppress(ValueError, OSError):  # files, so connections
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        if name := judge_mount(settings["memory_root"])[0]:
-            log.info("opening %s, which is on %s", settings["memory_root"], name)
-        store = open_store(settings["memory_root"], args.existing)
-        if told := stack.enter_context(claim_root(store.root, args.force_shared)):
-            log.info("%s", told)
+        root = settings["memory_root"]
+        disk, is_right = judge_mount(root)
+        if disk:
+            sure = "several servers may share it" if is_right else "one server only"
+            log.info("opening %s on %s: %s, as it is mounted", root, disk, sure)
+        store = open_store(root, args.existing)
+        if disk:
+            stack.enter_context(claim_root(root, disk, is_right or args.force_shared))
         keys, made = load_keys(store.root, settings)
         write_default_texts(store.root)
         if args.demo:
@@ -12039,7 +12013,6 @@ def _write_client(client: Client, config: dict) -> None:
 # ---- 23. Command line: parser and main --------------------------------------
 # main is the border where a FedmemError becomes a sentence and an exit code.
 
-# What works on the files of a root.
 ON_A_ROOT = "serve backup check reindex export grep token invite stats".split()
 # What a docstring says up to its first semicolon is the help.
 COMMANDS = (
