@@ -31,7 +31,7 @@ The rooms, bottom-up; a room uses only names of the rooms above it:
     18 Sync            plan, then apply
     19 Hooks           an agent calls, fedmem answers at once
     20 Setup           client configs, hooks, the schedule
-    21 Operate         check, backup, restore, export, figures
+    21 Operate         check, backup, restore, export, probe
     22 Commands        what each command does
     23 Command line    parser and main
 
@@ -68,7 +68,6 @@ import logging
 import math
 import os
 import queue
-import random
 import re
 import secrets
 import select
@@ -8719,7 +8718,7 @@ class Remote:
         body = encode_json(message)
         headers = {"MCP-Protocol-Version": LEGACY_VERSIONS[0]}
         for attempt in itertools.count(1):
-            wait_s = min(30.0, 0.25 * 2**attempt) * (0.5 + random.random())
+            wait_s = min(30.0, 0.25 * 2**attempt) * (0.5 + secrets.randbelow(100) / 100)
             try:
                 status, answer, retry_after = self.post(body, headers)
             except Unreachable:
@@ -10496,7 +10495,7 @@ def require_free_name(client: Client, adopt: bool) -> None:
             f"({plural(len(taken), 'workspace')}). Choose another name with --machine, "
             "or say --adopt when this is that machine, set up anew.")
 
-# ---- 21. Operate: check, backup, restore, export, figures -------------------
+# ---- 21. Operate: check, backup, restore, export, probe ---------------------
 # What an operator does with the files, with or without a running server.
 
 def check_store(store: Store, deep: bool = True,
@@ -10666,9 +10665,8 @@ def _fill_snapshot(root: str, last: str, draft: str) -> tuple[int, int]:
     file may be newer than its line in the journal, which `restore` mends, never older;
     a document goes before its old versions: what is overwritten now is among these."""
     reached = measure_journal(root)
-    files = [(path, _is_as_in(last, path, found)) for path, found in iter_stored(root)]
-    sizes = (stat_file(root, path) for path, is_same in files if not is_same)
-    require_room(os.path.dirname(draft), sum(s.st_size for s in sizes if s) + reached)
+    new = (s.st_size for path, s in iter_stored(root) if not _is_as_in(last, path, s))
+    require_room(os.path.dirname(draft), sum(new) + reached)
     make_folder(draft)
     counts = [0, 0]
     for is_version in (False, True):
@@ -10832,9 +10830,8 @@ def list_without(root: str, paths: list[str], literal: bytes) -> set[str]:
 
 def grep_files(store: Store, workspaces: list[str], pattern: str, is_regex: bool
                ) -> Iterator[tuple[str, int, str, tuple]]:
-    """Yield path, number, text and span of each line with a match, in order of paths;
-    without a span what is wrong with a file; raise BadRequest. Lines are looked at here
-    only, so they are the same with rg, which spares the reading of most files."""
+    """Yield path, number, text and span of each line with a match, without a span what
+    is wrong with a file; raise BadRequest. rg only spares the reading of most files."""
     how = "utf-8", "surrogateescape"  # a byte that is no UTF-8 is matched by `.`
     literal = b"" if is_regex else pattern.encode(*how)
     try:
@@ -10904,8 +10901,7 @@ def judge_mount(path: str) -> tuple[str, bool]:
 
 @contextlib.contextmanager
 def claim_root(root: str, disk: str, is_shared: bool) -> Iterator[None]:
-    """Hold a root on a network disk; raise Conflict when another server has it, unless
-    it may be shared."""
+    """Hold a root on a network disk; raise Conflict unless it is free or shared."""
     own = f"{os.uname().nodename} {find_mount(root)[0]}".encode()
     with contextlib.closing(FileLock(root, "_meta/locks/server")) as lock:
         with lock.hold(wait=False) as fd:
@@ -11020,31 +11016,6 @@ class SharedProbe:
         yield "no line of a journal is lost", is_right, text
         yield "each side follows the other", all(knows), late
 
-def measure_store(store: Store, settings: dict[str, str]) -> list[tuple[str, str]]:
-    """Return what there is, how large it is, and who was heard of when."""
-    sizes: collections.Counter = collections.Counter()
-    for relative, found in iter_stored(store.root):
-        sizes[f"{relative}//".split("/")[2]] += found.st_size  # by folder
-    for _, found in walk_files(settings["cache_dir"], ""):
-        sizes["index"] += found.st_size
-    ledgers = {name: store.journal.ledger(name) for name in store.registry.all()}
-    sessions = sum(len(ledger.sessions) for ledger in ledgers.values())
-    documents = sum(ledger.documents for ledger in ledgers.values())
-    rows = [
-        ("root", store.root), ("workspaces", f"{len(ledgers):,}"),
-        ("knowledge", f"{documents:,} ({format_size(sizes['knowledge'])})"),
-        ("old versions", format_size(sizes[".versions"])),
-        ("sessions", f"{sessions:,} ({format_size(sizes['sessions'])} in archives)"),
-        ("search index", format_size(sizes["index"])),
-        ("journal", f"{store.journal.last_seq:,} writes"),
-        ("disk", f"{format_size(shutil.disk_usage(store.root).free)} free")]
-    machines = ((ledgers[name].last_time, workspace.machine)
-                for name, workspace in store.registry.all().items())
-    heard = {machine: last for last, machine in sorted(machines)}  # the newest
-    rows += [(f"last from {name}", format_minute(heard[name]))
-             for name in sorted(heard, key=heard.get, reverse=True)]
-    return rows
-
 # ---- 22. Commands: what each command does -----------------------------------
 # cmd_NAME(args) -> exit code, None for 0. Server and client meet here and nowhere else.
 
@@ -11142,27 +11113,22 @@ def supervise(run: Callable[[set], None], count: int, signals: set) -> None:
     kept_open, held = os.pipe()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     children: dict[int, float] = {}
-
-    def begin() -> None:
-        """Start one process."""
-        child = os.fork()
-        if child:
-            children[child] = time.monotonic()
-            return
-        os.close(held)
-        threading.Thread(target=_end_with, args=(kept_open,), daemon=True).start()
-        run(signals)
-        os._exit(0)
-
-    for _ in range(count):
-        begin()
-    while signal.sigwait({*signals, signal.SIGCHLD}) == signal.SIGCHLD:
+    while True:
+        while len(children) < count:
+            if child := os.fork():
+                children[child] = time.monotonic()
+                continue
+            os.close(held)
+            threading.Thread(target=_end_with, args=(kept_open,), daemon=True).start()
+            run(signals)
+            os._exit(0)
+        if signal.sigwait({*signals, signal.SIGCHLD}) != signal.SIGCHLD:
+            break
         for child, started in list(children.items()):
             if os.waitpid(child, os.WNOHANG)[0]:
                 log.error("worker %s ended, another is started", child)
                 del children[child]
                 time.sleep(max(0.0, 1 - (time.monotonic() - started)))
-                begin()
     for child in children:
         os.kill(child, signal.SIGTERM)
     for child in children:
@@ -11331,9 +11297,28 @@ def cmd_export(args: argparse.Namespace) -> int:
 
 def cmd_stats(args: argparse.Namespace) -> None:
     """Say what there is and who was heard of when."""
+    size: collections.Counter = collections.Counter()  # by folder of a workspace
     with opened_root(args) as (store, settings):
-        for name, value in measure_store(store, settings):
-            print(f"{name:<20} {value}")
+        for relative, found in iter_stored(store.root):
+            size[f"{relative}//".split("/")[2]] += found.st_size
+        index = sum(s.st_size for _, s in walk_files(settings["cache_dir"], ""))
+        known = store.registry.all()
+        ledgers = {name: store.journal.ledger(name) for name in known}
+    sessions = sum(len(ledger.sessions) for ledger in ledgers.values())
+    documents = sum(ledger.documents for ledger in ledgers.values())
+    machines = ((ledgers[name].last_time, known[name].machine) for name in known)
+    heard = {machine: last for last, machine in sorted(machines)}  # the newest
+    for name, value in (
+            ("root", store.root), ("workspaces", f"{len(known):,}"),
+            ("knowledge", f"{documents:,} ({format_size(size['knowledge'])})"),
+            ("old versions", format_size(size[".versions"])),
+            ("sessions", f"{sessions:,} ({format_size(size['sessions'])} in archives)"),
+            ("search index", format_size(index)),
+            ("journal", f"{store.journal.last_seq:,} writes"),
+            ("disk", f"{format_size(shutil.disk_usage(store.root).free)} free"),
+            *((f"last from {name}", format_minute(heard[name]))
+              for name in sorted(heard, key=heard.get, reverse=True))):
+        print(f"{name:<20} {value}")
 
 def cmd_grep(args: argparse.Namespace) -> int:
     """Print lines of archives, notes and old versions with a text; return 0 for some,
@@ -11534,11 +11519,10 @@ def cmd_hook(args: argparse.Namespace) -> None:
         if printed := handle_hook(environment, data, start, FORMATS[args.agent]):
             print(printed)
     except Exception as e:
-        with contextlib.suppress(OSError):
-            path = os.path.join(client_home(environment), "log")
-            with open(path, "a", encoding="utf-8") as file:
-                text = escape_controls(f"{type(e).__name__}: {e}")
-                file.write(f"{format_time(utc_now())} hook: {text}\n")
+        path = os.path.join(client_home(environment), "log")
+        with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:
+            text = escape_controls(f"{type(e).__name__}: {e}")
+            file.write(f"{format_time(utc_now())} hook: {text}\n")
 
 def cmd_verify(args: argparse.Namespace) -> int:
     """Ask the server for all it acknowledged; upload again what it lost."""
@@ -11634,8 +11618,7 @@ def find_version(transcript: Transcript) -> str:
     return ""
 
 def list_probes(client: Client, environment: dict) -> list[tuple]:
-    """Return what `test` looks at: name, what returns what it sees or raises, for
-    which arguments."""
+    """Return what `test` looks at: its name, a function that may raise, arguments."""
 
     def reach(token: str) -> str:
         """Call the server under a token."""
@@ -11972,11 +11955,10 @@ def cmd_install(args: argparse.Namespace) -> int:
 def plan_config(home: str, environment: dict, args: argparse.Namespace) -> dict:
     """Return what config.json is to hold: what it held, what was given, variables."""
     known = read_client_json(os.path.join(home, "config.json"))
-    if args.url and args.url != known.get("url"):
-        for name in ("pin", "ca"):  # of another server
-            known.pop(name, None)
+    is_other = args.url and args.url != known.get("url")  # its pin and CA, too
+    for name in ("environment", "pin", "ca") if is_other else ("environment",):
+        known.pop(name, None)
     machine = args.machine or known.get("machine") or socket.gethostname()
-    known.pop("environment", None)  # what is there now counts
     seen = {n: environment[n] for n in AGENT_VARIABLES if environment.get(n)}
     places = {n: os.path.abspath(os.path.expanduser(v)) for n, v in seen.items()}
     given = {"url": args.url, "machine": machine, "pin": args.pin,
@@ -12008,6 +11990,9 @@ def _write_client(client: Client, config: dict) -> None:
                        ("tokens.json", json.dumps(tokens, indent=1).encode() + b"\n"),
                        (os.path.join("bin", "fedmem.py"), read_program(client)),
                        (os.path.join("bin", "memory_sync.py"), LAUNCHER.encode())):
+        with contextlib.suppress(OSError), open(client.path(path), "rb") as file:
+            if file.read() == data:
+                continue
         write_private(client.path(path), data)
 
 # ---- 23. Command line: parser and main --------------------------------------
