@@ -10610,8 +10610,7 @@ def check_index(store: Store, index: Index) -> tuple[str, str]:
             "running server mends that within the hour, `reindex` at once.")
     return "", note if wrong else ""
 
-# Backups: snapshots, each a whole root without caches; what did not change is a hard
-# link to the one before.
+# Backups: snapshots, each a whole root without caches; old files are hard links.
 
 _SNAPSHOT = re.compile(r"(\d{4}-\d\d-\d\dT\d{6}Z)(?:-(\d+))?")
 _LEFT_OUT = ("_cache/", "_meta/locks/", "_meta/partial/", JOURNAL_FILE)
@@ -10865,13 +10864,14 @@ def grep_files(store: Store, workspaces: list[str], pattern: str, is_regex: bool
 PROBE_WAIT_S = 90.0  # for the other side; some disks show a new file after a minute
 PROBE_LINES = 100
 # Network disks by their names in mountinfo, and what must be among a mount's options
-# before two machines may write there; None for those that lose what one of them wrote.
+# before two machines may write there; None for those that lose what one of them wrote,
+# or whose options do not tell.
 SHARED_DISKS = {
     "ceph": ("CephFS", ""), "fuse.ceph-fuse": ("CephFS", ""),
     "nfs4": ("NFSv4", r"(?=.*\blookupcache=none\b)(?=.*\b(?:noac|acregmax=0)\b)"),
-    "fuse.juicefs": ("JuiceFS", None),  # but see judge_mount
-    "fuse.glusterfs": ("GlusterFS", None), "fuse.sshfs": ("sshfs", None),
-    "nfs": ("NFSv3", None), "cifs": ("SMB", None), "9p": ("9p", None)}
+    "fuse.juicefs": ("JuiceFS", None), "fuse.glusterfs": ("GlusterFS", None),
+    "fuse.sshfs": ("sshfs", None), "nfs": ("NFSv3", None), "cifs": ("SMB", None),
+    "9p": ("9p", None)}
 
 def find_mount(path: str) -> tuple[str, str, str]:
     """Return a path's mount point, file system and options (proc(5)), or empty."""
@@ -10889,14 +10889,8 @@ def find_mount(path: str) -> tuple[str, str, str]:
 
 def judge_mount(path: str) -> tuple[str, bool]:
     """Return a path's network disk, if any, and whether servers may share it."""
-    point, kind, options = find_mount(path)
+    _, kind, options = find_mount(path)
     name, needed = SHARED_DISKS.get(kind, ("", None))
-    if kind == "fuse.juicefs":  # it tells how it was mounted in a file (1.4.2)
-        path = os.path.join(point, ".config")
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            told = file.read(MIB).decode("utf-8", "replace")
-            times = re.findall(r'"(?:Attr|Entry|DirEntry)Timeout": ?(\d+)', told)
-            return name, len(times) == 3 and not any(map(int, times))
     return name, needed is not None and re.match(needed, options) is not None
 
 @contextlib.contextmanager
@@ -10943,7 +10937,6 @@ class SharedProbe:
 
     def run(self) -> Iterator[tuple[str, bool, str]]:
         """Yield what was tried, whether it holds and what was seen; clear up."""
-        self.meet()
         lock, is_first = FileLock(self.folder, "lock"), self.role == "a"
         with lock.hold() if is_first else contextlib.nullcontext():
             self.meet()
@@ -10971,7 +10964,6 @@ class SharedProbe:
         has_links = link_file(self.folder, "replaced", self.folder, f"link{self.role}")
         yield "hard links, else copies", True, "" if has_links else "copies"
         yield from self._append()
-        self.meet()
         if is_first:
             with contextlib.suppress(Conflict):  # what the other side saw is known
                 self.meet()
@@ -11549,9 +11541,7 @@ def cmd_test(args: argparse.Namespace) -> int:
             failed += 1
         print(f"{mark:<4}{what:<26}{text}")
     print("agents")
-    state = SyncState(client.path("state.json"))
-    for line in list_agents(environment, state, Report()):
-        print(f"    {line}")
+    cmd_agents(args)
     return 1 if failed else 0
 
 def compare_clocks(client: Client) -> str:
@@ -11781,12 +11771,10 @@ def list_project(remote: Remote, cwd: str) -> list[dict]:
     rows = list(remote.iter_rows("list_workspaces", "workspaces"))
     own = [r for r in rows if r["git_remote"] == git_remote]
     own = {r["workspace_id"]: r for r in own or rows if r["project"] == project}
-    found = []
-    for name, place in own.items():
-        for row in remote.iter_rows("list_sessions", "sessions", workspace_id=name):
-            # A sub-agent's goes on with its parent.
-            if row["messages"] and "." not in row["session_id"]:
-                found.append({**row, "machine": place["machine"]})
+    # A sub-agent's goes on with its parent.
+    found = ({**row, "machine": own[name]["machine"]} for name in own
+             for row in remote.iter_rows("list_sessions", "sessions", workspace_id=name)
+             if row["messages"] and "." not in row["session_id"])
     return sorted(found, key=lambda row: row["end"], reverse=True)
 
 def list_parts(remote: Remote, row: dict) -> list[dict]:
