@@ -11009,7 +11009,8 @@ class SharedProbe:
         yield "each side follows the other", all(knows), late
 
 # ---- 22. Commands: what each command does -----------------------------------
-# cmd_NAME(args) -> exit code, None for 0. Server and client meet here and nowhere else.
+# cmd_NAME(args) -> exit code, None for 0, is the command NAME; its docstring up to the
+# first semicolon is the help. Server and client meet here and nowhere else.
 
 README_TEXT = """\
 # Shared memory
@@ -11164,10 +11165,7 @@ def format_welcome(server: Server, made: list[str]) -> str:
     tokens = {name: getattr(server.keys, name) for name in made}
     labels = {"mcp_token": "AI token", "sync_token": "sync token"}
     lines = [f"  {labels[name]:<11} {token}" for name, token in tokens.items()]
-    if made and stat_file(root, TOKENS_FILE):
-        lines.append(f"  kept in {root}/{TOKENS_FILE}; not printed again")
-    elif not made:
-        lines.append(f"  The tokens are those configured, or in {root}/{TOKENS_FILE}.")
+    lines.append(f"  Tokens are configured, or in {root}/{TOKENS_FILE}; printed once.")
     shown = {"mcp_token": "AI_TOKEN", "sync_token": "SYNC_TOKEN", **tokens}
     how = WELCOME.format(url=url, base=url.removesuffix("/mcp"), **shown)
     return "\n".join([head, "", *lines, how])
@@ -11515,6 +11513,8 @@ def cmd_hook(args: argparse.Namespace) -> None:
         with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:
             text = escape_controls(f"{type(e).__name__}: {e}")
             file.write(f"{format_time(utc_now())} hook: {text}\n")
+
+cmd_claude_hook = cmd_hook  # as Claude Code calls it
 
 def cmd_verify(args: argparse.Namespace) -> int:
     """Ask the server for all it acknowledged; upload again what it lost."""
@@ -11987,12 +11987,6 @@ def _write_client(client: Client, config: dict) -> None:
 # main is the border where a FedmemError becomes a sentence and an exit code.
 
 ON_A_ROOT = "serve backup check reindex export grep token invite stats".split()
-# What a docstring says up to its first semicolon is the help.
-COMMANDS = (
-    cmd_serve, cmd_backup, cmd_restore, cmd_check, cmd_probe, cmd_reindex, cmd_export,
-    cmd_grep, cmd_token, cmd_invite, cmd_stats, cmd_install, cmd_sync, cmd_verify,
-    cmd_test, cmd_hook, cmd_agents, cmd_stdio, cmd_init_manifest, cmd_search,
-    cmd_sessions, cmd_read, cmd_resume)
 
 # Commands, argument, its value (a dash: none, so it is a switch; a number: the default;
 # else its name, and a star when it must be there, or how many there may be), and help.
@@ -12058,8 +12052,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fedmem {VERSION}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     parsers = {}
-    rows = [(run.__name__[4:].replace("_", "-"), run) for run in COMMANDS]
-    for name, run in (*rows, ("claude-hook", cmd_hook)):
+    for name in [n for n in globals() if n.startswith("cmd_")]:
+        run, name = globals()[name], name[4:].replace("_", "-")
         about = run.__doc__.partition(";")[0].rstrip(".")
         parsers[name] = commands.add_parser(name, help=about[0].lower() + about[1:])
         parsers[name].set_defaults(run=run)
