@@ -31,7 +31,7 @@ The rooms, bottom-up; a room uses only names of the rooms above it:
     18 Sync            plan, then apply
     19 Hooks           an agent calls, fedmem answers at once
     20 Setup           client configs, hooks, the schedule
-    21 Operate         check, backup, restore, export, figures
+    21 Operate         check, backup, restore, export, probe
     22 Commands        what each command does
     23 Command line    parser and main
 
@@ -45,7 +45,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import binascii
 import bisect
 import collections
 import concurrent.futures
@@ -69,7 +68,6 @@ import logging
 import math
 import os
 import queue
-import random
 import re
 import secrets
 import select
@@ -112,7 +110,6 @@ VERSION = "0.1.0"
 
 MODERN_VERSION = "2026-07-28"  # stateless; every request describes itself
 LEGACY_VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
-SUPPORTED_VERSIONS = (MODERN_VERSION, *LEGACY_VERSIONS)
 BATCH_VERSION = "2025-03-26"  # the only revision with JSON-RPC arrays
 SCOPES = ("ai", "sync", "read")
 
@@ -138,16 +135,13 @@ IDLE_TIMEOUT_S = 75  # a keep-alive connection that asks nothing is closed
 REQUEST_TIMEOUT_S = 60  # from the first byte of a request to its last
 ANSWER_TIMEOUT_S = 120  # a client that does not read its answer is cut off
 SHUTDOWN_GRACE_S = 8  # SIGTERM to exit stays under 10 s
-# What is read of a refused body so that its refusal arrives: a client that still sends
-# sees a broken pipe instead of the answer.
-DISCARD_BYTES = 2 * MAX_BODY_BYTES
+DISCARD_BYTES = 2 * MAX_BODY_BYTES  # read of a refused body, or its refusal is lost
 DISCARD_S = 20  # at 800 KB/s
 
 # JSON-RPC.
 MAX_NESTING = 32  # MCP needs 8 levels; a deep body is an attack on the parser
 MAX_VALUES = 20_000  # 8 MiB of '{"":{}}' parses to 400 MB; a batch needs hundreds
 MAX_BATCH = 20  # a legacy batch; more work belongs into more requests
-MAX_BATCH_ANSWER_BYTES = 8 * MIB  # as much as one body
 
 # Pages. 10,000 bytes is what the smallest client shows whole (Codex, hook output).
 PAGE_BYTES = 10_000
@@ -180,7 +174,6 @@ LOCK_WAIT_S = 8.0  # longer than any write takes: its holder is gone, or its dis
 DOUBT_S = 1.0  # ceph-fuse shows, for moments, NULs or a shift where another one wrote
 LOCK_PAUSE_S = 0.0004  # doubled up to 5 ms: other processes' locks are asked for
 # Backups.
-SNAPSHOTS_KEPT = 14  # two weeks of days
 BACKUP_RESERVE_BYTES = 64 * MIB  # a disk filled to the brim stops everything on it
 BACKUP_ROUNDS = 3  # each copies what was written during the one before
 TOKENS_VERSION = 2  # of their file; the first had no names
@@ -237,7 +230,6 @@ MAX_RUNS = 32  # texts that one part of an expression may stand for
 MAX_GRAMS = 24  # of one text: more tell nothing new
 
 PARSER_VERSION = 3  # raise it when room 8 or 9 changes what a transcript shows
-DEFAULT_PORT = 8000
 DATA_ROOT = "/data/memory"
 HOME_ROOT = "~/.local/share/fedmem"
 
@@ -249,7 +241,7 @@ HOME_ROOT = "~/.local/share/fedmem"
 class FedmemError(Exception):
     """Tell the user in one sentence why something was not done."""
 
-    rpc_code = -32602
+    rpc_code = INVALID_PARAMS
 
     def __init__(self, message: str, data: dict | None = None):
         super().__init__(message)
@@ -282,12 +274,10 @@ class NoIndex(FedmemError):
 class Damaged(FedmemError):
     """Say that a stored file is not what its record says."""
 
-    rpc_code = -32603
-
 class StorageFailed(FedmemError):
     """Say that the disk refused."""
 
-    rpc_code = -32603
+Damaged.rpc_code = StorageFailed.rpc_code = INTERNAL_ERROR  # not the caller's fault
 
 class Gone(StorageFailed):
     """Say that the memory's disk is away, or held by another server: all waits."""
@@ -1069,7 +1059,7 @@ SYNC_TOKEN  -  -  bearer token of sync clients; made at first start likewise
 OLD_TOKENS  -  -  tokens that are still valid for a while, as `token rotate` writes them
 MEMORY_ROOT  --root  -  root of all data; {DATA_ROOT} if it is there and writable, else
   {HOME_ROOT}
-PORT  --port  {DEFAULT_PORT}  listen port; 0 takes any free one
+PORT  --port  8000  listen port; 0 takes any free one
 HOST  --host  127.0.0.1  listen address
 WORKERS  --workers  1  processes that share the port
 ALLOWED_HOSTS  --allowed-hosts  -  names besides the loopback ones that requests may be
@@ -6551,7 +6541,7 @@ def _unpack_data(data: str, max_bytes: int) -> tuple[bytes, bytes]:
     if an archive may keep it; raise BadRequest, TooLarge."""
     try:
         packed = base64.b64decode(data.encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError) as e:
+    except ValueError as e:
         raise BadRequest(f"`data` is not base64: {e}.") from e
     raw = unpack_member(packed, max_bytes)
     return raw, packed if is_own_member(raw, packed) else b""
@@ -6820,7 +6810,7 @@ def answer_body(ctx: Context, body: object, headers: dict[str, str]) -> Answer:
         if (answer := answer_message(ctx, message, headers).body) is None:
             continue
         used += len(format_json(answer))
-        if used > MAX_BATCH_ANSWER_BYTES:
+        if used > MAX_BODY_BYTES:
             text = "The answers of this batch are too long. Send fewer at once."
             answer = make_error(answer.get("id"), INTERNAL_ERROR, text, {})
         answers.append(answer)
@@ -7134,7 +7124,7 @@ METHODS: dict[str, Callable[[Context, dict], dict]] = {
     "resources/templates/list": lambda ctx, params: {"resourceTemplates": TEMPLATES},
     "resources/read": rpc_resources_read, "prompts/list": lambda ctx,
     params: {"prompts": PROMPT_ROWS}, "prompts/get": rpc_prompts_get}
-DISCOVERED = {"supportedVersions": list(SUPPORTED_VERSIONS), **ABILITIES}
+DISCOVERED = {"supportedVersions": [MODERN_VERSION, *LEGACY_VERSIONS], **ABILITIES}
 LEGACY_ONLY = ("initialize", "ping")
 MODERN_ONLY = ("server/discover",)
 _FIXED = ("server/discover", "tools/list", "prompts/list", "resources/templates/list")
@@ -8599,7 +8589,7 @@ class Remote:
         body = encode_json(message)
         headers = {"MCP-Protocol-Version": LEGACY_VERSIONS[0]}
         for attempt in itertools.count(1):
-            wait_s = min(30.0, 0.25 * 2**attempt) * (0.5 + random.random())
+            wait_s = min(30.0, 0.25 * 2**attempt) * (0.5 + secrets.randbelow(100) / 100)
             try:
                 status, answer, retry_after = self.post(body, headers)
                 if status not in (429, 502, 503, 504):
@@ -10252,7 +10242,7 @@ def require_free_name(client: Client, adopt: bool) -> None:
             f"({plural(len(taken), 'workspace')}). Choose another name with --machine, "
             "or say --adopt when this is that machine, set up anew.")
 
-# ---- 21. Operate: check, backup, restore, export, figures -------------------
+# ---- 21. Operate: check, backup, restore, export, probe ---------------------
 # What an operator does with the files, with or without a running server.
 
 def check_store(store: Store, deep: bool = True,
@@ -10305,13 +10295,11 @@ def _is_ahead(store: Store, workspace_id: str, path: str) -> bool:
     if not path.startswith("sessions/"):
         where = store, workspace_id, path.removeprefix("knowledge/")
         return [d.sha256 for _, d in list_versions(*where)][:1] == [last.sha256]
-    hasher, left = hashlib.sha256(), last.size
     with contextlib.suppress(NotFound, Damaged):
         with open_file(store.root, f"workspaces/{workspace_id}/{path}") as file:
-            for _, content in iter_members(file):
-                hasher.update(content[:left])
-                left -= len(content[:left])
-    return hasher.hexdigest() == last.sha256
+            blocks = (content for _, content in iter_members(file))
+            return last.sha256 in hash_chunks(blocks, [last.size])[1].values()
+    return False
 
 def _find_entry(store: Store, workspace_id: str, path: str) -> Entry | None:
     """Return a file's last line in the journal, None when that deletes it."""
@@ -10359,25 +10347,17 @@ def check_index(store: Store, index: Index) -> tuple[str, str]:
     """Return what is wrong with a search index, and a note on one that is behind."""
     if sqlite3 is None:
         return "", ""
-    wrong, before = 0, sys.maxsize
-    while wrong < before:
-        if wrong:
-            before = wrong
-            time.sleep(4 * INDEX_POLL_S)
-        try:
-            with index.read(INDEX_CHECK_S, partly=True) as database:
-                wrong = read_meta(database, "ready") and sum(
-                    1 for _ in iter_differences(database, store))
-        except NoIndex as e:
-            return "" if sign_index(index.folder) is None else str(e), ""
-        if not wrong:
-            return "", ""
-    return "", (
-        f"Note: the search index is behind by {plural(wrong, 'document')}: a running "
-        "server mends that within the hour, `reindex` at once.")
+    try:
+        with index.read(INDEX_CHECK_S, partly=True) as database:
+            wrong = read_meta(database, "ready") and sum(
+                1 for _ in iter_differences(database, store))
+    except NoIndex as e:
+        return "" if sign_index(index.folder) is None else str(e), ""
+    note = (f"Note: the search index is behind by {plural(wrong, 'document')}: a "
+            "running server mends that within the hour, `reindex` at once.")
+    return "", note if wrong else ""
 
-# Backups: snapshots, each a whole root without caches; what did not change is a hard
-# link to the one before.
+# Backups: snapshots, each a whole root without caches; old files are hard links.
 
 _SNAPSHOT = re.compile(r"(\d{4}-\d\d-\d\dT\d{6}Z)(?:-(\d+))?")
 _LEFT_OUT = ("_cache/", "_meta/locks/", "_meta/partial/", JOURNAL_FILE)
@@ -10398,8 +10378,7 @@ def iter_stored(root: str) -> Iterator[tuple[str, os.stat_result]]:
 def require_room(folder: str, size: int) -> None:
     """Raise StorageFailed unless a disk has room for so many bytes and some more."""
     with disk_errors(folder):
-        found = os.statvfs(folder)
-    free = found.f_bavail * found.f_frsize
+        free = shutil.disk_usage(folder).free
     if free < size + BACKUP_RESERVE_BYTES:
         raise StorageFailed(
             f"{folder} has {format_size(free)} left; this takes {format_size(size)} "
@@ -10432,9 +10411,8 @@ def _fill_snapshot(root: str, last: str, draft: str) -> tuple[int, int]:
     file may be newer than its line in the journal, which `restore` mends, never older;
     a document goes before its old versions: what is overwritten now is among these."""
     reached = measure_journal(root)
-    files = [(path, _is_as_in(last, path, found)) for path, found in iter_stored(root)]
-    sizes = (stat_file(root, path) for path, is_same in files if not is_same)
-    require_room(os.path.dirname(draft), sum(s.st_size for s in sizes if s) + reached)
+    new = (s.st_size for path, s in iter_stored(root) if not _is_as_in(last, path, s))
+    require_room(os.path.dirname(draft), sum(new) + reached)
     make_folder(draft)
     counts = [0, 0]
     for is_version in (False, True):
@@ -10463,14 +10441,9 @@ def _is_as_in(snapshot: str, relative: str, found: os.stat_result) -> bool:
 def measure_journal(root: str) -> int:
     """Return the length of a root's journal up to its last whole line."""
     with open_file(root, JOURNAL_FILE) as file, disk_errors(JOURNAL_FILE):
-        size = file.seek(0, os.SEEK_END)
-        while size:
-            start = max(0, size - 64 * KIB)
-            file.seek(start)
-            if end := file.read(size - start).rfind(b"\n") + 1:
-                return start + end
-            size = start
-    return 0
+        start = max(0, file.seek(0, os.SEEK_END) - MIB)  # no line is as long
+        file.seek(start)
+        return start + file.read().rfind(b"\n") + 1
 
 def iter_written(root: str, begin: int, end: int) -> Iterator[str]:
     """Yield the files that some of the journal is about, old versions last."""
@@ -10603,9 +10576,8 @@ def list_without(root: str, paths: list[str], literal: bytes) -> set[str]:
 
 def grep_files(store: Store, workspaces: list[str], pattern: str, is_regex: bool
                ) -> Iterator[tuple[str, int, str, tuple]]:
-    """Yield path, number, text and span of each line with a match, in order of paths;
-    without a span what is wrong with a file; raise BadRequest. Lines are looked at here
-    only, so they are the same with rg, which spares the reading of most files."""
+    """Yield path, number, text and span of each line with a match, without a span what
+    is wrong with a file; raise BadRequest. rg only spares the reading of most files."""
     how = "utf-8", "surrogateescape"  # a byte that is no UTF-8 is matched by `.`
     literal = b"" if is_regex else pattern.encode(*how)
     try:
@@ -10636,7 +10608,6 @@ def grep_files(store: Store, workspaces: list[str], pattern: str, is_regex: bool
 
 # Several servers on one root: what its disk must keep.
 
-PROBE_FOLDER = ".fedmem-probe"
 PROBE_WAIT_S = 90.0  # for the other side; some disks show a new file after a minute
 PROBE_LINES = 100
 # Network disks by their names in mountinfo, and what must be among a mount's options
@@ -10675,47 +10646,35 @@ def judge_mount(path: str) -> tuple[str, bool]:
     return name, needed is not None and re.match(needed, options) is not None
 
 @contextlib.contextmanager
-def claim_root(root: str, is_forced: bool) -> Iterator[str]:
-    """Give what is to be said of a root's disk; raise Conflict when it is another's."""
-    name, is_right = judge_mount(root)
-    if not name:
-        yield ""
-        return
+def claim_root(root: str, disk: str, is_shared: bool) -> Iterator[None]:
+    """Hold a root on a network disk; raise Conflict unless it is free or shared."""
     own = f"{os.uname().nodename} {find_mount(root)[0]}".encode()
     with contextlib.closing(FileLock(root, "_meta/locks/server")) as lock:
         with lock.hold(wait=False) as fd:
-            other = b"" if fd is not None else read_file(root, "_meta/locks/server")
+            other = read_file(root, "_meta/locks/server") if fd is None else own
+            if other != own and not is_shared:
+                raise Conflict(
+                    f"{root} is on {disk}, mounted in a way that loses what one of two "
+                    f"servers writes, and {escape_controls(other.decode())!r} serves "
+                    "it already. The README says which options it takes; `probe` tries "
+                    "them; --force-shared is for who knows better.")
             if fd is not None:
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, own, 0)
                 os.fsync(fd)
-            elif other != own and not (is_right or is_forced):
-                raise Conflict(
-                    f"{root} is on {name}, mounted in a way that loses what one of two "
-                    f"servers writes, and {escape_controls(other.decode())!r} serves "
-                    "it already. The README says which options it takes; `probe` tries "
-                    "them; --force-shared is for who knows better.")
-            sure = "several servers may share it" if is_right else "one server only"
-            yield f"{root} is on {name}: {sure}, as it is mounted."
+            yield
 
 class SharedProbe:
     """Try with a process elsewhere what servers rely on; both go from step to step."""
 
     def __init__(self, folder: str):
-        self.folder, self.step = os.path.join(folder, PROBE_FOLDER), 0
+        self.folder, self.step = os.path.join(folder, ".fedmem-probe"), 0
         make_folder(self.folder)
-        self.role = next((role for role in "ab" if self.create(f"{role}0")), "")
-        if not self.role:
-            raise Conflict(f"{self.folder} is of an earlier probe: remove it first.")
-        self.other = "b" if self.role == "a" else "a"
-
-    def create(self, name: str) -> bool:
-        """Make a file and return whether it was not there."""
-        path = os.path.join(self.folder, name)
-        with contextlib.suppress(FileExistsError), open(path, "xb") as file:
-            os.fsync(file.fileno())
-            return True
-        return False
+        for self.role, self.other in ("ab", "ba"):
+            path = os.path.join(self.folder, self.role + "0")
+            with contextlib.suppress(FileExistsError), open(path, "xb"):
+                return
+        raise Conflict(f"{self.folder} is of an earlier probe: remove it first.")
 
     def meet(self, seen: object = None) -> object:
         """Wait for the other side; return what it saw, or raise Conflict."""
@@ -10730,7 +10689,6 @@ class SharedProbe:
 
     def run(self) -> Iterator[tuple[str, bool, str]]:
         """Yield what was tried, whether it holds and what was seen; clear up."""
-        self.meet()
         lock, is_first = FileLock(self.folder, "lock"), self.role == "a"
         with lock.hold() if is_first else contextlib.nullcontext():
             self.meet()
@@ -10739,13 +10697,11 @@ class SharedProbe:
             is_free = self.meet(is_free) or is_free
         yield "a lock keeps the other side out", not is_free, ""
         if is_first:  # a process that holds the lock is killed
-            code = "import fcntl, sys; f = open(sys.argv[1], 'r+b'); "
-            code += "fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
-            command = [sys.executable, "-c", code, os.path.join(self.folder, "lock")]
-            pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
-            with subprocess.Popen(command, **pipes) as child:
-                child.stdout.readline()
-                child.kill()
+            if not (child := os.fork()):
+                with contextlib.suppress(FedmemError), lock.hold():
+                    os.kill(os.getpid(), signal.SIGKILL)
+                os._exit(1)
+            os.waitpid(child, 0)
         self.meet()
         began, took = time.monotonic(), ""
         with contextlib.suppress(Gone):
@@ -10754,18 +10710,12 @@ class SharedProbe:
         lock.close()  # NFS keeps a folder in which a removed file is open
         took = self.meet(took) or took
         yield "a killed holder's lock is free", bool(took), str(took)
-        names = [f"race{n}" for n in range(PROBE_LINES)]
-        won = [name for name in names if self.create(name)]
-        others = self.meet(won)
-        seen = f"{len(won)} and {len(others)}"
-        yield "one of two makes a file", sorted([*won, *others]) == sorted(names), seen
         stale = self._replace()
         yield "a replaced file shows its size", not stale[0], f"{stale[0]} times not"
         yield "a replaced file shows its text", not stale[1], f"{stale[1]} times not"
         has_links = link_file(self.folder, "replaced", self.folder, f"link{self.role}")
         yield "hard links, else copies", True, "" if has_links else "copies"
         yield from self._append()
-        self.meet()
         if is_first:
             with contextlib.suppress(Conflict):  # what the other side saw is known
                 self.meet()
@@ -10810,38 +10760,9 @@ class SharedProbe:
         yield "no line of a journal is lost", is_right, text
         yield "each side follows the other", all(knows), late
 
-def measure_store(store: Store, settings: dict[str, str]) -> list[tuple[str, str]]:
-    """Return what there is, how large it is, and who was heard of when."""
-    sizes: collections.Counter = collections.Counter()
-    for relative, found in iter_stored(store.root):
-        parts = relative.split("/")
-        kind = parts[2] if parts[0] == "workspaces" and len(parts) > 3 else "other"
-        sizes[kind] += found.st_size
-    for _, found in walk_files(settings["cache_dir"], ""):
-        sizes["index"] += found.st_size
-    ledgers = store.journal.ledgers
-    sessions = sum(len(ledger.sessions) for ledger in ledgers.values())
-    documents = sum(ledger.documents for ledger in ledgers.values())
-    with disk_errors(store.root):
-        disk = os.statvfs(store.root)
-    rows = [
-        ("root", store.root), ("workspaces", f"{len(store.registry.all()):,}"),
-        ("knowledge", f"{documents:,} ({format_size(sizes['knowledge'])})"),
-        ("old versions", format_size(sizes[".versions"])),
-        ("sessions", f"{sessions:,} ({format_size(sizes['sessions'])} in archives)"),
-        ("search index", format_size(sizes["index"])),
-        ("journal", f"{store.journal.last_seq:,} writes"),
-        ("disk", f"{format_size(disk.f_bavail * disk.f_frsize)} free")]
-    heard: dict[str, str] = {}
-    for workspace_id, workspace in store.registry.all().items():
-        last = ledgers[workspace_id].last_time if workspace_id in ledgers else ""
-        heard[workspace.machine] = max(heard.get(workspace.machine, ""), last)
-    rows += [(f"last from {name}", format_minute(heard[name]))
-             for name in sorted(heard, key=heard.get, reverse=True)]
-    return rows
-
 # ---- 22. Commands: what each command does -----------------------------------
-# cmd_NAME(args) -> exit code, None for 0. Server and client meet here and nowhere else.
+# cmd_NAME(args) -> exit code, None for 0, is the command NAME; its docstring up to the
+# first semicolon is the help. Server and client meet here and nowhere else.
 
 README_TEXT = """\
 # Shared memory
@@ -10873,7 +10794,7 @@ def write_default_texts(root: str) -> None:
             write_file(root, name, text.encode())
 
 def cmd_serve(args: argparse.Namespace) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve the memory over MCP; end with SIGTERM or SIGINT."""
     import resource  # not on Windows, where no server runs
 
     flags = {o.name: getattr(args, o.name, None) for o in OPTIONS}
@@ -10890,17 +10811,25 @@ def cmd_serve(args: argparse.Namespace) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with contextlib.suppress(ValueError, OSError):  # files, so connections
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        if name := judge_mount(settings["memory_root"])[0]:
-            log.info("opening %s, which is on %s", settings["memory_root"], name)
-        store = open_store(settings["memory_root"], args.existing)
-        if told := stack.enter_context(claim_root(store.root, args.force_shared)):
-            log.info("%s", told)
+        root = settings["memory_root"]
+        disk, is_right = judge_mount(root)
+        if disk:
+            sure = "several servers may share it" if is_right else "one server only"
+            log.info("opening %s on %s: %s, as it is mounted", root, disk, sure)
+        store = open_store(root, args.existing)
+        if disk:
+            stack.enter_context(claim_root(root, disk, is_right or args.force_shared))
         keys, made = load_keys(store.root, settings)
         write_default_texts(store.root)
         if args.demo:
             fill_demo(store)
             made = ["mcp_token", "sync_token"]
-        server = make_server(store, keys, settings)
+        try:
+            server = Server(store, keys, settings)
+        except OSError as e:
+            where = f"{settings['host']}:{settings['port']}"
+            raise BadRequest(f"Cannot listen on {where} ({e.strerror}). Choose another "
+                             "with --port or --host, or end what listens there.") from e
         print(format_welcome(server, made), flush=True)
         workers = int(settings["workers"])
         if workers == 1:
@@ -10929,27 +10858,22 @@ def supervise(run: Callable[[set], None], count: int, signals: set) -> None:
     kept_open, held = os.pipe()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     children: dict[int, float] = {}
-
-    def begin() -> None:
-        """Start one process."""
-        child = os.fork()
-        if child:
-            children[child] = time.monotonic()
-            return
-        os.close(held)
-        threading.Thread(target=_end_with, args=(kept_open,), daemon=True).start()
-        run(signals)
-        os._exit(0)
-
-    for _ in range(count):
-        begin()
-    while signal.sigwait({*signals, signal.SIGCHLD}) == signal.SIGCHLD:
+    while True:
+        while len(children) < count:
+            if child := os.fork():
+                children[child] = time.monotonic()
+                continue
+            os.close(held)
+            threading.Thread(target=_end_with, args=(kept_open,), daemon=True).start()
+            run(signals)
+            os._exit(0)
+        if signal.sigwait({*signals, signal.SIGCHLD}) != signal.SIGCHLD:
+            break
         for child, started in list(children.items()):
             if os.waitpid(child, os.WNOHANG)[0]:
                 log.error("worker %s ended, another is started", child)
                 del children[child]
                 time.sleep(max(0.0, 1 - (time.monotonic() - started)))
-                begin()
     for child in children:
         os.kill(child, signal.SIGTERM)
     for child in children:
@@ -10970,16 +10894,6 @@ def make_indexer(store: Store, settings: dict[str, str]) -> Indexer | None:
         log.warning("this Python's SQLite has no FTS5: searches scan the files")
         return None
     return Indexer(store, settings["cache_dir"], choose_mask(settings))
-
-def make_server(store: Store, keys: Keys, settings: dict[str, str]) -> Server:
-    """Return a listening server; raise BadRequest when its address is not to be had."""
-    try:
-        return Server(store, keys, settings)
-    except OSError as e:
-        where = f"{settings['host']}:{settings['port']}"
-        raise BadRequest(
-            f"Cannot listen on {where} ({e.strerror}). Choose another with --port or "
-            "--host, or end what listens there.") from e
 
 WELCOME = """
 Connect Claude Code:
@@ -11050,12 +10964,11 @@ def fill_demo(store: Store) -> None:
 def opened_root(args: argparse.Namespace) -> Iterator[tuple[Store, dict[str, str]]]:
     """Hold the store of the root that an operator's command is about."""
     settings = read_settings(vars(args), dict(os.environ))
-    store = open_store(settings["memory_root"], existing=True)
-    with contextlib.closing(store):
+    with contextlib.closing(open_store(settings["memory_root"], True)) as store:
         yield store, settings
 
 def cmd_check(args: argparse.Namespace) -> int:
-    """Print what is wrong with a root; return 0 when nothing is."""
+    """Compare every file with its record; return 0 when nothing is wrong."""
     files = problems = 0
     with opened_root(args) as (store, settings):
         index = Index(settings["cache_dir"], choose_mask(settings))
@@ -11075,7 +10988,7 @@ def cmd_check(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 def cmd_probe(args: argparse.Namespace) -> int:
-    """Print what a disk keeps for servers on several machines; return 0 when all."""
+    """Try whether two machines may share a disk; return 0 when they may."""
     folder = os.path.abspath(os.path.expanduser(args.folder))
     probe, failed, kind = SharedProbe(folder), 0, find_mount(folder)[1]
     print(f"{folder} on {kind}; waiting for the other side", flush=True)
@@ -11089,7 +11002,7 @@ def cmd_probe(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 def cmd_backup(args: argparse.Namespace) -> None:
-    """Make a snapshot of a root, and read it back."""
+    """Make a snapshot, while a server runs or not; it is read back."""
     settings = read_settings(vars(args), dict(os.environ))
     root, started = settings["memory_root"], time.monotonic()
     target = os.path.abspath(os.path.expanduser(args.to or f"{root}-backups"))
@@ -11128,14 +11041,33 @@ def cmd_export(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 def cmd_stats(args: argparse.Namespace) -> None:
-    """Print what there is and who was heard of when."""
+    """Say what there is and who was heard of when."""
+    size: collections.Counter = collections.Counter()  # by folder of a workspace
     with opened_root(args) as (store, settings):
-        for name, value in measure_store(store, settings):
-            print(f"{name:<20} {value}")
+        for relative, found in iter_stored(store.root):
+            size[f"{relative}//".split("/")[2]] += found.st_size
+        index = sum(s.st_size for _, s in walk_files(settings["cache_dir"], ""))
+        known = store.registry.all()
+        ledgers = {name: store.journal.ledger(name) for name in known}
+    sessions = sum(len(ledger.sessions) for ledger in ledgers.values())
+    documents = sum(ledger.documents for ledger in ledgers.values())
+    machines = ((ledgers[name].last_time, known[name].machine) for name in known)
+    heard = {machine: last for last, machine in sorted(machines)}  # the newest
+    for name, value in (
+            ("root", store.root), ("workspaces", f"{len(known):,}"),
+            ("knowledge", f"{documents:,} ({format_size(size['knowledge'])})"),
+            ("old versions", format_size(size[".versions"])),
+            ("sessions", f"{sessions:,} ({format_size(size['sessions'])} in archives)"),
+            ("search index", format_size(index)),
+            ("journal", f"{store.journal.last_seq:,} writes"),
+            ("disk", f"{format_size(shutil.disk_usage(store.root).free)} free"),
+            *((f"last from {name}", format_minute(heard[name]))
+              for name in sorted(heard, key=heard.get, reverse=True))):
+        print(f"{name:<20} {value}")
 
 def cmd_grep(args: argparse.Namespace) -> int:
-    """Print lines of the memory's files, on a terminal what is around the match; return
-    0 for some, 1 for none, 2 when a file could not be read whole."""
+    """Print lines of archives, notes and old versions with a text; return 0 for some,
+    1 for none, 2 when a file could not be read whole."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends this, too
     sys.stdout.reconfigure(errors="surrogateescape")  # every byte as it is
     shown = problems = 0
@@ -11156,7 +11088,7 @@ def cmd_grep(args: argparse.Namespace) -> int:
     return 2 if problems else 0 if shown else 1
 
 def cmd_token(args: argparse.Namespace) -> None:
-    """Show the shared tokens or replace one; list, add and revoke those with names."""
+    """Show, replace, list, add, revoke tokens."""
     if args.action == "rotate":
         print_rotated(args)
         return
@@ -11246,7 +11178,7 @@ def start_helper(settings: dict[str, str]) -> subprocess.Popen:
                             stdout=subprocess.DEVNULL)
 
 def cmd_reindex(args: argparse.Namespace) -> int:
-    """Make the search index anew, or --rest, complete; return 0 when it is."""
+    """Make the search index anew; with --rest, complete it."""
     started = time.monotonic()
     if args.rest:
         os.nice(INDEX_NICE)
@@ -11324,7 +11256,7 @@ def format_report(report: Report, took_s: float) -> str:
     return text
 
 def cmd_hook(args: argparse.Namespace) -> None:
-    """Do what a hook event asks; never fail, not to stand in an assistant's way."""
+    """Do what an agent's hook asks; never fail, not to stand in an assistant's way."""
     environment = client_environment()
     try:
         data = sys.stdin.buffer.read(MIB)
@@ -11332,14 +11264,14 @@ def cmd_hook(args: argparse.Namespace) -> None:
         if printed := handle_hook(environment, data, start, FORMATS[args.agent]):
             print(printed)
     except Exception as e:
-        with contextlib.suppress(OSError):
-            path = os.path.join(client_home(environment), "log")
-            with open(path, "a", encoding="utf-8") as file:
-                text = escape_controls(f"{type(e).__name__}: {e}")
-                file.write(f"{format_time(utc_now())} hook: {text}\n")
+        path = os.path.join(client_home(environment), "log")
+        with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:
+            text = escape_controls(f"{type(e).__name__}: {e}")
+            file.write(f"{format_time(utc_now())} hook: {text}\n")
+
 
 def cmd_verify(args: argparse.Namespace) -> int:
-    """Ask for all that was acknowledged, upload what was lost; return 0 for nothing."""
+    """Ask the server for all it acknowledged; upload again what it lost."""
     client = load_client(dict(os.environ))
     sync = Sync(client, client.remote(), SyncState(client.path("state.json")))
     count, lost = verify_all(sync, args.deep)
@@ -11352,20 +11284,18 @@ def cmd_verify(args: argparse.Namespace) -> int:
     return 1 if lost else 0
 
 def cmd_test(args: argparse.Namespace) -> int:
-    """Print in one table what works on this machine; return 0 when all does."""
+    """Say what works on this machine; return 0 when all does."""
     environment = client_environment()
     client, failed = load_client(environment), 0
-    for what, probe in list_probes(client, environment):
+    for what, look, *given in list_probes(client, environment):
         try:
-            mark, text = "ok", probe()
+            mark, text = "ok", look(*given)
         except FedmemError as e:
             mark, text = "no", str(e)
             failed += 1
         print(f"{mark:<4}{what:<26}{text}")
     print("agents")
-    state = SyncState(client.path("state.json"))
-    for line in list_agents(environment, state, Report()):
-        print(f"    {line}")
+    cmd_agents(args)
     return 1 if failed else 0
 
 def compare_clocks(client: Client) -> str:
@@ -11395,7 +11325,7 @@ def find_schedule() -> str:
     return f"crontab, every {SYNC_EVERY_MINUTES} minutes"
 
 def cmd_agents(args: argparse.Namespace) -> int:
-    """Print which agents are on this machine, and what of theirs is on the server."""
+    """Say which agents are here, and what of theirs is up."""
     environment, report = client_environment(), Report()
     state = SyncState(os.path.join(client_home(environment), "state.json"))
     for line in list_agents(environment, state, report):
@@ -11425,17 +11355,14 @@ def list_agents(environment: dict, state: SyncState, report: Report) -> list[str
 def find_version(transcript: Transcript) -> str:
     """Return the version of an agent that wrote a transcript, empty for unknown."""
     with contextlib.suppress(FedmemError, OSError, *ODD):
-        head = b""
-        for line in iter_transcript(transcript):
-            head += line
-            if transcript.agent.export or len(head) > 64 * KIB:
-                break
-        found = re.search(rb'[vV]ersion"\s*:\s*"(\d[\w.+-]*)"', head)
-        return found[1].decode() if found else ""
+        count = 1 if transcript.agent.export else 20
+        for line in itertools.islice(iter_transcript(transcript), count):
+            if found := re.search(rb'[vV]ersion"\s*:\s*"(\d[\w.+-]*)"', line):
+                return found[1].decode()
     return ""
 
-def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]:
-    """Return what `test` looks at; each probe returns what it saw, or raises."""
+def list_probes(client: Client, environment: dict) -> list[tuple]:
+    """Return what `test` looks at: its name, a function that may raise, arguments."""
 
     def reach(token: str) -> str:
         """Call the server under a token."""
@@ -11460,10 +11387,9 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
 
     def read_hook() -> str:
         """Return when a hook was called last, and which."""
-        text = read_text(client.path("hook"))
-        if text is None:
-            raise NotFound("never")
-        return text.strip()
+        if text := read_text(client.path("hook")):
+            return text.strip()
+        raise NotFound("never")
 
     def read_state(name: str) -> str:
         """Return a time that the last syncs left."""
@@ -11477,25 +11403,23 @@ def list_probes(client: Client, environment: dict) -> list[tuple[str, Callable]]
             raise Conflict(f"{format_minute(found)}: run sync, it says what is wrong")
         return format_minute(found)
 
-    setups = [(agent.name + " hooks" * (plan is plan_hooks),
-               functools.partial(look_at, plan, agent))
+    setups = [(agent.name + " hooks" * (plan is plan_hooks), look_at, plan, agent)
               for agent, _, plan, _ in list_setups(environment)]
-    return [("AI token", functools.partial(reach, client.mcp_token)),
-            ("sync token", functools.partial(reach, client.sync_token)),
-            ("clock", functools.partial(compare_clocks, client)), *setups,
-            ("hook last fired", read_hook), ("schedule", find_schedule),
-            ("last complete sync", functools.partial(read_state, "last_success")),
-            ("last receipt", functools.partial(read_state, "last_receipt"))]
+    return [("AI token", reach, client.mcp_token),
+            ("sync token", reach, client.sync_token), ("clock", compare_clocks, client),
+            *setups, ("hook last fired", read_hook), ("schedule", find_schedule),
+            ("last complete sync", read_state, "last_success"),
+            ("last receipt", read_state, "last_receipt")]
 
 def cmd_stdio(args: argparse.Namespace) -> None:
-    """Pass MCP between standard input and output and the server until input ends."""
+    """Pass MCP on for clients that speak stdio; until input ends."""
     client = load_client(dict(os.environ))
     headers = make_client_headers(client, args.tool or "stdio")
     remote = Remote(client.address, client.mcp_token, attempts=1, headers=headers)
     run_bridge(remote, os.getcwd(), sys.stdin.buffer, sys.stdout.buffer)
 
 def cmd_init_manifest(args: argparse.Namespace) -> None:
-    """Register a workspace, write its manifest, and find the tool's memory folder."""
+    """Choose what a project uploads; register its workspace, write its manifest."""
     client = load_client(dict(os.environ))
     cwd = os.path.realpath(os.path.expanduser(args.cwd))
     _, git_remote = identify_project(cwd)
@@ -11535,12 +11459,12 @@ def print_page(args: argparse.Namespace, name: str, **arguments: object) -> None
     print(text)
 
 def cmd_search(args: argparse.Namespace) -> None:
-    """Print what sessions, or with --notes knowledge, say about some words."""
+    """Search sessions, or notes."""
     name = "search_knowledge" if args.notes else "search_sessions"
     print_page(args, name, query=" ".join(args.words))
 
 def cmd_sessions(args: argparse.Namespace) -> None:
-    """Print the newest sessions of all machines."""
+    """List the newest sessions."""
     print_page(args, "list_sessions", limit=args.limit)
 
 def find_session_place(client: Client, session: str) -> dict[str, str]:
@@ -11557,12 +11481,12 @@ def find_session_place(client: Client, session: str) -> dict[str, str]:
     return {"workspace_id": workspace_id, "session_id": session_id}
 
 def cmd_read(args: argparse.Namespace) -> None:
-    """Print a session by its id, which is looked for in all workspaces."""
+    """Show a session; without a workspace it is looked for in all."""
     where = find_session_place(load_client(dict(os.environ)), args.session)
     print_page(args, "read_session", **where, offset=args.offset, limit=args.limit)
 
 def cmd_resume(args: argparse.Namespace) -> None:
-    """Put a session where its agent goes on with it, else print it; or list them."""
+    """Go on here with a session of any machine; print one that cannot, or list them."""
     environment = client_environment()
     client = load_client(environment)
     remote = Remote(client.address, client.mcp_token)
@@ -11597,18 +11521,16 @@ def list_project(remote: Remote, cwd: str) -> list[dict]:
     rows = list(remote.iter_rows("list_workspaces", "workspaces"))
     own = [r for r in rows if r["git_remote"] == git_remote]
     own = {r["workspace_id"]: r for r in own or rows if r["project"] == project}
-    found = []
-    for name, place in own.items():
-        for row in remote.iter_rows("list_sessions", "sessions", workspace_id=name):
-            # A sub-agent's goes on with its parent.
-            if row["messages"] and "." not in row["session_id"]:
-                found.append({**row, "machine": place["machine"]})
+    # A sub-agent's goes on with its parent.
+    found = ({**row, "machine": own[name]["machine"]} for name in own
+             for row in remote.iter_rows("list_sessions", "sessions", workspace_id=name)
+             if row["messages"] and "." not in row["session_id"])
     return sorted(found, key=lambda row: row["end"], reverse=True)
 
 def list_parts(remote: Remote, row: dict) -> list[dict]:
     """Return a session's row, those of its thread (Codex follows the newest) and of all
     that they continue; raise NotFound when one is missing."""
-    parts, todo, listed = {}, [row], {}
+    parts, todo, threads = {}, [row], set()
     while todo:
         part = todo.pop()
         place, name = part["workspace_id"], part["session_id"].partition("~")[0]
@@ -11621,12 +11543,11 @@ def list_parts(remote: Remote, row: dict) -> list[dict]:
                 raise NotFound(f"The memory lacks its parent {base['session_id']}.")
             where = {n: base[n] for n in ("workspace_id", "session_id")}
             todo.append(remote.call("read_session", **where, limit=1))
-        if part.get("format") == CODEX.tool:
-            if place not in listed:
-                rows = remote.iter_rows("list_sessions", "sessions", workspace_id=place)
-                listed[place] = list(rows)
-            thread = thread_of(name)
-            todo += [r for r in listed[place] if thread_of(r["session_id"]) == thread]
+        thread = thread_of(name)
+        if part.get("format") == CODEX.tool and (place, thread) not in threads:
+            threads.add((place, thread))
+            rows = remote.iter_rows("list_sessions", "sessions", workspace_id=place)
+            todo += [r for r in rows if thread_of(r["session_id"]) == thread]
     return list(parts.values())
 
 def put_session(client: Client, agent: Agent, row: dict, environment: dict
@@ -11688,16 +11609,14 @@ def count_same(path: str, copy: str) -> int:
 def fetch_transcript(remote: Remote, row: dict, path: str) -> None:
     """Write a session's bytes into a file; raise Damaged for other ones."""
     where = {n: row[n] for n in ("workspace_id", "session_id")}
-    hasher, at = hashlib.sha256(), 0
+    hasher, at, piece = hashlib.sha256(), 0, {"size": 1}
     with disk_errors(path), open(path, "wb") as file:
-        while True:
+        while at < piece["size"]:
             piece = remote.call("read_session", **where, view="data", offset=at)
             raw = unpack_member(base64.b64decode(piece["data"]), MAX_PIECE_BYTES)
             hasher.update(raw)
             file.write(raw)
             at = piece["next_offset"]
-            if at >= piece["size"]:
-                break
     if hasher.hexdigest() != piece["sha256"]:
         raise Damaged(f"What came of {row['session_id']} is not what was archived.")
 
@@ -11722,7 +11641,7 @@ def take_invite(home: str, address: Address, code: str, machine: str) -> tuple:
     return ai, sync
 
 def cmd_install(args: argparse.Namespace) -> int:
-    """Set this machine up, or with --uninstall undo that; return 0 when all is done."""
+    """Set this machine up as a client; or undo that; return 0 when all is done."""
     environment = client_environment() if args.uninstall else dict(os.environ)
     home = os.path.abspath(client_home(environment))
     if args.snippets:
@@ -11774,11 +11693,10 @@ def cmd_install(args: argparse.Namespace) -> int:
 def plan_config(home: str, environment: dict, args: argparse.Namespace) -> dict:
     """Return what config.json is to hold: what it held, what was given, variables."""
     known = read_client_json(os.path.join(home, "config.json"))
-    if args.url and args.url != known.get("url"):
-        for name in ("pin", "ca"):  # of another server
-            known.pop(name, None)
+    is_other = args.url and args.url != known.get("url")  # its pin and CA, too
+    for name in ("environment", "pin", "ca") if is_other else ("environment",):
+        known.pop(name, None)
     machine = args.machine or known.get("machine") or socket.gethostname()
-    known.pop("environment", None)  # what is there now counts
     seen = {n: environment[n] for n in AGENT_VARIABLES if environment.get(n)}
     places = {n: os.path.abspath(os.path.expanduser(v)) for n, v in seen.items()}
     given = {"url": args.url, "machine": machine, "pin": args.pin,
@@ -11787,10 +11705,8 @@ def plan_config(home: str, environment: dict, args: argparse.Namespace) -> dict:
 
 def read_program(client: Client) -> bytes:
     """Return this program, from the server when it came in by a pipe."""
-    path = os.path.realpath(__file__)
-    if os.path.isfile(path):
-        with open(path, "rb") as file:
-            return file.read()
+    with contextlib.suppress(OSError), open(__file__, "rb") as file:
+        return file.read()
     return fetch_path(client.address, "/fedmem.py", CALL_TIMEOUT_S)
 
 def warn_of_plain_http(url: str) -> None:
@@ -11798,13 +11714,12 @@ def warn_of_plain_http(url: str) -> None:
     import ipaddress
 
     parts = parse_url(url)
-    if parts.scheme == "https" or parts.hostname == "localhost":
-        return
+    is_near = parts.hostname == "localhost"
     with contextlib.suppress(ValueError):  # a name
-        if ipaddress.ip_address(parts.hostname).is_private:
-            return
-    print(f"Warning: {url} is not encrypted; tokens and transcripts can be read on the "
-          "way. Use https.", file=sys.stderr)
+        is_near = ipaddress.ip_address(parts.hostname).is_private
+    if parts.scheme == "http" and not is_near:
+        print(f"Warning: {url} is not encrypted; tokens and transcripts can be read on "
+              "the way. Use https.", file=sys.stderr)
 
 def _write_client(client: Client, config: dict) -> None:
     """Write the client's configuration, tokens, and a copy of this program."""
@@ -11821,33 +11736,14 @@ def _write_client(client: Client, config: dict) -> None:
 # ---- 23. Command line: parser and main --------------------------------------
 # main is the border where a FedmemError becomes a sentence and an exit code.
 
-# What works on the files of a root.
-ON_A_ROOT = "serve backup check reindex export grep token invite stats".split()
 COMMANDS = (
-    ("serve", cmd_serve, "serve the memory over MCP"),
-    ("backup", cmd_backup, "make a snapshot, while a server runs or not"),
-    ("restore", cmd_restore, "make a root of a snapshot"),
-    ("check", cmd_check, "compare every file with its record"),
-    ("probe", cmd_probe, "try whether two machines may share a disk"),
-    ("reindex", cmd_reindex, "make the search index anew"),
-    ("export", cmd_export, "write the memory as a plain folder"),
-    ("grep", cmd_grep, "print lines of archives, notes and old versions with a text"),
-    ("token", cmd_token, "show, replace, list, add, revoke tokens"),
-    ("invite", cmd_invite, "print the line that sets a new machine up"),
-    ("stats", cmd_stats, "say what there is and who was heard of when"),
-    ("install", cmd_install, "set this machine up as a client"),
-    ("sync", cmd_sync, "bring what is new to the server"),
-    ("verify", cmd_verify, "ask the server for all it acknowledged"),
-    ("test", cmd_test, "say what works on this machine"),
-    ("hook", cmd_hook, "what an agent's hooks call"),
-    ("claude-hook", cmd_hook, "what Claude Code's hooks call"),
-    ("agents", cmd_agents, "say which agents are here, and what of theirs is up"),
-    ("stdio", cmd_stdio, "a bridge for clients that speak stdio"),
-    ("init-manifest", cmd_init_manifest, "choose what a project uploads"),
-    ("search", cmd_search, "search sessions, or notes"),
-    ("sessions", cmd_sessions, "list the newest sessions"),
-    ("read", cmd_read, "show a session"),
-    ("resume", cmd_resume, "go on here with a session of any machine"))
+    cmd_serve, cmd_backup, cmd_restore, cmd_check, cmd_probe, cmd_reindex, cmd_export,
+    cmd_grep, cmd_token, cmd_invite, cmd_stats, cmd_install, cmd_sync, cmd_verify,
+    cmd_test, cmd_hook, cmd_agents, cmd_stdio, cmd_init_manifest,
+    cmd_search, cmd_sessions, cmd_read, cmd_resume)
+# What works on the files of a root; an action of `token` behind a dot.
+ON_A_ROOT = ("serve backup check reindex export grep invite stats token.show "
+             "token.list token.add token.revoke token.rotate").split()
 
 # Commands, argument, its value (a dash: none, so it is a switch; a number: the default;
 # else its name, and a star when it must be there, or how many there may be), and help.
@@ -11864,15 +11760,16 @@ restore  snapshot  SNAPSHOT  a folder that backup made
 restore export  --to  DIR*  a new or empty folder
 probe  folder  DIR  a folder of the shared disk; run it on both machines at the same
   time
-check  --deep  -  read every archive
+check verify  --deep  -  read every archive
 check  --repair  -  mend what needs no choice
-export  --workspace  ID  only this workspace
+export grep  --workspace  ID  only this workspace
 export  --markdown  -  as pages for people, secrets masked
 export  --session  ID  only this session
 grep  pattern  PATTERN  bytes that stand in a line; in archives, JSON: a quote is \\"
-grep  --workspace  ID  only this workspace
 grep  --regex  -  PATTERN is a regular expression of Python's
-token  --env  FILE  the file of variables that holds the token
+token.add token.revoke  name  NAME  whose
+token.rotate  name  SCOPE  ai or sync
+token.rotate  --env  FILE  the file of variables that holds the token
 invite  machine  MACHINE  its name
 invite  --hours  24  how long the code is good; default 24
 install  token  TOKEN?  the AI token
@@ -11889,7 +11786,6 @@ install  --snippets  -  print entries for other clients
 install invite  --adopt  -  take a name that is in use
 sync  --quiet  -  give up sooner
 hook  agent  AGENT  whose hook it is, such as codex
-verify  --deep  -  re-hash every archive
 init-manifest  --tool  TOOL*  -
 init-manifest  --project  PROJECT*  -
 init-manifest  --cwd  CWD*  -
@@ -11902,9 +11798,8 @@ resume  session  [WORKSPACE/]SESSION?  else this project's are listed
 resume  --agent  AGENT  list those of one agent, such as codex
 resume  --machine  NAME  list those of one machine
 resume  --as-text  -  print its end, to begin a new session with
-resume  --limit  50  how many messages of it
 sessions  --limit  20  -
-read  --limit  50  -
+read resume  --limit  50  how many messages
 search sessions read resume  --json  -  for programs
 """
 
@@ -11916,9 +11811,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fedmem {VERSION}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     parsers = {}
-    for name, run, about in COMMANDS:
-        parsers[name] = commands.add_parser(name, help=about)
+    rows = [(run.__name__[4:].replace("_", "-"), run) for run in COMMANDS]
+    for name, run in (*rows, ("claude-hook", cmd_hook)):
+        about = run.__doc__.partition(";")[0].rstrip(".")
+        parsers[name] = commands.add_parser(name, help=about[0].lower() + about[1:])
         parsers[name].set_defaults(run=run)
+    actions = parsers["token"].add_subparsers(metavar="ACTION", dest="action",
+                                              required=True)
+    for name, about in (
+            ("show", "the two shared tokens"), ("rotate", "replace one of them"),
+            ("list", "all, and who used them when"), ("add", "make one with a name"),
+            ("revoke", "take a name its tokens away")):
+        parsers[f"token.{name}"] = actions.add_parser(name, help=about)
     hidden = [f"{o.variable}: {o.help}" for o in OPTIONS if not o.flag]
     parsers["serve"].epilog = f"Variables without a flag. {'. '.join(hidden)}."
     for option in (o for o in OPTIONS if o.flag):
@@ -11940,12 +11844,11 @@ def build_parser() -> argparse.ArgumentParser:
         for name in names.split():
             parsers[name].add_argument(argument, help=text, **more)
     parsers["claude-hook"].set_defaults(agent=CLAUDE.tool)
-    add = parsers["token"].add_argument
-    add("action", choices=("show", "rotate", "list", "add", "revoke"))
-    add("name", nargs="?", default="", help="whose; for rotate: ai or sync")
+    add = parsers["token.add"].add_argument
     add("--scope", choices=SCOPES, default="read", help="default: reading tools only")
-    add("--days", type=int, help="how long a new one is valid; default for ever")
-    add("--overlap", type=float, default=OVERLAP_DAYS, metavar="DAYS")
+    add("--days", type=int, help="how long it is valid; default for ever")
+    parsers["token.rotate"].add_argument(
+        "--overlap", type=float, default=OVERLAP_DAYS, metavar="DAYS")
     return parser
 
 def main(argv: list[str] | None = None) -> int:

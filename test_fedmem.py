@@ -11025,8 +11025,12 @@ class SetupTest(ClientCase):
     def test_a_program_that_came_by_a_pipe_is_fetched_again(self) -> None:
         """Then it is in no file that could be copied."""
         client = fedmem.Client("/x", fedmem.Address(self.url()), "m", AI, SYNC, {})
-        with mock.patch("fedmem.os.path.isfile", return_value=False):
-            self.assertEqual(fedmem.read_program(client), PROGRAM.read_bytes())
+        program = fedmem.fetch_path(client.address, "/fedmem.py", 30)
+        self.assertEqual(program, PROGRAM.read_bytes())
+        with mock.patch("fedmem.__file__", "<stdin>"):
+            with mock.patch.object(fedmem, "fetch_path", return_value=b"it") as fetch:
+                self.assertEqual(fedmem.read_program(client), b"it")
+        self.assertEqual(fetch.call_args[0][:2], (client.address, "/fedmem.py"))
 
     def test_a_server_below_a_path_is_asked_there_and_nowhere_else(self) -> None:
         """At /mcp of that host is another service, which never sees a token."""
@@ -12770,8 +12774,8 @@ class OperateTest(RootCase):
         self.write("a.md", "one")
         target = tempfile.mkdtemp(prefix="fedmem-test-")
         self.addCleanup(shutil.rmtree, target, ignore_errors=True)
-        full = mock.Mock(f_bavail=10, f_frsize=4_096)
-        with mock.patch.object(os, "statvfs", return_value=full):
+        full = mock.Mock(free=40_960)
+        with mock.patch.object(shutil, "disk_usage", return_value=full):
             with self.assertRaisesRegex(fedmem.StorageFailed, "41.0 KB left"):
                 fedmem.back_up(self.root, target, 2)
         self.assertEqual(os.listdir(target), [".lock"])
@@ -14167,8 +14171,8 @@ class InstallerTest(InstallerCase):
         """One that does not parse, does not start, or answers nonsense."""
         before = self.list_all(self.prefix)
         for changes, expected in (
-            (("def make_server(", "def make_server(("), "the old one stays"),
-            (("def make_server(", "def make_server_("), "was not put in use"),
+            (("def run_server(", "def run_server(("), "the old one stays"),
+            (("def run_server(", "def run_server_("), "was not put in use"),
             (
                 ("def answer_message(", "def answer_message(*a):\n    1/0\ndef other("),
                 "was not put in use",
