@@ -480,10 +480,10 @@ def make_error(request_id: object, code: int, message: str, data: dict) -> dict:
     return {"jsonrpc": "2.0", **named, "error": error}
 
 def log_incident(doing: str) -> str:
-    """Log the present exception and return its id, all that the caller is told."""
+    """Log the present exception; return all that the caller is told, with its id."""
     incident = secrets.token_hex(4)
     log.exception("incident=%s doing=%s", incident, escape_controls(clip(doing, 80)))
-    return incident
+    return f"The server failed (incident {incident}). Try again later."
 
 class LogFormatter(logging.Formatter):
     """Mark every line of a traceback, so that none can be taken for a log line."""
@@ -6999,24 +6999,28 @@ def answer_message(ctx: Context, message: object, headers: dict[str, str]) -> An
         return refuse_body("The message has no `method`.")
     if "id" not in message:
         return Answer(202)
-    is_finite = type(request_id) is float and math.isfinite(request_id)
-    if type(request_id) not in (str, int) and not is_finite:
+    if type(request_id) not in (str, int, float) or request_id in (math.inf, -math.inf):
         return refuse_body("`id` must be a string or a number.")
     params = _or_empty(message.get("params"))
-    modern = is_modern(params, headers)
+    meta = dig(params, "_meta")
+    meta = meta if isinstance(meta, dict) else {}
+    version = headers.get("mcp-protocol-version", LEGACY_VERSIONS[0])
+    modern = META + "protocolVersion" in meta or version not in LEGACY_VERSIONS
     try:
         if not isinstance(params, dict):
             raise BadRequest("`params` must be an object.")
         if modern:
-            check_modern(method, params, headers)
-        result = run_method(ctx, method, params, modern)
+            check_modern(method, params, meta, headers)
+        result = run_method(ctx, method, params, meta, modern)
     except FedmemError as e:
-        body = make_error(request_id, e.rpc_code, ctx.mask(str(e)), e.data)
+        is_legacy = isinstance(e, NotFound) and not modern
+        code = LEGACY_NOT_FOUND if is_legacy else e.rpc_code
+        body = make_error(request_id, code, ctx.mask(str(e)), e.data)
         status = RPC_STATUS.get(e.rpc_code, 400) if modern else 200
         return Answer(503 if isinstance(e, Gone) else status, body)
     except Exception:
-        text = f"The server failed (incident {log_incident(method)}). Try again later."
-        return Answer(200, make_error(request_id, INTERNAL_ERROR, text, {}))
+        body = make_error(request_id, INTERNAL_ERROR, log_incident(method), {})
+        return Answer(200, body)
     if modern:
         result = make_modern(method, result)
     return Answer(200, {"jsonrpc": "2.0", "id": request_id, "result": result})
@@ -7025,18 +7029,9 @@ def _or_empty(value: object) -> object:
     """Return an empty object for null and [], PHP's empty one; else the value."""
     return {} if value is None or value == [] else value
 
-def is_modern(params: object, headers: dict[str, str]) -> bool:
-    """Return whether a request is of 2026-07-28 or later, by _meta or its header."""
-    meta = params.get("_meta") if isinstance(params, dict) else None
-    if isinstance(meta, dict) and META + "protocolVersion" in meta:
-        return True
-    version = headers.get("mcp-protocol-version", LEGACY_VERSIONS[0])
-    return version not in LEGACY_VERSIONS
-
-def check_modern(method: str, params: dict, headers: dict[str, str]) -> None:
+def check_modern(method: str, params: dict, meta: dict, headers: dict) -> None:
     """Raise FedmemError by the ladder of 2026-07-28 (basic/index, streamable-http)."""
-    meta = params.get("_meta")
-    version = meta.get(META + "protocolVersion") if isinstance(meta, dict) else None
+    version = meta.get(META + "protocolVersion")
     if not isinstance(version, str):
         raise BadRequest(f"params._meta needs {META}protocolVersion.")
     if not isinstance(meta.get(META + "clientCapabilities"), dict):
@@ -7083,25 +7078,22 @@ def make_modern(method: str, result: dict) -> dict:
         result = {**result, "ttlMs": CACHEABLE[method], "cacheScope": "private"}
     return {**MODERN, **result}
 
-def run_method(ctx: Context, method: str, params: dict, modern: bool) -> dict:
+def run_method(ctx: Context, method: str, params: dict, meta: dict,
+               modern: bool) -> dict:
     """Return the result of a method; raise RpcError, -32601 for one there is not."""
     handler = METHODS.get(method)
-    if handler is None or method in (LEGACY_ONLY if modern else MODERN_ONLY):
+    of_other_era = ("initialize", "ping") if modern else ("server/discover",)
+    if handler is None or method in of_other_era:
         text = f"There is no method {clip(method, 80)!r} here."
         raise RpcError(METHOD_NOT_FOUND, text)
     if method != "resources/list" and params.get("cursor") not in (None, ""):
         raise BadRequest("There is no such cursor: the list is one page.")
-    meta = params.get("_meta")
-    form = meta.get("fedmem/format") if isinstance(meta, dict) else None
-    if form is not None:
-        if form not in ("json", "markdown"):
-            raise BadRequest("fedmem/format must be json or markdown.")
+    form = meta.get("fedmem/format") or ctx.form
+    if form not in ("json", "markdown"):
+        raise BadRequest("fedmem/format must be json or markdown.")
+    if form != ctx.form:
         ctx = dataclasses.replace(ctx, form=form)
-    try:
-        return handler(ctx, params)
-    except NotFound as e:
-        code = INVALID_PARAMS if modern else LEGACY_NOT_FOUND
-        raise RpcError(code, str(e), e.data) from e
+    return handler(ctx, params)
 
 def _require_text(params: dict, name: str) -> str:
     """Return a string parameter of a method; raise BadRequest."""
@@ -7144,8 +7136,13 @@ TEMPLATES = [{"name": name, "uriTemplate": _BASE + path,
                        ("session", "sessions/{session_id}", "A session, as text"))]
 
 def rpc_resources_list(ctx: Context, params: dict) -> dict:
-    """Return a page of resources, workspace by workspace."""
-    workspace_id, skip = _parse_cursor(params.get("cursor"))
+    """Return a page of resources, workspace by workspace; raise BadRequest."""
+    cursor = params.get("cursor")
+    cursor = "/0" if cursor in (None, "") else str(cursor)  # WORKSPACE_ID/POSITION
+    match = re.fullmatch(r"([^/]*)/([0-9]{1,9})", cursor)
+    if not match:
+        raise BadRequest("There is no such cursor. Begin without one.")
+    workspace_id, skip = match[1], int(match[2])
     names = () if workspace_id else GLOBAL_TEXTS
     rows = [{"uri": f"memory:///{n}", "name": n, **_MARKDOWN} for n in names]
     for name in sorted(ctx.store.registry.all()):
@@ -7156,22 +7153,8 @@ def rpc_resources_list(ctx: Context, params: dict) -> dict:
         room = RESOURCES_PER_PAGE - len(rows)
         rows += found[start : start + room]
         if start + room < len(found):
-            cursor = encode_json([name, start + room])
-            encoded = base64.urlsafe_b64encode(cursor).decode()
-            return {"resources": rows, "nextCursor": encoded}
+            return {"resources": rows, "nextCursor": f"{name}/{start + room}"}
     return {"resources": rows}
-
-def _parse_cursor(cursor: object) -> tuple[str, int]:
-    """Return the workspace and position a cursor names; raise BadRequest."""
-    if cursor in (None, ""):
-        return "", 0
-    with contextlib.suppress(ValueError, TypeError):
-        # 3.15 warns of letters of the other alphabet.
-        known = re.fullmatch(r"[A-Za-z0-9_-]*={0,2}", cursor)
-        workspace_id, skip = parse_json(base64.urlsafe_b64decode(known[0]))
-        if isinstance(workspace_id, str) and type(skip) is int and skip >= 0:
-            return workspace_id, skip
-    raise BadRequest("There is no such cursor. Begin without one.")
 
 def _list_resources(ctx: Context, workspace_id: str) -> Iterator[dict]:
     """Yield the entries of a workspace: overview, knowledge, sessions."""
@@ -7187,31 +7170,25 @@ def _list_resources(ctx: Context, workspace_id: str) -> Iterator[dict]:
 def rpc_resources_read(ctx: Context, params: dict) -> dict:
     """Return a resource as text of at most LARGE_PAGE_BYTES; raise NotFound."""
     uri = _require_text(params, "uri")
+    base, _, path = uri.removeprefix("memory://").partition("/")
+    path = urllib.parse.unquote(path)
+    kind, _, name = path.partition("/")
+    call, values = "read_knowledge", {"workspace_id": base, "path": name or path}
+    if kind == "sessions":
+        call = "read_session"
+        values = {"workspace_id": base, "session_id": name, "limit": MAX_LIMIT}
     try:
-        page = read_resource(ctx, uri)
+        if not base and path in GLOBAL_TEXTS:
+            text = split_parts(_read_text(ctx, path), LARGE_PAGE_BYTES)[0] or "(empty)"
+        elif path == OVERVIEW or (name and kind in ("knowledge", "sessions")):
+            data = TOOLS[call].handler(ctx, **values)
+            text = render_markdown(data, call, values, LARGE_PAGE_BYTES)
+        else:
+            raise NotFound("a URI is memory://WORKSPACE_ID/ and overview.md, "
+                           "knowledge/PATH or sessions/SESSION_ID.")
     except (BadRequest, NotFound) as e:
         raise NotFound(f"No resource {clip(uri, 200)!r}: {e}", {"uri": uri}) from e
-    return {"contents": [{"uri": uri, **_MARKDOWN, "text": page}]}
-
-def read_resource(ctx: Context, uri: str) -> str:
-    """Return the page of a memory:// URI; raise BadRequest, NotFound."""
-    match = re.fullmatch(r"memory://([^/]*)/(.*)", uri, re.DOTALL)
-    if not match:
-        raise NotFound("a URI is memory://WORKSPACE_ID/..., as resources/list has it.")
-    workspace_id, path = match[1], urllib.parse.unquote(match[2])
-    if not workspace_id and path in GLOBAL_TEXTS:
-        text = split_parts(_read_text(ctx, path), LARGE_PAGE_BYTES)[0]
-        return text or "(empty)"
-    kind, _, name = path.partition("/")
-    if path == OVERVIEW or kind == "knowledge":
-        call, values = "read_knowledge", {"path": name or path}
-    elif kind == "sessions" and name:
-        call, values = "read_session", {"session_id": name, "limit": MAX_LIMIT}
-    else:
-        raise NotFound("it is neither overview.md, knowledge/... nor sessions/...")
-    values = {"workspace_id": workspace_id, **values}
-    data = TOOLS[call].handler(ctx, **values)
-    return render_markdown(data, call, values, LARGE_PAGE_BYTES)
+    return {"contents": [{"uri": uri, **_MARKDOWN, "text": text}]}
 
 # Prompts: what a person picks from a menu.
 
@@ -7265,8 +7242,6 @@ METHODS: dict[str, Callable[[Context, dict], dict]] = {
     "resources/read": rpc_resources_read, "prompts/list": lambda ctx,
     params: {"prompts": PROMPT_ROWS}, "prompts/get": rpc_prompts_get}
 DISCOVERED = {"supportedVersions": list(SUPPORTED_VERSIONS), **ABILITIES}
-LEGACY_ONLY = ("initialize", "ping")
-MODERN_ONLY = ("server/discover",)
 _FIXED = ("server/discover", "tools/list", "prompts/list", "resources/templates/list")
 CACHEABLE = {"resources/list": 0, "resources/read": 0}  # milliseconds
 CACHEABLE |= dict.fromkeys(_FIXED, LIST_TTL_MS)
@@ -7591,9 +7566,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except StorageFailed as e:
             reply = self._refuse(503, str(e), RETRY_SOON)
         except Exception:
-            incident = log_incident("request")
-            text = f"The server failed (incident {incident}). Try again later."
-            reply = self._refuse(500, text, {})
+            reply = self._refuse(500, log_incident("request"), {})
         self._send(reply)
 
     def _refuse(self, status: int, text: str, headers: dict[str, str]) -> Reply:
