@@ -7351,40 +7351,16 @@ def check_host(headers: dict[str, str], allowed: frozenset[str]) -> None:
     if asked.lower() != host.lower() and split_host(asked) not in names:
         raise HttpError(403, f"Requests from the web origin {origin!r} are not taken.")
 
-class BodyBudget:
-    """Guard how many bytes of request bodies are in memory at once."""
-
-    def __init__(self, max_bytes: int):
-        self._left, self._changed = max_bytes, threading.Condition()
-
-    @contextlib.contextmanager
-    def hold(self, size: int) -> Iterator[None]:
-        """Hold room for a body; raise HttpError 503 when there is none in time."""
-        if size <= SMALL_BODY_BYTES:
-            yield
-            return
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._left >= size, BODY_WAIT_S):
-                text = "Too many uploads at once. Try again in 5 seconds."
-                raise HttpError(503, text, RETRY_SOON)
-            self._left -= size
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._left += size
-                self._changed.notify_all()
-
 def use_cores(cores: set[int]) -> None:
     """Let the calling thread run on these cores only, where that can be: handing the
     interpreter's lock from core to core makes a small request 1.7 times as slow."""
     with contextlib.suppress(AttributeError, OSError):
         os.sched_setaffinity(0, cores)
 
-class Server(http.server.ThreadingHTTPServer):
+class Server(socketserver.ThreadingTCPServer):
     """Guard the listening socket, its connections and their deadlines."""
 
-    daemon_threads = True
+    allow_reuse_address = daemon_threads = True
     block_on_close = False
     request_queue_size = 128
 
@@ -7401,7 +7377,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.started = time.monotonic()
         self._counts: collections.Counter = collections.Counter()
         self._counting = threading.Lock()
-        self.bodies = BodyBudget(MAX_BODIES_IN_FLIGHT_BYTES)
+        self._body_room, self._freed = MAX_BODIES_IN_FLIGHT_BYTES, threading.Condition()
         self.large_body, self.is_stopping = threading.Lock(), False
         self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
         # When to end a connection (0: never), and whether it waits for a request.
@@ -7428,10 +7404,23 @@ class Server(http.server.ThreadingHTTPServer):
         lines += [f"# TYPE {name} counter" for name in names]
         return "\n".join([*lines, *(f"{name} {n}" for name, n in rows)]) + "\n"
 
-    def server_bind(self) -> None:
-        """Bind without the reverse DNS look-up of the base class, which may hang."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+    @contextlib.contextmanager
+    def hold_body(self, size: int) -> Iterator[None]:
+        """Hold room for a body; raise HttpError 503 when there is none in time."""
+        if size <= SMALL_BODY_BYTES:
+            yield
+            return
+        with self._freed:
+            if not self._freed.wait_for(lambda: self._body_room >= size, BODY_WAIT_S):
+                text = "Too many uploads at once. Try again in 5 seconds."
+                raise HttpError(503, text, RETRY_SOON)
+            self._body_room -= size
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._body_room += size
+                self._freed.notify_all()
 
     def get_request(self) -> tuple:
         """Return a connection; without a handle for it wait, not to ask at once."""
@@ -7460,20 +7449,12 @@ class Server(http.server.ThreadingHTTPServer):
             self.shutdown_request(request)
             return
         self.set_deadline(request, IDLE_TIMEOUT_S, is_idle=True)
-        try:
-            super().process_request(request, client_address)
-        except RuntimeError:  # no thread can be started
-            self._deadlines.pop(request, None)
-            self._room.release()
-            raise
+        super().process_request(request, client_address)
 
-    def process_request_thread(self, request: socket.socket, address: tuple) -> None:
-        """Serve one connection, then give its place back."""
-        use_cores(self.core)
-        try:
-            super().process_request_thread(request, address)
-        finally:
-            self._deadlines.pop(request, None)
+    def shutdown_request(self, request: socket.socket) -> None:
+        """Close a connection and give its place back, if it has one."""
+        super().shutdown_request(request)
+        if self._deadlines.pop(request, None):
             self._room.release()
 
     def set_deadline(self, connection: socket.socket, seconds: float,
@@ -7577,6 +7558,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _read_head(self) -> None:
         """Read and check a request's head; raise HttpError, or ConnectionError."""
+        if not self._known_head:  # the connection's first one
+            use_cores(self.server.core)
         self._known_head, self._context = b"", None
         self._left = 0  # body bytes that lie unread on the connection
         self._method = self._path = "-"
@@ -7658,13 +7641,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if token:
             text = f"This needs the {scopes[0]} token; yours has scope {token.scope}."
             raise HttpError(403, text)
-        reason = "bad-token" if given else "no-token"
-        self.tell_refused(reason)
-        text = {
-            "no-token": "This memory needs a token: set the header 'Authorization: "
-            "Bearer TOKEN' in your client's configuration.",
-            "bad-token": "This token is not valid here: wrong, over or revoked. On its "
-            "server see `token list`, or `invite MACHINE --adopt`."}[reason]
+        self.tell_refused("bad-token" if given else "no-token")
+        text = ("This token is not valid here: wrong, over or revoked. On its server "
+                "see `token list`, or `invite MACHINE --adopt`." if given else
+                "This memory needs a token: set the header 'Authorization: Bearer "
+                "TOKEN' in your client's configuration.")
         raise HttpError(401, text, {"WWW-Authenticate": 'Bearer realm="fedmem"'})
 
     def tell_refused(self, reason: str) -> None:
@@ -7713,7 +7694,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server, headers = self.server, self.request_headers
         # Of a chunked body nobody knows the length before its end.
         room = MAX_BODY_BYTES if self._left == CHUNKED else self._left
-        with server.bodies.hold(room):
+        with server.hold_body(room):
             is_large = self._left > LARGE_BODY_BYTES
             if is_large:  # compression frees the lock: uploads use all cores
                 use_cores(server.cores)
@@ -7786,7 +7767,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             head += f"{name}: {value}\r\n"
         head = f"{head}\r\n".encode("latin-1")
         server.set_deadline(self.connection, ANSWER_TIMEOUT_S)
-        self._log(reply)
+        labels = f'{{status="{reply.status}",actor="{self._actor}"}}'
+        server.count("fedmem_requests_total" + labels)
+        server.used.add(self._actor)
+        took_ms = (time.monotonic() - self._started) * 1000
+        text = (f"access addr={clip(self._address, 60)} actor={self._actor} "
+                f"status={reply.status} ms={took_ms:.1f} bytes={len(body)} "
+                f"method={self._method} path={clip(self._path, 100)} rpc={self._doing}")
+        log.info("%s", escape_controls(text))  # foreign text stands last
         try:
             self.wfile.write(head if self._method == "HEAD" else head + body)
         except OSError:
@@ -7804,17 +7792,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_WR)
             while left > 0 and (data := self.rfile.read1(64 * KIB)):
                 left -= len(data)
-
-    def _log(self, reply: Reply) -> None:
-        """Log one line per request; foreign text last and escaped."""
-        took_ms = (time.monotonic() - self._started) * 1000
-        labels = f'{{status="{reply.status}",actor="{self._actor}"}}'
-        self.server.count("fedmem_requests_total" + labels)
-        self.server.used.add(self._actor)
-        text = (f"access addr={clip(self._address, 60)} actor={self._actor} "
-                f"status={reply.status} ms={took_ms:.1f} bytes={len(reply.body)} "
-                f"method={self._method} path={clip(self._path, 100)} rpc={self._doing}")
-        log.info("%s", escape_controls(text))
 
 def post_invite(handler: Handler) -> Reply:
     """Trade an invite for tokens whose digests the caller sends, once a second."""
