@@ -6218,8 +6218,7 @@ def _check_argument(tool_name: str, name: str, kind: str, value: object) -> obje
             value = int(text.partition(".")[0])
         elif kind == "boolean" and text in ("true", "false"):
             value = text == "true"
-    right = {"string": str, "integer": int, "boolean": bool}[kind]
-    if type(value) is not right:  # True is no integer
+    if _JSON_TYPES.get(type(value).__name__) != kind:  # True is no integer
         shown = clip(format_json(value), 60)
         raise BadRequest(f"`{name}` must be of type {kind}, not {shown}.")
     if kind == "integer":
@@ -6388,12 +6387,11 @@ def _search(ctx: Context, find: Callable, wanted: Query, what: str,
     mask = mask_secrets if ctx.redact else str  # two callers find the same
     page = find(ctx.store, ctx.index, wanted, mask)
     names = {**names, "text": "snippet"}
-    for i, (passage, score, matches) in enumerate(page["hits"]):
-        known = {**passage._asdict(), "matches": matches, "score": score}
-        row = {names.get(n, n): v for n, v in known.items() if v is not False}
-        page["hits"][i] = row
-    heading = f"{what} matching {wanted.text!r}"
-    return {"_heading": heading, **page, "offset": wanted.offset}
+    known = ({**p._asdict(), "matches": m, "score": s} for p, s, m in page["hits"])
+    page["hits"] = [{names.get(n, n): v for n, v in row.items() if v is not False}
+                    for row in known]
+    return {"_heading": f"{what} matching {wanted.text!r}", **page,
+            "offset": wanted.offset}
 
 @tool(READS, {"since": "2026-11-01", "limit": 5})
 def tool_list_sessions(ctx: Context, workspace_id: str = "", since: str = "",
@@ -6487,11 +6485,10 @@ def tool_read_session(ctx: Context, workspace_id: str, session_id: str, offset: 
 
 def _read_messages(ctx: Context, archive: Archive, offset: int) -> Iterator[dict]:
     """Yield the messages from number `offset` on, masked."""
-    if offset < archive.session.messages:
-        for number, message in iter_messages(ctx.store, archive, offset):
-            row = {"number": number, "role": message.role, "time": message.time}
-            row |= {"abandoned": True} if message.abandoned else {}
-            yield {**row, "text": ctx.mask(message.text)}
+    for number, message in iter_messages(ctx.store, archive, offset):
+        row = {"number": number, "role": message.role, "time": message.time}
+        row |= {"abandoned": True} if message.abandoned else {}
+        yield {**row, "text": ctx.mask(message.text)}
 
 def _read_raw(ctx: Context, archive: Archive, offset: int) -> Iterator[dict]:
     """Yield verbatim lines from line `offset` on, masked for an AI."""
@@ -6554,10 +6551,10 @@ def tool_register_workspace(ctx: Context, project: str, machine: str = "",
         token = ctx.keys.make_write_token(workspace_id)
         return {"workspace_id": workspace_id, "write_token": token}
     binding = ctx.keys.make_binding(workspace_id)
-    text = f"binding: `{binding}`\n\nPass it to write_overview and delete_knowledge; "
-    return {"_heading": f"Registered as workspace `{workspace_id}`",
-            "workspace_id": workspace_id, "binding": binding,
-            "_text": text + "it is good for this workspace only."}
+    text = (f"Registered as workspace `{workspace_id}`\n\nbinding: `{binding}`\n\nPass "
+            "it to write_overview and delete_knowledge; it is good for this workspace "
+            "only.")
+    return {"_heading": text, "workspace_id": workspace_id, "binding": binding}
 
 @tool(WRITES, {"content": "Shop backend.", "binding": "laptop-claude-code-shop.0"},
       scopes=("ai",))
@@ -6566,9 +6563,8 @@ def tool_write_overview(ctx: Context, content: str, binding: str,
     """Replace your own workspace's overview.md: its first paragraph is the summary all
     others see; keep state, decisions and open ends on one page. Read it before you
     write; the old text is kept as a version."""
-    workspace_id = ctx.keys.require_binding(binding)
-    ctx.store.registry.require(workspace_id)
-    return _write(ctx, workspace_id, OVERVIEW, content, if_sha256)
+    own = ctx.store.registry.require(ctx.keys.require_binding(binding))
+    return _write(ctx, own.workspace_id, OVERVIEW, content, if_sha256)
 
 def _write(ctx: Context, workspace_id: str, path: str, content: str, *rules) -> dict:
     """Store a document and return what its writer is told; raise TooLarge."""
@@ -6592,11 +6588,10 @@ def tool_delete_knowledge(ctx: Context, path: str, binding: str) -> dict:
     """Delete a knowledge document of your own workspace that is wrong or outdated; it
     stays readable as a version. A note that comes from a local file returns when that
     file changes: correct the file instead."""
-    workspace_id = ctx.keys.require_binding(binding)
-    ctx.store.registry.require(workspace_id)
+    own = ctx.store.registry.require(ctx.keys.require_binding(binding))
     require_knowledge_path(path)
-    receipt = delete_document(ctx.store, workspace_id, path, ctx.caller.actor)
-    return _receipt_row(workspace_id, receipt)
+    receipt = delete_document(ctx.store, own.workspace_id, path, ctx.caller.actor)
+    return _receipt_row(own.workspace_id, receipt)
 
 @tool(WRITES, {"workspace_id": "w", "write_token": "0", "path": "a.md", "content": "x"},
       scopes=("sync",))
@@ -6764,8 +6759,6 @@ def render_markdown(data: dict, tool_name: str, values: dict, max_bytes: int) ->
     head = f"{PAGE_MARK} {data.get('_heading', 'Result')}"
     again = {n: v for n, v in values.items() if n not in ("limit", "offset", "part")}
     call = f"{data.get('_call', tool_name)}({_given(**again)}"
-    if "_text" in data:
-        return f"{head}\n\n{data['_text']}"
     if "content" in data:
         about = data["content"], data["part"], f"{call}part="
         return _render_text(head, *about, max_bytes)
@@ -6813,9 +6806,7 @@ def _render_list(head: str, name: str, data: dict, call: str, max_bytes: int) ->
         span = f"{name} {first + 1}-{after} of {least}{total:,}"
     notice, hint = (DATA_NOTICE + "\n", HINTS.get(name)) if shown else ("", None)
     lines = [f"{head} · {span}", notice, *filter(None, [preface]), *shown]
-    ends = [data.get("note"), hint]
-    if not total and name == "hits":
-        ends.append(NO_HITS)
+    ends = [data.get("note"), hint, NO_HITS if name == "hits" and not total else ""]
     if first and shown and name == "messages":
         ends.append(f"Earlier: {call}{max(0, first - data['limit'])})")
     if after < total:
