@@ -6965,15 +6965,10 @@ def has_too_many(body: bytes) -> bool:
     """Return whether JSON has more values outside of its strings than are parsed."""
     if sum(map(body.count, (b"{", b"[", b","))) <= MAX_VALUES:
         return False
-    body, is_inside, values = body.replace(b"\\\\", b"").replace(b'\\"', b""), False, 0
-    for start in range(0, len(body), 64 * KIB):  # in pieces: each part is an object
-        parts = body[start : start + 64 * KIB].split(b'"')
-        bare = b"".join(parts[is_inside::2])
-        values += sum(map(bare.count, (b"{", b"[", b",")))
-        is_inside ^= len(parts) % 2 == 0
-        if values > MAX_VALUES:
-            return True
-    return False
+    body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    tokens = re.finditer(rb'"[^"]*"?|([{[,])', body)  # one by one: each is an object
+    values = (token for token in tokens if token.lastindex)
+    return next(itertools.islice(values, MAX_VALUES, None), None) is not None
 
 def refuse_body(message: str, code: int = INVALID_REQUEST) -> Answer:
     """Return the answer to something that is not a JSON-RPC message."""
@@ -7136,9 +7131,7 @@ def rpc_resources_list(ctx: Context, params: dict) -> dict:
     workspace_id, skip = match[1], int(match[2])
     names = () if workspace_id else GLOBAL_TEXTS
     rows = [{"uri": f"memory:///{n}", "name": n, **_MARKDOWN} for n in names]
-    for name in sorted(ctx.store.registry.all()):
-        if name < workspace_id:
-            continue
+    for name in sorted(n for n in ctx.store.registry.all() if n >= workspace_id):
         found = list(_list_resources(ctx, name))
         start = skip if name == workspace_id else 0
         room = RESOURCES_PER_PAGE - len(rows)
@@ -7421,13 +7414,6 @@ class Server(socketserver.ThreadingTCPServer):
             if e.errno in (errno.EMFILE, errno.ENFILE):
                 time.sleep(0.1)
             raise
-
-    @property
-    def url(self) -> str:
-        """Return the address clients are given."""
-        host = str(self.server_address[0])
-        host = f"[{host}]" if ":" in host else host
-        return f"http://{host}:{self.server_address[1]}/mcp"
 
     def process_request(self, request: socket.socket, client_address: tuple) -> None:
         """Start a thread for a connection, or refuse it at once when all are taken."""
@@ -8067,11 +8053,6 @@ async function call(name, given) {
   const data = JSON.parse(value.result.content[0].text);
   return value.result.isError ? fail(data.error) : data;
 }
-async function loadPlaces() {  // all workspaces, asked for again after 20 seconds
-  if (Date.now() - places.at < 2e4) return places;
-  const { workspaces: rows, total } = await call("list_workspaces", { limit: 1000 });
-  return (places = { at: Date.now(), rows, total });
-}
 const problem = (error, again) => h("p.bad", { role: "alert" }, error.message,
   again && button("Try again", again));
 function later(answer, make) {  // a part of a view that waits, and fails, on its own
@@ -8249,8 +8230,8 @@ function showLanes(machines, sessions, total) {  // four weeks, or what so many 
     h("ol", machines.slice(0, few).map(lane)),
     rest.length > 0 && fold(`${rest.length} more machines`, h("ol", rest.map(lane))));
 }
-async function viewActivity() {
-  const { rows, total } = await loadPlaces();
+function viewActivity() {
+  const { rows, total } = places;
   if (!total) return ["Welcome", welcome()];
   const machines = readMachines(rows), silent = machines.filter((it) => it.isSilent);
   const newest = call("list_sessions", { limit: 500 }), told = call("get_overview", {});
@@ -8269,8 +8250,8 @@ async function viewActivity() {
         fold("Index", markdown(got.index)), fold("Read me", markdown(got.readme))])))];
 }
 // Workspaces, sessions, one workspace, one of its documents.
-async function viewWorkspaces(_, query) {
-  const { rows, total } = await loadPlaces(), said = h("small"), list = h("div");
+function viewWorkspaces(_, query) {
+  const { rows, total } = places, said = h("small"), list = h("div");
   const input = (event) => {
     const words = box.value.toLowerCase().split(/\s+/), found = rows.filter((it) =>
       words.every((word) => Object.values(it).join(" ").toLowerCase().includes(word)));
@@ -8283,13 +8264,9 @@ async function viewWorkspaces(_, query) {
   input();
   return ["Workspaces", top("Workspaces"), h("div.tools", box, said), list];
 }
-async function viewSessions(_, query) {
-  await loadPlaces();
-  return ["Sessions", top("Sessions"),
-    paged(query, "from", 50, "list_sessions", {}, (list) => sessionRows(list))];
-}
-async function viewWorkspace([id], query) {
-  await loadPlaces();
+const viewSessions = (_, query) => ["Sessions", top("Sessions"),
+  paged(query, "from", 50, "list_sessions", {}, (list) => sessionRows(list))];
+function viewWorkspace([id], query) {
   const place = placeOf(id), own = { workspace_id: id };
   const overview = later(call("read_knowledge", { ...own, path: "overview.md" }).catch(
     (error) => ({ content: error.message })), (got) => markdown(got.content));
@@ -8308,8 +8285,8 @@ async function viewDocument([id, ...names], query) {
   const path = names.join("/"), way = link("k", id, path), own = { workspace_id: id };
   const [version, from, to] = ["version", "from", "to"].map((key) => query.get(key));
   const read = (it) => call("read_knowledge", { ...own, path, version: it || "" });
-  const [{ documents: old }] = await Promise.all([
-    call("list_knowledge", { ...own, versions_of: path }), loadPlaces()]);
+  const listed = await call("list_knowledge", { ...own, versions_of: path });
+  const old = listed.documents;
   const past = fold(count(old.length, "old version"), h("ol", old.map((it, i) => h("li",
     go(ask(way, { version: it.version }), show(it.modified, "medium", "medium")),
     `, ${size(it.size)}, `, go(ask(way, { from: it.version, to: old[i - 1]?.version }),
@@ -8362,8 +8339,7 @@ function showMessage(it, where, isAim) {
 async function viewSession([id, name, number], query) {
   const aim = number ? +number || 0 : -1, limit = 50, own = { workspace_id: id };
   const offset = +(query.get("from") ?? Math.max(0, aim - aim % limit));
-  const [got] = await Promise.all([
-    call("read_session", { ...own, session_id: name, offset, limit }), loadPlaces()]);
+  const got = await call("read_session", { ...own, session_id: name, offset, limit });
   const list = got.messages.map((it) => showMessage(it, [id, name], it.number === aim));
   const pages = () => pager("from", offset, limit, list.length, got.total, 0);
   const [first, isOld] = name.split("~"), time = (it) => when(it, "medium", "short");
@@ -8394,9 +8370,8 @@ function hitRow(it, q, mode) {
     it.abandoned && " · taken back later", it.pieces && " · only pieces of it", h("br"),
     markHits(it.snippet, q, mode)]);
 }
-async function viewSearch(_, query) {
+function viewSearch(_, query) {
   const given = Object.fromEntries(query), { q = "", mode, since, until } = given;
-  await loadPlaces();
   $("query").value = q;
   const change = () => { location.hash = here({ ...FIRST, mode: modes.value }); };
   const modes = h("select", { change }, ["auto", "words", "literal", "regex"].map(
@@ -8456,6 +8431,10 @@ async function route(event) {
   pause().then(() => { $("wait").hidden = !main.ariaBusy; });
   try {
     if (!Object.hasOwn(VIEWS, view)) throw new Error("There is no such view.");
+    if (Date.now() - places.at > 2e4) {  // all workspaces; asked for again after 20 s
+      const { workspaces, total } = await call("list_workspaces", { limit: 1000 });
+      places = { at: Date.now(), rows: workspaces, total };
+    }
     [title, ...nodes] = await VIEWS[view](names.map(decodeURIComponent), given);
     await Promise.race([Promise.all(parts), pause()]);
   } catch (error) {
@@ -11190,7 +11169,8 @@ Stop with Ctrl-C."""
 
 def format_welcome(server: Server, made: list[str]) -> str:
     """Return what a server prints at its start: where it is, tokens, how to connect."""
-    root, url = server.store.root, server.url
+    root, (host, port) = server.store.root, server.server_address[:2]
+    url = f"http://[{host}]:{port}/mcp" if ":" in host else f"http://{host}:{port}/mcp"
     head = f"fedmem {VERSION} serves {root} at {url}"
     if "JOURNAL_STREAM" in os.environ:  # a service: nobody reads this with a terminal
         return head
