@@ -7017,11 +7017,10 @@ def _or_empty(value: object) -> object:
 
 def check_modern(method: str, params: dict, meta: dict, headers: dict) -> None:
     """Raise FedmemError by the ladder of 2026-07-28 (basic/index, streamable-http)."""
-    version = meta.get(META + "protocolVersion")
-    if not isinstance(version, str):
-        raise BadRequest(f"params._meta needs {META}protocolVersion.")
-    if not isinstance(meta.get(META + "clientCapabilities"), dict):
-        raise BadRequest(f"params._meta needs {META}clientCapabilities.")
+    for name, kind in (("protocolVersion", str), ("clientCapabilities", dict)):
+        if not isinstance(meta.get(META + name), kind):
+            raise BadRequest(f"params._meta needs {META}{name}.")
+    version = meta[META + "protocolVersion"]
     wanted = {"mcp-protocol-version": version, "mcp-method": method}
     key = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
     if method in key:
@@ -7114,8 +7113,7 @@ def rpc_tools_call(ctx: Context, params: dict) -> dict:
 
 GLOBAL_TEXTS = ("README.md", "INDEX.md")
 _MARKDOWN = {"mimeType": "text/markdown"}
-_BASE = "memory://{workspace_id}/"
-TEMPLATES = [{"name": name, "uriTemplate": _BASE + path,
+TEMPLATES = [{"name": name, "uriTemplate": "memory://{workspace_id}/" + path,
               "description": about, **_MARKDOWN} for name, path,
              about in (("overview", "overview.md", "A workspace's overview"),
                        ("knowledge", "knowledge/{+path}", "A knowledge document"),
@@ -7282,14 +7280,12 @@ def parse_headers(lines: Iterable[bytes]) -> dict[str, str]:
     return headers
 
 def read_chunks(file: io.BufferedIOBase) -> bytes:
-    """Return a chunked body (RFC 9112, 7.1); raise HttpError, or ConnectionError."""
+    """Return a chunked body (RFC 9112, 7.1); raise HttpError."""
     body = bytearray()
     while True:
         line = file.readline(MAX_CHUNK_LINE_BYTES)
         match = _CHUNK_LINE.fullmatch(line)
         if not match:
-            if not line:
-                raise ConnectionError
             raise HttpError(400, "A chunk does not begin with its length.")
         size = int(match[1], 16)
         if len(body) + size > MAX_BODY_BYTES:
@@ -7592,7 +7588,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Return the body's length; raise HttpError."""
         text, coding = headers.get("content-length"), headers.get("transfer-encoding")
         if coding is not None:
-            self._left, self.close_connection = DISCARD_BYTES, True
+            self._left = CHUNKED
             if text is not None:  # two ideas of where the body ends (RFC 9112, 6.3)
                 raise HttpError(400, "Content-Length goes with no Transfer-Encoding.")
             if coding.lower() != "chunked":
@@ -7651,16 +7647,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Return the body; raise HttpError, or ConnectionError when it stays short."""
         if self.request_headers.get("expect", "").lower() == "100-continue":
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        size, self._left = self._left, 0
-        if size == CHUNKED:
-            self._left = DISCARD_BYTES
+        if self._left == CHUNKED:
             body = read_chunks(self.rfile)
             collections.deque(self._header_lines(), 0)  # trailers, of no use here
-            self._left = 0
-            return body
-        body = self.rfile.read(size)
-        if len(body) < size:
+        elif len(body := self.rfile.read(self._left)) < self._left:
             raise ConnectionError
+        self._left = 0
         return body
 
     def post_mcp(self) -> Reply:
@@ -7802,10 +7794,8 @@ def describe_call(value: object) -> str:
     """Return a body's method, and the tool or thing it names, for the log."""
     if not isinstance(value, dict):
         return "batch" if isinstance(value, list) else "-"
-    method, params = value.get("method"), value.get("params")
-    name = params.get("name", "") if isinstance(params, dict) else ""
-    text = f"{method} {name}".strip() if isinstance(name, str) else str(method)
-    return clip(text, 100)
+    method, name = value.get("method"), dig(value, "params.name")
+    return clip(f"{method} {name}" if isinstance(name, str) else str(method), 100)
 
 def _is_loopback(address: str) -> bool:
     """Return whether a peer's address is this machine's own."""
