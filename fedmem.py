@@ -8271,16 +8271,15 @@ function viewWorkspace([id], query) {
       part("Overview", go(link("k", id, "overview.md"), "History"), overview),
       part("Sessions", "", sessions)), part("Notes", "", notes))];
 }
-async function viewDocument([id, ...names], query) {
+function viewDocument([id, ...names], query) {
   const path = names.join("/"), way = link("k", id, path), own = { workspace_id: id };
   const [version, from, to] = ["version", "from", "to"].map((key) => query.get(key));
   const read = (it) => call("read_knowledge", { ...own, path, version: it || "" });
-  const listed = await call("list_knowledge", { ...own, versions_of: path });
-  const old = listed.documents;
-  const past = fold(count(old.length, "old version"), h("ol", old.map((it, i) => h("li",
-    go(ask(way, { version: it.version }), show(it.modified, "medium", "medium")),
-    `, ${size(it.size)}, `, go(ask(way, { from: it.version, to: old[i - 1]?.version }),
-      "what changed then")))));
+  const past = later(call("list_knowledge", { ...own, versions_of: path }),
+    ({ documents: old }) => old.length > 0 && fold(count(old.length, "old version"),
+      h("ol", old.map((it, i) => h("li", go(ask(way, { version: it.version }),
+        show(it.modified, "medium", "medium")), `, ${size(it.size)}, `, go(ask(way,
+        { from: it.version, to: old[i - 1]?.version }), "what changed then"))))));
   const present = go(way, "Read the present one");
   const content = from
     ? later(Promise.all([read(from), read(to)]), (both) =>
@@ -8290,7 +8289,7 @@ async function viewDocument([id, ...names], query) {
         ["sha256 ", h("code", got.sha256.slice(0, 12))]),
       version && h("p.note", "This is an old version. ", present, " or ",
         go(ask(way, { from: version }), "compare them"), "."), markdown(got.content)]);
-  return [path, top(path, id, old.length > 0 && past), content];
+  return [path, top(path, id, past), content];
 }
 // Sessions as conversations: what was said in full, tool calls and results folded.
 const long = (text, make, most = 4000) => text.length <= most * 1.2 ? make(text)
