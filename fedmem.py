@@ -113,7 +113,7 @@ SCOPES = ("ai", "sync", "read")
 
 META = "io.modelcontextprotocol/"  # keys of a request's _meta
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND = -32700, -32600, -32601
-INVALID_PARAMS, INTERNAL_ERROR = -32602, -32603
+INTERNAL_ERROR = -32603
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -6267,9 +6267,8 @@ def tool_get_overview(ctx: Context) -> dict:
     workspace (machine + tool + project) with its summary, most recently active first.
     """
     found = _by_activity(ctx.store)
-    rows = [_workspace_row(ctx, workspace) for workspace in found[:OVERVIEW_WORKSPACES]]
-    for row in rows:
-        row["summary"] = _read_summary(ctx, row["workspace_id"])
+    rows = [{**_workspace_row(ctx, w), "summary": _read_summary(ctx, w.workspace_id)}
+            for w in found[:OVERVIEW_WORKSPACES]]
     texts = {n: _read_text(ctx, f"{n.upper()}.md") for n in ("readme", "index")}
     page = _make_page("Overview of the shared memory", "workspaces", rows, len(found))
     return {**page, **texts, "_call": "list_workspaces"}
@@ -6719,8 +6718,7 @@ def _sign_document(ctx: Context, values: dict) -> tuple | None:
     workspace_id, path = values["workspace_id"], document_path(values["path"])
     relative = f"workspaces/{require_id('workspace', workspace_id)}/{path}"
     seen = None if "version" in values else glance_file(ctx.store.root, relative)
-    ledger = ctx.store.journal.ledgers.get(workspace_id)
-    entry = ledger.entries.get(path) if ledger else None
+    entry = (ctx.store.journal.ledgers.get(workspace_id) or Ledger()).entries.get(path)
     return seen and (*seen, entry and entry.seq)  # the line tells who wrote it
 
 # Tools whose answer is kept while what it follows from has the same signature.
@@ -7111,24 +7109,18 @@ def rpc_resources_list(ctx: Context, params: dict) -> dict:
     names = () if workspace_id else GLOBAL_TEXTS
     rows = [{"uri": f"memory:///{n}", "name": n, **_MARKDOWN} for n in names]
     for name in sorted(n for n in ctx.store.registry.all() if n >= workspace_id):
-        found = list(_list_resources(ctx, name))
+        ledger = ctx.store.journal.ledger(name)
+        live = [p for p, e in list(ledger.entries.items()) if e.action != "deleted"]
+        found = sorted(p for p in live if p.startswith(("knowledge/", OVERVIEW)))
+        found += sorted(f"sessions/{session}" for session in list(ledger.sessions))
         start = skip if name == workspace_id else 0
-        room = RESOURCES_PER_PAGE - len(rows)
-        rows += found[start : start + room]
-        if start + room < len(found):
-            return {"resources": rows, "nextCursor": f"{name}/{start + room}"}
+        end = start + RESOURCES_PER_PAGE - len(rows)
+        rows += [{"uri": f"memory://{name}/{urllib.parse.quote(path)}",
+                  "name": f"{name}: {path.partition('/')[2] or path}", **_MARKDOWN}
+                 for path in found[start:end]]
+        if end < len(found):
+            return {"resources": rows, "nextCursor": f"{name}/{end}"}
     return {"resources": rows}
-
-def _list_resources(ctx: Context, workspace_id: str) -> Iterator[dict]:
-    """Yield the entries of a workspace: overview, knowledge, sessions."""
-    ledger = ctx.store.journal.ledger(workspace_id)
-    live = [p for p, e in list(ledger.entries.items()) if e.action != "deleted"]
-    paths = sorted(p for p in live if p == OVERVIEW or p.startswith("knowledge/"))
-    sessions = sorted("sessions/" + session_id for session_id in list(ledger.sessions))
-    for path in (*paths, *sessions):
-        name = f"{workspace_id}: {path.partition('/')[2] or path}"
-        uri = f"memory://{workspace_id}/{urllib.parse.quote(path)}"
-        yield {"uri": uri, "name": name, **_MARKDOWN}
 
 def rpc_resources_read(ctx: Context, params: dict) -> dict:
     """Return a resource as text of at most LARGE_PAGE_BYTES; raise NotFound."""
