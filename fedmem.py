@@ -6289,8 +6289,9 @@ def tool_list_workspaces(ctx: Context, query: str = "", limit: int = 50,
 
 def _make_page(heading: str, name: str, rows: list, total: int,
                offset: int = 0) -> dict:
-    """Return a page of one of the LISTS."""
-    return {"_heading": heading, name: rows, "total": total, "offset": offset}
+    """Return a page of one of the LISTS; what begins with _ is no part of its JSON."""
+    return {"_heading": heading, "_list": name, name: rows, "total": total,
+            "offset": offset}
 
 def _tell_actor(ledger: Ledger, path: str) -> dict:
     """Return who wrote a file of a workspace last, empty where no line tells."""
@@ -6348,9 +6349,8 @@ def tool_list_knowledge(ctx: Context, workspace_id: str, prefix: str = "",
         rows = [{**d._asdict(), **_tell_actor(ledger, f"knowledge/{d.path}")}
                 for d in list_documents(ctx.store, workspace_id, prefix)]
         heading = f"Knowledge of workspace `{workspace_id}`"
-    page = rows[offset : offset + limit]
-    page = _make_page(heading, "documents", page, len(rows), offset)
-    return {"workspace_id": workspace_id, **page}
+    page = "documents", rows[offset : offset + limit], len(rows), offset
+    return {"workspace_id": workspace_id, **_make_page(heading, *page)}
 
 @tool(READS, {"workspace_id": "laptop-claude-code-shop", "path": "overview.md"})
 def tool_read_knowledge(ctx: Context, workspace_id: str, path: str, version: str = "",
@@ -6389,7 +6389,7 @@ def _search(ctx: Context, find: Callable, wanted: Query, what: str,
     known = ({**p._asdict(), "matches": m, "score": s} for p, s, m in page["hits"])
     page["hits"] = [{names.get(n, n): v for n, v in row.items() if v is not False}
                     for row in known]
-    return {"_heading": f"{what} matching {wanted.text!r}", **page,
+    return {"_heading": f"{what} matching {wanted.text!r}", "_list": "hits", **page,
             "offset": wanted.offset}
 
 @tool(READS, {"since": "2026-11-01", "limit": 5})
@@ -6489,8 +6489,7 @@ def _read_raw(ctx: Context, archive: Archive, offset: int) -> Iterator[dict]:
     """Yield verbatim lines from line `offset` on, masked for an AI."""
     for number, line, size in read_lines(ctx.store, archive, offset):
         if size > len(line):
-            text = f"(a line of {format_size(size)}: the sync token reads it with "
-            text += "view=data)"
+            text = f"(a line of {format_size(size)}: the sync token reads it, view=data)"
         else:
             text = line.decode("utf-8", "replace").rstrip("\r\n")
             text = mask_line(text) if ctx.is_masked else text
@@ -6688,8 +6687,7 @@ def call_tool(ctx: Context, name: str, arguments: dict) -> dict:
                 "assistants do not hold: notes and sessions upload themselves.")
         values, note = parse_arguments(tool_, arguments)
         key = name, ctx.form, ctx.is_masked, note, *values.items()
-        sign = KEPT.get(name)
-        signature = sign(ctx, values) if sign else None
+        signature = KEPT[name](ctx, values) if name in KEPT else None
         if signature and (kept := ctx.store.recall_answer(key, signature)):
             return kept
         data = tool_.handler(ctx, **values)
@@ -6739,13 +6737,9 @@ def make_result(text: str) -> dict:
 def render_json(data: dict) -> str:
     """Return data as one JSON object; keys that begin with _ are for pages."""
     rows = {n: v for n, v in data.items() if not n.startswith("_")}
-    after = data.get("offset", 0) + len(data.get(find_list(data), ""))
+    after = data.get("offset", 0) + len(data.get(data.get("_list"), ""))
     rows |= {"next_offset": after} if after < data.get("total", 0) else {}
     return format_json(rows)
-
-def find_list(data: dict) -> str:
-    """Return which of the LISTS is in a tool's data, empty for none."""
-    return next((name for name in LISTS if isinstance(data.get(name), list)), "")
 
 def render_markdown(data: dict, tool_name: str, values: dict, max_bytes: int) -> str:
     """Return data as a page of at most `max_bytes`, with the call for the rest."""
@@ -6755,7 +6749,7 @@ def render_markdown(data: dict, tool_name: str, values: dict, max_bytes: int) ->
     if "content" in data:
         about = data["content"], data["part"], f"{call}part="
         return _render_text(head, *about, max_bytes)
-    name = find_list(data)
+    name = data.get("_list")
     if not name:
         return head if "_heading" in data else f"{head}\n\n{render_json(data)}"
     if name == "messages" and data["limit"] == 1 and data["messages"]:
