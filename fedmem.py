@@ -6489,7 +6489,7 @@ def _read_raw(ctx: Context, archive: Archive, offset: int) -> Iterator[dict]:
     """Yield verbatim lines from line `offset` on, masked for an AI."""
     for number, line, size in read_lines(ctx.store, archive, offset):
         if size > len(line):
-            text = f"(a line of {format_size(size)}: the sync token reads it, view=data)"
+            text = f"(a line of {format_size(size)}: the sync token has it, view=data)"
         else:
             text = line.decode("utf-8", "replace").rstrip("\r\n")
             text = mask_line(text) if ctx.is_masked else text
