@@ -6194,9 +6194,8 @@ def parse_arguments(tool_: Tool, given: dict) -> tuple[dict, str]:
     values = {}
     for name, row in properties.items():
         value, kind = given.get(name), row["type"]
-        if value == "" and ("enum" in row or kind != "string"):
-            value = None
-        if value is not None:
+        is_empty = value == "" and ("enum" in row or kind != "string")
+        if value is not None and not is_empty:
             values[name] = _check_argument(tool_.name, name, kind, value)
         elif name in tool_.schema.get("required", ()):
             text = f"{tool_.name} needs the argument `{name}` ({kind}). "
@@ -7897,9 +7896,8 @@ article { display: grid; grid-template-columns: 3.6rem minmax(0, 50rem); gap: 1.
   padding: .55rem 0; max-width: 55rem; scroll-margin-top: 5rem; }
 article.tool, article.calls { padding: .1rem 0; }
 article.aim { outline: 2px solid var(--accent); outline-offset: .2rem; }
-.at { text-align: right; font-size: .78rem; } .at > * { display: block; }
-.at > *, .at > a { color: var(--soft); } .user > .at { padding-top: .65rem; }
-.user h3 { color: var(--accent); }
+.at { text-align: right; font-size: .78rem; } .user > .at { padding-top: .65rem; }
+.at > * { display: block; color: var(--soft); } .user h3 { color: var(--accent); }
 .user > .says { background: var(--tint); padding: .6rem 1rem; border-radius: 10px; }
 summary { display: flex; gap: .6rem; color: var(--soft); font-size: .9rem;
   padding: .1rem .4rem; margin: 0 -.4rem; align-items: baseline; }
