@@ -7514,16 +7514,17 @@ class HttpTest(ServerCase):
 
     def test_bodies_in_flight_are_bounded(self) -> None:
         """One that finds no room in time is asked to come back."""
-        budget = fedmem.BodyBudget(100)
+        self.server._body_room = 100
+        hold = self.server.hold_body
         small = {"BODY_WAIT_S": 0.05, "SMALL_BODY_BYTES": 0}
         with mock.patch.multiple(fedmem, **small):
-            with budget.hold(60):
+            with hold(60):
                 with self.assertRaisesRegex(fedmem.HttpError, "Try again") as caught:
-                    budget.hold(50).__enter__()
+                    hold(50).__enter__()
                 self.assertEqual(caught.exception.http_status, 503)
-                with budget.hold(40):
+                with hold(40):
                     pass
-            with budget.hold(100):
+            with hold(100):
                 pass
 
     def test_running_requests_finish_when_the_server_stops(self) -> None:
