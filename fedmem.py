@@ -3408,9 +3408,9 @@ class Store:
             return
         try:
             note = parse_json(left)
-            where = f"{note['workspace']}", f"{note['path']}", f"{note['action']}"
-            log.warning("finishing an interrupted write: %s", "/".join(where[:2]))
-            sync_folders(self.root, f"workspaces/{where[0]}/{where[1]}")
+            where = f"{note['workspace']}", f"{note['path']}"
+            log.warning("finishing an interrupted write: %s", "/".join(where))
+            sync_folders(self.root, "/".join(("workspaces", *where)))
             reconcile_path(self, *where)
             self.journal.confirm()
         except (ValueError, TypeError, KeyError):
@@ -4233,7 +4233,6 @@ def _write_archive(
         write_file(store.root, record_path(target), format_session(session), False)
     return Archive(upload.workspace_id, path, session), scanner
 
-
 def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
     """Return YYYY/MM of a transcript's first message, else of now, in UTC; and a scan
     of its first block, where that is in there."""
@@ -4247,7 +4246,6 @@ def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
         scanner.finish("", 0, "")
     month = (scanner.start or format_time(utc_now()))[:7].replace("-", "/")
     return month, scanner if is_first else TranscriptScanner()
-
 
 def _journal_archive(store: Store, archive: Archive, action: str,
                      actor: str) -> list[Ticket]:
@@ -4310,21 +4308,21 @@ def load_head(store: Store, workspace_id: str, paths: list[str]) -> Archive | No
 
 # Recovery: make the journal say what the files are.
 
-def reconcile_path(store: Store, workspace_id: str, path: str, action: str) -> None:
+def reconcile_path(store: Store, workspace_id: str, path: str) -> None:
     """Journal what an interrupted write left, and remove what is half-written."""
-    folder = f"workspaces/{workspace_id}"
+    folder = f"workspaces/{workspace_id}/"
     if path == "registry":
         _reconcile_registry(store)
     elif path.startswith("sessions/"):
         name = split_path(path)[1]
-        for relative, _ in list(walk_files(store.root, f"{folder}/sessions")):
+        for relative, _ in list(walk_files(store.root, f"{folder}sessions")):
             if split_path(relative)[1].startswith(temp_prefix(name + ".json")):
                 remove_file(store.root, relative)
             elif session_of(relative) == name:
-                _reconcile_session(store, workspace_id, relative)
+                _reconcile_file(store, workspace_id, relative.removeprefix(folder))
     else:
-        remove_temps(store.root, f"{folder}/{path}")
-        _reconcile_document(store, workspace_id, path, action)
+        remove_temps(store.root, folder + path)
+        _reconcile_file(store, workspace_id, path)
 
 def _reconcile_registry(store: Store) -> None:
     """Journal workspaces that are not journalled, and remove half-written ones."""
@@ -4341,54 +4339,44 @@ def _reconcile_registry(store: Store) -> None:
             about = "registered", "identity.json", 0, "", "recovery"
             store.journal.append(workspace_id, *about)
 
-def _reconcile_session(store: Store, workspace_id: str, relative: str) -> None:
-    """Journal an archive or a title whose present bytes are not journalled."""
-    path = relative.removeprefix(f"workspaces/{workspace_id}/")
-    if path.endswith(TITLE_ENDING):
-        _reconcile_document(store, workspace_id, path, live="titled")
-    if not path.endswith(".jsonl.gz"):
-        return
-    sync_folders(store.root, relative)
-    known = store.journal.ledger(workspace_id).entries.get(path)
-    action = "extended" if known else "revision" if "~" in path else "stored"
-    try:
-        archive = Archive(workspace_id, path, store.load_session(workspace_id, path))
-        store.journal.append_all(_journal_archive(store, archive, action, "recovery"))
-    except Damaged as e:
-        log.error("archive damaged: %s", e)
-
-def _reconcile_document(store: Store, workspace_id: str, path: str, action: str = "",
-                        live: str = "") -> None:
-    """Journal a document's present text (as `live`), or its deletion, unless it is."""
+def _reconcile_file(store: Store, workspace_id: str, path: str) -> None:
+    """Journal a file's present bytes, or that it went to the versions, unless it is."""
+    relative = f"workspaces/{workspace_id}/{path}"
     last = store.journal.ledger(workspace_id).entries.get(path)
     is_live = last is not None and last.action != "deleted"
-    live, about = live or ("updated" if is_live else "created"), ()
+    action = "updated" if is_live else "created"
     try:
-        data = read_file(store.root, f"workspaces/{workspace_id}/{path}")
-        if not is_live or last.sha256 != hash_bytes(data):
-            about = live, path, len(data), hash_bytes(data)
+        if path.endswith(".jsonl.gz"):
+            action = "extended" if is_live else "revision" if "~" in path else "stored"
+            session = store.load_session(workspace_id, path)
+            size, sha256 = session.size, session.sha256
+        else:
+            action = "titled" if path.endswith(TITLE_ENDING) else action
+            data = read_file(store.root, relative)
+            size, sha256 = len(data), hash_bytes(data)
+        is_known = is_live and last.sha256 == sha256
+    except Damaged as e:
+        log.error("archive damaged: %s", e)
+        return
     except NotFound:
-        if action == "deleted" and is_live:  # it was moved to the versions
-            about = action, path, last.size, last.sha256
-    if about:
-        store.journal.append(workspace_id, *about, "recovery")
+        if not is_live or not path.endswith(".md"):
+            return
+        action, size, sha256 = "deleted", last.size, last.sha256
+        versions = list_versions(store, workspace_id, path.removeprefix("knowledge/"))
+        is_known = all(document.sha256 != sha256 for _, document in versions)
+    if not is_known:
+        sync_folders(store.root, relative)
+        store.journal.append(workspace_id, action, path, size, sha256, "recovery")
 
 def reconcile_workspace(store: Store, workspace_id: str) -> None:
     """Journal what is on the disk, or gone to the versions, and not journalled."""
     folder = f"workspaces/{workspace_id}"
-    for relative, _ in list(walk_files(store.root, folder)):
-        path = relative.removeprefix(folder + "/")
-        if path.startswith("sessions/"):
-            _reconcile_session(store, workspace_id, relative)
-        elif (path == OVERVIEW or path.startswith("knowledge/")) and "/." not in path:
-            _reconcile_document(store, workspace_id, path)
-    for path, last in list(store.journal.ledger(workspace_id).entries.items()):
+    found = [p.removeprefix(folder + "/") for p, _ in walk_files(store.root, folder)]
+    for path in {**dict.fromkeys(found), **store.journal.ledger(workspace_id).entries}:
         is_document = path == OVERVIEW or path.startswith("knowledge/")
-        if is_document and stat_file(store.root, f"{folder}/{path}") is None:
-            name = path.removeprefix("knowledge/")
-            versions = list_versions(store, workspace_id, name)
-            if any(document.sha256 == last.sha256 for _, document in versions):
-                _reconcile_document(store, workspace_id, path, "deleted")
+        is_stored = is_document or path.endswith((".jsonl.gz", TITLE_ENDING))
+        if is_stored and "/." not in path:
+            _reconcile_file(store, workspace_id, path)
 
 # ---- 11. Index: a cache of what search finds; the only door to SQL ----------
 # It follows from the files and may be deleted at any time. Indexed is the masked text
@@ -10547,7 +10535,7 @@ def _repair_file(store: Store, workspace_id: str, path: str, lock: str) -> None:
         store.forget_session(relative)
     if index_key(path) and _is_ahead(store, workspace_id, path):
         with store.locked(workspace_id, lock, "deleted"):
-            reconcile_path(store, workspace_id, lock, "deleted")
+            reconcile_path(store, workspace_id, lock)
 
 def _is_ahead(store: Store, workspace_id: str, path: str) -> bool:
     """Return whether a file is a write ahead of the journal, as the death of a machine
