@@ -3448,14 +3448,12 @@ class Store:
                         self._mend(fd)
                 except StorageFailed as e:  # readers are served all the same
                     log.error("interrupted write not finished: %s", e)
-        if self.registry.all() and stat_file(self.root, REGISTRY_FILE) is None:
-            with self.locked("", "registry", "registered"):
-                self.registry.save()
-        if not self.journal.last_seq and self.registry.all():
+        known, is_new = self.registry.all(), not self.journal.last_seq
+        if known and (is_new or stat_file(self.root, REGISTRY_FILE) is None):
             with self.locked("", "registry", "registered"):
                 _reconcile_registry(self)
-            for workspace_id in list(self.registry.all()):
-                reconcile_workspace(self, workspace_id)
+        for workspace_id in list(self.registry.all()) if is_new else ():
+            reconcile_workspace(self, workspace_id)
 
     def close(self) -> None:
         """Close every file; for the end of a process and for tests."""
@@ -3793,13 +3791,10 @@ def read_blocks(store: Store, archive: Archive, index: int) -> Iterator[bytes]:
 def read_bytes(store: Store, archive: Archive, offset: int, count: int) -> bytes:
     """Return `count` transcript bytes from `offset` on; fewer at the end."""
     starts = [block.offset for block in archive.session.blocks]
-    index = max(i for i, start in enumerate(starts) if start <= offset or i == 0)
-    skip, data = offset - starts[index], bytearray()
-    for content in read_blocks(store, archive, index):
-        data += content
-        if len(data) >= skip + count:
-            break
-    return bytes(data[skip : skip + count])
+    first = bisect.bisect(starts, offset) - 1
+    number = bisect.bisect_left(starts, offset + count) - first
+    blocks = itertools.islice(read_blocks(store, archive, first), number)
+    return b"".join(blocks)[offset - starts[first] :][:count]
 
 def iter_lines(store: Store, archive: Archive, index: int, count: int | None = None,
                is_raw: bool = False) -> Iterator[tuple[int, bytes, int]]:
@@ -3847,7 +3842,7 @@ def find_cut(store: Store, archive: Archive) -> int | float:
     ledger, name = store.journal.ledger(archive.workspace_id), session_of(archive.path)
     parts, cut = ledger.parts.get(thread_of(name), []), math.inf
     for part in parts[parts.index(name) + 1 :] if name in parts[:-1] else ():
-        later = load_head(store, archive.workspace_id, ledger.sessions[part])
+        later = load_head(store, archive.workspace_id, part)
         if later and later.session.about.get("continues") == thread_of(name):
             cut = min(cut, later.session.about.get("at", math.inf))
     return cut
@@ -3867,7 +3862,7 @@ def find_origin(store: Store, archive: Archive) -> Origin | None:
         # UUIDs of version 7 are in order of time.
         is_later = part.rpartition("_")[2] >= name.rpartition("_")[2]
         is_later = is_later and (thread == thread_of(name) or part != thread)
-        head = None if is_later else load_head(store, home, ledger.sessions[part])
+        head = None if is_later else load_head(store, home, part)
         if head and ("copies" in about or head.session.about.get("begins", 0) < at):
             count = 0 if "copies" in about else count_before(store, head, at)
             return Origin(home, part, count)
@@ -3891,9 +3886,7 @@ def title_of(store: Store, archive: Archive, depth: int = 0) -> str:
     origin = None if told or archive.session.title else find_origin(store, archive)
     if origin is None:
         return told or archive.session.title
-    ledger = store.journal.ledger(origin.workspace_id)
-    paths = ledger.sessions.get(origin.session_id, [])
-    head = load_head(store, origin.workspace_id, paths)
+    head = load_head(store, origin.workspace_id, origin.session_id)
     title = title_of(store, head, depth + 1) if head and depth < 4 else ""
     return f"Fork of {title.removeprefix('Fork of ') or origin.session_id}"
 
@@ -4273,8 +4266,8 @@ def list_heads(store: Store, workspaces: list[str], since: str = "",
     """Return the head archive of every session within the times, the newest first."""
     found = []
     for workspace_id in workspaces:
-        for paths in list(store.journal.ledger(workspace_id).sessions.values()):
-            head = load_head(store, workspace_id, paths)
+        for session_id in list(store.journal.ledger(workspace_id).sessions):
+            head = load_head(store, workspace_id, session_id)
             found += [head] if head and is_within(store, head, since, until) else []
     return sorted(found, key=functools.partial(rank_head, store), reverse=True)
 
@@ -4287,9 +4280,12 @@ def list_places(store: Store, workspaces: list[str]) -> list[tuple[str, str, str
             places.append((month, session_id, workspace_id))
     return sorted(places, reverse=True)
 
-def load_head(store: Store, workspace_id: str, paths: list[str]) -> Archive | None:
-    """Return a session's last committed archive that can be read."""
-    for path in reversed(paths):
+def load_head(store: Store, workspace_id: str, name: str) -> Archive | None:
+    """Return the last archive that can be read of a session, by its name or its key in
+    the index; None without one."""
+    session_id = name.removeprefix("sessions/").partition("~")[0]
+    ledger = store.journal.ledgers.get(workspace_id) or Ledger()
+    for path in reversed(ledger.sessions.get(session_id, ())):
         try:
             return Archive(workspace_id, path, store.recall_session(workspace_id, path))
         except Exhausted:
@@ -4562,8 +4558,7 @@ def _find_session(store: Store, workspace_id: str, project: str,
                   key: str) -> Source | None:
     """Return what a session's head archive holds, None without one."""
     ledger = store.journal.ledger(workspace_id)
-    paths = ledger.sessions.get(key.removeprefix("sessions/"), [])
-    archive = load_head(store, workspace_id, paths)
+    archive = load_head(store, workspace_id, key)
     if archive is None:
         return None
     session, received = archive.session, ledger.entries[archive.path].time
@@ -5927,7 +5922,7 @@ def open_listing(store: Store, index: Index | None, scope: Scope,
         besides = tuple(sorted(p for p in pairs if p[1].startswith("sessions/")))
         fresh = []
         for workspace_id, key in besides:
-            archive = open_head(store, workspace_id, key)
+            archive = load_head(store, workspace_id, key)
             if not archive or scope.workspace_id not in ("", workspace_id):
                 continue
             if is_within(store, archive, scope.since, scope.until):
@@ -5944,10 +5939,6 @@ def count_sessions(store: Store, index: Index | None, scope: Scope) -> int:
         chosen = chosen_workspaces(store, scope.workspace_id)
         return len(list_heads(store, chosen, scope.since, scope.until))
 
-def open_head(store: Store, workspace_id: str, name: str) -> Archive | None:
-    """Return a session's head archive by a name or path of it, None without one."""
-    paths = store.journal.ledger(workspace_id).sessions.get(session_of(name), [])
-    return load_head(store, workspace_id, paths)
 
 def search_documents(store: Store, index: Index | None, query: Query,
                      mask: Callable) -> dict:
@@ -6002,7 +5993,7 @@ def search_sessions(store: Store, index: Index | None, query: Query,
             if scan.place and place > scan.place:
                 continue
             scan.reach(place, scan.number if place == scan.place else 0)
-            archive = open_head(store, place[2], place[1])
+            archive = load_head(store, place[2], place[1])
             if archive and is_within(store, archive, query.since, query.until):
                 yield from _iter_passages(store, archive, mask, scan, place)
 
@@ -6020,7 +6011,7 @@ def _iter_indexed(store: Store, listing: tuple, grams: str, mask: Callable,
     for place, parts in heapq.merge(new, found, key=lambda row: row[0], reverse=True):
         first = scan.number if place == scan.place else 0
         scan.reach(place, first)
-        archive = open_head(store, place[2], place[1])
+        archive = load_head(store, place[2], place[1])
         if archive is None:
             continue
         if parts is None:
@@ -6383,7 +6374,7 @@ def tool_list_sessions(ctx: Context, workspace_id: str = "", since: str = "",
     chosen_workspaces(ctx.store, workspace_id)  # or NotFound
     scope = Scope("sessions", workspace_id, *period)
     places = itertools.islice(iter_places(ctx.store, ctx.index, scope), offset, None)
-    heads = (open_head(ctx.store, place[2], place[1]) for place in places)
+    heads = (load_head(ctx.store, place[2], place[1]) for place in places)
     page = itertools.islice(filter(None, heads), limit)
     rows = [_session_row(ctx, archive) for archive in page]
     total = count_sessions(ctx.store, ctx.index, scope)
