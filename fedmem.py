@@ -3495,13 +3495,12 @@ class Store:
     def keep_scan(self, relative: str, hasher: object,
                   scanner: TranscriptScanner) -> None:
         """Remember hash and scan of the archive that is there, if more can follow."""
-        if not scanner.is_closed:
-            size, signature = scanner.state_size, sign_file(self.root, relative)
-            kept = signature, hasher, scanner, size
-            self._keep(self._scans, relative, kept, SCAN_CACHE_ENTRIES)
-            if size * SCAN_CACHE_ENTRIES < SCAN_CACHE_THINGS:
-                return  # however many of these
+        if scanner.is_closed:
+            return
+        size = max(scanner.state_size, SCAN_CACHE_THINGS // SCAN_CACHE_ENTRIES)
+        kept = sign_file(self.root, relative), hasher, scanner, size
         with self._cache_lock:
+            self._scans[relative] = kept
             left = sum(kept[3] for kept in self._scans.values())
             while left > SCAN_CACHE_THINGS:
                 left -= self._scans.popitem(last=False)[1][3]
@@ -3515,17 +3514,13 @@ class Store:
         is_same = kept and kept[0] == sign_file(self.root, relative)
         if is_same and kept[1].hexdigest() == session.sha256:
             return kept[1:3]
-        hasher, scanner, problem = hashlib.sha256(), TranscriptScanner(), ""
         try:
-            with open_file(self.root, relative) as file:
-                for offset, content in iter_members(file):
-                    hasher.update(content)
-                    scanner.feed(content, offset)
+            hasher, scanner, _ = feed_archive(self.root, relative)
+            if hasher.hexdigest() != session.sha256:
+                raise Damaged("It has another sha256.")
         except Damaged as e:
-            problem = str(e)
-        if problem or hasher.hexdigest() != session.sha256:
-            text = f"The archive {relative!r} is not what its record says. {problem}"
-            raise Damaged(text.strip(), {"path": relative})
+            text = f"The archive {relative!r} is not what its record says. {e}"
+            raise Damaged(text, {"path": relative}) from e
         scanner.finish("", 0, "")
         return hasher, None if scanner.is_closed else scanner
 
@@ -3725,14 +3720,19 @@ def record_path(relative: str) -> str:
     """Return the path of the derived record beside an archive."""
     return relative.removesuffix(".jsonl.gz") + ".json"
 
-def scan_archive(root: str, relative: str) -> Session:
-    """Return what an archive holds by reading all of it; raise NotFound, Damaged."""
+def feed_archive(root: str, relative: str) -> tuple[object, TranscriptScanner, int]:
+    """Return hash and scanner fed with all of an archive, and its size; raise NotFound,
+    Damaged."""
     scanner, hasher = TranscriptScanner(), hashlib.sha256()
     with open_file(root, relative) as file:
         for offset, content in iter_members(file):
             hasher.update(content)
             scanner.feed(content, offset)
-        size = file.tell()
+        return hasher, scanner, file.tell()
+
+def scan_archive(root: str, relative: str) -> Session:
+    """Return what an archive holds by reading all of it; raise NotFound, Damaged."""
+    hasher, scanner, size = feed_archive(root, relative)
     return scanner.finish(hasher.hexdigest(), size, read_tail(root, relative))
 
 def list_archives(store: Store, workspace_id: str, session_id: str) -> list[Archive]:
@@ -4162,18 +4162,14 @@ def _match_upload(
 
 def _contains(store: Store, archive: Archive, piece: Piece) -> bool:
     """Return whether a transcript is a strict prefix of an archived one."""
-    if archive.session.size <= piece.total_size:
-        return False
-    hasher, left = hashlib.sha256(), piece.total_size
+    size, digests = piece.total_size, {}
+    count = sum(block.offset <= size for block in archive.session.blocks)
     try:
-        for content in read_blocks(store, archive, 0):
-            hasher.update(content[:left])
-            left -= min(left, len(content))
-            if not left:
-                break
+        blocks = itertools.islice(read_blocks(store, archive, 0), count)
+        _, digests = hash_chunks(blocks if size < archive.session.size else (), [size])
     except Damaged as e:
         log.error("archive damaged: %s", e)
-    return hasher.hexdigest() == piece.sha256
+    return digests.get(size) == piece.sha256
 
 def _write_archive(
     upload: Upload, path: str, old: Archive | None, scanner: TranscriptScanner | None
