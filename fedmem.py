@@ -3110,12 +3110,12 @@ class Journal:
         self._trouble: Exception | None = None  # of the last round
         self._commit_lock = threading.Lock()
         self._waiting: collections.deque[Ticket] = collections.deque()
-        with disk_errors(JOURNAL_FILE), self._opened(os.O_RDONLY | os.O_CREAT):
+        with disk_errors(JOURNAL_FILE), self.opened(os.O_RDONLY | os.O_CREAT):
             sync_folders(root, JOURNAL_FILE)
         self.refresh()
 
     @contextlib.contextmanager
-    def _opened(self, flags: int) -> Iterator[int]:
+    def opened(self, flags: int) -> Iterator[int]:
         """Hold the file open; raise OSError."""
         is_new = bool(flags & os.O_CREAT)
         with place(self._root, JOURNAL_FILE, is_new) as (handle, name):
@@ -3136,7 +3136,7 @@ class Journal:
                 # A size that is out of date is older: what it hides comes next time.
                 if os.stat(f"{self._root}/{JOURNAL_FILE}").st_size == self._offset:
                     return self.last_seq
-                with self._lock, self._opened(os.O_RDONLY) as fd:
+                with self._lock, self.opened(os.O_RDONLY) as fd:
                     self._read(fd)
         except NotFound as e:
             raise Gone("The memory's disk is away: it has no journal.") from e
@@ -3220,7 +3220,7 @@ class Journal:
         error: Exception | None = RuntimeError("the round of this write failed")
         try:
             with self._file_lock.hold(), disk_errors(JOURNAL_FILE):
-                with self._opened(os.O_RDWR) as fd:
+                with self.opened(os.O_RDWR) as fd:
                     self._write(fd, tickets)
             error = None
         except FedmemError as e:
@@ -3263,10 +3263,6 @@ class Journal:
         with self._lock:
             self._read(fd, is_held=True)
 
-    def confirm(self) -> None:
-        """Return when every line that was read is on the disk, whoever wrote it."""
-        with disk_errors(JOURNAL_FILE), self._opened(os.O_RDWR) as fd:
-            os.fsync(fd)
 
 class Registry:
     """Guard the list of workspaces; the identity.json files are its truth."""
@@ -3396,7 +3392,8 @@ class Store:
             log.warning("finishing an interrupted write: %s", "/".join(where))
             sync_folders(self.root, "/".join(("workspaces", *where)))
             reconcile_path(self, *where)
-            self.journal.confirm()
+            with disk_errors(JOURNAL_FILE), self.journal.opened(os.O_RDWR) as journal:
+                os.fsync(journal)  # who wrote the line may not have come so far
         except (ValueError, TypeError, KeyError):
             log.warning("lock file names no path, cleared: %r", left[:200])
         except StorageFailed:
@@ -3459,13 +3456,16 @@ class Store:
         self._keep(self._digests, key, sha256, DIGEST_CACHE_ENTRIES)
         return Document(path, found.st_size, sha256, format_mtime(found.st_mtime))
 
-    def load_session(self, workspace_id: str, path: str) -> Session:
-        """Return what an archive holds; raise NotFound, Damaged."""
+    def load_session(self, workspace_id: str, path: str, sha256: str = "") -> Session:
+        """Return what an archive holds, for a list what it last held with a `sha256`;
+        raise NotFound, Damaged."""
         relative = f"workspaces/{workspace_id}/{path}"
+        cached = self._sessions.get(relative)
+        if cached and cached[1].sha256 == sha256:
+            return cached[1]
         signature = sign_file(self.root, relative)
         if signature is None:
             raise NotFound(f"The archive {relative!r} is missing.")
-        cached = self._sessions.get(relative)
         if cached and cached[0] == signature:
             return cached[1]
         record = record_path(relative)
@@ -3479,12 +3479,6 @@ class Store:
         self._keep(self._sessions, relative, kept, SESSION_CACHE_ENTRIES)
         return session
 
-    def recall_session(self, workspace_id: str, path: str) -> Session:
-        """Return what an archive held last: for lists, not for receipts."""
-        cached = self._sessions.get(f"workspaces/{workspace_id}/{path}")
-        last = self.journal.ledgers[workspace_id].entries[path]
-        is_fresh = cached and cached[1].sha256 == last.sha256
-        return cached[1] if is_fresh else self.load_session(workspace_id, path)
 
     def forget_session(self, relative: str) -> None:
         """Drop what memory holds of an archive."""
@@ -3506,9 +3500,9 @@ class Store:
                 left -= self._scans.popitem(last=False)[1][3]
 
     def take_scan(self, relative: str,
-                  session: Session) -> tuple[object, TranscriptScanner | None]:
-        """Return hash object and scanner fed with an archive's whole transcript, the
-        caller's now; no scanner when its last line is cut. Raise Damaged for others."""
+                  session: Session) -> tuple[object, TranscriptScanner]:
+        """Return hash and scanner fed with an archive's whole transcript, the caller's
+        now; the scanner is a new one when its last line is cut. Raise Damaged."""
         with self._cache_lock:
             kept = self._scans.pop(relative, None)
         is_same = kept and kept[0] == sign_file(self.root, relative)
@@ -3522,7 +3516,7 @@ class Store:
             text = f"The archive {relative!r} is not what its record says. {e}"
             raise Damaged(text, {"path": relative}) from e
         scanner.finish("", 0, "")
-        return hasher, None if scanner.is_closed else scanner
+        return hasher, TranscriptScanner() if scanner.is_closed else scanner
 
     def read_title(self, workspace_id: str, session_id: str) -> str:
         """Return the title that a tool gave a session, empty for none."""
@@ -3545,9 +3539,6 @@ def open_store(root: str, existing: bool = False) -> Store:
     make_folder(root)
     with disk_errors(root):
         store = Store(root)
-        for folder in ("workspaces", PARTIAL_DIR):
-            with directory(root, folder, create=True):
-                pass
     store.recover()
     return store
 
@@ -3750,12 +3741,9 @@ def require_archive(store: Store, workspace_id: str, name: str) -> Archive:
     """Return the archive named `session_id` or `session_id~prefix`; raise NotFound."""
     session_id, mark, prefix = name.partition("~")
     require_id("session", session_id)
-    archives = list_archives(store, workspace_id, session_id)
-    if not mark and archives:
-        return archives[-1]
-    for archive in archives:
+    for archive in reversed(list_archives(store, workspace_id, session_id)):
         by_digest = len(prefix) >= 6 and archive.session.sha256.startswith(prefix)
-        if mark and (archive.name == name or by_digest):
+        if not mark or archive.name == name or by_digest:
             return archive
     raise NotFound(
         f"There is no session {clip(name, 200)!r} in workspace {workspace_id!r}. "
@@ -3956,17 +3944,15 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes,
     if used + len(raw) + len(member) > PARTIAL_QUOTA_BYTES:
         raise Busy(f"Unfinished uploads fill their {format_size(PARTIAL_QUOTA_BYTES)}. "
                    "Finish one first, or wait: they expire after 7 days.")
-    flags = os.O_WRONLY | os.O_APPEND | _NO_FOLLOW
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_FOLLOW
+    framed = len(member).to_bytes(4, "big") + member  # a length of 0 ends those used
     with disk_errors(relative), place(store.root, relative, True) as (handle, name):
-        fd = os.open(name, flags | (0 if at else os.O_CREAT), 0o600, dir_fd=handle)
-        with os.fdopen(fd, "ab") as file:
-            file.truncate(at)
-            file.write(raw)
-        if member:
-            flags |= os.O_CREAT | (0 if at else os.O_TRUNC)
-            fd = os.open(name + MEMBERS, flags, 0o600, dir_fd=handle)
+        for ending, data in (("", raw), (MEMBERS, framed)):
+            fd = os.open(name + ending, flags, 0o600, dir_fd=handle)
             with os.fdopen(fd, "ab") as file:
-                file.write(len(member).to_bytes(4, "big") + member)
+                if not (ending and at):
+                    file.truncate(at)
+                file.write(data)
 
 def remove_partial(store: Store, relative: str) -> None:
     """Remove the files of an upload that has ended, if there was one."""
@@ -4134,15 +4120,14 @@ def _commit(upload: Upload) -> tuple[dict, list[Ticket]]:
     else:
         month, scanner = find_month(upload.read(0))
         path = f"sessions/{month}/{upload.session_id}.jsonl.gz"
-    archive, scanner = _write_archive(upload, path, extended, scanner)
+    archive = _write_archive(upload, path, extended, scanner)
     store.keep_scan(archive.relative, hasher, scanner)
     tickets = _journal_archive(store, archive, status, upload.actor)
     if not tickets:  # what was lost is there again
         sync_folders(store.root, archive.relative)
     return _make_receipt(status, archive), tickets
 
-def _match_upload(
-        upload: Upload) -> tuple[Archive | None, object, TranscriptScanner | None]:
+def _match_upload(upload: Upload) -> tuple[Archive | None, object, TranscriptScanner]:
     """Return the archive that an upload continues or None, the hash of the whole, and a
     scan of that archive; raise Damaged when it is not what its record says."""
     store, base, archives = upload.store, upload.base, upload.archives
@@ -4156,7 +4141,7 @@ def _match_upload(
     hasher, digests = hash_chunks(upload.read(0), sizes)
     same = [a for a in shorter if a.session.sha256 == digests.get(a.session.size)]
     if not same:
-        return None, hasher, None
+        return None, hasher, TranscriptScanner()
     extended = sorted(same, key=lambda archive: archive.session.size)[-1]
     return extended, hasher, store.take_scan(extended.relative, extended.session)[1]
 
@@ -4171,21 +4156,20 @@ def _contains(store: Store, archive: Archive, piece: Piece) -> bool:
         log.error("archive damaged: %s", e)
     return digests.get(size) == piece.sha256
 
-def _write_archive(
-    upload: Upload, path: str, old: Archive | None, scanner: TranscriptScanner | None
-) -> tuple[Archive, TranscriptScanner]:
-    """Write an upload as a new archive, or behind what it extends, by whole members."""
+def _write_archive(upload: Upload, path: str, old: Archive | None,
+                   scanner: TranscriptScanner) -> Archive:
+    """Write an upload as a new archive, or behind what it extends, by whole members;
+    `scanner` knows the first block, or all that is there, or nothing."""
     store, target = upload.store, f"workspaces/{upload.workspace_id}/{path}"
     rest = upload.read(old.session.size if old else 0)
-    known = scanner.size or None if scanner else None
+    known = scanner.size if scanner.blocks else None
     if old:
-        index = len(old.session.blocks) - 1 if scanner else 0
+        index = -1 if scanner.blocks else 0
         last = old.session.blocks[index]
-        known = old.session.size - last.offset if scanner else None
+        known = scanner.size - last.offset if scanner.blocks else None
         rest = itertools.chain(read_blocks(store, old, index), rest)
     elif stat_file(store.root, target):
         set_aside(store, target)  # no record of it was ever kept: out of the way
-    scanner = scanner or TranscriptScanner()
     sent, blocks = iter(()) if old else upload.read_members(), cut_blocks(rest)
     blocks = itertools.chain([next(blocks, b"")], blocks)  # nothing: an empty member
     with replace_file(store.root, target, True, False) as out:
@@ -4203,7 +4187,7 @@ def _write_archive(
     store.forget_session(target)
     with contextlib.suppress(FedmemError):  # a cache; the next reader writes it
         write_file(store.root, record_path(target), format_session(session), False)
-    return Archive(upload.workspace_id, path, session), scanner
+    return Archive(upload.workspace_id, path, session)
 
 def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
     """Return YYYY/MM of a transcript's first message, else of now, in UTC; and a scan
@@ -4214,10 +4198,8 @@ def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
         if scanner.start:
             break
     is_first = scanner.start and len(scanner.blocks) == 1
-    if not scanner.start:
-        scanner.finish("", 0, "")
-    month = (scanner.start or format_time(utc_now()))[:7].replace("-", "/")
-    return month, scanner if is_first else TranscriptScanner()
+    start = scanner.start or scanner.finish("", 0, "").start or format_time(utc_now())
+    return start[:7].replace("-", "/"), scanner if is_first else TranscriptScanner()
 
 def _journal_archive(store: Store, archive: Archive, action: str,
                      actor: str) -> list[Ticket]:
@@ -4274,7 +4256,9 @@ def load_head(store: Store, workspace_id: str, name: str) -> Archive | None:
     ledger = store.journal.ledgers.get(workspace_id) or Ledger()
     for path in reversed(ledger.sessions.get(session_id, ())):
         try:
-            return Archive(workspace_id, path, store.recall_session(workspace_id, path))
+            last = ledger.entries[path].sha256
+            session = store.load_session(workspace_id, path, last)
+            return Archive(workspace_id, path, session)
         except Exhausted:
             raise  # without it sessions would be missing and nobody told
         except FedmemError as e:
