@@ -3084,12 +3084,9 @@ class Ledger:
         self.entries[entry.path] = entry
         self.last_time = max(self.last_time, entry.time)
 
-class Ticket:
-    """Hold one write that waits for its journal line, and what became of it."""
-
-    def __init__(self, folder: str, *about: object):
-        self.folder, self.about, self.is_done = folder, about, False
-        self.error: Exception | None = None
+# A write that waits for its journal line: the folder whose names are to be on the disk
+# before, what the line says, and in a list, when it is done, its error or None.
+Ticket = collections.namedtuple("Ticket", "folder about outcome")
 
 class Journal:
     """Guard the append-only list of committed writes and what follows from it.
@@ -3203,15 +3200,15 @@ class Journal:
     def append(self, *about: object, folder: str = "") -> None:
         """Commit a write (workspace_id, action, path, size, sha256, actor): return when
         the names in `folder`, then its line, are on the disk; raise StorageFailed."""
-        self.append_all([Ticket(folder, *about)])
+        self.append_all([Ticket(folder, about, [])])
 
     def append_all(self, tickets: list[Ticket]) -> None:
         """Commit some writes as append() does one."""
         self._waiting.extend(tickets)
         with self._commit_lock:  # who has it finds a whole queue, or was in another's
-            if not all(ticket.is_done for ticket in tickets):
+            if not all(ticket.outcome for ticket in tickets):
                 self._commit()
-        for error in filter(None, (ticket.error for ticket in tickets)):
+        for error in filter(None, (ticket.outcome[0] for ticket in tickets)):
             raise type(error)(str(error)) from error
 
     def _commit(self) -> None:
@@ -3228,7 +3225,7 @@ class Journal:
         finally:
             self._trouble = error
             for ticket in tickets:
-                ticket.error, ticket.is_done = error, True
+                ticket.outcome.append(error)
 
     def check(self) -> None:
         """Raise what keeps the next write from being committed, where that is known."""
@@ -3327,14 +3324,9 @@ class Registry:
         """Return a free id: the slugs, with a hash when another identity has them."""
         parts = (wanted.machine, wanted.tool, wanted.project)
         plain, taken = "-".join(make_slug(part) for part in parts), self.all()
-        if plain not in taken:
-            return plain
-        full = "\0".join((*identify(wanted), wanted.git_remote))
-        for length in range(6, 65):
-            name = f"{plain[:120]}-{hash_text(full)[:length]}"[:128]
-            if name not in taken:
-                return name
-        raise Conflict(f"No id is free for project {wanted.project!r}.")
+        digest = hash_text("\0".join((*identify(wanted), wanted.git_remote)))
+        others = (f"{plain[: 127 - n]}-{digest[:n]}" for n in range(6, 65))
+        return next(name for name in (plain, *others) if name not in taken)
 
     def put(self, workspace: Workspace) -> None:
         """Write a workspace's identity and the registry, durably."""
@@ -3712,8 +3704,7 @@ def record_path(relative: str) -> str:
     return relative.removesuffix(".jsonl.gz") + ".json"
 
 def feed_archive(root: str, relative: str) -> tuple[object, TranscriptScanner, int]:
-    """Return hash and scanner fed with all of an archive, and its size; raise NotFound,
-    Damaged."""
+    """Return hash, scanner and size of all of an archive; raise NotFound, Damaged."""
     scanner, hasher = TranscriptScanner(), hashlib.sha256()
     with open_file(root, relative) as file:
         for offset, content in iter_members(file):
@@ -3833,7 +3824,7 @@ def find_origin(store: Store, archive: Archive) -> Origin | None:
     """Return what a fork, or a part behind a rewind, goes on from, None for others."""
     about, name = archive.session.about, session_of(archive.path)
     thread, at = about.get("continues") or about.get("copies"), about.get("at", 0)
-    if not isinstance(thread, str) or not SESSION_ID.fullmatch(thread):
+    if not thread:
         return None
     home = find_session(store, store.registry.require(archive.workspace_id), thread)
     ledger = store.journal.ledger(home)
@@ -4045,8 +4036,8 @@ def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
     archives = list_archives(store, workspace_id, session_id)
     for archive in archives:
         if archive.session.sha256 == piece.sha256:
-            tickets = _journal_archive(store, archive, "extended", actor)
-            return _make_receipt("duplicate", archive), tickets, ""
+            _reconcile_file(store, workspace_id, archive.path)  # if its line is missing
+            return _make_receipt("duplicate", archive), [], ""
     same = [a for a in archives if a.session.sha256 == piece.base_sha256]
     base = same[-1] if same else None
     if piece.base_sha256 and not base:
@@ -4122,10 +4113,12 @@ def _commit(upload: Upload) -> tuple[dict, list[Ticket]]:
         path = f"sessions/{month}/{upload.session_id}.jsonl.gz"
     archive = _write_archive(upload, path, extended, scanner)
     store.keep_scan(archive.relative, hasher, scanner)
-    tickets = _journal_archive(store, archive, status, upload.actor)
-    if not tickets:  # what was lost is there again
+    last, receipt = ledger.entries.get(path), _make_receipt(status, archive)
+    if last and last.sha256 == sha256:  # what was lost is there again
         sync_folders(store.root, archive.relative)
-    return _make_receipt(status, archive), tickets
+        return receipt, []
+    about = upload.workspace_id, status, path, receipt["size"], sha256, upload.actor
+    return receipt, [Ticket(split_path(archive.relative)[0], about, [])]
 
 def _match_upload(upload: Upload) -> tuple[Archive | None, object, TranscriptScanner]:
     """Return the archive that an upload continues or None, the hash of the whole, and a
@@ -4136,13 +4129,11 @@ def _match_upload(upload: Upload) -> tuple[Archive | None, object, TranscriptSca
         for chunk in upload.read(base.session.size):
             hasher.update(chunk)
         return base, hasher, scanner
-    shorter = [a for a in archives if a.session.size < upload.piece.total_size]
-    sizes = {a.session.size for a in shorter}
-    hasher, digests = hash_chunks(upload.read(0), sizes)
-    same = [a for a in shorter if a.session.sha256 == digests.get(a.session.size)]
+    hasher, digests = hash_chunks(upload.read(0), {a.session.size for a in archives})
+    same = [a for a in archives if a.session.sha256 == digests.get(a.session.size)]
     if not same:
         return None, hasher, TranscriptScanner()
-    extended = sorted(same, key=lambda archive: archive.session.size)[-1]
+    extended = max(same, key=lambda archive: archive.session.size)
     return extended, hasher, store.take_scan(extended.relative, extended.session)[1]
 
 def _contains(store: Store, archive: Archive, piece: Piece) -> bool:
@@ -4201,15 +4192,6 @@ def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
     start = scanner.start or scanner.finish("", 0, "").start or format_time(utc_now())
     return start[:7].replace("-", "/"), scanner if is_first else TranscriptScanner()
 
-def _journal_archive(store: Store, archive: Archive, action: str,
-                     actor: str) -> list[Ticket]:
-    """Return what is to be journaled of an archive, if its last line is another."""
-    last = store.journal.ledger(archive.workspace_id).entries.get(archive.path)
-    if last is not None and last.sha256 == archive.session.sha256:
-        return []
-    args = (archive.path, archive.session.size, archive.session.sha256, actor)
-    folder = split_path(archive.relative)[0]
-    return [Ticket(folder, archive.workspace_id, action, *args)]
 
 def chosen_workspaces(store: Store, workspace_id: str) -> list[str]:
     """Return the one workspace that was asked for, or all; raise NotFound."""
@@ -4250,8 +4232,7 @@ def list_places(store: Store, workspaces: list[str]) -> list[tuple[str, str, str
     return sorted(places, reverse=True)
 
 def load_head(store: Store, workspace_id: str, name: str) -> Archive | None:
-    """Return the last archive that can be read of a session, by its name or its key in
-    the index; None without one."""
+    """Return the last archive that can be read of a session, by name or index key."""
     session_id = name.removeprefix("sessions/").partition("~")[0]
     ledger = store.journal.ledgers.get(workspace_id) or Ledger()
     for path in reversed(ledger.sessions.get(session_id, ())):
