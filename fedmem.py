@@ -3067,9 +3067,8 @@ class Ledger:
 
     def apply(self, entry: Entry) -> None:
         """Take one journal entry into account."""
-        earlier = self.entries.get(entry.path)
-        was_live = earlier is not None and earlier.action != "deleted"
         if entry.path.startswith("knowledge/"):
+            was_live = self.find_live(entry.path) is not None
             self.documents += (entry.action != "deleted") - was_live
         elif entry.path.startswith("sessions/"):
             name = session_of(entry.path)  # a new list: readers hold the old one
@@ -3083,6 +3082,11 @@ class Ledger:
                     self.parts[thread_of(name)] = sorted([*known, name])
         self.entries[entry.path] = entry
         self.last_time = max(self.last_time, entry.time)
+
+    def find_live(self, path: str) -> Entry | None:
+        """Return a file's last entry, None when that deletes it."""
+        entry = self.entries.get(path)
+        return None if entry and entry.action == "deleted" else entry
 
 # A write that waits for its journal line: the folder whose names are to be on the disk
 # before, what the line says, and in a list, when it is done, its error or None.
@@ -3332,7 +3336,6 @@ class Registry:
         """Write a workspace's identity and the registry, durably."""
         identity = f"workspaces/{workspace.workspace_id}/identity.json"
         with self._lock:
-            self.all()
             self._write(identity, vars(workspace))
             self._workspaces = {**self._workspaces, workspace.workspace_id: workspace}
             self.save()
@@ -3766,20 +3769,19 @@ def read_bytes(store: Store, archive: Archive, offset: int, count: int) -> bytes
     blocks = itertools.islice(read_blocks(store, archive, first), number)
     return b"".join(blocks)[offset - starts[first] :][:count]
 
-def iter_lines(store: Store, archive: Archive, index: int, count: int | None = None,
+def iter_lines(store: Store, archive: Archive, index: int,
                is_raw: bool = False) -> Iterator[tuple[int, bytes, int]]:
-    """Yield number, bytes and size of each line of `count` blocks, which begin one."""
-    number, is_begun = archive.session.blocks[index].lines, False
-    line = LineBuffer(is_raw)
-    for content in itertools.islice(read_blocks(store, archive, index), count):
+    """Yield number, bytes and size of each line from a block on that begins one."""
+    number, line = archive.session.blocks[index].lines, LineBuffer(is_raw)
+    for content in read_blocks(store, archive, index):
         for piece in io.BytesIO(content):
             line.add(piece)
-            is_begun = not piece.endswith(b"\n")
-            if not is_begun:
+            if piece.endswith(b"\n"):
                 yield number, *line.take()
                 number += 1
-    if is_begun:
-        yield number, *line.take()
+    last, size = line.take()
+    if size:
+        yield number, last, size
 
 def iter_messages(store: Store, archive: Archive,
                   offset: int = 0) -> Iterator[tuple[int, Message]]:
@@ -3788,24 +3790,23 @@ def iter_messages(store: Store, archive: Archive,
     repeats, cut = frozenset(session.repeats), find_cut(store, archive)
     hidden = {"undone", "linked", *(() if session.uses_items else ["item"])}
     starts_back = [first for first, _ in session.abandoned]
-    starts = [i for i, block in enumerate(blocks) if not block.is_cut]
-    for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
-        if end < len(blocks) and messages_before(session, blocks[end]) <= offset:
-            continue
-        number = messages_before(session, blocks[start])
-        for at, line, size in iter_lines(store, archive, start, end - start):
-            record = parse_record(line, size, session.about)
-            messages = parse_messages(record, session.about) if record else []
-            for index, message in enumerate(messages):
-                if message.kind in hidden or number_part(at, index) in repeats:
-                    continue
-                if number >= offset:
-                    span = bisect.bisect(starts_back, number) - 1
-                    is_back = span >= 0 and number < session.abandoned[span][1]
-                    if is_back or message.ordinal >= cut:
-                        message = dataclasses.replace(message, abandoned=True)
-                    yield number, message
-                number += 1
+    fit = (i for i, block in enumerate(blocks) if not block.is_cut
+           and messages_before(session, block) <= offset)
+    first = max(fit, default=0)
+    number = messages_before(session, blocks[first])
+    for at, line, size in iter_lines(store, archive, first):
+        record = parse_record(line, size, session.about)
+        messages = parse_messages(record, session.about) if record else []
+        for index, message in enumerate(messages):
+            if message.kind in hidden or number_part(at, index) in repeats:
+                continue
+            if number >= offset:
+                span = bisect.bisect(starts_back, number) - 1
+                is_back = span >= 0 and number < session.abandoned[span][1]
+                if is_back or message.ordinal >= cut:
+                    message = dataclasses.replace(message, abandoned=True)
+                yield number, message
+            number += 1
 
 def find_cut(store: Store, archive: Archive) -> int | float:
     """Return from which line a later part took this part of a thread back, or inf."""
@@ -3946,8 +3947,8 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes,
                 file.write(data)
 
 def remove_partial(store: Store, relative: str) -> None:
-    """Remove the files of an upload that has ended, if there was one."""
-    for path in (relative, relative + MEMBERS) if relative else ():
+    """Remove the files of an upload that has ended."""
+    for path in (relative, relative + MEMBERS):
         remove_file(store.root, path)
 
 def probe_session(store: Store, workspace_id: str, session_id: str, sha256: str,
@@ -3988,9 +3989,8 @@ def receive_piece(store: Store, workspace_id: str, session_id: str, piece: Piece
                   actor: str) -> dict:
     """Take a piece of a transcript; return `partial`, `restart`, or a receipt."""
     with store.locked(workspace_id, f"sessions/{session_id}", "stored"):
-        answer, tickets, path = _receive(store, workspace_id, session_id, piece, actor)
+        answer, tickets = _receive(store, workspace_id, session_id, piece, actor)
         store.journal.append_all(tickets)
-        remove_partial(store, path)
         return answer
 
 def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
@@ -3998,14 +3998,14 @@ def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
     """Take whole transcripts; what different files lock is committed in one round."""
     answers: dict[str, dict] = {}
 
-    def receive(names: list[str]) -> Iterator[tuple[list[Ticket], str]]:
+    def receive(names: list[str]) -> Iterator[Ticket]:
         """Answer some; what is wrong with one stops no other."""
         with keep_folders():
             for name in names:
                 where = store, workspace_id, name
                 try:
-                    answers[name], *rest = _receive(*where, pieces[name], actor)
-                    yield rest
+                    answers[name], tickets = _receive(*where, pieces[name], actor)
+                    yield from tickets
                 except (BadRequest, Conflict, NotFound, TooLarge, Busy) as e:
                     answers[name] = {"status": "refused", "error": str(e)}
 
@@ -4020,15 +4020,13 @@ def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
             parts = (names[n::SYNC_THREADS] for n in range(SYNC_THREADS))
             with concurrent.futures.ThreadPoolExecutor(SYNC_THREADS) as pool:
                 done = sum(pool.map(lambda part: list(receive(part)), parts), [])
-            store.journal.append_all([t for tickets, _ in done for t in tickets])
-            for _, path in done:
-                remove_partial(store, path)
+            store.journal.append_all(done)
     return answers
 
 def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
-             actor: str) -> tuple[dict, list[Ticket], str]:
-    """Take a piece, its session's lock held; return the answer, what is to be journaled
-    before that is given, and the partial file that has served then."""
+             actor: str) -> tuple[dict, list[Ticket]]:
+    """Take a piece, its session's lock held; return the answer, and what is to be
+    journaled before that is given."""
     end = piece.offset + len(piece.raw)
     if end > piece.total_size:
         raise BadRequest(
@@ -4037,11 +4035,11 @@ def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
     for archive in archives:
         if archive.session.sha256 == piece.sha256:
             _reconcile_file(store, workspace_id, archive.path)  # if its line is missing
-            return _make_receipt("duplicate", archive), [], ""
+            return _make_receipt("duplicate", archive), []
     same = [a for a in archives if a.session.sha256 == piece.base_sha256]
     base = same[-1] if same else None
     if piece.base_sha256 and not base:
-        return _make_restart(archives), [], ""
+        return _make_restart(archives), []
     start = base.session.size if base else 0
     if piece.offset < start:
         raise BadRequest(
@@ -4050,9 +4048,9 @@ def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
     found = stat_file(store.root, path)
     reached = start + (found.st_size if found else 0)
     if end <= reached < piece.total_size and piece.raw:  # sent again
-        return {"status": "partial", "next_offset": reached}, [], ""
+        return {"status": "partial", "next_offset": reached}, []
     if piece.offset > reached == 0:
-        return _make_restart(archives), [], ""
+        return _make_restart(archives), []
     if piece.offset > reached:
         raise Conflict(f"This upload stands at byte {reached}, not at "
                        f"{piece.offset}. Send the piece that begins there.",
@@ -4062,9 +4060,12 @@ def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
             raise BadRequest("`data` is empty before the end of the transcript.")
         member = b"" if base else piece.member
         append_partial(store, path, piece.offset - start, piece.raw, member)
-        return {"status": "partial", "next_offset": end}, [], ""
+        return {"status": "partial", "next_offset": end}, []
     about = store, workspace_id, session_id, archives, base, piece, path, actor
-    return *_commit(Upload(*about)), path if found else ""
+    done = _commit(Upload(*about))
+    if found:
+        remove_partial(store, path)
+    return done
 
 def _make_restart(archives: list[Archive]) -> dict:
     """Return the answer that sends a client back to the beginning."""
@@ -4282,24 +4283,23 @@ def _reconcile_registry(store: Store) -> None:
 def _reconcile_file(store: Store, workspace_id: str, path: str) -> None:
     """Journal a file's present bytes, or that it went to the versions, unless it is."""
     relative = f"workspaces/{workspace_id}/{path}"
-    last = store.journal.ledger(workspace_id).entries.get(path)
-    is_live = last is not None and last.action != "deleted"
-    action = "updated" if is_live else "created"
+    last = store.journal.ledger(workspace_id).find_live(path)
+    action = "updated" if last else "created"
     try:
         if path.endswith(".jsonl.gz"):
-            action = "extended" if is_live else "revision" if "~" in path else "stored"
+            action = "extended" if last else "revision" if "~" in path else "stored"
             session = store.load_session(workspace_id, path)
             size, sha256 = session.size, session.sha256
         else:
             action = "titled" if path.endswith(TITLE_ENDING) else action
             data = read_file(store.root, relative)
             size, sha256 = len(data), hash_bytes(data)
-        is_known = is_live and last.sha256 == sha256
+        is_known = last and last.sha256 == sha256
     except Damaged as e:
         log.error("archive damaged: %s", e)
         return
     except NotFound:
-        if not is_live or not path.endswith(".md"):
+        if not last or not path.endswith(".md"):
             return
         action, size, sha256 = "deleted", last.size, last.sha256
         versions = list_versions(store, workspace_id, path.removeprefix("knowledge/"))
@@ -10475,7 +10475,7 @@ def _repair_file(store: Store, workspace_id: str, path: str, lock: str) -> None:
 def _is_ahead(store: Store, workspace_id: str, path: str) -> bool:
     """Return whether a file is a write ahead of the journal, as the death of a machine
     leaves it: what the journal says is its newest version, or how an archive begins."""
-    last = _find_entry(store, workspace_id, path)
+    last = store.journal.ledger(workspace_id).find_live(path)
     if last is None or path.endswith(TITLE_ENDING):
         return True
     if not path.startswith("sessions/"):
@@ -10489,15 +10489,11 @@ def _is_ahead(store: Store, workspace_id: str, path: str) -> bool:
                 left -= len(content[:left])
     return hasher.hexdigest() == last.sha256
 
-def _find_entry(store: Store, workspace_id: str, path: str) -> Entry | None:
-    """Return a file's last line in the journal, None when that deletes it."""
-    entry = store.journal.ledger(workspace_id).entries.get(path)
-    return None if entry and entry.action == "deleted" else entry
 
 def _check_file(store: Store, workspace_id: str, path: str, deep: bool) -> str:
     """Return what is wrong with a file of a workspace, empty when nothing is."""
     relative = f"workspaces/{workspace_id}/{path}"
-    entry = _find_entry(store, workspace_id, path)
+    entry = store.journal.ledger(workspace_id).find_live(path)
     found = stat_file(store.root, relative)
     if found is None:
         return "acknowledged and missing" if entry else ""
