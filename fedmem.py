@@ -3070,16 +3070,15 @@ class Ledger:
         if entry.path.startswith("knowledge/"):
             was_live = self.find_live(entry.path) is not None
             self.documents += (entry.action != "deleted") - was_live
+        elif entry.path.endswith(TITLE_ENDING):
+            self.titles[session_of(entry.path)] = entry
         elif entry.path.startswith("sessions/"):
             name = session_of(entry.path)  # a new list: readers hold the old one
-            if entry.path.endswith(TITLE_ENDING):
-                self.titles[name] = entry
-            else:
-                others = [p for p in self.sessions.get(name, ()) if p != entry.path]
-                self.sessions[name] = [*others, entry.path]
-                known = self.parts.get(thread_of(name), [])
-                if name not in known:
-                    self.parts[thread_of(name)] = sorted([*known, name])
+            others = [p for p in self.sessions.get(name, ()) if p != entry.path]
+            self.sessions[name] = [*others, entry.path]
+            known = self.parts.get(thread_of(name), [])
+            if name not in known:
+                self.parts[thread_of(name)] = sorted([*known, name])
         self.entries[entry.path] = entry
         self.last_time = max(self.last_time, entry.time)
 
@@ -3135,10 +3134,9 @@ class Journal:
         try:
             with disk_errors(JOURNAL_FILE):
                 # A size that is out of date is older: what it hides comes next time.
-                if os.stat(f"{self._root}/{JOURNAL_FILE}").st_size == self._offset:
-                    return self.last_seq
-                with self._lock, self.opened(os.O_RDONLY) as fd:
-                    self._read(fd)
+                if os.stat(f"{self._root}/{JOURNAL_FILE}").st_size != self._offset:
+                    with self._lock, self.opened(os.O_RDONLY) as fd:
+                        self._read(fd)
         except NotFound as e:
             raise Gone("The memory's disk is away: it has no journal.") from e
         return self.last_seq
@@ -3789,7 +3787,6 @@ def iter_messages(store: Store, archive: Archive,
     session, blocks = archive.session, archive.session.blocks
     repeats, cut = frozenset(session.repeats), find_cut(store, archive)
     hidden = {"undone", "linked", *(() if session.uses_items else ["item"])}
-    starts_back = [first for first, _ in session.abandoned]
     fit = (i for i, block in enumerate(blocks) if not block.is_cut
            and messages_before(session, block) <= offset)
     first = max(fit, default=0)
@@ -3801,7 +3798,7 @@ def iter_messages(store: Store, archive: Archive,
             if message.kind in hidden or number_part(at, index) in repeats:
                 continue
             if number >= offset:
-                span = bisect.bisect(starts_back, number) - 1
+                span = bisect.bisect(session.abandoned, (number, math.inf)) - 1
                 is_back = span >= 0 and number < session.abandoned[span][1]
                 if is_back or message.ordinal >= cut:
                     message = dataclasses.replace(message, abandoned=True)
@@ -4025,8 +4022,7 @@ def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
 
 def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
              actor: str) -> tuple[dict, list[Ticket]]:
-    """Take a piece, its session's lock held; return the answer, and what is to be
-    journaled before that is given."""
+    """Take a piece, its lock held; return the answer, and what to journal before it."""
     end = piece.offset + len(piece.raw)
     if end > piece.total_size:
         raise BadRequest(
@@ -4213,11 +4209,11 @@ def is_within(store: Store, archive: Archive, since: str, until: str) -> bool:
     last = rank_head(store, archive)[0]
     return (not since or last >= since) and (not until or first <= until)
 
-def list_heads(store: Store, workspaces: list[str], since: str = "",
+def list_heads(store: Store, chosen: str, since: str = "",
                until: str = "") -> list[Archive]:
-    """Return the head archive of every session within the times, the newest first."""
+    """Return the heads of one workspace or all within the times, the newest first."""
     found = []
-    for workspace_id in workspaces:
+    for workspace_id in chosen_workspaces(store, chosen):
         for session_id in list(store.journal.ledger(workspace_id).sessions):
             head = load_head(store, workspace_id, session_id)
             found += [head] if head and is_within(store, head, since, until) else []
@@ -5845,8 +5841,7 @@ def iter_places(store: Store, index: Index | None, scope: Scope) -> Iterator[tup
             for before in places:
                 yield before
     except NoIndex:
-        chosen = chosen_workspaces(store, scope.workspace_id)
-        for archive in list_heads(store, chosen, scope.since, scope.until):
+        for archive in list_heads(store, scope.workspace_id, scope.since, scope.until):
             place = rank_head(store, archive)
             if place < before:
                 yield place
@@ -5888,8 +5883,7 @@ def count_sessions(store: Store, index: Index | None, scope: Scope) -> int:
         with open_listing(store, index, scope) as (database, known, fresh, _):
             return count_indexed(database, known) + len(fresh)
     except NoIndex:
-        chosen = chosen_workspaces(store, scope.workspace_id)
-        return len(list_heads(store, chosen, scope.since, scope.until))
+        return len(list_heads(store, scope.workspace_id, scope.since, scope.until))
 
 
 def search_documents(store: Store, index: Index | None, query: Query,
