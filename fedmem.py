@@ -3472,7 +3472,6 @@ class Store:
         self._keep(self._sessions, relative, kept, SESSION_CACHE_ENTRIES)
         return session
 
-
     def forget_session(self, relative: str) -> None:
         """Drop what memory holds of an archive."""
         with self._cache_lock:
@@ -4032,8 +4031,7 @@ def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
         if archive.session.sha256 == piece.sha256:
             _reconcile_file(store, workspace_id, archive.path)  # if its line is missing
             return _make_receipt("duplicate", archive), []
-    same = [a for a in archives if a.session.sha256 == piece.base_sha256]
-    base = same[-1] if same else None
+    base = next((a for a in archives if a.session.sha256 == piece.base_sha256), None)
     if piece.base_sha256 and not base:
         return _make_restart(archives), []
     start = base.session.size if base else 0
