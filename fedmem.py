@@ -4148,11 +4148,10 @@ def _write_archive(upload: Upload, path: str, old: Archive | None,
     `scanner` knows the first block, or all that is there, or nothing."""
     store, target = upload.store, f"workspaces/{upload.workspace_id}/{path}"
     rest = upload.read(old.session.size if old else 0)
-    known = scanner.size if scanner.blocks else None
+    index, known = (-1, scanner.size) if scanner.blocks else (0, None)
     if old:
-        index = -1 if scanner.blocks else 0
         last = old.session.blocks[index]
-        known = scanner.size - last.offset if scanner.blocks else None
+        known = known and known - last.offset
         rest = itertools.chain(read_blocks(store, old, index), rest)
     elif stat_file(store.root, target):
         set_aside(store, target)  # no record of it was ever kept: out of the way
@@ -4186,7 +4185,6 @@ def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
     is_first = scanner.start and len(scanner.blocks) == 1
     start = scanner.start or scanner.finish("", 0, "").start or format_time(utc_now())
     return start[:7].replace("-", "/"), scanner if is_first else TranscriptScanner()
-
 
 def chosen_workspaces(store: Store, workspace_id: str) -> list[str]:
     """Return the one workspace that was asked for, or all; raise NotFound."""
