@@ -3262,7 +3262,6 @@ class Journal:
         with self._lock:
             self._read(fd, is_held=True)
 
-
 class Registry:
     """Guard the list of workspaces; the identity.json files are its truth."""
 
