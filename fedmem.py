@@ -3530,6 +3530,8 @@ def open_store(root: str, existing: bool = False) -> Store:
     make_folder(root)
     with disk_errors(root):
         store = Store(root)
+        with directory(root, "workspaces", create=True):
+            pass
     store.recover()
     return store
 
