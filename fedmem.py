@@ -3019,23 +3019,26 @@ def require_id(kind: str, text: str) -> str:
 
 def require_knowledge_path(path: str) -> str:
     """Return a well-formed knowledge path; raise BadRequest saying what is wrong."""
-    parts, size = path.split("/"), len(path.encode("utf-8", "replace"))
-    for is_so, problem in (
-            (path == OVERVIEW,
-             "overview.md is the overview: write it with write_overview"),
-            (not path.endswith(".md"), "it must end in .md"),
-            (size > MAX_PATH_BYTES, f"it is over {MAX_PATH_BYTES} bytes long"),
-            (len(parts) > MAX_PATH_PARTS, f"it has more than {MAX_PATH_PARTS} parts"),
-            (any(not part or part.startswith(".") for part in parts),
-             "no part may be empty or begin with a dot, and it may not be absolute"),
-            (".md/" in path, "only its last part may end in .md"),
-            (_NOT_IN_NAMES.search(path),
-             "it has a backslash, a control character or one that turns text round"),
-            (unicodedata.normalize("NFC", path) != path,
-             "it must be in Unicode normal form NFC")):
-        if is_so:
-            raise BadRequest(f"The path {clip(path, 80)!r} is refused: {problem}.")
-    return path
+    parts = path.split("/")
+    if path == OVERVIEW:
+        problem = "overview.md is the overview: write it with write_overview"
+    elif not path.endswith(".md"):
+        problem = "it must end in .md"
+    elif len(path.encode("utf-8", "replace")) > MAX_PATH_BYTES:
+        problem = f"it is over {MAX_PATH_BYTES} bytes long"
+    elif len(parts) > MAX_PATH_PARTS:
+        problem = f"it has more than {MAX_PATH_PARTS} parts"
+    elif any(not part or part.startswith(".") for part in parts):
+        problem = "no part may be empty or begin with a dot, and it may not be absolute"
+    elif ".md/" in path:
+        problem = "only its last part may end in .md"
+    elif _NOT_IN_NAMES.search(path):
+        problem = "it has a backslash, a control character or one that turns text round"
+    elif unicodedata.normalize("NFC", path) != path:
+        problem = "it must be in Unicode normal form NFC"
+    else:
+        return path
+    raise BadRequest(f"The path {clip(path, 80)!r} is refused: {problem}.")
 
 def document_path(path: str) -> str:
     """Return where in its workspace a document lies; raise BadRequest."""
@@ -3249,8 +3252,9 @@ class Journal:
         if os.fstat(fd).st_size != start:
             os.ftruncate(fd, start)  # what is left is a torn line
         now = format_time(utc_now())
-        entries = (Entry(seq + n, now, *t.about) for n, t in enumerate(tickets, 1))
-        data = b"".join(encode_json(e._asdict()) + b"\n" for e in entries)
+        entries = [Entry(seq + n, now, *t.about) for n, t in enumerate(tickets, 1)]
+        lines = [encode_json(entry._asdict()) + b"\n" for entry in entries]
+        data = b"".join(lines)
         try:
             if os.pwrite(fd, data, start) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -3260,7 +3264,12 @@ class Journal:
                 os.ftruncate(fd, start)
             raise
         with self._lock:
-            self._read(fd, is_held=True)
+            if self._offset != start:  # a reader was here meanwhile
+                self._read(fd, is_held=True)
+                return
+            for entry, line in zip(entries, lines, strict=True):
+                self._apply(entry, line[:-1])
+            self._offset += len(data)
 
 class Registry:
     """Guard the list of workspaces; the identity.json files are its truth."""
