@@ -3102,7 +3102,7 @@ class Journal:
 
     def __init__(self, root: str):
         self.ledgers: dict[str, Ledger] = {}
-        self.last_seq = self.bad_lines = self._offset = 0
+        self.last_seq = self.bad_lines = self.registrations = self._offset = 0
         self.identity = ""  # of its first line: no two memories have the same
         self.read_at_s = 0.0  # when its last line was read
         self.writes: collections.Counter[str] = collections.Counter()  # by actor
@@ -3186,6 +3186,7 @@ class Journal:
         self.read_at_s = time.monotonic()
         self.last_seq = max(self.last_seq, entry.seq)
         self.writes[entry.actor] += 1
+        self.registrations += entry.action == "registered"
         self.ledgers.setdefault(entry.workspace, Ledger()).apply(entry)
         self.recent.append(entry)
         for follow in self.followers:
@@ -3278,13 +3279,15 @@ class Registry:
         self._root, self._journal = root, journal
         self._lock = threading.RLock()
         self._workspaces: dict[str, Workspace] = {}
-        self._signature: tuple = ()  # of the file that was read
+        self._seen = -1
+        self._signature: tuple | None = None
         self.load()
 
     def load(self) -> None:
         """Read the registry, and the identity of every folder it does not name."""
         with self._lock:
-            signature = sign_file(self._root, REGISTRY_FILE) or ()
+            seen = self._journal.registrations
+            signature = sign_file(self._root, REGISTRY_FILE)
             listed = dig(read_json_file(self._root, REGISTRY_FILE), "workspaces")
             known = map(parse_workspace, listed if isinstance(listed, list) else ())
             found = {w.workspace_id: w for w in known if w}
@@ -3295,7 +3298,12 @@ class Registry:
                     if workspace and workspace.workspace_id == name:
                         found[name] = workspace
             # The last: after an error above it is read again.
-            self._workspaces, self._signature = found, signature
+            self._workspaces, self._seen, self._signature = found, seen, signature
+
+    def refresh(self) -> None:
+        """Read the registry again when its file is another one, say after a kill."""
+        if sign_file(self._root, REGISTRY_FILE) != self._signature:
+            self.load()
 
     def save(self) -> None:
         """Write the registry's file, durably."""
@@ -3307,10 +3315,10 @@ class Registry:
         text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
         write_file(self._root, relative, text.encode("utf-8", "replace"))
 
-    def all(self, look: Callable = glance_file) -> dict[str, Workspace]:
-        """Return every workspace by id, read again when the file is another one."""
+    def all(self) -> dict[str, Workspace]:
+        """Return every workspace by id."""
         self._journal.refresh()
-        if (look(self._root, REGISTRY_FILE) or ())[:3] != self._signature:
+        if self._seen != self._journal.registrations:
             self.load()
         return self._workspaces
 
@@ -3324,9 +3332,8 @@ class Registry:
 
     def match(self, wanted: Workspace) -> Workspace | None:
         """Return the workspace of an identity and remote; an empty remote fits any."""
-        # Surely the newest, also where a network file system remembers an older one.
-        remote, known = wanted.git_remote, self.all(sign_file).values()
-        same = [w for w in known if identify(w) == identify(wanted)]
+        remote = wanted.git_remote
+        same = [w for w in self.all().values() if identify(w) == identify(wanted)]
         same.sort(key=lambda w: (w.git_remote != remote, bool(w.git_remote)))
         return next((w for w in same if len({w.git_remote, remote} - {""}) < 2), None)
 
@@ -3549,6 +3556,7 @@ def open_store(root: str, existing: bool = False) -> Store:
 def register_workspace(store: Store, wanted: Workspace, actor: str) -> Workspace:
     """Return an identity's workspace, made or filled in; raise TooLarge, Conflict."""
     with store.locked("", "registry", "registered"):
+        store.registry.refresh()
         found = store.registry.match(wanted)
         if found is None:
             if len(store.registry.all()) >= MAX_WORKSPACES:
