@@ -2930,29 +2930,29 @@ class Ledger:
 
     def apply(self, entry: Entry) -> None:
         """Take one journal entry into account."""
-        earlier = self.entries.get(entry.path)
-        was_live = earlier is not None and earlier.action != "deleted"
         if entry.path.startswith("knowledge/"):
+            was_live = self.find_live(entry.path) is not None
             self.documents += (entry.action != "deleted") - was_live
+        elif entry.path.endswith(TITLE_ENDING):
+            self.titles[session_of(entry.path)] = entry
         elif entry.path.startswith("sessions/"):
             name = session_of(entry.path)  # a new list: readers hold the old one
-            if entry.path.endswith(TITLE_ENDING):
-                self.titles[name] = entry
-            else:
-                others = [p for p in self.sessions.get(name, ()) if p != entry.path]
-                self.sessions[name] = [*others, entry.path]
-                known = self.parts.get(thread_of(name), [])
-                if name not in known:
-                    self.parts[thread_of(name)] = sorted([*known, name])
+            others = [p for p in self.sessions.get(name, ()) if p != entry.path]
+            self.sessions[name] = [*others, entry.path]
+            known = self.parts.get(thread_of(name), [])
+            if name not in known:
+                self.parts[thread_of(name)] = sorted([*known, name])
         self.entries[entry.path] = entry
         self.last_time = max(self.last_time, entry.time)
 
-class Ticket:
-    """Hold one write that waits for its journal line, and what became of it."""
+    def find_live(self, path: str) -> Entry | None:
+        """Return a file's last entry, None when that deletes it."""
+        entry = self.entries.get(path)
+        return None if entry and entry.action == "deleted" else entry
 
-    def __init__(self, folder: str, *about: object):
-        self.folder, self.about, self.is_done = folder, about, False
-        self.error: Exception | None = None
+# A write that waits for its journal line: the folder whose names are to be on the disk
+# before, what the line says, and in a list, when it is done, its error or None.
+Ticket = collections.namedtuple("Ticket", "folder about outcome")
 
 class Journal:
     """Guard the append-only list of committed writes and what follows from it.
@@ -2973,12 +2973,12 @@ class Journal:
         self._trouble: Exception | None = None  # of the last round
         self._commit_lock = threading.Lock()
         self._waiting: collections.deque[Ticket] = collections.deque()
-        with disk_errors(JOURNAL_FILE), self._opened(os.O_RDONLY | os.O_CREAT):
+        with disk_errors(JOURNAL_FILE), self.opened(os.O_RDONLY | os.O_CREAT):
             sync_folders(root, JOURNAL_FILE)
         self.refresh()
 
     @contextlib.contextmanager
-    def _opened(self, flags: int) -> Iterator[int]:
+    def opened(self, flags: int) -> Iterator[int]:
         """Hold the file open; raise OSError."""
         is_new = bool(flags & os.O_CREAT)
         with place(self._root, JOURNAL_FILE, is_new) as (handle, name):
@@ -2997,10 +2997,9 @@ class Journal:
         try:
             with disk_errors(JOURNAL_FILE):
                 # A size that is out of date is older: what it hides comes next time.
-                if os.stat(f"{self._root}/{JOURNAL_FILE}").st_size == self._offset:
-                    return self.last_seq
-                with self._lock, self._opened(os.O_RDONLY) as fd:
-                    self._read(fd)
+                if os.stat(f"{self._root}/{JOURNAL_FILE}").st_size != self._offset:
+                    with self._lock, self.opened(os.O_RDONLY) as fd:
+                        self._read(fd)
         except NotFound as e:
             raise Gone("The memory's disk is away: it has no journal.") from e
         return self.last_seq
@@ -3067,15 +3066,15 @@ class Journal:
     def append(self, *about: object, folder: str = "") -> None:
         """Commit a write (workspace_id, action, path, size, sha256, actor): return when
         the names in `folder`, then its line, are on the disk; raise StorageFailed."""
-        self.append_all([Ticket(folder, *about)])
+        self.append_all([Ticket(folder, about, [])])
 
     def append_all(self, tickets: list[Ticket]) -> None:
         """Commit some writes as append() does one."""
         self._waiting.extend(tickets)
         with self._commit_lock:  # who has it finds a whole queue, or was in another's
-            if not all(ticket.is_done for ticket in tickets):
+            if not all(ticket.outcome for ticket in tickets):
                 self._commit()
-        for error in filter(None, (ticket.error for ticket in tickets)):
+        for error in filter(None, (ticket.outcome[0] for ticket in tickets)):
             raise type(error)(str(error)) from error
 
     def _commit(self) -> None:
@@ -3084,7 +3083,7 @@ class Journal:
         error: Exception | None = RuntimeError("the round of this write failed")
         try:
             with self._file_lock.hold(), disk_errors(JOURNAL_FILE):
-                with self._opened(os.O_RDWR) as fd:
+                with self.opened(os.O_RDWR) as fd:
                     self._write(fd, tickets)
             error = None
         except FedmemError as e:
@@ -3092,7 +3091,7 @@ class Journal:
         finally:
             self._trouble = error
             for ticket in tickets:
-                ticket.error, ticket.is_done = error, True
+                ticket.outcome.append(error)
 
     def check(self) -> None:
         """Raise what keeps the next write from being committed, where that is known."""
@@ -3132,11 +3131,6 @@ class Journal:
             for entry, line in zip(entries, lines, strict=True):
                 self._apply(entry, line[:-1])
             self._offset += len(data)
-
-    def confirm(self) -> None:
-        """Return when every line that was read is on the disk, whoever wrote it."""
-        with disk_errors(JOURNAL_FILE), self._opened(os.O_RDWR) as fd:
-            os.fsync(fd)
 
 class Registry:
     """Guard the list of workspaces; the identity.json files are its truth."""
@@ -3207,14 +3201,9 @@ class Registry:
         """Return a free id: the slugs, with a hash when another identity has them."""
         parts = (wanted.machine, wanted.tool, wanted.project)
         plain, taken = "-".join(make_slug(part) for part in parts), self.all()
-        if plain not in taken:
-            return plain
-        full = "\0".join((*identify(wanted), wanted.git_remote))
-        for length in range(6, 65):
-            name = f"{plain[:120]}-{hash_text(full)[:length]}"[:128]
-            if name not in taken:
-                return name
-        raise Conflict(f"No id is free for project {wanted.project!r}.")
+        digest = hash_text("\0".join((*identify(wanted), wanted.git_remote)))
+        others = (f"{plain[: 127 - n]}-{digest[:n]}" for n in range(6, 65))
+        return next(name for name in (plain, *others) if name not in taken)
 
     def put(self, workspace: Workspace) -> None:
         """Write a workspace's identity and the registry, durably."""
@@ -3268,11 +3257,12 @@ class Store:
             return
         try:
             note = parse_json(left)
-            where = f"{note['workspace']}", f"{note['path']}", f"{note['action']}"
-            log.warning("finishing an interrupted write: %s", "/".join(where[:2]))
-            sync_folders(self.root, f"workspaces/{where[0]}/{where[1]}")
+            where = f"{note['workspace']}", f"{note['path']}"
+            log.warning("finishing an interrupted write: %s", "/".join(where))
+            sync_folders(self.root, "/".join(("workspaces", *where)))
             reconcile_path(self, *where)
-            self.journal.confirm()
+            with disk_errors(JOURNAL_FILE), self.journal.opened(os.O_RDWR) as journal:
+                os.fsync(journal)  # who wrote the line may not have come so far
         except (ValueError, TypeError, KeyError):
             log.warning("lock file names no path, cleared: %r", left[:200])
         except StorageFailed:
@@ -3315,14 +3305,12 @@ class Store:
                         self._mend(fd)
                 except StorageFailed as e:  # readers are served all the same
                     log.error("interrupted write not finished: %s", e)
-        if self.registry.all() and stat_file(self.root, REGISTRY_FILE) is None:
-            with self.locked("", "registry", "registered"):
-                self.registry.save()
-        if not self.journal.last_seq and self.registry.all():
+        known, is_new = self.registry.all(), not self.journal.last_seq
+        if known and (is_new or stat_file(self.root, REGISTRY_FILE) is None):
             with self.locked("", "registry", "registered"):
                 _reconcile_registry(self)
-            for workspace_id in list(self.registry.all()):
-                reconcile_workspace(self, workspace_id)
+        for workspace_id in list(self.registry.all()) if is_new else ():
+            reconcile_workspace(self, workspace_id)
 
     def close(self) -> None:
         """Close every file; for the end of a process and for tests."""
@@ -3337,13 +3325,16 @@ class Store:
         self._keep(self._digests, key, sha256, DIGEST_CACHE_ENTRIES)
         return Document(path, found.st_size, sha256, format_mtime(found.st_mtime))
 
-    def load_session(self, workspace_id: str, path: str) -> Session:
-        """Return what an archive holds; raise NotFound, Damaged."""
+    def load_session(self, workspace_id: str, path: str, sha256: str = "") -> Session:
+        """Return what an archive holds, for a list what it last held with a `sha256`;
+        raise NotFound, Damaged."""
         relative = f"workspaces/{workspace_id}/{path}"
+        cached = self._sessions.get(relative)
+        if cached and cached[1].sha256 == sha256:
+            return cached[1]
         signature = sign_file(self.root, relative)
         if signature is None:
             raise NotFound(f"The archive {relative!r} is missing.")
-        cached = self._sessions.get(relative)
         if cached and cached[0] == signature:
             return cached[1]
         record = record_path(relative)
@@ -3357,13 +3348,6 @@ class Store:
         self._keep(self._sessions, relative, kept, SESSION_CACHE_ENTRIES)
         return session
 
-    def recall_session(self, workspace_id: str, path: str) -> Session:
-        """Return what an archive held last: for lists, not for receipts."""
-        cached = self._sessions.get(f"workspaces/{workspace_id}/{path}")
-        last = self.journal.ledgers[workspace_id].entries[path]
-        is_fresh = cached and cached[1].sha256 == last.sha256
-        return cached[1] if is_fresh else self.load_session(workspace_id, path)
-
     def forget_session(self, relative: str) -> None:
         """Drop what memory holds of an archive."""
         with self._cache_lock:
@@ -3373,39 +3357,34 @@ class Store:
     def keep_scan(self, relative: str, hasher: object,
                   scanner: TranscriptScanner) -> None:
         """Remember hash and scan of the archive that is there, if more can follow."""
-        if not scanner.is_closed:
-            size, signature = scanner.state_size, sign_file(self.root, relative)
-            kept = signature, hasher, scanner, size
-            self._keep(self._scans, relative, kept, SCAN_CACHE_ENTRIES)
-            if size * SCAN_CACHE_ENTRIES < SCAN_CACHE_THINGS:
-                return  # however many of these
+        if scanner.is_closed:
+            return
+        size = max(scanner.state_size, SCAN_CACHE_THINGS // SCAN_CACHE_ENTRIES)
+        kept = sign_file(self.root, relative), hasher, scanner, size
         with self._cache_lock:
+            self._scans[relative] = kept
             left = sum(kept[3] for kept in self._scans.values())
             while left > SCAN_CACHE_THINGS:
                 left -= self._scans.popitem(last=False)[1][3]
 
     def take_scan(self, relative: str,
-                  session: Session) -> tuple[object, TranscriptScanner | None]:
-        """Return hash object and scanner fed with an archive's whole transcript, the
-        caller's now; no scanner when its last line is cut. Raise Damaged for others."""
+                  session: Session) -> tuple[object, TranscriptScanner]:
+        """Return hash and scanner fed with an archive's whole transcript, the caller's
+        now; the scanner is a new one when its last line is cut. Raise Damaged."""
         with self._cache_lock:
             kept = self._scans.pop(relative, None)
         is_same = kept and kept[0] == sign_file(self.root, relative)
         if is_same and kept[1].hexdigest() == session.sha256:
             return kept[1:3]
-        hasher, scanner, problem = hashlib.sha256(), TranscriptScanner(), ""
         try:
-            with open_file(self.root, relative) as file:
-                for offset, content in iter_members(file):
-                    hasher.update(content)
-                    scanner.feed(content, offset)
+            hasher, scanner, _ = feed_archive(self.root, relative)
+            if hasher.hexdigest() != session.sha256:
+                raise Damaged("It has another sha256.")
         except Damaged as e:
-            problem = str(e)
-        if problem or hasher.hexdigest() != session.sha256:
-            text = f"The archive {relative!r} is not what its record says. {problem}"
-            raise Damaged(text.strip(), {"path": relative})
+            text = f"The archive {relative!r} is not what its record says. {e}"
+            raise Damaged(text, {"path": relative}) from e
         scanner.finish("", 0, "")
-        return hasher, None if scanner.is_closed else scanner
+        return hasher, TranscriptScanner() if scanner.is_closed else scanner
 
     def read_title(self, workspace_id: str, session_id: str) -> str:
         """Return the title that a tool gave a session, empty for none."""
@@ -3428,9 +3407,8 @@ def open_store(root: str, existing: bool = False) -> Store:
     make_folder(root)
     with disk_errors(root):
         store = Store(root)
-        for folder in ("workspaces", PARTIAL_DIR):
-            with place(root, f"{folder}/", create=True):
-                pass
+        with place(root, "workspaces/", create=True):
+            pass
     store.recover()
     return store
 
@@ -3604,14 +3582,18 @@ def record_path(relative: str) -> str:
     """Return the path of the derived record beside an archive."""
     return relative.removesuffix(".jsonl.gz") + ".json"
 
-def scan_archive(root: str, relative: str) -> Session:
-    """Return what an archive holds by reading all of it; raise NotFound, Damaged."""
+def feed_archive(root: str, relative: str) -> tuple[object, TranscriptScanner, int]:
+    """Return hash, scanner and size of all of an archive; raise NotFound, Damaged."""
     scanner, hasher = TranscriptScanner(), hashlib.sha256()
     with open_file(root, relative) as file:
         for offset, content in iter_members(file):
             hasher.update(content)
             scanner.feed(content, offset)
-        size = file.tell()
+        return hasher, scanner, file.tell()
+
+def scan_archive(root: str, relative: str) -> Session:
+    """Return what an archive holds by reading all of it; raise NotFound, Damaged."""
+    hasher, scanner, size = feed_archive(root, relative)
     return scanner.finish(hasher.hexdigest(), size, read_tail(root, relative))
 
 def list_archives(store: Store, workspace_id: str, session_id: str) -> list[Archive]:
@@ -3629,12 +3611,9 @@ def require_archive(store: Store, workspace_id: str, name: str) -> Archive:
     """Return the archive named `session_id` or `session_id~prefix`; raise NotFound."""
     session_id, mark, prefix = name.partition("~")
     require_id("session", session_id)
-    archives = list_archives(store, workspace_id, session_id)
-    if not mark and archives:
-        return archives[-1]
-    for archive in archives:
+    for archive in reversed(list_archives(store, workspace_id, session_id)):
         by_digest = len(prefix) >= 6 and archive.session.sha256.startswith(prefix)
-        if mark and (archive.name == name or by_digest):
+        if not mark or archive.name == name or by_digest:
             return archive
     raise NotFound(
         f"There is no session {clip(name, 200)!r} in workspace {workspace_id!r}. "
@@ -3661,28 +3640,24 @@ def read_blocks(store: Store, archive: Archive, index: int) -> Iterator[bytes]:
 def read_bytes(store: Store, archive: Archive, offset: int, count: int) -> bytes:
     """Return `count` transcript bytes from `offset` on; fewer at the end."""
     starts = [block.offset for block in archive.session.blocks]
-    index = max(i for i, start in enumerate(starts) if start <= offset or i == 0)
-    skip, data = offset - starts[index], bytearray()
-    for content in read_blocks(store, archive, index):
-        data += content
-        if len(data) >= skip + count:
-            break
-    return bytes(data[skip : skip + count])
+    first = bisect.bisect(starts, offset) - 1
+    number = bisect.bisect_left(starts, offset + count) - first
+    blocks = itertools.islice(read_blocks(store, archive, first), number)
+    return b"".join(blocks)[offset - starts[first] :][:count]
 
-def iter_lines(store: Store, archive: Archive, index: int, count: int | None = None,
+def iter_lines(store: Store, archive: Archive, index: int,
                is_raw: bool = False) -> Iterator[tuple[int, bytes, int]]:
-    """Yield number, bytes and size of each line of `count` blocks, which begin one."""
-    number, is_begun = archive.session.blocks[index].lines, False
-    line = LineBuffer(is_raw)
-    for content in itertools.islice(read_blocks(store, archive, index), count):
+    """Yield number, bytes and size of each line from a block on that begins one."""
+    number, line = archive.session.blocks[index].lines, LineBuffer(is_raw)
+    for content in read_blocks(store, archive, index):
         for piece in io.BytesIO(content):
             line.add(piece)
-            is_begun = not piece.endswith(b"\n")
-            if not is_begun:
+            if piece.endswith(b"\n"):
                 yield number, *line.take()
                 number += 1
-    if is_begun:
-        yield number, *line.take()
+    last, size = line.take()
+    if size:
+        yield number, last, size
 
 def iter_messages(store: Store, archive: Archive,
                   offset: int = 0) -> Iterator[tuple[int, Message]]:
@@ -3690,32 +3665,30 @@ def iter_messages(store: Store, archive: Archive,
     session, blocks = archive.session, archive.session.blocks
     repeats, cut = frozenset(session.repeats), find_cut(store, archive)
     hidden = {"undone", "linked", *(() if session.uses_items else ["item"])}
-    starts_back = [first for first, _ in session.abandoned]
-    starts = [i for i, block in enumerate(blocks) if not block.is_cut]
-    for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
-        if end < len(blocks) and messages_before(session, blocks[end]) <= offset:
-            continue
-        number = messages_before(session, blocks[start])
-        for at, line, size in iter_lines(store, archive, start, end - start):
-            record = parse_record(line, size, session.about)
-            messages = parse_messages(record, session.about) if record else []
-            for index, message in enumerate(messages):
-                if message.kind in hidden or number_part(at, index) in repeats:
-                    continue
-                if number >= offset:
-                    span = bisect.bisect(starts_back, number) - 1
-                    is_back = span >= 0 and number < session.abandoned[span][1]
-                    if is_back or message.ordinal >= cut:
-                        message = message._replace(abandoned=True)
-                    yield number, message
-                number += 1
+    fit = (i for i, block in enumerate(blocks) if not block.is_cut
+           and messages_before(session, block) <= offset)
+    first = max(fit, default=0)
+    number = messages_before(session, blocks[first]) if blocks else 0
+    for at, line, size in iter_lines(store, archive, first):
+        record = parse_record(line, size, session.about)
+        messages = parse_messages(record, session.about) if record else []
+        for index, message in enumerate(messages):
+            if message.kind in hidden or number_part(at, index) in repeats:
+                continue
+            if number >= offset:
+                span = bisect.bisect(session.abandoned, (number, math.inf)) - 1
+                is_back = span >= 0 and number < session.abandoned[span][1]
+                if is_back or message.ordinal >= cut:
+                    message = message._replace(abandoned=True)
+                yield number, message
+            number += 1
 
 def find_cut(store: Store, archive: Archive) -> int | float:
     """Return from which line a later part took this part of a thread back, or inf."""
     ledger, name = store.journal.ledger(archive.workspace_id), session_of(archive.path)
     parts, cut = ledger.parts.get(thread_of(name), []), math.inf
     for part in parts[parts.index(name) + 1 :] if name in parts[:-1] else ():
-        later = load_head(store, archive.workspace_id, ledger.sessions[part])
+        later = load_head(store, archive.workspace_id, part)
         if later and later.session.about.get("continues") == thread_of(name):
             cut = min(cut, later.session.about.get("at", math.inf))
     return cut
@@ -3727,7 +3700,7 @@ def find_origin(store: Store, archive: Archive) -> Origin | None:
     """Return what a fork, or a part behind a rewind, goes on from, None for others."""
     about, name = archive.session.about, session_of(archive.path)
     thread, at = about.get("continues") or about.get("copies"), about.get("at", 0)
-    if not isinstance(thread, str) or not SESSION_ID.fullmatch(thread):
+    if not thread:
         return None
     home = find_session(store, store.registry.require(archive.workspace_id), thread)
     ledger = store.journal.ledger(home)
@@ -3735,7 +3708,7 @@ def find_origin(store: Store, archive: Archive) -> Origin | None:
         # UUIDs of version 7 are in order of time.
         is_later = part.rpartition("_")[2] >= name.rpartition("_")[2]
         is_later = is_later and (thread == thread_of(name) or part != thread)
-        head = None if is_later else load_head(store, home, ledger.sessions[part])
+        head = None if is_later else load_head(store, home, part)
         if head and ("copies" in about or head.session.about.get("begins", 0) < at):
             count = 0 if "copies" in about else count_before(store, head, at)
             return Origin(home, part, count)
@@ -3759,9 +3732,7 @@ def title_of(store: Store, archive: Archive, depth: int = 0) -> str:
     origin = None if told or archive.session.title else find_origin(store, archive)
     if origin is None:
         return told or archive.session.title
-    ledger = store.journal.ledger(origin.workspace_id)
-    paths = ledger.sessions.get(origin.session_id, [])
-    head = load_head(store, origin.workspace_id, paths)
+    head = load_head(store, origin.workspace_id, origin.session_id)
     title = title_of(store, head, depth + 1) if head and depth < 4 else ""
     return f"Fork of {title.removeprefix('Fork of ') or origin.session_id}"
 
@@ -3840,21 +3811,19 @@ def append_partial(store: Store, relative: str, at: int, raw: bytes,
     if used + len(raw) + len(member) > PARTIAL_QUOTA_BYTES:
         raise Busy(f"Unfinished uploads fill their {format_size(PARTIAL_QUOTA_BYTES)}. "
                    "Finish one first, or wait: they expire after 7 days.")
-    flags = os.O_WRONLY | os.O_APPEND | _NO_FOLLOW
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_FOLLOW
+    framed = len(member).to_bytes(4, "big") + member  # a length of 0 ends those used
     with disk_errors(relative), place(store.root, relative, True) as (handle, name):
-        fd = os.open(name, flags | (0 if at else os.O_CREAT), 0o600, dir_fd=handle)
-        with os.fdopen(fd, "ab") as file:
-            file.truncate(at)
-            file.write(raw)
-        if member:
-            flags |= os.O_CREAT | (0 if at else os.O_TRUNC)
-            fd = os.open(name + MEMBERS, flags, 0o600, dir_fd=handle)
+        for ending, data in (("", raw), (MEMBERS, framed)):
+            fd = os.open(name + ending, flags, 0o600, dir_fd=handle)
             with os.fdopen(fd, "ab") as file:
-                file.write(len(member).to_bytes(4, "big") + member)
+                if not (ending and at):
+                    file.truncate(at)
+                file.write(data)
 
 def remove_partial(store: Store, relative: str) -> None:
-    """Remove the files of an upload that has ended, if there was one."""
-    for path in (relative, relative + MEMBERS) if relative else ():
+    """Remove the files of an upload that has ended."""
+    for path in (relative, relative + MEMBERS):
         remove_file(store.root, path)
 
 def probe_session(store: Store, workspace_id: str, session_id: str, sha256: str,
@@ -3895,9 +3864,8 @@ def receive_piece(store: Store, workspace_id: str, session_id: str, piece: Piece
                   actor: str) -> dict:
     """Take a piece of a transcript; return `partial`, `restart`, or a receipt."""
     with store.locked(workspace_id, f"sessions/{session_id}", "stored"):
-        answer, tickets, path = _receive(store, workspace_id, session_id, piece, actor)
+        answer, tickets = _receive(store, workspace_id, session_id, piece, actor)
         store.journal.append_all(tickets)
-        remove_partial(store, path)
         return answer
 
 def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
@@ -3905,14 +3873,14 @@ def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
     """Take whole transcripts; what different files lock is committed in one round."""
     answers: dict[str, dict] = {}
 
-    def receive(names: list[str]) -> Iterator[tuple[list[Ticket], str]]:
+    def receive(names: list[str]) -> Iterator[Ticket]:
         """Answer some; what is wrong with one stops no other."""
         with keep_folders():
             for name in names:
                 where = store, workspace_id, name
                 try:
-                    answers[name], *rest = _receive(*where, pieces[name], actor)
-                    yield rest
+                    answers[name], tickets = _receive(*where, pieces[name], actor)
+                    yield from tickets
                 except (BadRequest, Conflict, NotFound, TooLarge, Busy) as e:
                     answers[name] = {"status": "refused", "error": str(e)}
 
@@ -3927,15 +3895,12 @@ def receive_sessions(store: Store, workspace_id: str, pieces: dict[str, Piece],
             parts = (names[n::SYNC_THREADS] for n in range(SYNC_THREADS))
             with concurrent.futures.ThreadPoolExecutor(SYNC_THREADS) as pool:
                 done = sum(pool.map(lambda part: list(receive(part)), parts), [])
-            store.journal.append_all([t for tickets, _ in done for t in tickets])
-            for _, path in done:
-                remove_partial(store, path)
+            store.journal.append_all(done)
     return answers
 
 def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
-             actor: str) -> tuple[dict, list[Ticket], str]:
-    """Take a piece, its session's lock held; return the answer, what is to be journaled
-    before that is given, and the partial file that has served then."""
+             actor: str) -> tuple[dict, list[Ticket]]:
+    """Take a piece, its lock held; return the answer, and what to journal before it."""
     end = piece.offset + len(piece.raw)
     if end > piece.total_size:
         raise BadRequest(
@@ -3943,12 +3908,11 @@ def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
     archives = list_archives(store, workspace_id, session_id)
     for archive in archives:
         if archive.session.sha256 == piece.sha256:
-            tickets = _journal_archive(store, archive, "extended", actor)
-            return _make_receipt("duplicate", archive), tickets, ""
-    same = [a for a in archives if a.session.sha256 == piece.base_sha256]
-    base = same[-1] if same else None
+            _reconcile_file(store, workspace_id, archive.path)  # if its line is missing
+            return _make_receipt("duplicate", archive), []
+    base = next((a for a in archives if a.session.sha256 == piece.base_sha256), None)
     if piece.base_sha256 and not base:
-        return _make_restart(archives), [], ""
+        return _make_restart(archives), []
     start = base.session.size if base else 0
     if piece.offset < start:
         raise BadRequest(
@@ -3957,9 +3921,9 @@ def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
     found = stat_file(store.root, path)
     reached = start + (found.st_size if found else 0)
     if end <= reached < piece.total_size and piece.raw:  # sent again
-        return {"status": "partial", "next_offset": reached}, [], ""
+        return {"status": "partial", "next_offset": reached}, []
     if piece.offset > reached == 0:
-        return _make_restart(archives), [], ""
+        return _make_restart(archives), []
     if piece.offset > reached:
         raise Conflict(f"This upload stands at byte {reached}, not at "
                        f"{piece.offset}. Send the piece that begins there.",
@@ -3969,9 +3933,12 @@ def _receive(store: Store, workspace_id: str, session_id: str, piece: Piece,
             raise BadRequest("`data` is empty before the end of the transcript.")
         member = b"" if base else piece.member
         append_partial(store, path, piece.offset - start, piece.raw, member)
-        return {"status": "partial", "next_offset": end}, [], ""
+        return {"status": "partial", "next_offset": end}, []
     about = store, workspace_id, session_id, archives, base, piece, path, actor
-    return *_commit(Upload(*about)), path if found else ""
+    done = _commit(Upload(*about))
+    if found:
+        remove_partial(store, path)
+    return done
 
 def _make_restart(archives: list[Archive]) -> dict:
     """Return the answer that sends a client back to the beginning."""
@@ -4018,15 +3985,16 @@ def _commit(upload: Upload) -> tuple[dict, list[Ticket]]:
     else:
         month, scanner = find_month(upload.read(0))
         path = f"sessions/{month}/{upload.session_id}.jsonl.gz"
-    archive, scanner = _write_archive(upload, path, extended, scanner)
+    archive = _write_archive(upload, path, extended, scanner)
     store.keep_scan(archive.relative, hasher, scanner)
-    tickets = _journal_archive(store, archive, status, upload.actor)
-    if not tickets:  # what was lost is there again
+    last, receipt = ledger.entries.get(path), _make_receipt(status, archive)
+    if last and last.sha256 == sha256:  # what was lost is there again
         sync_folders(store.root, archive.relative)
-    return _make_receipt(status, archive), tickets
+        return receipt, []
+    about = upload.workspace_id, status, path, receipt["size"], sha256, upload.actor
+    return receipt, [Ticket(os.path.dirname(archive.relative), about, [])]
 
-def _match_upload(
-        upload: Upload) -> tuple[Archive | None, object, TranscriptScanner | None]:
+def _match_upload(upload: Upload) -> tuple[Archive | None, object, TranscriptScanner]:
     """Return the archive that an upload continues or None, the hash of the whole, and a
     scan of that archive; raise Damaged when it is not what its record says."""
     store, base, archives = upload.store, upload.base, upload.archives
@@ -4035,45 +4003,37 @@ def _match_upload(
         for chunk in upload.read(base.session.size):
             hasher.update(chunk)
         return base, hasher, scanner
-    shorter = [a for a in archives if a.session.size < upload.piece.total_size]
-    sizes = {a.session.size for a in shorter}
-    hasher, digests = hash_chunks(upload.read(0), sizes)
-    same = [a for a in shorter if a.session.sha256 == digests.get(a.session.size)]
+    hasher, digests = hash_chunks(upload.read(0), {a.session.size for a in archives})
+    same = [a for a in archives if a.session.sha256 == digests.get(a.session.size)]
     if not same:
-        return None, hasher, None
-    extended = sorted(same, key=lambda archive: archive.session.size)[-1]
+        return None, hasher, TranscriptScanner()
+    extended = max(same, key=lambda archive: archive.session.size)
     return extended, hasher, store.take_scan(extended.relative, extended.session)[1]
 
 def _contains(store: Store, archive: Archive, piece: Piece) -> bool:
     """Return whether a transcript is a strict prefix of an archived one."""
-    if archive.session.size <= piece.total_size:
-        return False
-    hasher, left = hashlib.sha256(), piece.total_size
+    size, digests = piece.total_size, {}
+    count = sum(block.offset <= size for block in archive.session.blocks)
     try:
-        for content in read_blocks(store, archive, 0):
-            hasher.update(content[:left])
-            left -= min(left, len(content))
-            if not left:
-                break
+        blocks = itertools.islice(read_blocks(store, archive, 0), count)
+        _, digests = hash_chunks(blocks if size < archive.session.size else (), [size])
     except Damaged as e:
         log.error("archive damaged: %s", e)
-    return hasher.hexdigest() == piece.sha256
+    return digests.get(size) == piece.sha256
 
-def _write_archive(
-    upload: Upload, path: str, old: Archive | None, scanner: TranscriptScanner | None
-) -> tuple[Archive, TranscriptScanner]:
-    """Write an upload as a new archive, or behind what it extends, by whole members."""
+def _write_archive(upload: Upload, path: str, old: Archive | None,
+                   scanner: TranscriptScanner) -> Archive:
+    """Write an upload as a new archive, or behind what it extends, by whole members;
+    `scanner` knows the first block, or all that is there, or nothing."""
     store, target = upload.store, f"workspaces/{upload.workspace_id}/{path}"
     rest = upload.read(old.session.size if old else 0)
-    known = scanner.size or None if scanner else None
+    index, known = (-1, scanner.size) if scanner.blocks else (0, None)
     if old:
-        index = len(old.session.blocks) - 1 if scanner else 0
         last = old.session.blocks[index]
-        known = old.session.size - last.offset if scanner else None
+        known = known and known - last.offset
         rest = itertools.chain(read_blocks(store, old, index), rest)
     elif stat_file(store.root, target):
         set_aside(store, target)  # no record of it was ever kept: out of the way
-    scanner = scanner or TranscriptScanner()
     sent, blocks = iter(()) if old else upload.read_members(), cut_blocks(rest)
     blocks = itertools.chain([next(blocks, b"")], blocks)  # nothing: an empty member
     with replace_file(store.root, target, True, False) as out:
@@ -4091,8 +4051,7 @@ def _write_archive(
     store.forget_session(target)
     with contextlib.suppress(FedmemError):  # a cache; the next reader writes it
         write_file(store.root, record_path(target), format_session(session), False)
-    return Archive(upload.workspace_id, path, session), scanner
-
+    return Archive(upload.workspace_id, path, session)
 
 def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
     """Return YYYY/MM of a transcript's first message, else of now, in UTC; and a scan
@@ -4103,21 +4062,8 @@ def find_month(chunks: Iterable[bytes]) -> tuple[str, TranscriptScanner]:
         if scanner.start:
             break
     is_first = scanner.start and len(scanner.blocks) == 1
-    if not scanner.start:
-        scanner.finish("", 0, "")
-    month = (scanner.start or format_time(utc_now()))[:7].replace("-", "/")
-    return month, scanner if is_first else TranscriptScanner()
-
-
-def _journal_archive(store: Store, archive: Archive, action: str,
-                     actor: str) -> list[Ticket]:
-    """Return what is to be journaled of an archive, if its last line is another."""
-    last = store.journal.ledger(archive.workspace_id).entries.get(archive.path)
-    if last is not None and last.sha256 == archive.session.sha256:
-        return []
-    args = (archive.path, archive.session.size, archive.session.sha256, actor)
-    folder = os.path.dirname(archive.relative)
-    return [Ticket(folder, archive.workspace_id, action, *args)]
+    start = scanner.start or scanner.finish("", 0, "").start or format_time(utc_now())
+    return start[:7].replace("-", "/"), scanner if is_first else TranscriptScanner()
 
 def chosen_workspaces(store: Store, workspace_id: str) -> list[str]:
     """Return the one workspace that was asked for, or all; raise NotFound."""
@@ -4138,13 +4084,13 @@ def is_within(store: Store, archive: Archive, since: str, until: str) -> bool:
     last = rank_head(store, archive)[0]
     return (not since or last >= since) and (not until or first <= until)
 
-def list_heads(store: Store, workspaces: list[str], since: str = "",
+def list_heads(store: Store, chosen: str, since: str = "",
                until: str = "") -> list[Archive]:
-    """Return the head archive of every session within the times, the newest first."""
+    """Return the heads of one workspace or all within the times, the newest first."""
     found = []
-    for workspace_id in workspaces:
-        for paths in list(store.journal.ledger(workspace_id).sessions.values()):
-            head = load_head(store, workspace_id, paths)
+    for workspace_id in chosen_workspaces(store, chosen):
+        for session_id in list(store.journal.ledger(workspace_id).sessions):
+            head = load_head(store, workspace_id, session_id)
             found += [head] if head and is_within(store, head, since, until) else []
     return sorted(found, key=functools.partial(rank_head, store), reverse=True)
 
@@ -4157,11 +4103,15 @@ def list_places(store: Store, workspaces: list[str]) -> list[tuple[str, str, str
             places.append((month, session_id, workspace_id))
     return sorted(places, reverse=True)
 
-def load_head(store: Store, workspace_id: str, paths: list[str]) -> Archive | None:
-    """Return a session's last committed archive that can be read."""
-    for path in reversed(paths):
+def load_head(store: Store, workspace_id: str, name: str) -> Archive | None:
+    """Return the last archive that can be read of a session, by name or index key."""
+    session_id = name.removeprefix("sessions/").partition("~")[0]
+    ledger = store.journal.ledgers.get(workspace_id) or Ledger()
+    for path in reversed(ledger.sessions.get(session_id, ())):
         try:
-            return Archive(workspace_id, path, store.recall_session(workspace_id, path))
+            last = ledger.entries[path].sha256
+            session = store.load_session(workspace_id, path, last)
+            return Archive(workspace_id, path, session)
         except Exhausted:
             raise  # without it sessions would be missing and nobody told
         except FedmemError as e:
@@ -4170,21 +4120,21 @@ def load_head(store: Store, workspace_id: str, paths: list[str]) -> Archive | No
 
 # Recovery: make the journal say what the files are.
 
-def reconcile_path(store: Store, workspace_id: str, path: str, action: str) -> None:
+def reconcile_path(store: Store, workspace_id: str, path: str) -> None:
     """Journal what an interrupted write left, and remove what is half-written."""
-    folder = f"workspaces/{workspace_id}"
+    folder = f"workspaces/{workspace_id}/"
     if path == "registry":
         _reconcile_registry(store)
     elif path.startswith("sessions/"):
         name = os.path.basename(path)
-        for relative, _ in list(walk_files(store.root, f"{folder}/sessions")):
+        for relative, _ in list(walk_files(store.root, f"{folder}sessions")):
             if os.path.basename(relative).startswith(temp_prefix(name + ".json")):
                 remove_file(store.root, relative)
             elif session_of(relative) == name:
-                _reconcile_session(store, workspace_id, relative)
+                _reconcile_file(store, workspace_id, relative.removeprefix(folder))
     else:
-        remove_temps(store.root, f"{folder}/{path}")
-        _reconcile_document(store, workspace_id, path, action)
+        remove_temps(store.root, folder + path)
+        _reconcile_file(store, workspace_id, path)
 
 def _reconcile_registry(store: Store) -> None:
     """Journal workspaces that are not journalled, and remove half-written ones."""
@@ -4201,54 +4151,43 @@ def _reconcile_registry(store: Store) -> None:
             about = "registered", "identity.json", 0, "", "recovery"
             store.journal.append(workspace_id, *about)
 
-def _reconcile_session(store: Store, workspace_id: str, relative: str) -> None:
-    """Journal an archive or a title whose present bytes are not journalled."""
-    path = relative.removeprefix(f"workspaces/{workspace_id}/")
-    if path.endswith(TITLE_ENDING):
-        _reconcile_document(store, workspace_id, path, live="titled")
-    if not path.endswith(".jsonl.gz"):
-        return
-    sync_folders(store.root, relative)
-    known = store.journal.ledger(workspace_id).entries.get(path)
-    action = "extended" if known else "revision" if "~" in path else "stored"
+def _reconcile_file(store: Store, workspace_id: str, path: str) -> None:
+    """Journal a file's present bytes, or that it went to the versions, unless it is."""
+    relative = f"workspaces/{workspace_id}/{path}"
+    last = store.journal.ledger(workspace_id).find_live(path)
+    action = "updated" if last else "created"
     try:
-        archive = Archive(workspace_id, path, store.load_session(workspace_id, path))
-        store.journal.append_all(_journal_archive(store, archive, action, "recovery"))
+        if path.endswith(".jsonl.gz"):
+            action = "extended" if last else "revision" if "~" in path else "stored"
+            session = store.load_session(workspace_id, path)
+            size, sha256 = session.size, session.sha256
+        else:
+            action = "titled" if path.endswith(TITLE_ENDING) else action
+            data = read_file(store.root, relative)
+            size, sha256 = len(data), hash_bytes(data)
+        is_known = last and last.sha256 == sha256
     except Damaged as e:
         log.error("archive damaged: %s", e)
-
-def _reconcile_document(store: Store, workspace_id: str, path: str, action: str = "",
-                        live: str = "") -> None:
-    """Journal a document's present text (as `live`), or its deletion, unless it is."""
-    last = store.journal.ledger(workspace_id).entries.get(path)
-    is_live = last is not None and last.action != "deleted"
-    live, about = live or ("updated" if is_live else "created"), ()
-    try:
-        data = read_file(store.root, f"workspaces/{workspace_id}/{path}")
-        if not is_live or last.sha256 != hash_bytes(data):
-            about = live, path, len(data), hash_bytes(data)
+        return
     except NotFound:
-        if action == "deleted" and is_live:  # it was moved to the versions
-            about = action, path, last.size, last.sha256
-    if about:
-        store.journal.append(workspace_id, *about, "recovery")
+        if not last or not path.endswith(".md"):
+            return
+        action, size, sha256 = "deleted", last.size, last.sha256
+        versions = list_versions(store, workspace_id, path.removeprefix("knowledge/"))
+        is_known = all(document.sha256 != sha256 for _, document in versions)
+    if not is_known:
+        sync_folders(store.root, relative)
+        store.journal.append(workspace_id, action, path, size, sha256, "recovery")
 
 def reconcile_workspace(store: Store, workspace_id: str) -> None:
     """Journal what is on the disk, or gone to the versions, and not journalled."""
     folder = f"workspaces/{workspace_id}"
-    for relative, _ in list(walk_files(store.root, folder)):
-        path = relative.removeprefix(folder + "/")
-        if path.startswith("sessions/"):
-            _reconcile_session(store, workspace_id, relative)
-        elif (path == OVERVIEW or path.startswith("knowledge/")) and "/." not in path:
-            _reconcile_document(store, workspace_id, path)
-    for path, last in list(store.journal.ledger(workspace_id).entries.items()):
+    found = [p.removeprefix(folder + "/") for p, _ in walk_files(store.root, folder)]
+    for path in {**dict.fromkeys(found), **store.journal.ledger(workspace_id).entries}:
         is_document = path == OVERVIEW or path.startswith("knowledge/")
-        if is_document and stat_file(store.root, f"{folder}/{path}") is None:
-            name = path.removeprefix("knowledge/")
-            versions = list_versions(store, workspace_id, name)
-            if any(document.sha256 == last.sha256 for _, document in versions):
-                _reconcile_document(store, workspace_id, path, "deleted")
+        is_stored = is_document or path.endswith((".jsonl.gz", TITLE_ENDING))
+        if is_stored and "/." not in path:
+            _reconcile_file(store, workspace_id, path)
 
 # ---- 11. Index: a cache of what search finds; the only door to SQL ----------
 # It follows from the files and may be deleted at any time. Indexed is the masked text
@@ -4442,8 +4381,7 @@ def _find_session(store: Store, workspace_id: str, project: str,
                   key: str) -> Source | None:
     """Return what a session's head archive holds, None without one."""
     ledger = store.journal.ledger(workspace_id)
-    paths = ledger.sessions.get(key.removeprefix("sessions/"), [])
-    archive = load_head(store, workspace_id, paths)
+    archive = load_head(store, workspace_id, key)
     if archive is None:
         return None
     session, received = archive.session, ledger.entries[archive.path].time
@@ -5778,8 +5716,7 @@ def iter_places(store: Store, index: Index | None, scope: Scope) -> Iterator[tup
             for before in places:
                 yield before
     except NoIndex:
-        chosen = chosen_workspaces(store, scope.workspace_id)
-        for archive in list_heads(store, chosen, scope.since, scope.until):
+        for archive in list_heads(store, scope.workspace_id, scope.since, scope.until):
             place = rank_head(store, archive)
             if place < before:
                 yield place
@@ -5807,7 +5744,7 @@ def open_listing(store: Store, index: Index | None, scope: Scope,
         besides = tuple(sorted(p for p in pairs if p[1].startswith("sessions/")))
         fresh = []
         for workspace_id, key in besides:
-            archive = open_head(store, workspace_id, key)
+            archive = load_head(store, workspace_id, key)
             if not archive or scope.workspace_id not in ("", workspace_id):
                 continue
             if is_within(store, archive, scope.since, scope.until):
@@ -5821,13 +5758,7 @@ def count_sessions(store: Store, index: Index | None, scope: Scope) -> int:
         with open_listing(store, index, scope) as (database, known, fresh, _):
             return count_indexed(database, known) + len(fresh)
     except NoIndex:
-        chosen = chosen_workspaces(store, scope.workspace_id)
-        return len(list_heads(store, chosen, scope.since, scope.until))
-
-def open_head(store: Store, workspace_id: str, name: str) -> Archive | None:
-    """Return a session's head archive by a name or path of it, None without one."""
-    paths = store.journal.ledger(workspace_id).sessions.get(session_of(name), [])
-    return load_head(store, workspace_id, paths)
+        return len(list_heads(store, scope.workspace_id, scope.since, scope.until))
 
 def search_documents(store: Store, index: Index | None, query: Query,
                      mask: Callable) -> dict:
@@ -5882,7 +5813,7 @@ def search_sessions(store: Store, index: Index | None, query: Query,
             if scan.place and place > scan.place:
                 continue
             scan.reach(place, scan.number if place == scan.place else 0)
-            archive = open_head(store, place[2], place[1])
+            archive = load_head(store, place[2], place[1])
             if archive and is_within(store, archive, query.since, query.until):
                 yield from _iter_passages(store, archive, mask, scan, place)
 
@@ -5900,7 +5831,7 @@ def _iter_indexed(store: Store, listing: tuple, grams: str, mask: Callable,
     for place, parts in heapq.merge(new, found, key=lambda row: row[0], reverse=True):
         first = scan.number if place == scan.place else 0
         scan.reach(place, first)
-        archive = open_head(store, place[2], place[1])
+        archive = load_head(store, place[2], place[1])
         if archive is None:
             continue
         if parts is None:
@@ -6259,7 +6190,7 @@ def tool_list_sessions(ctx: Context, workspace_id: str = "", since: str = "",
     chosen_workspaces(ctx.store, workspace_id)  # or NotFound
     scope = Scope("sessions", workspace_id, *period)
     places = itertools.islice(iter_places(ctx.store, ctx.index, scope), offset, None)
-    heads = (open_head(ctx.store, place[2], place[1]) for place in places)
+    heads = (load_head(ctx.store, place[2], place[1]) for place in places)
     rows = [_session_row(ctx, a) for a in itertools.islice(filter(None, heads), limit)]
     total = count_sessions(ctx.store, ctx.index, scope)
     heading = "Sessions" + (f" of workspace `{workspace_id}`" if workspace_id else "")
@@ -10150,12 +10081,12 @@ def _repair_file(store: Store, workspace_id: str, path: str, lock: str) -> None:
         store.forget_session(relative)
     if index_key(path) and _is_ahead(store, workspace_id, path):
         with store.locked(workspace_id, lock, "deleted"):
-            reconcile_path(store, workspace_id, lock, "deleted")
+            reconcile_path(store, workspace_id, lock)
 
 def _is_ahead(store: Store, workspace_id: str, path: str) -> bool:
     """Return whether a file is a write ahead of the journal, as the death of a machine
     leaves it: what the journal says is its newest version, or how an archive begins."""
-    last = _find_entry(store, workspace_id, path)
+    last = store.journal.ledger(workspace_id).find_live(path)
     if last is None or path.endswith(TITLE_ENDING):
         return True
     if not path.startswith("sessions/"):
@@ -10167,15 +10098,10 @@ def _is_ahead(store: Store, workspace_id: str, path: str) -> bool:
             return last.sha256 in hash_chunks(blocks, [last.size])[1].values()
     return False
 
-def _find_entry(store: Store, workspace_id: str, path: str) -> Entry | None:
-    """Return a file's last line in the journal, None when that deletes it."""
-    entry = store.journal.ledger(workspace_id).entries.get(path)
-    return None if entry and entry.action == "deleted" else entry
-
 def _check_file(store: Store, workspace_id: str, path: str, deep: bool) -> str:
     """Return what is wrong with a file of a workspace, empty when nothing is."""
     relative = f"workspaces/{workspace_id}/{path}"
-    entry = _find_entry(store, workspace_id, path)
+    entry = store.journal.ledger(workspace_id).find_live(path)
     found = stat_file(store.root, relative)
     if found is None:
         return "acknowledged and missing" if entry else ""
@@ -11135,7 +11061,6 @@ def cmd_hook(args: argparse.Namespace) -> None:
         with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:
             text = escape_controls(f"{type(e).__name__}: {e}")
             file.write(f"{format_time(utc_now())} hook: {text}\n")
-
 
 def cmd_verify(args: argparse.Namespace) -> int:
     """Ask the server for all it acknowledged; upload again what it lost."""
