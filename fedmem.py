@@ -207,7 +207,7 @@ DENSE_ROWS = 30  # of the best chapters are looked at; 10 find nearly as much
 SEARCH_BUDGET_S = 5.0  # what a person waits for
 SNIPPET_CHARS = 240
 HEADS_AT_ONCE = 500  # sessions that a list takes from the index in one go
-INDEX_VERSION = 5  # raise it when room 11 changes what is indexed, or how
+INDEX_VERSION = 6  # raise it when room 11 changes what is indexed, or how
 INDEX_READERS = 4  # searches at once; each connection may keep 4 MiB of pages
 INDEX_CACHE_BYTES = 4 * MIB  # of pages that a connection keeps
 INDEX_WAIT_S = 5  # for SQLite's own locks, held for milliseconds
@@ -4427,7 +4427,8 @@ _PLAIN_LETTERS = {n: unicodedata.normalize("NFD", chr(n))[0]
                   for n in (*range(0xC0, 0x500), *range(0x1E00, 0x2000))}
 _ACCENTS = re.compile("[\u0300-\u036f]+")  # that no letter has taken in
 _BLOB = re.compile(r"[A-Za-z0-9+=]{100,}")  # base64: nobody searches for its letters
-_HEADING = re.compile(r"^(?=#{1,6} )", re.MULTILINE)
+_HEADING = re.compile("^#{1,6} (.*)", re.MULTILINE)
+_SECTION_END = re.compile("\n(?=#{1,6} )")
 
 # A message, or a part of it.
 Excerpt = collections.namedtuple("Excerpt", "number time text is_part", defaults=[0])
@@ -4479,18 +4480,20 @@ def condense(role: str, text: str) -> str:
     return re.sub("^→.*", lambda line: clip(line[0], most), text, flags=re.MULTILINE)
 
 def cut_chapters(messages: Iterable[tuple[int, Message]], mask: Callable) -> Iterator:
-    """Yield chapters: whether abandoned; consecutive messages up to a size, masked
-    before they are cut; and the whole of those that begin in it and are cut. One of
-    several chapters begins the first and fills the next."""
+    """Yield chapters: whether abandoned; consecutive messages, or sections of a note, up
+    to a size, masked before they are cut; and the whole of those that begin in it and
+    are cut. One of several chapters begins the first and fills the next."""
     chapter, wholes = [], []
     room, abandoned = CHAPTER_CHARS, False
     for number, message in messages:
         whole = Excerpt(number, message.time, mask(message.text))
         text = condense(message.role, whole.text)
-        parts = split_parts(text, CHAPTER_CHARS)
-        is_cut = parts != [whole.text]
-        for i, part in enumerate(parts):
-            if chapter and (len(text) > room or message.abandoned != abandoned):
+        sections = _SECTION_END.split(text) if message.role == "note" else [text]
+        parts = [(part, len(section)) for section in sections
+                 for part in split_parts(section, CHAPTER_CHARS)]
+        is_cut = [part for part, _ in parts] != [whole.text]
+        for i, (part, size) in enumerate(parts):
+            if chapter and (size > room or message.abandoned != abandoned):
                 yield abandoned, chapter, wholes
                 chapter, wholes, room = [], [], CHAPTER_CHARS
             chapter.append(Excerpt(number, message.time, part, int(is_cut)))
@@ -4523,26 +4526,16 @@ def format_head(title: str, chapter: list[Excerpt]) -> str:
     """Return the line above a chapter's text: what it is about, and its days."""
     return f"{title} {spell_days(excerpt.time for excerpt in chapter)}"
 
-class Indexed(collections.namedtuple(
-        "Indexed", "workspace key kind title name project abandoned sha256 signature "
-        "start end blocks id", defaults=["", None])):
-    """Describe one document or session as the index has it: a row of `documents`. Which
-    messages were taken back is `abandoned`; if items are shown and where the archive's
-    members begin is `blocks`."""
-
-    @property
-    def heads(self) -> tuple[str, ...]:
-        """Return what the words of all its chapters follow from."""
-        return self.title, self.name, self.project
-
-    @property
-    def text(self) -> tuple[str, ...]:
-        """Return what its chapters follow from."""
-        return *self.heads, self.abandoned, self.sha256
-
+# One document or session as the index has it: a row of `documents`. Which messages were
+# taken back is `abandoned`; if items are shown and where the archive's members begin is
+# `blocks`.
+Indexed = collections.namedtuple(
+    "Indexed", "workspace key kind title name project abandoned sha256 signature "
+    "start end blocks id", defaults=["", None])
 _COLUMNS = ", ".join(Indexed._fields)
+_HEADS, _TEXTS = slice(3, 6), slice(3, 8)  # what its words, its chapters follow from
 
-# A row to be, and `read`, which yields messages, or sections, from one on.
+# A row to be, and `read`, which yields messages from one on.
 Source = collections.namedtuple("Source", "row read session", defaults=[None])
 
 def index_key(path: str) -> str:
@@ -4567,12 +4560,11 @@ def find_source(store: Store, workspace_id: str, key: str,
         log.info("not indexed: %s", e)
         return None
     text, when = show_document(data, mask), document.modified
-    sections = _HEADING.split(text)
-    title = sections[1].partition("\n")[0].strip("# ") if sections[1:] else ""
-    notes = [Message("note", section, when) for section in sections if section]
+    heading = _HEADING.search(text)
+    title = heading[1].strip("# ") if heading else ""
     about = workspace_id, key, "knowledge", title, path, project, "", document.sha256
     row = Indexed(*about, f"{signature}", when, when)
-    return Source(row, lambda _: enumerate(notes))
+    return Source(row, lambda _: [(0, Message("note", text, when))])
 
 def show_document(data: bytes, mask: Callable) -> str:
     """Return a document's text as it is searched."""
@@ -4602,11 +4594,8 @@ def count_same_messages(known: str, session: Session | None) -> int:
     uses_items, offsets = parse_json(known) if known else (None, [])
     if session is None or uses_items != session.uses_items:
         return 0
-    same = 0
-    for offset, block in zip(offsets, session.blocks, strict=False):
-        if offset != block.archive_offset:
-            break
-        same += 1
+    now = [block.archive_offset for block in session.blocks]
+    same = len(os.path.commonprefix([offsets, now]))
     return messages_before(session, session.blocks[same - 1]) if same else 0
 
 def has_fts5() -> bool:
@@ -4724,112 +4713,83 @@ def write_meta(database: sqlite3.Connection, **remarks: object) -> None:
     """Keep remarks on the index."""
     database.executemany("REPLACE INTO meta VALUES (?, ?)", remarks.items())
 
-class IndexWriter:
-    """Guard the rows of an index: what `update` puts in, it takes out word by word."""
-
-    def __init__(self, database: sqlite3.Connection, store: Store, mask: Callable):
-        self.database, self._store, self._mask = database, store, mask
-
-    def update(self, workspace_id: str, key: str) -> None:
-        """Make one document's rows say what its file says now."""
-        database = self.database
-        sql = f"SELECT {_COLUMNS} FROM documents WHERE workspace = ? AND key = ?"
-        found = database.execute(sql, (workspace_id, key)).fetchone()
-        old = Indexed(*found) if found else None
-        with keep_folders():
-            source = find_source(self._store, workspace_id, key, self._mask)
-        if source is None:
-            if old:
-                self._drop(old, self._find_chapters(old, 0))
-                database.execute("DELETE FROM documents WHERE id = ?", (old.id,))
-            return
-        new, first = source.row._replace(id=old and old.id), 0
-        is_same = old is not None and old.text == new.text
-        if old and old.heads != new.heads:
-            self._rename(old, new)
-        if old and not is_same and old.abandoned == new.abandoned:  # only its end did
-            sql = "SELECT max(first) FROM chapters WHERE document = ? AND first <= ?"
-            same = count_same_messages(old.blocks, source.session)
-            first = database.execute(sql, (old.id, same)).fetchone()[0] or 0
-        sql = f"REPLACE INTO documents ({_COLUMNS}) VALUES (?{', ?' * (len(new) - 1)})"
-        new = new._replace(id=database.execute(sql, new).lastrowid)
-        if not is_same:
-            self._renew(new, first, source.read(first))
-
-    def _renew(self, row: Indexed, first: int, messages: Iterable) -> None:
-        """Make a document's chapters from a message on anew; the same ones stay."""
-        gone = self._find_chapters(row, first)
-        if row.kind == "knowledge":  # is searched as one text
-            self._drop(row, gone)
-            gone = []
-        try:
-            for abandoned, chapter, wholes in cut_chapters(messages, self._mask):
-                about = abandoned, pack_excerpts(chapter), pack_excerpts(wholes)
-                if gone and gone[0][1:] == about:
-                    del gone[0]
-                    continue
-                sql = "INSERT INTO chapters VALUES (NULL, ?, ?, ?, ?, ?)"
-                values = row.id, chapter[0].number, *about
-                added = self.database.execute(sql, values).lastrowid
-                self._put(row.kind, "", added, _list_words(row, chapter))
-                if row.kind == "sessions":
-                    self._put("sessions_grams", "", added, _join_shown(chapter, wholes))
-        except Exhausted:
-            raise
-        except FedmemError as e:
-            log.warning("indexed in part: %s", e)
-        self._drop(row, gone)
-        if row.kind == "knowledge":
-            self._put_note(row, "", self._find_chapters(row, 0))
-
-    def _put_note(self, row: Indexed, order: str, chapters: list[tuple]) -> None:
-        """Give the trigrams of a note, or take them, as its first chapter's."""
-        parts = [unpack_excerpts(packed) for _, _, packed, _ in chapters]
-        whole = "".join(excerpt.text for part in parts for excerpt in part)
-        for chapter, *_ in chapters[:1]:
-            self._put("knowledge_grams", order, chapter, fold_shown(whole))
-
-    def _put(self, table: str, order: str, chapter: int, text: str) -> None:
-        """Give a text of a chapter to an FTS5 table, or, by `order` delete, take it."""
-        column, value = (f"{table}, ", f"'{order}', ") if order else ("", "")
-        if text:
-            sql = f"INSERT INTO {table} ({column}rowid, text) VALUES ({value}?, ?)"
-            self.database.execute(sql, (chapter, text))
-
-    def _find_chapters(self, row: Indexed, first: int) -> list[tuple]:
-        """Return number, whether abandoned, and packed messages of the chapters from a
-        message on."""
-        sql = "SELECT id, abandoned, excerpts, wholes FROM chapters "
-        sql += "WHERE document = ? AND first >= ? ORDER BY id"
-        return self.database.execute(sql, (row.id, first)).fetchall()
-
-    def _rename(self, old: Indexed, new: Indexed) -> None:
-        """Give a document's chapters another title."""
-        for chapter, _, packed, _ in self._find_chapters(old, 0):
+def update_index(database: sqlite3.Connection, store: Store, mask: Callable,
+                 workspace_id: str, key: str) -> None:
+    """Make one document's rows say what its file says now."""
+    sql = f"SELECT {_COLUMNS} FROM documents WHERE workspace = ? AND key = ?"
+    found = database.execute(sql, (workspace_id, key)).fetchone()
+    old = Indexed(*found) if found else None
+    with keep_folders():
+        source = find_source(store, workspace_id, key, mask)
+    if source is None:
+        if old:
+            _drop_chapters(database, old, _find_chapters(database, old, 0))
+            database.execute("DELETE FROM documents WHERE id = ?", (old.id,))
+        return
+    new, first = source.row._replace(id=old and old.id), 0
+    is_same = old is not None and old[_TEXTS] == new[_TEXTS]
+    if old and old[_HEADS] != new[_HEADS]:
+        for chapter, _, packed, _ in _find_chapters(database, old, 0):
             excerpts = unpack_excerpts(packed)
-            self._put(old.kind, "delete", chapter, _list_words(old, excerpts))
-            self._put(old.kind, "", chapter, _list_words(new, excerpts))
+            _put_chapter(database, old, "delete", chapter, excerpts)
+            _put_chapter(database, new, None, chapter, excerpts)
+    if old and not is_same and old.abandoned == new.abandoned:  # only its end did
+        sql = "SELECT max(first) FROM chapters WHERE document = ? AND first <= ?"
+        same = count_same_messages(old.blocks, source.session)
+        first = database.execute(sql, (old.id, same)).fetchone()[0] or 0
+    sql = f"REPLACE INTO documents ({_COLUMNS}) VALUES (?{', ?' * (len(new) - 1)})"
+    new = new._replace(id=database.execute(sql, new).lastrowid)
+    if not is_same:
+        _renew_chapters(database, new, first, cut_chapters(source.read(first), mask))
 
-    def _drop(self, row: Indexed, gone: list[tuple]) -> None:
-        """Remove chapters: FTS5 must be given the same text to forget it."""
-        if row.kind == "knowledge":
-            self._put_note(row, "delete", gone)
-        for chapter, _, *packed in gone:
-            excerpts, wholes = map(unpack_excerpts, packed)
-            self._put(row.kind, "delete", chapter, _list_words(row, excerpts))
-            if row.kind == "sessions":
-                shown = _join_shown(excerpts, wholes)
-                self._put("sessions_grams", "delete", chapter, shown)
-            self.database.execute("DELETE FROM chapters WHERE id = ?", (chapter,))
+def _renew_chapters(database: sqlite3.Connection, row: Indexed, first: int,
+                    chapters: Iterator) -> None:
+    """Make a document's chapters from a message on anew; the same ones stay."""
+    gone = _find_chapters(database, row, first)
+    try:
+        for abandoned, chapter, wholes in chapters:
+            about = abandoned, pack_excerpts(chapter), pack_excerpts(wholes)
+            if gone and gone[0][1:] == about:
+                del gone[0]
+                continue
+            sql = "INSERT INTO chapters VALUES (NULL, ?, ?, ?, ?, ?)"
+            values = row.id, chapter[0].number, *about
+            added = database.execute(sql, values).lastrowid
+            _put_chapter(database, row, None, added, chapter, wholes)
+    except Exhausted:
+        raise
+    except FedmemError as e:
+        log.warning("indexed in part: %s", e)
+    _drop_chapters(database, row, gone)
 
-def _join_shown(chapter: list[Excerpt], wholes: list[Excerpt]) -> str:
-    """Return the text of a chapter's trigrams."""
-    return fold_shown("\n".join(e.text for e in list_shown(chapter, wholes)))
+def _find_chapters(database: sqlite3.Connection, row: Indexed,
+                   first: int) -> list[tuple]:
+    """Return number, whether abandoned, and packed messages of the chapters from a
+    message on."""
+    sql = "SELECT id, abandoned, excerpts, wholes FROM chapters "
+    sql += "WHERE document = ? AND first >= ? ORDER BY id"
+    return database.execute(sql, (row.id, first)).fetchall()
 
-def _list_words(row: Indexed, chapter: list[Excerpt]) -> str:
-    """Return a chapter's words."""
-    head = f"{format_head(row.title, chapter)} {row.name} {row.project}"
-    return split_words("\n".join([head, *(excerpt.text for excerpt in chapter)]))
+def _drop_chapters(database: sqlite3.Connection, row: Indexed,
+                   gone: list[tuple]) -> None:
+    """Remove chapters."""
+    for chapter, _, *packed in gone:
+        _put_chapter(database, row, "delete", chapter, *map(unpack_excerpts, packed))
+        database.execute("DELETE FROM chapters WHERE id = ?", (chapter,))
+
+def _put_chapter(database: sqlite3.Connection, row: Indexed, order: str | None,
+                 chapter: int, excerpts: list[Excerpt],
+                 wholes: list[Excerpt] | None = None) -> None:
+    """Give FTS5 a chapter's words and, with `wholes`, its trigrams; or take them, by
+    `order` delete: it must be given the same text to forget it."""
+    head = f"{format_head(row.title, excerpts)} {row.name} {row.project}"
+    texts = {row.kind: split_words("\n".join([head, *(e.text for e in excerpts)]))}
+    if wholes is not None:
+        shown = "\n".join(e.text for e in list_shown(excerpts, wholes))
+        texts[f"{row.kind}_grams"] = fold_shown(shown)
+    for table, text in texts.items():
+        sql = f"INSERT INTO {table} ({table}, rowid, text) VALUES (?, ?, ?)"
+        database.execute(sql, (order, chapter, text))
 
 class Indexer:
     """Keep an index true to the files: after the journal, and hourly by their stat.
@@ -4846,7 +4806,7 @@ class Indexer:
         # Journal numbers; to write none waits for where another process does.
         self._reached, self._wanted, self._written = 0, 0, sys.maxsize
         self._thread: threading.Thread | None = None
-        self._writer: IndexWriter
+        self._database: sqlite3.Connection
         self.helper: Callable[[], subprocess.Popen] | None = None
         self._process: subprocess.Popen | None = None
         self._is_alone = False  # the last one failed
@@ -4926,7 +4886,7 @@ class Indexer:
         whether there is so much to do that a process should."""
         with self.opened():
             signature = sign_index(self._folder)
-            is_ready = read_meta(self._writer.database, "ready")
+            is_ready = read_meta(self._database, "ready")
             next_check = time.monotonic() + (INDEX_POLL_S if is_ready else 0)
             while not self._stop.is_set() and sign_index(self._folder) == signature:
                 if time.monotonic() >= next_check:
@@ -4949,7 +4909,7 @@ class Indexer:
             ledger, key = ledgers.get(place[0], Ledger()), place[1]
             paths = ledger.sessions.get(key.removeprefix("sessions/"), [key])
             entry = ledger.entries.get(paths[-1])
-            row = self._writer.database.execute(sql, place).fetchone()
+            row = self._database.execute(sql, place).fetchone()
             known = len(parse_json(row[0])[1]) - 1 if row and row[0] else 0
             left -= max(0, entry.size - known * BLOCK_BYTES) if entry else 0
             if left < 0:
@@ -5004,7 +4964,7 @@ class Indexer:
                 database.executescript(_SCHEMA)
                 write_meta(database, seq=0, ready=0, done=0, total=0, journal=first)
                 write_meta(database, label=self._label)  # the last: now it is whole
-            self._writer = IndexWriter(database, self._store, self._mask)
+            self._database = database
             self._pending.clear()
             self._take_since(read_meta(database, "seq"))
             if not read_meta(database, "ready"):
@@ -5023,14 +4983,14 @@ class Indexer:
     def _update(self, before: int) -> int:
         """Index some documents, in one transaction, and return how many; one that fails
         is left out and stops no other. FTS5 writes what it holds at a savepoint."""
-        database, batch = self._writer.database, []
+        database, batch = self._database, []
         database.execute("BEGIN IMMEDIATE")
         try:
             end = time.monotonic() + INDEX_COMMIT_S
             while self._pending and time.monotonic() < end:
                 batch.append(next(iter(self._pending)))
                 del self._pending[batch[-1]]
-                self._writer.update(*batch[-1])
+                update_index(database, self._store, self._mask, *batch[-1])
             done = before + len(batch)
             write_meta(database, done=done, total=done + len(self._pending))
             if not self._pending:
@@ -5076,7 +5036,7 @@ class Indexer:
 
     def compare_files(self) -> None:
         """Put every document whose file is not the indexed one on the list."""
-        for place in iter_differences(self._writer.database, self._store):
+        for place in iter_differences(self._database, self._store):
             self._pending[place] = None
             if self._stop.is_set():
                 return

@@ -4520,7 +4520,7 @@ class IndexCase(RootCase):
             )
             chapters = (
                 "SELECT key, first, excerpts, wholes, chapters.abandoned FROM chapters "
-                "JOIN documents ON documents.id = document ORDER BY 1, 2"
+                "JOIN documents ON documents.id = document ORDER BY 1, 2, 3"
             )
             found = {
                 "documents": database.execute(documents).fetchall(),
@@ -4827,20 +4827,20 @@ class IndexTest(IndexCase):
     def test_a_note_that_is_written_again_and_again_is_indexed_once(self) -> None:
         """What pours in meanwhile waits, and so does the rest of what is to be done."""
         names = [f"{i}.md" for i in range(fedmem.INDEX_POUR)]
-        real, seen = fedmem.IndexWriter.update, []
+        real, seen = fedmem.update_index, []
 
-        def update(writer: object, workspace_id: str, key: str) -> None:
+        def update(*args: object) -> None:
             """Write all notes again while the first of them is indexed."""
-            seen.append(key)
+            seen.append(args)
             if len(seen) == 1:
                 for name in names * 3:
                     self.write(name, f"heron {len(seen)} {name}")
-            real(writer, workspace_id, key)
+            real(*args)
 
         with self.indexer.opened():
             for name in names * 3:
                 self.write(name, "pelican")
-            with mock.patch.object(fedmem.IndexWriter, "update", update):
+            with mock.patch.object(fedmem, "update_index", update):
                 self.indexer.catch_up()
                 self.assertEqual(len(seen), len(names))
                 self.assertTrue(self.indexer._gives_way())
