@@ -3106,7 +3106,7 @@ class Journal:
         self.identity = ""  # of its first line: no two memories have the same
         self.read_at_s = 0.0  # when its last line was read
         self.writes: collections.Counter[str] = collections.Counter()  # by actor
-        self.followers: list[Callable[[Entry], None]] = []  # told of every line read
+        self.news = threading.Event()  # set by every line read
         self.recent: collections.deque[Entry] = collections.deque((), RECENT_ENTRIES)
         self._root, self._lock = root, threading.RLock()
         self._file_lock = FileLock(root, "_meta/locks/journal", JOURNAL_FILE)
@@ -3185,13 +3185,12 @@ class Journal:
             return
         self.identity = self.identity or hash_bytes(line)[:16]
         self.read_at_s = time.monotonic()
-        self.last_seq = max(self.last_seq, entry.seq)
         self.writes[entry.actor] += 1
         self.registrations += entry.action == "registered"
         self.ledgers.setdefault(entry.workspace, Ledger()).apply(entry)
         self.recent.append(entry)
-        for follow in self.followers:
-            follow(entry)
+        self.last_seq = max(self.last_seq, entry.seq)
+        self.news.set()
 
     def list_since(self, seq: int) -> list[Entry] | None:
         """Return the entries after a number, None when they are too many."""
@@ -4800,9 +4799,9 @@ class Indexer:
         self._store, self._mask = store, mask
         self._folder, self._label = folder, format_label(mask)
         self._lock = FileLock(folder, "index.lock")
-        self._changed: collections.deque[Entry] = collections.deque()
         self._pending: dict[tuple[str, str], None] = {}
-        self._news, self._asked, self._stop = (threading.Event() for _ in range(3))
+        self._news, self._asked = store.journal.news, threading.Event()
+        self._stop = threading.Event()
         # Journal numbers; to write none waits for where another process does.
         self._reached, self._wanted, self._written = 0, 0, sys.maxsize
         self._thread: threading.Thread | None = None
@@ -4810,7 +4809,6 @@ class Indexer:
         self.helper: Callable[[], subprocess.Popen] | None = None
         self._process: subprocess.Popen | None = None
         self._is_alone = False  # the last one failed
-        store.journal.followers.append(self._note)
 
     def start(self) -> None:
         """Begin to follow the journal in a thread."""
@@ -4825,14 +4823,7 @@ class Indexer:
             self._process.kill()  # what it has not committed comes at the next start
         if self._thread:
             self._thread.join(SHUTDOWN_GRACE_S)
-        with contextlib.suppress(ValueError):  # stopped before
-            self._store.journal.followers.remove(self._note)
         self._lock.close()
-
-    def _note(self, entry: Entry) -> None:
-        """Remember a journal line, and wake the thread."""
-        self._changed.append(entry)
-        self._news.set()
 
     def hurry(self, seq: int) -> None:
         """Return when the writes up to a number are indexed, or after a moment."""
@@ -4849,15 +4840,15 @@ class Indexer:
         """Make the index complete, at first empty if it `is_new`; return False when
         another process writes it."""
         make_folder(self._folder)
+        journal = self._store.journal
         with self._lock.hold(wait=False) as fd:
             if fd is not None:
                 if is_new:
                     remove_index(self._folder)
                 with self.opened():
                     self.compare_files()
-                    while self._changed or self._reached != self._written:
+                    while self._pending or self._written != journal.refresh():
                         self.catch_up(tell)
-                        self._store.journal.refresh()  # what came meanwhile
             return fd is not None
 
     def _run(self) -> None:
@@ -4867,7 +4858,6 @@ class Indexer:
                 make_folder(self._folder)
                 with self._lock.hold(wait=False) as fd:
                     is_behind = fd is not None and self._follow()
-                self._changed.clear()  # who takes over looks at everything
                 if is_behind:
                     self._hand_over()
                     continue
@@ -4938,13 +4928,13 @@ class Indexer:
 
     def _gives_way(self) -> bool:
         """Return whether writes pour in that go first, for no search waits."""
-        return len(self._changed) >= INDEX_POUR and self._wanted <= self._written
+        count = self._store.journal.last_seq - self._reached
+        return count >= INDEX_POUR and self._wanted <= self._written
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
         """Hold the index open for writing; make it anew if it is not this memory's."""
         first, is_known = self._store.journal.identity, False
-        self._changed.clear()
         try:
             with contextlib.closing(connect_index(self._folder)) as database:
                 label = read_meta(database, "label")
@@ -4966,7 +4956,8 @@ class Indexer:
                 write_meta(database, label=self._label)  # the last: now it is whole
             self._database = database
             self._pending.clear()
-            self._take_since(read_meta(database, "seq"))
+            self._reached = self._written = read_meta(database, "seq")
+            self._take_changed()
             if not read_meta(database, "ready"):
                 self._written = -1  # even an empty memory has to be said complete
             yield
@@ -5008,49 +4999,41 @@ class Indexer:
         self._written = self._written if self._pending else self._reached
         return len(batch)
 
-    def _take_since(self, seq: int) -> None:
-        """Put what was journalled after a number among what is to be done."""
-        self._store.journal.refresh()
-        self._reached, self._written = self._store.journal.last_seq, seq
-        for ledger in list(self._store.journal.ledgers.values()):
-            for entry in list(ledger.entries.values()):
-                if entry.seq > seq:
-                    self._put(entry)
-
     def _take_changed(self) -> None:
-        """Put what was journalled since the last look among what is to be done."""
-        self._store.journal.refresh()
-        while self._changed:
-            entry = self._changed.popleft()
-            self._reached = max(self._reached, entry.seq)
-            self._put(entry)
-
-    def _put(self, entry: Entry) -> None:
-        """Put a journal line on the list: a later part takes back from those before."""
-        keys = [index_key(entry.path)]
-        if keys[0].startswith("sessions/"):
-            ledger = self._store.journal.ledger(entry.workspace)
-            parts = ledger.parts.get(thread_of(session_of(entry.path)), [])
-            keys = [f"sessions/{part}" for part in parts]
-        self._pending |= {(entry.workspace, key): None for key in keys if key}
+        """Put what was journalled since the last look among what is to be done: a later
+        part of a thread takes back from those before."""
+        journal, since = self._store.journal, self._reached
+        self._reached, entries = journal.refresh(), journal.list_since(since)
+        if entries is None:
+            ledgers = list(journal.ledgers.values())
+            entries = (e for ledger in ledgers for e in list(ledger.entries.values()))
+        for entry in entries:
+            keys = [index_key(entry.path)] if entry.seq > since else []
+            if keys and keys[0].startswith("sessions/"):
+                parts = journal.ledgers[entry.workspace].parts
+                names = parts.get(thread_of(session_of(entry.path)), [])
+                keys = [f"sessions/{name}" for name in names]
+            self._pending |= {(entry.workspace, key): None for key in keys if key}
 
     def compare_files(self) -> None:
         """Put every document whose file is not the indexed one on the list."""
-        for place in iter_differences(self._database, self._store):
-            self._pending[place] = None
-            if self._stop.is_set():
-                return
+        differing = iter_differences(self._database, self._store)
+        self._pending |= dict.fromkeys(
+            itertools.takewhile(lambda _: not self._stop.is_set(), differing))
 
 def iter_differences(database: sqlite3.Connection, store: Store) -> Iterator[tuple]:
     """Yield workspace and key of every document whose file is not the indexed one."""
     rows = database.execute("SELECT DISTINCT workspace FROM documents").fetchall()
     for workspace_id in sorted({*store.registry.all(), *(row[0] for row in rows)}):
         sql = "SELECT key, signature FROM documents WHERE workspace = ?"
-        indexed = dict(database.execute(sql, (workspace_id,)))
-        there = dict(iter_signatures(store, workspace_id))
-        for key in sorted(indexed.keys() | there.keys()):
-            if indexed.get(key) != there.get(key):
-                yield workspace_id, key
+        differing = set(database.execute(sql, (workspace_id,)))
+        differing ^= set(sign_documents(store, workspace_id))
+        for archives in list(store.journal.ledger(workspace_id).sessions.values()):
+            path = archives[-1]
+            if signature := sign_file(store.root, f"workspaces/{workspace_id}/{path}"):
+                differing ^= {(index_key(path), f"{signature}")}
+        for key in sorted({key for key, _ in differing}):
+            yield workspace_id, key
 
 def sign_documents(store: Store, workspace_id: str) -> list[tuple[str, str]]:
     """Return key and file signature of a workspace's overview and notes."""
@@ -5061,14 +5044,6 @@ def sign_documents(store: Store, workspace_id: str) -> list[tuple[str, str]]:
         if path.endswith(".md") and "/." not in path:
             signed.append((path, sign_stats(stats)))
     return sorted((key, f"{signature}") for key, signature in signed if signature)
-
-def iter_signatures(store: Store, workspace_id: str) -> Iterator[tuple[str, str]]:
-    """Yield key and file signature of everything in a workspace that is indexed."""
-    yield from sign_documents(store, workspace_id)
-    for archives in list(store.journal.ledger(workspace_id).sessions.values()):
-        path = archives[-1]
-        if signature := sign_file(store.root, f"workspaces/{workspace_id}/{path}"):
-            yield index_key(path), f"{signature}"
 
 # What a search asks the index.
 
