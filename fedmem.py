@@ -4693,14 +4693,13 @@ class Index:
                 database.close()
         return None
 
-    def close(self) -> None:
-        """Close the idle connections."""
-        self._take(())
-
-def open_index(index: Index | None, wait_s: float = INDEX_WAIT_S) -> Iterator:
-    """Return index.read(), to be entered; raise NoIndex where there is none."""
+def open_index(index: Index | None, seq: int = 0,
+               wait_s: float = INDEX_WAIT_S) -> Iterator:
+    """Return index.read(), to be entered, after a moment for the writes up to a number;
+    raise NoIndex where there is none."""
     if index is None:
         raise NoIndex("This server has no index.")
+    index.hurry(seq)
     return index.read(wait_s)
 
 def read_meta(database: sqlite3.Connection, name: str) -> object:
@@ -5129,17 +5128,17 @@ def read_indexed(database: sqlite3.Connection, document: int) -> tuple:
 
 # Exact searches: trigrams tell where to look. A condition is an FTS5 expression.
 
-def list_besides(database: sqlite3.Connection, kind: str, grams: str) -> dict:
-    """Return by workspace and key the signature of documents without what is sought."""
-    sql = (f"SELECT workspace, key, signature FROM documents WHERE kind = '{kind}' AND "
-           f"id NOT IN (SELECT document FROM chapters WHERE id IN (SELECT rowid FROM "
-           f"{kind}_grams WHERE {kind}_grams MATCH ?))")
+def list_besides(database: sqlite3.Connection, grams: str) -> dict:
+    """Return by workspace and key the signature of notes without what is sought."""
+    sql = ("SELECT workspace, key, signature FROM documents WHERE kind = 'knowledge' "
+           "AND id NOT IN (SELECT document FROM chapters WHERE id IN (SELECT rowid "
+           "FROM knowledge_grams WHERE knowledge_grams MATCH ?))")
     return {tuple(row[:2]): row[2] for row in database.execute(sql, (grams,))}
 
 def iter_candidates(database: sqlite3.Connection, grams: str, scope: Scope,
                     before: tuple[str, str, str]) -> Iterator[tuple]:
     """Yield the place (end, name, workspace) of each document that may hold what is
-    sought, the newest first, and its chapters that may: whether abandoned, messages."""
+    sought, the newest first, and the messages of its chapters that may."""
     table, (limits, values) = f"{scope.kind}_grams", _limit_documents(scope)
     found = f"SELECT rowid FROM {table} WHERE {table} MATCH ?"
     few = f"SELECT count(*) FROM ({found} LIMIT {CANDIDATE_ROWS + 1})"
@@ -5163,11 +5162,12 @@ def iter_candidates(database: sqlite3.Connection, grams: str, scope: Scope,
         yield place, _read_chapters(database, [row[3] for row in group])
 
 def _read_chapters(database: sqlite3.Connection, chapters: list[int]) -> Iterator:
-    """Yield of each chapter whether it was taken back, and its messages."""
+    """Yield number, time and text of chapters' messages, and whether taken back."""
     sql = "SELECT abandoned, excerpts, wholes FROM chapters WHERE id = ?"
     for chapter in chapters:
         abandoned, *packed = database.execute(sql, (chapter,)).fetchone()
-        yield bool(abandoned), list_shown(*map(unpack_excerpts, packed))
+        for excerpt in list_shown(*map(unpack_excerpts, packed)):
+            yield *excerpt[:3], bool(abandoned)
 
 # ---- 12. Search: words, literal, regex over what an AI may read -------------
 # Every mode sees the rendered, masked text, so what is hidden cannot be probed. Words
@@ -5192,15 +5192,11 @@ _ENDING = re.compile(
 _EXCLUDED = re.compile(rf"[{UNSPACED}]\w*|[^\W\d_]\w{{3,}}(?:\.\w+)*")
 _REGEX_CHILD = """
 import contextlib, itertools, json, os, re, sys, time
-try:
+with contextlib.suppress(AttributeError, OSError):
     os.sched_setaffinity(0, range(os.cpu_count()))
-except (AttributeError, OSError):
-    pass
-try:
+with contextlib.suppress(ImportError, ValueError, OSError):
     import resource
     resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
-except (ImportError, ValueError, OSError):
-    pass
 def say(value):
     print(json.dumps(value), flush=True)
 for line in sys.stdin:
@@ -5597,8 +5593,8 @@ def locate(chapter: list[Excerpt], place: tuple[int, int]) -> tuple[Excerpt, tup
     return excerpt, (start, end)
 
 def search_index(database: sqlite3.Connection, store: Store, query: Query,
-                 scope: Scope) -> tuple[list[Hit], int, str, bool]:
-    """Return hits in words, how many there are, a note, if the literal is missed."""
+                 scope: Scope) -> tuple[dict, bool]:
+    """Return a page of hits in words, and whether the literal is missed."""
     terms, literal = parse_terms(query.text), find_literal(query)
     required, banned = (tuple(map(quote, p)) for p in (terms.required, terms.banned))
     scope = scope._replace(required=required, banned=banned)
@@ -5620,7 +5616,8 @@ def search_index(database: sqlite3.Connection, store: Store, query: Query,
         passage = Passage(*where, excerpt.number, excerpt.text, *marks)
         matches = max(1, len(probe.find(excerpt.text)))
         hits.append(make_hit(passage, span, matches, row.score))
-    return hits, len(ranked), note, probe.is_literal_missed
+    page = {"hits": hits, "total": len(ranked), "note": note}
+    return page, probe.is_literal_missed
 
 def find_matches(folded: str, text: str) -> list[tuple[int, int]]:
     """Return start and end of a literal's matches, in linear time, unlike `re`."""
@@ -5770,25 +5767,22 @@ def _need_item(kind: object, value: object) -> tuple[set[str] | None, list[str]]
 
 def find_literal(query: Query) -> str:
     """Return the text that is to be found as it is written, empty for none."""
-    text = query.text
-    is_quoted = len(text) > 2 and text[0] == text[-1] == '"' and text.count('"') == 2
-    if query.mode == "literal":
-        return text
-    if query.mode == "auto" and is_quoted:
-        return text[1:-1]
-    return text if query.mode == "auto" and _CODE_LIKE.search(text) else ""
+    if query.mode == "auto" and re.fullmatch('"[^"]+"', query.text):
+        return query.text[1:-1]
+    is_code = query.mode == "auto" and _CODE_LIKE.search(query.text)
+    return query.text if is_code or query.mode == "literal" else ""
 
-def search(store: Store, index: Index | None, query: Query, kind: str,
+def search(store: Store, index: Index | None, query: Query, scope: Scope,
            passages: Callable) -> dict:
     """Return a page of hits, by the index or by a scan of what `passages` yields."""
     chosen_workspaces(store, query.workspace_id)  # or NotFound
-    scan = Scan(SEARCH_BUDGET_S, query.cursor, {"knowledge": 2, "sessions": 3}[kind])
+    parts = {"knowledge": 2, "sessions": 3}[scope.kind]
+    scan = Scan(SEARCH_BUDGET_S, query.cursor, parts)
     if query.mode == "words" and query.cursor:
         raise BadRequest("`cursor` is for literal and regex; words use offset.")
     ranked, text = {"hits": [], "total": 0, "note": ""}, query.text
     literal = find_literal(query)
     if query.mode in ("auto", "words") and not query.cursor:
-        scope = Scope(kind, query.workspace_id, query.since, query.until)
         ranked, is_missed = _search_words(store, index, query, scope, passages, scan)
         # One word of code, or all of it in quotes: words alone are not what was meant.
         is_exact = literal in (text[1:-1], "".join(text.split()))
@@ -5803,30 +5797,30 @@ def search(store: Store, index: Index | None, query: Query, kind: str,
         find = functools.partial(find_matches, fold_case(literal or text))
         grams = join_grams([literal or text])
         found = find_spans(passages(scan, grams), find, scan, wanted)
+    note = f"{ranked['note']} {scan.explain()}".strip()
+    about = {"note": note, "cursor": scan.cursor}
     if not found and ranked["total"]:
-        note = f"{ranked['note']} {scan.explain()}".strip()
-        return {**ranked, "note": note, "cursor": scan.cursor}
+        return {**ranked, **about}
     found.sort(key=lambda h: (not h.passage.abandoned, h.passage.date), reverse=True)
     hits = found[query.offset : query.offset + query.limit]
     note = ranked["note"]
     if ranked["total"]:
         note = f"These have it as it stands; mode words finds {ranked['total']}."
-    note = f"{scan.explain() or note} {scan.behind}".strip()
-    about = {"note": note, "cursor": scan.cursor}
+    about["note"] = f"{scan.explain() or note} {scan.behind}".strip()
     return {"hits": hits, "total": len(found), **about}
 
 def _search_words(store: Store, index: Index | None, query: Query, scope: Scope,
                   passages: Callable, scan: Scan) -> tuple[dict, bool]:
     """Return a page of hits in words, and whether the index missed the literal text."""
     try:
-        hurry_index(store, index)
-        with open_index(index, scan.left_s() / 2) as database:
-            *page, is_missed = search_index(database, store, query, scope)
+        written = store.journal.refresh()
+        with open_index(index, written, scan.left_s() / 2) as database:
+            page, is_missed = search_index(database, store, query, scope)
             behind = store.journal.last_seq - read_meta(database, "seq")
         is_late = time.monotonic() - store.journal.read_at_s > INDEX_WAIT_S
-        if behind > 20 or (behind and is_late):  # late: its disk is full, say
-            page[2] += tell_behind(behind)
-        return dict(zip(("hits", "total", "note"), page, strict=True)), is_missed
+        if behind > 20 or is_late:  # late: its disk is full, say
+            page["note"] = f"{page['note']} {tell_behind(behind)}".strip()
+        return page, is_missed
     except NoIndex as e:
         found = scan_words(passages(scan), query, scan)
         page = found[query.offset : query.offset + query.limit]
@@ -5834,23 +5828,25 @@ def _search_words(store: Store, index: Index | None, query: Query, scope: Scope,
         note = f"{e} The files were scanned{part}."
         return {"hits": page, "total": len(found), "note": note}, False
 
-def hurry_index(store: Store, index: Index | None) -> None:
-    """Wait a moment for what was written just before."""
-    if index:
-        index.hurry(store.journal.refresh())
-
 def tell_behind(count: int) -> str:
-    """Return the sentence on so many writes that the index has not."""
-    return f" The {count} newest writes are not searched yet."
+    """Return the sentence on so many writes that the index has not, empty for none."""
+    return f"The {count} newest writes are not searched yet." if count else ""
 
 # Sessions, the newest first.
 
+_NEWEST = ("~", "", "")  # a place after every time
+
 def iter_places(store: Store, index: Index | None, scope: Scope) -> Iterator[tuple]:
     """Yield rank_head of a scope's sessions, by the index where it can be used."""
-    before = ("~", "", "")  # after every time
+    before, is_more = _NEWEST, True
     try:
-        while places := read_newest(store, index, scope, before):
-            for before in places:
+        while is_more:
+            with open_listing(store, index, scope) as (database, known, fresh, _):
+                rows = list_newest(database, known, before)
+            is_more = len(rows) == HEADS_AT_ONCE
+            end = rows[-1] if is_more else ()
+            rest = (place for place in fresh if end < place < before)
+            for before in sorted([*rows, *rest], reverse=True):
                 yield before
     except NoIndex:
         chosen = chosen_workspaces(store, scope.workspace_id)
@@ -5859,21 +5855,13 @@ def iter_places(store: Store, index: Index | None, scope: Scope) -> Iterator[tup
             if place < before:
                 yield place
 
-def read_newest(store: Store, index: Index | None, scope: Scope,
-                before: tuple[str, str, str]) -> list[tuple[str, str, str]]:
-    """Return the next places before one, in order; raise NoIndex."""
-    with open_listing(store, index, scope) as (database, known, fresh, _):
-        rows = list_newest(database, known, before)
-    end = rows[-1] if len(rows) == HEADS_AT_ONCE else ()
-    return sorted([*rows, *(p for p in fresh if end < p < before)], reverse=True)
-
 @contextlib.contextmanager
 def open_listing(store: Store, index: Index | None, scope: Scope,
                  partly: bool = False) -> Iterator[tuple]:
     """Give index, scope without what is new, the places of that, and of how many writes
     nothing is known; raise NoIndex when they are too many and it is not to be had
     `partly`."""
-    with open_index(index) as database:
+    with open_index(index, store.journal.refresh() if partly else 0) as database:
         seq = read_meta(database, "seq")
         entries = store.journal.list_since(seq)
         if entries is None and not partly:
@@ -5913,9 +5901,8 @@ def search_documents(store: Store, index: Index | None, query: Query,
         besides: dict = {}
         if grams:
             with contextlib.suppress(NoIndex, Busy):
-                hurry_index(store, index)
-                with open_index(index) as database:
-                    besides = list_besides(database, "knowledge", grams)
+                with open_index(index, store.journal.refresh()) as database:
+                    besides = list_besides(database, grams)
         for workspace_id in chosen_workspaces(store, query.workspace_id):
             if (workspace_id,) < scan.place[:1]:
                 continue
@@ -5931,7 +5918,8 @@ def search_documents(store: Store, index: Index | None, query: Query,
                     where = workspace_id, document.modified, path, path
                     yield Passage(*where, 0, show_document(data, mask))
 
-    return search(store, index, query, "knowledge", passages)
+    scope = Scope("knowledge", query.workspace_id, query.since, query.until)
+    return search(store, index, query, scope, passages)
 
 def search_sessions(store: Store, index: Index | None, query: Query,
                     mask: Callable) -> dict:
@@ -5940,79 +5928,60 @@ def search_sessions(store: Store, index: Index | None, query: Query,
 
     def passages(scan: Scan, grams: str = "") -> Iterator[Passage]:
         """Yield every message of what may hold the text until the end of time."""
+        read = functools.partial(_iter_passages, store, scope, mask, scan)
+        start, is_begun = scan.place or _NEWEST, False
         # A search that began in the files goes on in them: their places are months.
-        if grams and len(scan.place[0] if scan.place else "") != len("2026-11"):
-            is_begun = False
+        if grams and len(start[0]) != len("2026-11"):
             try:
-                hurry_index(store, index)
                 with open_listing(store, index, scope, True) as listing:
-                    for passage in _iter_indexed(store, listing, grams, mask, scan):
+                    database, known, fresh, behind = listing
+                    scan.behind = tell_behind(behind)
+                    found = iter_candidates(database, grams, known, start)
+                    new = [(p, None) for p in sorted(fresh, reverse=True) if p <= start]
+                    places = heapq.merge(new, found, key=lambda row: row[0],
+                                         reverse=True)
+                    for passage in read(places):
                         is_begun = True
                         yield passage
                 return
             except NoIndex as e:
                 if is_begun:
                     raise TimeoutError from e
-        for place in list_places(store, chosen_workspaces(store, query.workspace_id)):
-            if scan.place and place > scan.place:
-                continue
-            scan.reach(place, scan.number if place == scan.place else 0)
-            archive = open_head(store, place[2], place[1])
-            if archive and is_within(store, archive, query.since, query.until):
-                yield from _iter_passages(store, archive, mask, scan, place)
+        places = list_places(store, chosen_workspaces(store, query.workspace_id))
+        yield from read((place, None) for place in places if place <= start)
 
-    return search(store, index, query, "sessions", passages)
+    return search(store, index, query, scope, passages)
 
-def _iter_indexed(store: Store, listing: tuple, grams: str, mask: Callable,
-                  scan: Scan) -> Iterator[Passage]:
-    """Yield the messages that the index knows to be worth a look, the newest session
-    first, among them all of the sessions that it does not know yet."""
-    database, known, fresh, behind = listing
-    scan.behind = tell_behind(behind).strip() if behind else ""
-    start = scan.place or ("~", "", "")
-    found = iter_candidates(database, grams, known, start)
-    new = [(place, None) for place in sorted(fresh, reverse=True) if place <= start]
-    for place, parts in heapq.merge(new, found, key=lambda row: row[0], reverse=True):
+def _iter_passages(store: Store, scope: Scope, mask: Callable, scan: Scan,
+                   places: Iterable[tuple]) -> Iterator[Passage]:
+    """Yield the messages of sessions from where the search goes on: those that come
+    with a session's place, or all."""
+    for place, messages in places:
         first = scan.number if place == scan.place else 0
         scan.reach(place, first)
         archive = open_head(store, place[2], place[1])
-        if archive is None:
+        if not archive or not is_within(store, archive, scope.since, scope.until):
             continue
-        if parts is None:
-            yield from _iter_passages(store, archive, mask, scan, place)
-            continue
-        where = place[2], mask(title_of(store, archive)) or archive.name, archive.name
-        for abandoned, messages in parts:
-            for number, date, text, _ in messages:
+        title = mask(title_of(store, archive)) or archive.name
+        shown = ((number, message.time, mask(message.text), message.abandoned)
+                 for number, message in iter_messages(store, archive, first))
+        try:
+            for number, date, *text in messages or shown:
                 if number >= first:
                     scan.reach(place, number)
-                    date = date or archive.session.start
-                    yield Passage(where[0], date, *where[1:], number, text, abandoned)
-
-def _iter_passages(store: Store, archive: Archive, mask: Callable, scan: Scan,
-                   place: tuple) -> Iterator[Passage]:
-    """Yield the messages of a session from where the search goes on."""
-    first = scan.number if place == scan.place else 0
-    title = mask(title_of(store, archive)) or archive.name
-    try:
-        for number, message in iter_messages(store, archive, first):
-            scan.reach(place, number)
-            date = message.time or archive.session.start
-            where = archive.workspace_id, date, title, archive.name, number
-            yield Passage(*where, mask(message.text), message.abandoned)
-    except (Damaged, NotFound) as e:
-        log.warning("session left out of the search: %s", e)
+                    where = place[2], date or archive.session.start, title, archive.name
+                    yield Passage(*where, number, *text)
+        except (Damaged, NotFound) as e:
+            log.warning("session left out of the search: %s", e)
 
 def make_snippet(text: str, start: int, end: int) -> str:
     """Return the text around a hit on one line, the hit between ** marks."""
     room = max(20, (SNIPPET_CHARS - (end - start)) // 2)
     left, right = max(0, start - room), min(len(text), end + room)
     hit = clip(one_line(text[start:end]), SNIPPET_CHARS)
-    before = ("…" if left else "") + " ".join(text[left:start].split())
-    after = " ".join(text[end:right].split()) + ("…" if right < len(text) else "")
-    gap = " " if text[start - 1 : start].isspace() and before.strip("…") else ""
-    space = " " if text[end : end + 1].isspace() and after.strip("…") else ""
-    return f"{before}{gap}**{hit}**{space}{after}" if hit else before + after
+    marked = f"**{hit}**" if hit else text[start:end]
+    shown = one_line(f"{text[left:start]}{marked}{text[end:right]}")
+    return ("…" if left else "") + shown + ("…" if right < len(text) else "")
 
 # ---- 13. Tools: the thirteen handlers and how their results are shown -------
 # A tool is one function: its signature makes the schema, its docstring the
