@@ -5053,8 +5053,9 @@ Scope = collections.namedtuple(
     defaults=["", "", "", (), (), ()])
 
 def rank_chapters(database: sqlite3.Connection, match: str,
-                  scope: Scope) -> list[tuple[int, int, str, bool, float]]:
-    """Return chapter, document, its end, whether abandoned, score, the best first."""
+                  scope: Scope) -> list[tuple]:
+    """Return chapter, document, whether abandoned, score, and the document's workspace,
+    key, name, title and end, the best first."""
     limits, values = _limit_documents(scope)
     kind, best = scope.kind, f"ORDER BY score DESC LIMIT {RANKED_ROWS}"
     ranked = f"SELECT rowid AS chapter, -bm25({kind}) AS score FROM {kind} "
@@ -5062,7 +5063,8 @@ def rank_chapters(database: sqlite3.Connection, match: str,
     inner, outer = ("", f"WHERE {limits} {best}") if values else (best, "")
     joined = ("JOIN chapters ON chapters.id = chapter "
               "JOIN documents ON documents.id = document")
-    columns = "chapter, document, end, chapters.abandoned, score"
+    columns = "chapter, document, chapters.abandoned, score, "
+    columns += "workspace, key, name, title, end"
     sql = f"SELECT {columns} FROM ({ranked} {inner}) {joined} {outer}"
     rows = database.execute(sql, (match, *values)).fetchall()
     if len(rows) < RANKED_ROWS or len({row[1] for row in rows}) > RANKED_ROWS // 4:
@@ -5120,11 +5122,6 @@ def read_chapter(database: sqlite3.Connection, chapter: int) -> list[Excerpt]:
     """Return the excerpts of a chapter."""
     sql = "SELECT excerpts FROM chapters WHERE id = ?"
     return unpack_excerpts(database.execute(sql, (chapter,)).fetchone()[0])
-
-def read_indexed(database: sqlite3.Connection, document: int) -> tuple:
-    """Return workspace, key, name, title and end of an indexed document."""
-    sql = "SELECT workspace, key, name, title, end FROM documents WHERE id = ?"
-    return database.execute(sql, (document,)).fetchone()
 
 # Exact searches: trigrams tell where to look. A condition is an FTS5 expression.
 
@@ -5377,10 +5374,8 @@ def parse_terms(text: str) -> Terms:
             if is_name:
                 words["".join(parts)] = weight
                 compounds.append(" ".join(parts))
-                if re.fullmatch(r"v?\d+", parts[0]):  # of a version, with and without v
-                    bare = parts[0].removeprefix("v")
-                    other = bare if bare != parts[0] else f"v{bare}"
-                    compounds.append(" ".join((other, *parts[1:])))
+                if re.match(r"v?\d+ ", compounds[-1]):  # a version, with and without v
+                    compounds.append(f"v{compounds[-1]}".removeprefix("vv"))
                 names.append(tuple(parts))
     if not words and not phrases[""]:
         rest = re.sub(rf"(?<!\S)-(?:{_EXCLUDED.pattern})(?!\S)", "", text)
@@ -5472,10 +5467,10 @@ def find_densest(found: list[tuple[int, int, int]], values: list[float],
             best, place = worth, found[first][:2]
     return best, place
 
-# A found document: its score, its best chapter, the best place there, if it was taken
-# back, if it has but pieces of a name.
+# A found document: its score, its best chapter, if that was taken back, the best place
+# there; workspace, key, name, title, end; if it has but pieces of a name.
 Ranked = collections.namedtuple(
-    "Ranked", "score document chapter abandoned place pieces", defaults=[(0, 0), False])
+    "Ranked", "score document chapter abandoned place about pieces", defaults=[False])
 
 def make_probe(database: sqlite3.Connection, kind: str, terms: Terms,
                literal: str = "") -> tuple[Probe, list[str], list[str]]:
@@ -5522,66 +5517,48 @@ def rank_documents(database: sqlite3.Connection, probe: Probe, matches: list[str
     first half chapters alone find .887 of the evidence among the first five (MRR
     .805), with the place .908 (.861)."""
     rows = rank_chapters(database, " OR ".join(matches), scope) if matches else []
-    looked: list[tuple[float, str, Ranked]] = []
+    looked: list[tuple[float, Ranked, list[tuple]]] = []
     copies: dict[tuple, tuple[str, int]] = {}
-    lines: dict[int, list[tuple]] = {}
     left = DENSE_ROWS
-    for chapter, document, end, abandoned, score in rows:
-        weight = ABANDONED_WEIGHT if abandoned else 1.0
-        score *= weight
-        if not left:
-            row = Ranked(score, document, chapter, bool(abandoned))
-            looked.append((0.0, end, row))
-            continue
-        name, title = read_indexed(database, document)[2:4]
-        excerpts = read_chapter(database, chapter)
-        head = f"{name} {format_head(title, excerpts)}"
-        held = {term for _, _, term in probe.find(head)}
-        text = "\n".join(excerpt.text for excerpt in excerpts)
-        found = probe.find(text)
-        worth, place = find_densest(found, probe.values, held)
-        if not any(place):  # the head has all of it: where the text has most
-            _, place = find_densest(found, probe.values)
-        row = Ranked(score, document, chapter, bool(abandoned), place)
-        looked.append((worth * weight, end, row))
-        marks = mark_line(excerpts, place) if scope.kind == "sessions" else []
-        lines[chapter] = marks
-        left -= not any(mark in copies for mark in marks)  # takes no other's place
+    for chapter, document, abandoned, score, *about in rows:
+        worth, place, marks = 0.0, (0, 0), []
+        *_, name, title, end = about
+        if left:
+            excerpts = read_chapter(database, chapter)
+            head = f"{name} {format_head(title, excerpts)}"
+            held = {term for _, _, term in probe.find(head)}
+            found = probe.find("\n".join(excerpt.text for excerpt in excerpts))
+            worth, place = find_densest(found, probe.values, held)
+            if not any(place):  # the head has all of it: where the text has most
+                _, place = find_densest(found, probe.values)
+            marks = mark_line(excerpts, place) if scope.kind == "sessions" else []
+            left -= not any(mark in copies for mark in marks)  # takes no other's place
         for mark in marks:
             copies[mark] = min(copies.get(mark, (end, document)), (end, document))
+        weight = ABANDONED_WEIGHT if abandoned else 1.0
+        row = Ranked(score * weight, document, chapter, bool(abandoned), place, about)
+        looked.append((worth * weight, row, marks))
     densest = max((worth for worth, _, _ in looked), default=0.0) or 1.0
-    best: dict[int, tuple[float, str, Ranked]] = {}
-    for worth, end, row in looked:
-        score = row.score / rows[0][-1] + DENSE_WEIGHT * worth / densest
-        if any(copies[mark][1] != row.document for mark in lines.get(row.chapter, ())):
+    best: dict[int, Ranked] = {}
+    for worth, row, marks in looked:
+        if any(copies[mark][1] != row.document for mark in marks):
             continue  # a forked or resumed transcript repeats it: the older one counts
-        if row.document not in best or score > best[row.document][0]:
-            best[row.document] = score, end, row._replace(score=score)
-    order = sorted(best.values(), key=lambda b: (round(b[0], 4), b[1]), reverse=True)
-    return [row for _, _, row in order]
-
-def rank_all(database: sqlite3.Connection, probe: Probe, matches: tuple,
-             scope: Scope) -> list[Ranked]:
-    """Return what rank_documents finds, then what has only the pieces of a name."""
-    ranked = rank_documents(database, probe, matches[0], scope)
-    known = {row.document for row in ranked}
-    more = rank_documents(database, probe, matches[1], scope)
-    return ranked + [r._replace(pieces=True) for r in more if r.document not in known]
+        score = row.score / rows[0][3] + DENSE_WEIGHT * worth / densest
+        if row.document not in best or score > best[row.document].score:
+            best[row.document] = row._replace(score=score)
+    return sorted(best.values(), key=lambda row: (round(row.score, 4), row.about[-1]),
+                  reverse=True)
 
 def mark_line(chapter: list[Excerpt], place: tuple[int, int]) -> list[tuple]:
     """Return what a line has in common with its copies in forked and resumed
     transcripts: time and text; or its text, its number and the text of a neighbour,
     for Codex copies a thread with the fork's moment as the time of all."""
     excerpt, _ = locate(chapter, place)
+    at, number = chapter.index(excerpt), excerpt.number
     marks = [(excerpt.time, excerpt.text)] if excerpt.time else []
-    at = chapter.index(excerpt)
-    for step in (-1, 1):
-        if 0 <= at + step < len(chapter):
-            beside = chapter[at + step]
-            place = excerpt.number, beside.number
-            if place[0] != place[1]:
-                marks.append((*place, excerpt.text, beside.text))
-    return marks
+    return marks + [(number, beside.number, excerpt.text, beside.text)
+                    for beside in chapter[max(0, at - 1) : at + 2]
+                    if beside.number != number]
 
 def locate(chapter: list[Excerpt], place: tuple[int, int]) -> tuple[Excerpt, tuple]:
     """Return the excerpt in which a place of a chapter's text lies, and where there."""
@@ -5597,16 +5574,20 @@ def search_index(database: sqlite3.Connection, store: Store, query: Query,
     """Return a page of hits in words, and whether the literal is missed."""
     terms, literal = parse_terms(query.text), find_literal(query)
     required, banned = (tuple(map(quote, p)) for p in (terms.required, terms.banned))
-    scope = scope._replace(required=required, banned=banned)
     probe, matches, pieces = make_probe(database, scope.kind, terms, literal)
-    ranked, note = rank_all(database, probe, (matches, pieces), scope), ""
-    if terms.required and not ranked:
-        scope = scope._replace(required=())
-        ranked = rank_all(database, probe, (matches, pieces), scope)
-        note = "Nothing has the quoted phrase; these hold its words." if ranked else ""
+    for phrases in dict.fromkeys((required, ())):
+        scope = scope._replace(required=phrases, banned=banned)
+        ranked = rank_documents(database, probe, matches, scope)
+        known = {row.document for row in ranked}
+        more = rank_documents(database, probe, pieces, scope)
+        ranked += [r._replace(pieces=True) for r in more if r.document not in known]
+        if ranked:
+            break
+    is_looser = ranked and phrases != required
+    note = "Nothing has the quoted phrase; these hold its words." if is_looser else ""
     hits = []
     for row in ranked[query.offset : query.offset + query.limit]:
-        workspace_id, key, name, title, end = read_indexed(database, row.document)
+        workspace_id, key, name, title, end = row.about
         entry = store.journal.ledger(workspace_id).entries.get(key)
         if entry and entry.action == "deleted":
             continue  # since it was indexed
@@ -5673,8 +5654,8 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
             score += worth / (1 + len(probe.values))
             score *= ABANDONED_WEIGHT if hit.passage.abandoned else 1.0
             hits.append(hit._replace(score=round(score, 4)))
-    hits.sort(key=lambda h: h.passage.date, reverse=True)
-    return sorted(hits, key=lambda h: (h.passage.pieces, -h.score))
+    return sorted(hits, key=lambda h: (not h.passage.pieces, h.score, h.passage.date),
+                  reverse=True)
 
 def find_spans(passages: Iterable[Passage], find: Callable[[str], list], scan: Scan,
                wanted: int) -> list[Hit]:
