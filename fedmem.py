@@ -208,8 +208,7 @@ SEARCH_BUDGET_S = 5.0  # what a person waits for
 SNIPPET_CHARS = 240
 HEADS_AT_ONCE = 500  # sessions that a list takes from the index in one go
 INDEX_VERSION = 6  # raise it when room 11 changes what is indexed, or how
-INDEX_READERS = 4  # searches at once; each connection may keep 4 MiB of pages
-INDEX_CACHE_BYTES = 4 * MIB  # of pages that a connection keeps
+INDEX_READERS = 4  # searches at once; each connection may keep 2 MB of pages
 INDEX_WAIT_S = 5  # for SQLite's own locks, held for milliseconds
 INDEX_POLL_S = 0.5  # how often other processes' writes are looked for
 INDEX_DELAY_S = 0.05  # what comes together is indexed together
@@ -4479,7 +4478,7 @@ def condense(role: str, text: str) -> str:
     return re.sub("^→.*", lambda line: clip(line[0], most), text, flags=re.MULTILINE)
 
 def cut_chapters(messages: Iterable[tuple[int, Message]], mask: Callable) -> Iterator:
-    """Yield chapters: whether abandoned; consecutive messages, or sections of a note, up
+    """Yield chapters: whether abandoned; consecutive messages, or a note's sections, up
     to a size, masked before they are cut; and the whole of those that begin in it and
     are cut. One of several chapters begins the first and fills the next."""
     chapter, wholes = [], []
@@ -4612,13 +4611,7 @@ def connect_index(folder: str, create: bool = False) -> sqlite3.Connection:
     path = urllib.parse.quote(os.path.join(folder, INDEX_FILE))
     address = f"file:{path}?mode={'rwc' if create else 'rw'}"
     how = {"timeout": INDEX_WAIT_S, "isolation_level": None, "check_same_thread": False}
-    database = sqlite3.connect(address, uri=True, **how)
-    try:
-        database.execute(f"PRAGMA cache_size = -{INDEX_CACHE_BYTES // KIB}")
-    except sqlite3.Error:  # an open one would keep its handle until gc
-        database.close()
-        raise
-    return database
+    return sqlite3.connect(address, uri=True, **how)
 
 def sign_index(folder: str) -> tuple | None:
     """Return what tells a folder's index from a later one, None without one."""
@@ -5169,9 +5162,8 @@ def _read_chapters(database: sqlite3.Connection, chapters: list[int]) -> Iterato
 # ---- 12. Search: words, literal, regex over what an AI may read -------------
 # Every mode sees the rendered, masked text, so what is hidden cannot be probed. Words
 # are ranked by the index: the best chapters first, then those among them in which the
-# words stand together. Literal and regex are exact: trigrams tell which chapters to
-# look through. What has none, and all while there is no index, is read in steps of
-# seconds.
+# words stand together. Literal and regex are exact: trigrams tell where to look. What
+# has none, and all while there is no index, is read in steps of seconds.
 
 MODES = ("auto", "words", "literal", "regex")
 STOP_WORDS = frozenset(
@@ -5286,16 +5278,16 @@ class RegexChild:
         if not self._at_once.acquire(timeout=scan.left_s() / 2):
             raise Busy("Other regex searches are running. Try again in a moment.")
         self._scan, self._answers, self._is_asked = scan, b"", False
-        pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
         self._process = None
         try:
             with contextlib.suppress(IndexError):
                 self._process = self._idle.pop()
             if not self._process or self._process.poll() is not None:
                 with disk_errors("regex process"):
-                    command = [sys.executable, "-I", "-S", "-c", _REGEX_CHILD]
                     self._process = subprocess.Popen(
-                        command, **pipes, stderr=subprocess.DEVNULL)
+                        [sys.executable, "-I", "-S", "-c", _REGEX_CHILD],
+                        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                        stderr=subprocess.DEVNULL)
         except BaseException:
             self._at_once.release()
             raise
@@ -5403,8 +5395,8 @@ class Probe:
     def __init__(self, words: dict[str, float], pairs: dict, literal: str):
         number = {word: i for i, word in enumerate(words)}
         self.values = list(words.values())
-        self._roots = [fold_letters(_ENDING.sub("", word)) for word in words]
-        self._is_short = [word.isascii() and len(word) < 4 for word in words]
+        self._roots = [(fold_letters(_ENDING.sub("", word)),
+                        word.isascii() and len(word) < 4) for word in words]
         self._pairs = {}
         for (one, two), value in pairs.items():
             if one in number and two in number:
@@ -5420,9 +5412,8 @@ class Probe:
         text = fold_letters(text)
         low = text.lower()
         text = text if len(text) == len(low) else low
-        found = [(start, end, term) for term, root in enumerate(self._roots) for start,
-                 end in _find_word(text, low, root, self._is_short[term])]
-        found.sort()
+        found = sorted((*span, term) for term, root in enumerate(self._roots)
+                       for span in _find_word(text, low, *root))
         for (start, left, one), (right, end, two) in itertools.pairwise(tuple(found)):
             pair = self._pairs.get((one, two))
             if pair is not None and re.fullmatch(r"[\W_]{0,3}", text[left:right]):
@@ -5622,8 +5613,8 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
     pairs = {pair: 1.0 for pair in terms.pairs if set(pair) & set(pieces)}
     probe, order = Probe(words, pairs, literal), list(words)
     together = [{order.index(p) for p in list_pieces(name)} for name in terms.names]
-    required, banned = ([re.compile(rf"\b{fold_letters(p)}".replace(
-        " ", r"[\W_]*"), re.I) for p in ps] for ps in (terms.required, terms.banned))
+    shapes = {p: re.compile(rf"\b{fold_letters(p)}".replace(" ", r"[\W_]*"), re.I)
+              for p in (*terms.required, *terms.banned)}
     groups: dict[tuple, list] = {}  # terms had, phrases had, best worth, its hit
     counts: collections.Counter = collections.Counter()
     with contextlib.suppress(TimeoutError):
@@ -5631,8 +5622,7 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
             document = passage.workspace_id, passage.name
             group = groups.setdefault(document, [set(), set(), -1.0, None])
             folded = fold_letters(f"{passage.title}\n{passage.text}")
-            group[1] |= {i for i, s in enumerate(required) if s.search(folded)}
-            group[1] |= {-1 for shape in banned if shape.search(folded)}
+            group[1] |= {p for p, shape in shapes.items() if shape.search(folded)}
             found = probe.find(passage.text)
             had = {term for _, _, term in [*found, *probe.find(passage.title)]}
             counts.update(had - group[0])
@@ -5648,7 +5638,7 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
             if not any(group and group <= had for group in together):
                 continue
             hit = hit._replace(passage=hit.passage._replace(pieces=True))
-        if hit and phrases == set(range(len(required))):
+        if hit and phrases == set(terms.required):
             score = sum(probe.values[i] * math.log(1 + len(groups) / counts[i])
                         for i in had)
             score += worth / (1 + len(probe.values))
@@ -5840,8 +5830,7 @@ def iter_places(store: Store, index: Index | None, scope: Scope) -> Iterator[tup
 def open_listing(store: Store, index: Index | None, scope: Scope,
                  partly: bool = False) -> Iterator[tuple]:
     """Give index, scope without what is new, the places of that, and of how many writes
-    nothing is known; raise NoIndex when they are too many and it is not to be had
-    `partly`."""
+    nothing is known; raise NoIndex when there are such, unless `partly`."""
     with open_index(index, store.journal.refresh() if partly else 0) as database:
         seq = read_meta(database, "seq")
         entries = store.journal.list_since(seq)
@@ -5849,13 +5838,10 @@ def open_listing(store: Store, index: Index | None, scope: Scope,
             raise NoIndex("The index is far behind.")
         pairs = {(e.workspace, index_key(e.path)) for e in entries or ()}
         besides = tuple(sorted(p for p in pairs if p[1].startswith("sessions/")))
-        fresh = []
-        for workspace_id, key in besides:
-            archive = open_head(store, workspace_id, key)
-            if not archive or scope.workspace_id not in ("", workspace_id):
-                continue
-            if is_within(store, archive, scope.since, scope.until):
-                fresh.append(rank_head(store, archive))
+        heads = (open_head(store, *place) for place in besides
+                 if scope.workspace_id in ("", place[0]))
+        fresh = [rank_head(store, head) for head in heads
+                 if head and is_within(store, head, scope.since, scope.until)]
         behind = store.journal.last_seq - seq if entries is None else 0
         yield database, scope._replace(besides=besides), fresh, behind
 
