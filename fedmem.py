@@ -205,9 +205,8 @@ DENSE_ROWS = 30  # of the best chapters are looked at; 10 find nearly as much
 SEARCH_BUDGET_S = 5.0  # what a person waits for
 SNIPPET_CHARS = 240
 HEADS_AT_ONCE = 500  # sessions that a list takes from the index in one go
-INDEX_VERSION = 5  # raise it when room 11 changes what is indexed, or how
-INDEX_READERS = 4  # searches at once; each connection may keep 4 MiB of pages
-INDEX_CACHE_BYTES = 4 * MIB  # of pages that a connection keeps
+INDEX_VERSION = 6  # raise it when room 11 changes what is indexed, or how
+INDEX_READERS = 4  # searches at once; each connection may keep 2 MB of pages
 INDEX_WAIT_S = 5  # for SQLite's own locks, held for milliseconds
 INDEX_POLL_S = 0.5  # how often other processes' writes are looked for
 INDEX_DELAY_S = 0.05  # what comes together is indexed together
@@ -2966,7 +2965,7 @@ class Journal:
         self.identity = ""  # of its first line: no two memories have the same
         self.read_at_s = 0.0  # when its last line was read
         self.writes: collections.Counter[str] = collections.Counter()  # by actor
-        self.followers: list[Callable[[Entry], None]] = []  # told of every line read
+        self.news = threading.Event()  # set by every line read
         self.recent: collections.deque[Entry] = collections.deque((), RECENT_ENTRIES)
         self._root, self._lock = root, threading.RLock()
         self._file_lock = FileLock(root, "_meta/locks/journal", JOURNAL_FILE)
@@ -3044,13 +3043,12 @@ class Journal:
             return
         self.identity = self.identity or hash_bytes(line)[:16]
         self.read_at_s = time.monotonic()
-        self.last_seq = max(self.last_seq, entry.seq)
         self.writes[entry.actor] += 1
         self.registrations += entry.action == "registered"
         self.ledgers.setdefault(entry.workspace, Ledger()).apply(entry)
         self.recent.append(entry)
-        for follow in self.followers:
-            follow(entry)
+        self.last_seq = max(self.last_seq, entry.seq)
+        self.news.set()
 
     def list_since(self, seq: int) -> list[Entry] | None:
         """Return the entries after a number, None when they are too many."""
@@ -4226,7 +4224,8 @@ _PLAIN_LETTERS = {n: unicodedata.normalize("NFD", chr(n))[0]
                   for n in (*range(0xC0, 0x500), *range(0x1E00, 0x2000))}
 _ACCENTS = re.compile("[\u0300-\u036f]+")  # that no letter has taken in
 _BLOB = re.compile(r"[A-Za-z0-9+=]{100,}")  # base64: nobody searches for its letters
-_HEADING = re.compile(r"^(?=#{1,6} )", re.MULTILINE)
+_HEADING = re.compile("^#{1,6} (.*)", re.MULTILINE)
+_SECTION_END = re.compile("\n(?=#{1,6} )")
 
 # A message, or a part of it.
 Excerpt = collections.namedtuple("Excerpt", "number time text is_part", defaults=[0])
@@ -4278,18 +4277,20 @@ def condense(role: str, text: str) -> str:
     return re.sub("^→.*", lambda line: clip(line[0], most), text, flags=re.MULTILINE)
 
 def cut_chapters(messages: Iterable[tuple[int, Message]], mask: Callable) -> Iterator:
-    """Yield chapters: whether abandoned; consecutive messages up to a size, masked
-    before they are cut; and the whole of those that begin in it and are cut. One of
-    several chapters begins the first and fills the next."""
+    """Yield chapters: whether abandoned; consecutive messages, or a note's sections, up
+    to a size, masked before they are cut; and the whole of those that begin in it and
+    are cut. One of several chapters begins the first and fills the next."""
     chapter, wholes = [], []
     room, abandoned = CHAPTER_CHARS, False
     for number, message in messages:
         whole = Excerpt(number, message.time, mask(message.text))
         text = condense(message.role, whole.text)
-        parts = split_parts(text, CHAPTER_CHARS)
-        is_cut = parts != [whole.text]
-        for i, part in enumerate(parts):
-            if chapter and (len(text) > room or message.abandoned != abandoned):
+        sections = _SECTION_END.split(text) if message.role == "note" else [text]
+        parts = [(part, len(section)) for section in sections
+                 for part in split_parts(section, CHAPTER_CHARS)]
+        is_cut = [part for part, _ in parts] != [whole.text]
+        for i, (part, size) in enumerate(parts):
+            if chapter and (size > room or message.abandoned != abandoned):
                 yield abandoned, chapter, wholes
                 chapter, wholes, room = [], [], CHAPTER_CHARS
             chapter.append(Excerpt(number, message.time, part, int(is_cut)))
@@ -4322,26 +4323,16 @@ def format_head(title: str, chapter: list[Excerpt]) -> str:
     """Return the line above a chapter's text: what it is about, and its days."""
     return f"{title} {spell_days(excerpt.time for excerpt in chapter)}"
 
-class Indexed(collections.namedtuple(
-        "Indexed", "workspace key kind title name project abandoned sha256 signature "
-        "start end blocks id", defaults=["", None])):
-    """Describe one document or session as the index has it: a row of `documents`. Which
-    messages were taken back is `abandoned`; if items are shown and where the archive's
-    members begin is `blocks`."""
-
-    @property
-    def heads(self) -> tuple[str, ...]:
-        """Return what the words of all its chapters follow from."""
-        return self.title, self.name, self.project
-
-    @property
-    def text(self) -> tuple[str, ...]:
-        """Return what its chapters follow from."""
-        return *self.heads, self.abandoned, self.sha256
-
+# One document or session as the index has it: a row of `documents`. Which messages were
+# taken back is `abandoned`; if items are shown and where the archive's members begin is
+# `blocks`.
+Indexed = collections.namedtuple(
+    "Indexed", "workspace key kind title name project abandoned sha256 signature "
+    "start end blocks id", defaults=["", None])
 _COLUMNS = ", ".join(Indexed._fields)
+_HEADS, _TEXTS = slice(3, 6), slice(3, 8)  # what its words, its chapters follow from
 
-# A row to be, and `read`, which yields messages, or sections, from one on.
+# A row to be, and `read`, which yields messages from one on.
 Source = collections.namedtuple("Source", "row read session", defaults=[None])
 
 def index_key(path: str) -> str:
@@ -4366,12 +4357,11 @@ def find_source(store: Store, workspace_id: str, key: str,
         log.info("not indexed: %s", e)
         return None
     text, when = show_document(data, mask), document.modified
-    sections = _HEADING.split(text)
-    title = sections[1].partition("\n")[0].strip("# ") if sections[1:] else ""
-    notes = [Message("note", section, when) for section in sections if section]
+    heading = _HEADING.search(text)
+    title = heading[1].strip("# ") if heading else ""
     about = workspace_id, key, "knowledge", title, path, project, "", document.sha256
     row = Indexed(*about, f"{signature}", when, when)
-    return Source(row, lambda _: enumerate(notes))
+    return Source(row, lambda _: [(0, Message("note", text, when))])
 
 def show_document(data: bytes, mask: Callable) -> str:
     """Return a document's text as it is searched."""
@@ -4400,11 +4390,8 @@ def count_same_messages(known: str, session: Session | None) -> int:
     uses_items, offsets = parse_json(known) if known else (None, [])
     if session is None or uses_items != session.uses_items:
         return 0
-    same = 0
-    for offset, block in zip(offsets, session.blocks, strict=False):
-        if offset != block.archive_offset:
-            break
-        same += 1
+    now = [block.archive_offset for block in session.blocks]
+    same = len(os.path.commonprefix([offsets, now]))
     return messages_before(session, session.blocks[same - 1]) if same else 0
 
 def has_fts5() -> bool:
@@ -4422,13 +4409,7 @@ def connect_index(folder: str, create: bool = False) -> sqlite3.Connection:
     path = urllib.parse.quote(os.path.join(folder, INDEX_FILE))
     address = f"file:{path}?mode={'rwc' if create else 'rw'}"
     how = {"timeout": INDEX_WAIT_S, "isolation_level": None, "check_same_thread": False}
-    database = sqlite3.connect(address, uri=True, **how)
-    try:
-        database.execute(f"PRAGMA cache_size = -{INDEX_CACHE_BYTES // KIB}")
-    except sqlite3.Error:  # an open one would keep its handle until gc
-        database.close()
-        raise
-    return database
+    return sqlite3.connect(address, uri=True, **how)
 
 def sign_index(folder: str) -> tuple | None:
     """Return what tells a folder's index from a later one, None without one."""
@@ -4503,14 +4484,13 @@ class Index:
                 database.close()
         return None
 
-    def close(self) -> None:
-        """Close the idle connections."""
-        self._take(())
-
-def open_index(index: Index | None, wait_s: float = INDEX_WAIT_S) -> Iterator:
-    """Return index.read(), to be entered; raise NoIndex where there is none."""
+def open_index(index: Index | None, seq: int = 0,
+               wait_s: float = INDEX_WAIT_S) -> Iterator:
+    """Return index.read(), to be entered, after a moment for the writes up to a number;
+    raise NoIndex where there is none."""
     if index is None:
         raise NoIndex("This server has no index.")
+    index.hurry(seq)
     return index.read(wait_s)
 
 def read_meta(database: sqlite3.Connection, name: str) -> object:
@@ -4522,112 +4502,83 @@ def write_meta(database: sqlite3.Connection, **remarks: object) -> None:
     """Keep remarks on the index."""
     database.executemany("REPLACE INTO meta VALUES (?, ?)", remarks.items())
 
-class IndexWriter:
-    """Guard the rows of an index: what `update` puts in, it takes out word by word."""
-
-    def __init__(self, database: sqlite3.Connection, store: Store, mask: Callable):
-        self.database, self._store, self._mask = database, store, mask
-
-    def update(self, workspace_id: str, key: str) -> None:
-        """Make one document's rows say what its file says now."""
-        database = self.database
-        sql = f"SELECT {_COLUMNS} FROM documents WHERE workspace = ? AND key = ?"
-        found = database.execute(sql, (workspace_id, key)).fetchone()
-        old = Indexed(*found) if found else None
-        with keep_folders():
-            source = find_source(self._store, workspace_id, key, self._mask)
-        if source is None:
-            if old:
-                self._drop(old, self._find_chapters(old, 0))
-                database.execute("DELETE FROM documents WHERE id = ?", (old.id,))
-            return
-        new, first = source.row._replace(id=old and old.id), 0
-        is_same = old is not None and old.text == new.text
-        if old and old.heads != new.heads:
-            self._rename(old, new)
-        if old and not is_same and old.abandoned == new.abandoned:  # only its end did
-            sql = "SELECT max(first) FROM chapters WHERE document = ? AND first <= ?"
-            same = count_same_messages(old.blocks, source.session)
-            first = database.execute(sql, (old.id, same)).fetchone()[0] or 0
-        sql = f"REPLACE INTO documents ({_COLUMNS}) VALUES (?{', ?' * (len(new) - 1)})"
-        new = new._replace(id=database.execute(sql, new).lastrowid)
-        if not is_same:
-            self._renew(new, first, source.read(first))
-
-    def _renew(self, row: Indexed, first: int, messages: Iterable) -> None:
-        """Make a document's chapters from a message on anew; the same ones stay."""
-        gone = self._find_chapters(row, first)
-        if row.kind == "knowledge":  # is searched as one text
-            self._drop(row, gone)
-            gone = []
-        try:
-            for abandoned, chapter, wholes in cut_chapters(messages, self._mask):
-                about = abandoned, pack_excerpts(chapter), pack_excerpts(wholes)
-                if gone and gone[0][1:] == about:
-                    del gone[0]
-                    continue
-                sql = "INSERT INTO chapters VALUES (NULL, ?, ?, ?, ?, ?)"
-                values = row.id, chapter[0].number, *about
-                added = self.database.execute(sql, values).lastrowid
-                self._put(row.kind, "", added, _list_words(row, chapter))
-                if row.kind == "sessions":
-                    self._put("sessions_grams", "", added, _join_shown(chapter, wholes))
-        except Exhausted:
-            raise
-        except FedmemError as e:
-            log.warning("indexed in part: %s", e)
-        self._drop(row, gone)
-        if row.kind == "knowledge":
-            self._put_note(row, "", self._find_chapters(row, 0))
-
-    def _put_note(self, row: Indexed, order: str, chapters: list[tuple]) -> None:
-        """Give the trigrams of a note, or take them, as its first chapter's."""
-        parts = [unpack_excerpts(packed) for _, _, packed, _ in chapters]
-        whole = "".join(excerpt.text for part in parts for excerpt in part)
-        for chapter, *_ in chapters[:1]:
-            self._put("knowledge_grams", order, chapter, fold_shown(whole))
-
-    def _put(self, table: str, order: str, chapter: int, text: str) -> None:
-        """Give a text of a chapter to an FTS5 table, or, by `order` delete, take it."""
-        column, value = (f"{table}, ", f"'{order}', ") if order else ("", "")
-        if text:
-            sql = f"INSERT INTO {table} ({column}rowid, text) VALUES ({value}?, ?)"
-            self.database.execute(sql, (chapter, text))
-
-    def _find_chapters(self, row: Indexed, first: int) -> list[tuple]:
-        """Return number, whether abandoned, and packed messages of the chapters from a
-        message on."""
-        sql = "SELECT id, abandoned, excerpts, wholes FROM chapters "
-        sql += "WHERE document = ? AND first >= ? ORDER BY id"
-        return self.database.execute(sql, (row.id, first)).fetchall()
-
-    def _rename(self, old: Indexed, new: Indexed) -> None:
-        """Give a document's chapters another title."""
-        for chapter, _, packed, _ in self._find_chapters(old, 0):
+def update_index(database: sqlite3.Connection, store: Store, mask: Callable,
+                 workspace_id: str, key: str) -> None:
+    """Make one document's rows say what its file says now."""
+    sql = f"SELECT {_COLUMNS} FROM documents WHERE workspace = ? AND key = ?"
+    found = database.execute(sql, (workspace_id, key)).fetchone()
+    old = Indexed(*found) if found else None
+    with keep_folders():
+        source = find_source(store, workspace_id, key, mask)
+    if source is None:
+        if old:
+            _drop_chapters(database, old, _find_chapters(database, old, 0))
+            database.execute("DELETE FROM documents WHERE id = ?", (old.id,))
+        return
+    new, first = source.row._replace(id=old and old.id), 0
+    is_same = old is not None and old[_TEXTS] == new[_TEXTS]
+    if old and old[_HEADS] != new[_HEADS]:
+        for chapter, _, packed, _ in _find_chapters(database, old, 0):
             excerpts = unpack_excerpts(packed)
-            self._put(old.kind, "delete", chapter, _list_words(old, excerpts))
-            self._put(old.kind, "", chapter, _list_words(new, excerpts))
+            _put_chapter(database, old, "delete", chapter, excerpts)
+            _put_chapter(database, new, None, chapter, excerpts)
+    if old and not is_same and old.abandoned == new.abandoned:  # only its end did
+        sql = "SELECT max(first) FROM chapters WHERE document = ? AND first <= ?"
+        same = count_same_messages(old.blocks, source.session)
+        first = database.execute(sql, (old.id, same)).fetchone()[0] or 0
+    sql = f"REPLACE INTO documents ({_COLUMNS}) VALUES (?{', ?' * (len(new) - 1)})"
+    new = new._replace(id=database.execute(sql, new).lastrowid)
+    if not is_same:
+        _renew_chapters(database, new, first, cut_chapters(source.read(first), mask))
 
-    def _drop(self, row: Indexed, gone: list[tuple]) -> None:
-        """Remove chapters: FTS5 must be given the same text to forget it."""
-        if row.kind == "knowledge":
-            self._put_note(row, "delete", gone)
-        for chapter, _, *packed in gone:
-            excerpts, wholes = map(unpack_excerpts, packed)
-            self._put(row.kind, "delete", chapter, _list_words(row, excerpts))
-            if row.kind == "sessions":
-                shown = _join_shown(excerpts, wholes)
-                self._put("sessions_grams", "delete", chapter, shown)
-            self.database.execute("DELETE FROM chapters WHERE id = ?", (chapter,))
+def _renew_chapters(database: sqlite3.Connection, row: Indexed, first: int,
+                    chapters: Iterator) -> None:
+    """Make a document's chapters from a message on anew; the same ones stay."""
+    gone = _find_chapters(database, row, first)
+    try:
+        for abandoned, chapter, wholes in chapters:
+            about = abandoned, pack_excerpts(chapter), pack_excerpts(wholes)
+            if gone and gone[0][1:] == about:
+                del gone[0]
+                continue
+            sql = "INSERT INTO chapters VALUES (NULL, ?, ?, ?, ?, ?)"
+            values = row.id, chapter[0].number, *about
+            added = database.execute(sql, values).lastrowid
+            _put_chapter(database, row, None, added, chapter, wholes)
+    except Exhausted:
+        raise
+    except FedmemError as e:
+        log.warning("indexed in part: %s", e)
+    _drop_chapters(database, row, gone)
 
-def _join_shown(chapter: list[Excerpt], wholes: list[Excerpt]) -> str:
-    """Return the text of a chapter's trigrams."""
-    return fold_shown("\n".join(e.text for e in list_shown(chapter, wholes)))
+def _find_chapters(database: sqlite3.Connection, row: Indexed,
+                   first: int) -> list[tuple]:
+    """Return number, whether abandoned, and packed messages of the chapters from a
+    message on."""
+    sql = "SELECT id, abandoned, excerpts, wholes FROM chapters "
+    sql += "WHERE document = ? AND first >= ? ORDER BY id"
+    return database.execute(sql, (row.id, first)).fetchall()
 
-def _list_words(row: Indexed, chapter: list[Excerpt]) -> str:
-    """Return a chapter's words."""
-    head = f"{format_head(row.title, chapter)} {row.name} {row.project}"
-    return split_words("\n".join([head, *(excerpt.text for excerpt in chapter)]))
+def _drop_chapters(database: sqlite3.Connection, row: Indexed,
+                   gone: list[tuple]) -> None:
+    """Remove chapters."""
+    for chapter, _, *packed in gone:
+        _put_chapter(database, row, "delete", chapter, *map(unpack_excerpts, packed))
+        database.execute("DELETE FROM chapters WHERE id = ?", (chapter,))
+
+def _put_chapter(database: sqlite3.Connection, row: Indexed, order: str | None,
+                 chapter: int, excerpts: list[Excerpt],
+                 wholes: list[Excerpt] | None = None) -> None:
+    """Give FTS5 a chapter's words and, with `wholes`, its trigrams; or take them, by
+    `order` delete: it must be given the same text to forget it."""
+    head = f"{format_head(row.title, excerpts)} {row.name} {row.project}"
+    texts = {row.kind: split_words("\n".join([head, *(e.text for e in excerpts)]))}
+    if wholes is not None:
+        shown = "\n".join(e.text for e in list_shown(excerpts, wholes))
+        texts[f"{row.kind}_grams"] = fold_shown(shown)
+    for table, text in texts.items():
+        sql = f"INSERT INTO {table} ({table}, rowid, text) VALUES (?, ?, ?)"
+        database.execute(sql, (order, chapter, text))
 
 class Indexer:
     """Keep an index true to the files: after the journal, and hourly by their stat.
@@ -4638,17 +4589,16 @@ class Indexer:
         self._store, self._mask = store, mask
         self._folder, self._label = folder, format_label(mask)
         self._lock = FileLock(folder, "index.lock")
-        self._changed: collections.deque[Entry] = collections.deque()
         self._pending: dict[tuple[str, str], None] = {}
-        self._news, self._asked, self._stop = (threading.Event() for _ in range(3))
+        self._news, self._asked = store.journal.news, threading.Event()
+        self._stop = threading.Event()
         # Journal numbers; to write none waits for where another process does.
         self._reached, self._wanted, self._written = 0, 0, sys.maxsize
         self._thread: threading.Thread | None = None
-        self._writer: IndexWriter
+        self._database: sqlite3.Connection
         self.helper: Callable[[], subprocess.Popen] | None = None
         self._process: subprocess.Popen | None = None
         self._is_alone = False  # the last one failed
-        store.journal.followers.append(self._note)
 
     def start(self) -> None:
         """Begin to follow the journal in a thread."""
@@ -4663,14 +4613,7 @@ class Indexer:
             self._process.kill()  # what it has not committed comes at the next start
         if self._thread:
             self._thread.join(SHUTDOWN_GRACE_S)
-        with contextlib.suppress(ValueError):  # stopped before
-            self._store.journal.followers.remove(self._note)
         self._lock.close()
-
-    def _note(self, entry: Entry) -> None:
-        """Remember a journal line, and wake the thread."""
-        self._changed.append(entry)
-        self._news.set()
 
     def hurry(self, seq: int) -> None:
         """Return when the writes up to a number are indexed, or after a moment."""
@@ -4687,15 +4630,15 @@ class Indexer:
         """Make the index complete, at first empty if it `is_new`; return False when
         another process writes it."""
         make_folder(self._folder)
+        journal = self._store.journal
         with self._lock.hold(wait=False) as fd:
             if fd is not None:
                 if is_new:
                     remove_index(self._folder)
                 with self.opened():
                     self.compare_files()
-                    while self._changed or self._reached != self._written:
+                    while self._pending or self._written != journal.refresh():
                         self.catch_up(tell)
-                        self._store.journal.refresh()  # what came meanwhile
             return fd is not None
 
     def _run(self) -> None:
@@ -4705,7 +4648,6 @@ class Indexer:
                 make_folder(self._folder)
                 with self._lock.hold(wait=False) as fd:
                     is_behind = fd is not None and self._follow()
-                self._changed.clear()  # who takes over looks at everything
                 if is_behind:
                     self._hand_over()
                     continue
@@ -4724,7 +4666,7 @@ class Indexer:
         whether there is so much to do that a process should."""
         with self.opened():
             signature = sign_index(self._folder)
-            is_ready = read_meta(self._writer.database, "ready")
+            is_ready = read_meta(self._database, "ready")
             next_check = time.monotonic() + (INDEX_POLL_S if is_ready else 0)
             while not self._stop.is_set() and sign_index(self._folder) == signature:
                 if time.monotonic() >= next_check:
@@ -4747,7 +4689,7 @@ class Indexer:
             ledger, key = ledgers.get(place[0], Ledger()), place[1]
             paths = ledger.sessions.get(key.removeprefix("sessions/"), [key])
             entry = ledger.entries.get(paths[-1])
-            row = self._writer.database.execute(sql, place).fetchone()
+            row = self._database.execute(sql, place).fetchone()
             known = len(parse_json(row[0])[1]) - 1 if row and row[0] else 0
             left -= max(0, entry.size - known * BLOCK_BYTES) if entry else 0
             if left < 0:
@@ -4776,13 +4718,13 @@ class Indexer:
 
     def _gives_way(self) -> bool:
         """Return whether writes pour in that go first, for no search waits."""
-        return len(self._changed) >= INDEX_POUR and self._wanted <= self._written
+        count = self._store.journal.last_seq - self._reached
+        return count >= INDEX_POUR and self._wanted <= self._written
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
         """Hold the index open for writing; make it anew if it is not this memory's."""
         first, is_known = self._store.journal.identity, False
-        self._changed.clear()
         try:
             with contextlib.closing(connect_index(self._folder)) as database:
                 label = read_meta(database, "label")
@@ -4802,9 +4744,10 @@ class Indexer:
                 database.executescript(_SCHEMA)
                 write_meta(database, seq=0, ready=0, done=0, total=0, journal=first)
                 write_meta(database, label=self._label)  # the last: now it is whole
-            self._writer = IndexWriter(database, self._store, self._mask)
+            self._database = database
             self._pending.clear()
-            self._take_since(read_meta(database, "seq"))
+            self._reached = self._written = read_meta(database, "seq")
+            self._take_changed()
             if not read_meta(database, "ready"):
                 self._written = -1  # even an empty memory has to be said complete
             yield
@@ -4821,14 +4764,14 @@ class Indexer:
     def _update(self, before: int) -> int:
         """Index some documents, in one transaction, and return how many; one that fails
         is left out and stops no other. FTS5 writes what it holds at a savepoint."""
-        database, batch = self._writer.database, []
+        database, batch = self._database, []
         database.execute("BEGIN IMMEDIATE")
         try:
             end = time.monotonic() + INDEX_COMMIT_S
             while self._pending and time.monotonic() < end:
                 batch.append(next(iter(self._pending)))
                 del self._pending[batch[-1]]
-                self._writer.update(*batch[-1])
+                update_index(database, self._store, self._mask, *batch[-1])
             done = before + len(batch)
             write_meta(database, done=done, total=done + len(self._pending))
             if not self._pending:
@@ -4846,49 +4789,41 @@ class Indexer:
         self._written = self._written if self._pending else self._reached
         return len(batch)
 
-    def _take_since(self, seq: int) -> None:
-        """Put what was journalled after a number among what is to be done."""
-        self._store.journal.refresh()
-        self._reached, self._written = self._store.journal.last_seq, seq
-        for ledger in list(self._store.journal.ledgers.values()):
-            for entry in list(ledger.entries.values()):
-                if entry.seq > seq:
-                    self._put(entry)
-
     def _take_changed(self) -> None:
-        """Put what was journalled since the last look among what is to be done."""
-        self._store.journal.refresh()
-        while self._changed:
-            entry = self._changed.popleft()
-            self._reached = max(self._reached, entry.seq)
-            self._put(entry)
-
-    def _put(self, entry: Entry) -> None:
-        """Put a journal line on the list: a later part takes back from those before."""
-        keys = [index_key(entry.path)]
-        if keys[0].startswith("sessions/"):
-            ledger = self._store.journal.ledger(entry.workspace)
-            parts = ledger.parts.get(thread_of(session_of(entry.path)), [])
-            keys = [f"sessions/{part}" for part in parts]
-        self._pending |= {(entry.workspace, key): None for key in keys if key}
+        """Put what was journalled since the last look among what is to be done: a later
+        part of a thread takes back from those before."""
+        journal, since = self._store.journal, self._reached
+        self._reached, entries = journal.refresh(), journal.list_since(since)
+        if entries is None:
+            ledgers = list(journal.ledgers.values())
+            entries = (e for ledger in ledgers for e in list(ledger.entries.values()))
+        for entry in entries:
+            keys = [index_key(entry.path)] if entry.seq > since else []
+            if keys and keys[0].startswith("sessions/"):
+                parts = journal.ledgers[entry.workspace].parts
+                names = parts.get(thread_of(session_of(entry.path)), [])
+                keys = [f"sessions/{name}" for name in names]
+            self._pending |= {(entry.workspace, key): None for key in keys if key}
 
     def compare_files(self) -> None:
         """Put every document whose file is not the indexed one on the list."""
-        for place in iter_differences(self._writer.database, self._store):
-            self._pending[place] = None
-            if self._stop.is_set():
-                return
+        differing = iter_differences(self._database, self._store)
+        self._pending |= dict.fromkeys(
+            itertools.takewhile(lambda _: not self._stop.is_set(), differing))
 
 def iter_differences(database: sqlite3.Connection, store: Store) -> Iterator[tuple]:
     """Yield workspace and key of every document whose file is not the indexed one."""
     rows = database.execute("SELECT DISTINCT workspace FROM documents").fetchall()
     for workspace_id in sorted({*store.registry.all(), *(row[0] for row in rows)}):
         sql = "SELECT key, signature FROM documents WHERE workspace = ?"
-        indexed = dict(database.execute(sql, (workspace_id,)))
-        there = dict(iter_signatures(store, workspace_id))
-        for key in sorted(indexed.keys() | there.keys()):
-            if indexed.get(key) != there.get(key):
-                yield workspace_id, key
+        differing = set(database.execute(sql, (workspace_id,)))
+        differing ^= set(sign_documents(store, workspace_id))
+        for archives in list(store.journal.ledger(workspace_id).sessions.values()):
+            path = archives[-1]
+            if signature := sign_file(store.root, f"workspaces/{workspace_id}/{path}"):
+                differing ^= {(index_key(path), f"{signature}")}
+        for key in sorted({key for key, _ in differing}):
+            yield workspace_id, key
 
 def sign_documents(store: Store, workspace_id: str) -> list[tuple[str, str]]:
     """Return key and file signature of a workspace's overview and notes."""
@@ -4900,14 +4835,6 @@ def sign_documents(store: Store, workspace_id: str) -> list[tuple[str, str]]:
             signed.append((path, sign_stats(stats)))
     return sorted((key, f"{signature}") for key, signature in signed if signature)
 
-def iter_signatures(store: Store, workspace_id: str) -> Iterator[tuple[str, str]]:
-    """Yield key and file signature of everything in a workspace that is indexed."""
-    yield from sign_documents(store, workspace_id)
-    for archives in list(store.journal.ledger(workspace_id).sessions.values()):
-        path = archives[-1]
-        if signature := sign_file(store.root, f"workspaces/{workspace_id}/{path}"):
-            yield index_key(path), f"{signature}"
-
 # What a search asks the index.
 
 # Which documents may be found: kind, workspace, time, FTS5 expressions; `besides` are
@@ -4917,8 +4844,9 @@ Scope = collections.namedtuple(
     defaults=["", "", "", (), (), ()])
 
 def rank_chapters(database: sqlite3.Connection, match: str,
-                  scope: Scope) -> list[tuple[int, int, str, bool, float]]:
-    """Return chapter, document, its end, whether abandoned, score, the best first."""
+                  scope: Scope) -> list[tuple]:
+    """Return chapter, document, whether abandoned, score, and the document's workspace,
+    key, name, title and end, the best first."""
     limits, values = _limit_documents(scope)
     kind, best = scope.kind, f"ORDER BY score DESC LIMIT {RANKED_ROWS}"
     ranked = f"SELECT rowid AS chapter, -bm25({kind}) AS score FROM {kind} "
@@ -4926,7 +4854,8 @@ def rank_chapters(database: sqlite3.Connection, match: str,
     inner, outer = ("", f"WHERE {limits} {best}") if values else (best, "")
     joined = ("JOIN chapters ON chapters.id = chapter "
               "JOIN documents ON documents.id = document")
-    columns = "chapter, document, end, chapters.abandoned, score"
+    columns = "chapter, document, chapters.abandoned, score, "
+    columns += "workspace, key, name, title, end"
     sql = f"SELECT {columns} FROM ({ranked} {inner}) {joined} {outer}"
     rows = database.execute(sql, (match, *values)).fetchall()
     if len(rows) < RANKED_ROWS or len({row[1] for row in rows}) > RANKED_ROWS // 4:
@@ -4985,24 +4914,19 @@ def read_chapter(database: sqlite3.Connection, chapter: int) -> list[Excerpt]:
     sql = "SELECT excerpts FROM chapters WHERE id = ?"
     return unpack_excerpts(database.execute(sql, (chapter,)).fetchone()[0])
 
-def read_indexed(database: sqlite3.Connection, document: int) -> tuple:
-    """Return workspace, key, name, title and end of an indexed document."""
-    sql = "SELECT workspace, key, name, title, end FROM documents WHERE id = ?"
-    return database.execute(sql, (document,)).fetchone()
-
 # Exact searches: trigrams tell where to look. A condition is an FTS5 expression.
 
-def list_besides(database: sqlite3.Connection, kind: str, grams: str) -> dict:
-    """Return by workspace and key the signature of documents without what is sought."""
-    sql = (f"SELECT workspace, key, signature FROM documents WHERE kind = '{kind}' AND "
-           f"id NOT IN (SELECT document FROM chapters WHERE id IN (SELECT rowid FROM "
-           f"{kind}_grams WHERE {kind}_grams MATCH ?))")
+def list_besides(database: sqlite3.Connection, grams: str) -> dict:
+    """Return by workspace and key the signature of notes without what is sought."""
+    sql = ("SELECT workspace, key, signature FROM documents WHERE kind = 'knowledge' "
+           "AND id NOT IN (SELECT document FROM chapters WHERE id IN (SELECT rowid "
+           "FROM knowledge_grams WHERE knowledge_grams MATCH ?))")
     return {tuple(row[:2]): row[2] for row in database.execute(sql, (grams,))}
 
 def iter_candidates(database: sqlite3.Connection, grams: str, scope: Scope,
                     before: tuple[str, str, str]) -> Iterator[tuple]:
     """Yield the place (end, name, workspace) of each document that may hold what is
-    sought, the newest first, and its chapters that may: whether abandoned, messages."""
+    sought, the newest first, and the messages of its chapters that may."""
     table, (limits, values) = f"{scope.kind}_grams", _limit_documents(scope)
     found = f"SELECT rowid FROM {table} WHERE {table} MATCH ?"
     few = f"SELECT count(*) FROM ({found} LIMIT {CANDIDATE_ROWS + 1})"
@@ -5026,18 +4950,18 @@ def iter_candidates(database: sqlite3.Connection, grams: str, scope: Scope,
         yield place, _read_chapters(database, [row[3] for row in group])
 
 def _read_chapters(database: sqlite3.Connection, chapters: list[int]) -> Iterator:
-    """Yield of each chapter whether it was taken back, and its messages."""
+    """Yield number, time and text of chapters' messages, and whether taken back."""
     sql = "SELECT abandoned, excerpts, wholes FROM chapters WHERE id = ?"
     for chapter in chapters:
         abandoned, *packed = database.execute(sql, (chapter,)).fetchone()
-        yield bool(abandoned), list_shown(*map(unpack_excerpts, packed))
+        for excerpt in list_shown(*map(unpack_excerpts, packed)):
+            yield *excerpt[:3], bool(abandoned)
 
 # ---- 12. Search: words, literal, regex over what an AI may read -------------
 # Every mode sees the rendered, masked text, so what is hidden cannot be probed. Words
 # are ranked by the index: the best chapters first, then those among them in which the
-# words stand together. Literal and regex are exact: trigrams tell which chapters to
-# look through. What has none, and all while there is no index, is read in steps of
-# seconds.
+# words stand together. Literal and regex are exact: trigrams tell where to look. What
+# has none, and all while there is no index, is read in steps of seconds.
 
 MODES = ("auto", "words", "literal", "regex")
 STOP_WORDS = frozenset(
@@ -5055,15 +4979,11 @@ _ENDING = re.compile(
 _EXCLUDED = re.compile(rf"[{UNSPACED}]\w*|[^\W\d_]\w{{3,}}(?:\.\w+)*")
 _REGEX_CHILD = """
 import contextlib, itertools, json, os, re, sys, time
-try:
+with contextlib.suppress(AttributeError, OSError):
     os.sched_setaffinity(0, range(os.cpu_count()))
-except (AttributeError, OSError):
-    pass
-try:
+with contextlib.suppress(ImportError, ValueError, OSError):
     import resource
     resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
-except (ImportError, ValueError, OSError):
-    pass
 def say(value):
     print(json.dumps(value), flush=True)
 for line in sys.stdin:
@@ -5156,16 +5076,16 @@ class RegexChild:
         if not self._at_once.acquire(timeout=scan.left_s() / 2):
             raise Busy("Other regex searches are running. Try again in a moment.")
         self._scan, self._answers, self._is_asked = scan, b"", False
-        pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
         self._process = None
         try:
             with contextlib.suppress(IndexError):
                 self._process = self._idle.pop()
             if not self._process or self._process.poll() is not None:
                 with disk_errors("regex process"):
-                    command = [sys.executable, "-I", "-S", "-c", _REGEX_CHILD]
                     self._process = subprocess.Popen(
-                        command, **pipes, stderr=subprocess.DEVNULL)
+                        [sys.executable, "-I", "-S", "-c", _REGEX_CHILD],
+                        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                        stderr=subprocess.DEVNULL)
         except BaseException:
             self._at_once.release()
             raise
@@ -5244,10 +5164,8 @@ def parse_terms(text: str) -> Terms:
             if is_name:
                 words["".join(parts)] = weight
                 compounds.append(" ".join(parts))
-                if re.fullmatch(r"v?\d+", parts[0]):  # of a version, with and without v
-                    bare = parts[0].removeprefix("v")
-                    other = bare if bare != parts[0] else f"v{bare}"
-                    compounds.append(" ".join((other, *parts[1:])))
+                if re.match(r"v?\d+ ", compounds[-1]):  # a version, with and without v
+                    compounds.append(f"v{compounds[-1]}".removeprefix("vv"))
                 names.append(tuple(parts))
     if not words and not phrases[""]:
         rest = re.sub(rf"(?<!\S)-(?:{_EXCLUDED.pattern})(?!\S)", "", text)
@@ -5275,8 +5193,8 @@ class Probe:
     def __init__(self, words: dict[str, float], pairs: dict, literal: str):
         number = {word: i for i, word in enumerate(words)}
         self.values = list(words.values())
-        self._roots = [fold_letters(_ENDING.sub("", word)) for word in words]
-        self._is_short = [word.isascii() and len(word) < 4 for word in words]
+        self._roots = [(fold_letters(_ENDING.sub("", word)),
+                        word.isascii() and len(word) < 4) for word in words]
         self._pairs = {}
         for (one, two), value in pairs.items():
             if one in number and two in number:
@@ -5292,9 +5210,8 @@ class Probe:
         text = fold_letters(text)
         low = text.lower()
         text = text if len(text) == len(low) else low
-        found = [(start, end, term) for term, root in enumerate(self._roots) for start,
-                 end in _find_word(text, low, root, self._is_short[term])]
-        found.sort()
+        found = sorted((*span, term) for term, root in enumerate(self._roots)
+                       for span in _find_word(text, low, *root))
         for (start, left, one), (right, end, two) in itertools.pairwise(tuple(found)):
             pair = self._pairs.get((one, two))
             if pair is not None and re.fullmatch(r"[\W_]{0,3}", text[left:right]):
@@ -5339,10 +5256,10 @@ def find_densest(found: list[tuple[int, int, int]], values: list[float],
             best, place = worth, found[first][:2]
     return best, place
 
-# A found document: its score, its best chapter, the best place there, if it was taken
-# back, if it has but pieces of a name.
+# A found document: its score, its best chapter, if that was taken back, the best place
+# there; workspace, key, name, title, end; if it has but pieces of a name.
 Ranked = collections.namedtuple(
-    "Ranked", "score document chapter abandoned place pieces", defaults=[(0, 0), False])
+    "Ranked", "score document chapter abandoned place about pieces", defaults=[False])
 
 def make_probe(database: sqlite3.Connection, kind: str, terms: Terms,
                literal: str = "") -> tuple[Probe, list[str], list[str]]:
@@ -5389,66 +5306,48 @@ def rank_documents(database: sqlite3.Connection, probe: Probe, matches: list[str
     first half chapters alone find .887 of the evidence among the first five (MRR
     .805), with the place .908 (.861)."""
     rows = rank_chapters(database, " OR ".join(matches), scope) if matches else []
-    looked: list[tuple[float, str, Ranked]] = []
+    looked: list[tuple[float, Ranked, list[tuple]]] = []
     copies: dict[tuple, tuple[str, int]] = {}
-    lines: dict[int, list[tuple]] = {}
     left = DENSE_ROWS
-    for chapter, document, end, abandoned, score in rows:
-        weight = ABANDONED_WEIGHT if abandoned else 1.0
-        score *= weight
-        if not left:
-            row = Ranked(score, document, chapter, bool(abandoned))
-            looked.append((0.0, end, row))
-            continue
-        name, title = read_indexed(database, document)[2:4]
-        excerpts = read_chapter(database, chapter)
-        head = f"{name} {format_head(title, excerpts)}"
-        held = {term for _, _, term in probe.find(head)}
-        text = "\n".join(excerpt.text for excerpt in excerpts)
-        found = probe.find(text)
-        worth, place = find_densest(found, probe.values, held)
-        if not any(place):  # the head has all of it: where the text has most
-            _, place = find_densest(found, probe.values)
-        row = Ranked(score, document, chapter, bool(abandoned), place)
-        looked.append((worth * weight, end, row))
-        marks = mark_line(excerpts, place) if scope.kind == "sessions" else []
-        lines[chapter] = marks
-        left -= not any(mark in copies for mark in marks)  # takes no other's place
+    for chapter, document, abandoned, score, *about in rows:
+        worth, place, marks = 0.0, (0, 0), []
+        *_, name, title, end = about
+        if left:
+            excerpts = read_chapter(database, chapter)
+            head = f"{name} {format_head(title, excerpts)}"
+            held = {term for _, _, term in probe.find(head)}
+            found = probe.find("\n".join(excerpt.text for excerpt in excerpts))
+            worth, place = find_densest(found, probe.values, held)
+            if not any(place):  # the head has all of it: where the text has most
+                _, place = find_densest(found, probe.values)
+            marks = mark_line(excerpts, place) if scope.kind == "sessions" else []
+            left -= not any(mark in copies for mark in marks)  # takes no other's place
         for mark in marks:
             copies[mark] = min(copies.get(mark, (end, document)), (end, document))
+        weight = ABANDONED_WEIGHT if abandoned else 1.0
+        row = Ranked(score * weight, document, chapter, bool(abandoned), place, about)
+        looked.append((worth * weight, row, marks))
     densest = max((worth for worth, _, _ in looked), default=0.0) or 1.0
-    best: dict[int, tuple[float, str, Ranked]] = {}
-    for worth, end, row in looked:
-        score = row.score / rows[0][-1] + DENSE_WEIGHT * worth / densest
-        if any(copies[mark][1] != row.document for mark in lines.get(row.chapter, ())):
+    best: dict[int, Ranked] = {}
+    for worth, row, marks in looked:
+        if any(copies[mark][1] != row.document for mark in marks):
             continue  # a forked or resumed transcript repeats it: the older one counts
-        if row.document not in best or score > best[row.document][0]:
-            best[row.document] = score, end, row._replace(score=score)
-    order = sorted(best.values(), key=lambda b: (round(b[0], 4), b[1]), reverse=True)
-    return [row for _, _, row in order]
-
-def rank_all(database: sqlite3.Connection, probe: Probe, matches: tuple,
-             scope: Scope) -> list[Ranked]:
-    """Return what rank_documents finds, then what has only the pieces of a name."""
-    ranked = rank_documents(database, probe, matches[0], scope)
-    known = {row.document for row in ranked}
-    more = rank_documents(database, probe, matches[1], scope)
-    return ranked + [r._replace(pieces=True) for r in more if r.document not in known]
+        score = row.score / rows[0][3] + DENSE_WEIGHT * worth / densest
+        if row.document not in best or score > best[row.document].score:
+            best[row.document] = row._replace(score=score)
+    return sorted(best.values(), key=lambda row: (round(row.score, 4), row.about[-1]),
+                  reverse=True)
 
 def mark_line(chapter: list[Excerpt], place: tuple[int, int]) -> list[tuple]:
     """Return what a line has in common with its copies in forked and resumed
     transcripts: time and text; or its text, its number and the text of a neighbour,
     for Codex copies a thread with the fork's moment as the time of all."""
     excerpt, _ = locate(chapter, place)
+    at, number = chapter.index(excerpt), excerpt.number
     marks = [(excerpt.time, excerpt.text)] if excerpt.time else []
-    at = chapter.index(excerpt)
-    for step in (-1, 1):
-        if 0 <= at + step < len(chapter):
-            beside = chapter[at + step]
-            place = excerpt.number, beside.number
-            if place[0] != place[1]:
-                marks.append((*place, excerpt.text, beside.text))
-    return marks
+    return marks + [(number, beside.number, excerpt.text, beside.text)
+                    for beside in chapter[max(0, at - 1) : at + 2]
+                    if beside.number != number]
 
 def locate(chapter: list[Excerpt], place: tuple[int, int]) -> tuple[Excerpt, tuple]:
     """Return the excerpt in which a place of a chapter's text lies, and where there."""
@@ -5460,20 +5359,24 @@ def locate(chapter: list[Excerpt], place: tuple[int, int]) -> tuple[Excerpt, tup
     return excerpt, (start, end)
 
 def search_index(database: sqlite3.Connection, store: Store, query: Query,
-                 scope: Scope) -> tuple[list[Hit], int, str, bool]:
-    """Return hits in words, how many there are, a note, if the literal is missed."""
+                 scope: Scope) -> tuple[dict, bool]:
+    """Return a page of hits in words, and whether the literal is missed."""
     terms, literal = parse_terms(query.text), find_literal(query)
     required, banned = (tuple(map(quote, p)) for p in (terms.required, terms.banned))
-    scope = scope._replace(required=required, banned=banned)
     probe, matches, pieces = make_probe(database, scope.kind, terms, literal)
-    ranked, note = rank_all(database, probe, (matches, pieces), scope), ""
-    if terms.required and not ranked:
-        scope = scope._replace(required=())
-        ranked = rank_all(database, probe, (matches, pieces), scope)
-        note = "Nothing has the quoted phrase; these hold its words." if ranked else ""
+    for phrases in dict.fromkeys((required, ())):
+        scope = scope._replace(required=phrases, banned=banned)
+        ranked = rank_documents(database, probe, matches, scope)
+        known = {row.document for row in ranked}
+        more = rank_documents(database, probe, pieces, scope)
+        ranked += [r._replace(pieces=True) for r in more if r.document not in known]
+        if ranked:
+            break
+    is_looser = ranked and phrases != required
+    note = "Nothing has the quoted phrase; these hold its words." if is_looser else ""
     hits = []
     for row in ranked[query.offset : query.offset + query.limit]:
-        workspace_id, key, name, title, end = read_indexed(database, row.document)
+        workspace_id, key, name, title, end = row.about
         entry = store.journal.ledger(workspace_id).entries.get(key)
         if entry and entry.action == "deleted":
             continue  # since it was indexed
@@ -5483,7 +5386,8 @@ def search_index(database: sqlite3.Connection, store: Store, query: Query,
         passage = Passage(*where, excerpt.number, excerpt.text, *marks)
         matches = max(1, len(probe.find(excerpt.text)))
         hits.append(make_hit(passage, span, matches, row.score))
-    return hits, len(ranked), note, probe.is_literal_missed
+    page = {"hits": hits, "total": len(ranked), "note": note}
+    return page, probe.is_literal_missed
 
 def find_matches(folded: str, text: str) -> list[tuple[int, int]]:
     """Return start and end of a literal's matches, in linear time, unlike `re`."""
@@ -5507,8 +5411,8 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
     pairs = {pair: 1.0 for pair in terms.pairs if set(pair) & set(pieces)}
     probe, order = Probe(words, pairs, literal), list(words)
     together = [{order.index(p) for p in list_pieces(name)} for name in terms.names]
-    required, banned = ([re.compile(rf"\b{fold_letters(p)}".replace(
-        " ", r"[\W_]*"), re.I) for p in ps] for ps in (terms.required, terms.banned))
+    shapes = {p: re.compile(rf"\b{fold_letters(p)}".replace(" ", r"[\W_]*"), re.I)
+              for p in (*terms.required, *terms.banned)}
     groups: dict[tuple, list] = {}  # terms had, phrases had, best worth, its hit
     counts: collections.Counter = collections.Counter()
     with contextlib.suppress(TimeoutError):
@@ -5516,8 +5420,7 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
             document = passage.workspace_id, passage.name
             group = groups.setdefault(document, [set(), set(), -1.0, None])
             folded = fold_letters(f"{passage.title}\n{passage.text}")
-            group[1] |= {i for i, s in enumerate(required) if s.search(folded)}
-            group[1] |= {-1 for shape in banned if shape.search(folded)}
+            group[1] |= {p for p, shape in shapes.items() if shape.search(folded)}
             found = probe.find(passage.text)
             had = {term for _, _, term in [*found, *probe.find(passage.title)]}
             counts.update(had - group[0])
@@ -5533,14 +5436,14 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
             if not any(group and group <= had for group in together):
                 continue
             hit = hit._replace(passage=hit.passage._replace(pieces=True))
-        if hit and phrases == set(range(len(required))):
+        if hit and phrases == set(terms.required):
             score = sum(probe.values[i] * math.log(1 + len(groups) / counts[i])
                         for i in had)
             score += worth / (1 + len(probe.values))
             score *= ABANDONED_WEIGHT if hit.passage.abandoned else 1.0
             hits.append(hit._replace(score=round(score, 4)))
-    hits.sort(key=lambda h: h.passage.date, reverse=True)
-    return sorted(hits, key=lambda h: (h.passage.pieces, -h.score))
+    return sorted(hits, key=lambda h: (not h.passage.pieces, h.score, h.passage.date),
+                  reverse=True)
 
 def find_spans(passages: Iterable[Passage], find: Callable[[str], list], scan: Scan,
                wanted: int) -> list[Hit]:
@@ -5633,25 +5536,22 @@ def _need_item(kind: object, value: object) -> tuple[set[str] | None, list[str]]
 
 def find_literal(query: Query) -> str:
     """Return the text that is to be found as it is written, empty for none."""
-    text = query.text
-    is_quoted = len(text) > 2 and text[0] == text[-1] == '"' and text.count('"') == 2
-    if query.mode == "literal":
-        return text
-    if query.mode == "auto" and is_quoted:
-        return text[1:-1]
-    return text if query.mode == "auto" and _CODE_LIKE.search(text) else ""
+    if query.mode == "auto" and re.fullmatch('"[^"]+"', query.text):
+        return query.text[1:-1]
+    is_code = query.mode == "auto" and _CODE_LIKE.search(query.text)
+    return query.text if is_code or query.mode == "literal" else ""
 
-def search(store: Store, index: Index | None, query: Query, kind: str,
+def search(store: Store, index: Index | None, query: Query, scope: Scope,
            passages: Callable) -> dict:
     """Return a page of hits, by the index or by a scan of what `passages` yields."""
     chosen_workspaces(store, query.workspace_id)  # or NotFound
-    scan = Scan(SEARCH_BUDGET_S, query.cursor, {"knowledge": 2, "sessions": 3}[kind])
+    parts = {"knowledge": 2, "sessions": 3}[scope.kind]
+    scan = Scan(SEARCH_BUDGET_S, query.cursor, parts)
     if query.mode == "words" and query.cursor:
         raise BadRequest("`cursor` is for literal and regex; words use offset.")
     ranked, text = {"hits": [], "total": 0, "note": ""}, query.text
     literal = find_literal(query)
     if query.mode in ("auto", "words") and not query.cursor:
-        scope = Scope(kind, query.workspace_id, query.since, query.until)
         ranked, is_missed = _search_words(store, index, query, scope, passages, scan)
         # One word of code, or all of it in quotes: words alone are not what was meant.
         is_exact = literal in (text[1:-1], "".join(text.split()))
@@ -5666,30 +5566,30 @@ def search(store: Store, index: Index | None, query: Query, kind: str,
         find = functools.partial(find_matches, fold_case(literal or text))
         grams = join_grams([literal or text])
         found = find_spans(passages(scan, grams), find, scan, wanted)
+    note = f"{ranked['note']} {scan.explain()}".strip()
+    about = {"note": note, "cursor": scan.cursor}
     if not found and ranked["total"]:
-        note = f"{ranked['note']} {scan.explain()}".strip()
-        return {**ranked, "note": note, "cursor": scan.cursor}
+        return {**ranked, **about}
     found.sort(key=lambda h: (not h.passage.abandoned, h.passage.date), reverse=True)
     hits = found[query.offset : query.offset + query.limit]
     note = ranked["note"]
     if ranked["total"]:
         note = f"These have it as it stands; mode words finds {ranked['total']}."
-    note = f"{scan.explain() or note} {scan.behind}".strip()
-    about = {"note": note, "cursor": scan.cursor}
+    about["note"] = f"{scan.explain() or note} {scan.behind}".strip()
     return {"hits": hits, "total": len(found), **about}
 
 def _search_words(store: Store, index: Index | None, query: Query, scope: Scope,
                   passages: Callable, scan: Scan) -> tuple[dict, bool]:
     """Return a page of hits in words, and whether the index missed the literal text."""
     try:
-        hurry_index(store, index)
-        with open_index(index, scan.left_s() / 2) as database:
-            *page, is_missed = search_index(database, store, query, scope)
+        written = store.journal.refresh()
+        with open_index(index, written, scan.left_s() / 2) as database:
+            page, is_missed = search_index(database, store, query, scope)
             behind = store.journal.last_seq - read_meta(database, "seq")
         is_late = time.monotonic() - store.journal.read_at_s > INDEX_WAIT_S
-        if behind > 20 or (behind and is_late):  # late: its disk is full, say
-            page[2] += tell_behind(behind)
-        return dict(zip(("hits", "total", "note"), page, strict=True)), is_missed
+        if behind > 20 or is_late:  # late: its disk is full, say
+            page["note"] = f"{page['note']} {tell_behind(behind)}".strip()
+        return page, is_missed
     except NoIndex as e:
         found = scan_words(passages(scan), query, scan)
         page = found[query.offset : query.offset + query.limit]
@@ -5697,23 +5597,25 @@ def _search_words(store: Store, index: Index | None, query: Query, scope: Scope,
         note = f"{e} The files were scanned{part}."
         return {"hits": page, "total": len(found), "note": note}, False
 
-def hurry_index(store: Store, index: Index | None) -> None:
-    """Wait a moment for what was written just before."""
-    if index:
-        index.hurry(store.journal.refresh())
-
 def tell_behind(count: int) -> str:
-    """Return the sentence on so many writes that the index has not."""
-    return f" The {count} newest writes are not searched yet."
+    """Return the sentence on so many writes that the index has not, empty for none."""
+    return f"The {count} newest writes are not searched yet." if count else ""
 
 # Sessions, the newest first.
 
+_NEWEST = ("~", "", "")  # a place after every time
+
 def iter_places(store: Store, index: Index | None, scope: Scope) -> Iterator[tuple]:
     """Yield rank_head of a scope's sessions, by the index where it can be used."""
-    before = ("~", "", "")  # after every time
+    before, is_more = _NEWEST, True
     try:
-        while places := read_newest(store, index, scope, before):
-            for before in places:
+        while is_more:
+            with open_listing(store, index, scope) as (database, known, fresh, _):
+                rows = list_newest(database, known, before)
+            is_more = len(rows) == HEADS_AT_ONCE
+            end = rows[-1] if is_more else ()
+            rest = (place for place in fresh if end < place < before)
+            for before in sorted([*rows, *rest], reverse=True):
                 yield before
     except NoIndex:
         for archive in list_heads(store, scope.workspace_id, scope.since, scope.until):
@@ -5721,34 +5623,22 @@ def iter_places(store: Store, index: Index | None, scope: Scope) -> Iterator[tup
             if place < before:
                 yield place
 
-def read_newest(store: Store, index: Index | None, scope: Scope,
-                before: tuple[str, str, str]) -> list[tuple[str, str, str]]:
-    """Return the next places before one, in order; raise NoIndex."""
-    with open_listing(store, index, scope) as (database, known, fresh, _):
-        rows = list_newest(database, known, before)
-    end = rows[-1] if len(rows) == HEADS_AT_ONCE else ()
-    return sorted([*rows, *(p for p in fresh if end < p < before)], reverse=True)
-
 @contextlib.contextmanager
 def open_listing(store: Store, index: Index | None, scope: Scope,
                  partly: bool = False) -> Iterator[tuple]:
     """Give index, scope without what is new, the places of that, and of how many writes
-    nothing is known; raise NoIndex when they are too many and it is not to be had
-    `partly`."""
-    with open_index(index) as database:
+    nothing is known; raise NoIndex when there are such, unless `partly`."""
+    with open_index(index, store.journal.refresh() if partly else 0) as database:
         seq = read_meta(database, "seq")
         entries = store.journal.list_since(seq)
         if entries is None and not partly:
             raise NoIndex("The index is far behind.")
         pairs = {(e.workspace, index_key(e.path)) for e in entries or ()}
         besides = tuple(sorted(p for p in pairs if p[1].startswith("sessions/")))
-        fresh = []
-        for workspace_id, key in besides:
-            archive = load_head(store, workspace_id, key)
-            if not archive or scope.workspace_id not in ("", workspace_id):
-                continue
-            if is_within(store, archive, scope.since, scope.until):
-                fresh.append(rank_head(store, archive))
+        heads = (load_head(store, *place) for place in besides
+                 if scope.workspace_id in ("", place[0]))
+        fresh = [rank_head(store, head) for head in heads
+                 if head and is_within(store, head, scope.since, scope.until)]
         behind = store.journal.last_seq - seq if entries is None else 0
         yield database, scope._replace(besides=besides), fresh, behind
 
@@ -5769,9 +5659,8 @@ def search_documents(store: Store, index: Index | None, query: Query,
         besides: dict = {}
         if grams:
             with contextlib.suppress(NoIndex, Busy):
-                hurry_index(store, index)
-                with open_index(index) as database:
-                    besides = list_besides(database, "knowledge", grams)
+                with open_index(index, store.journal.refresh()) as database:
+                    besides = list_besides(database, grams)
         for workspace_id in chosen_workspaces(store, query.workspace_id):
             if (workspace_id,) < scan.place[:1]:
                 continue
@@ -5787,7 +5676,8 @@ def search_documents(store: Store, index: Index | None, query: Query,
                     where = workspace_id, document.modified, path, path
                     yield Passage(*where, 0, show_document(data, mask))
 
-    return search(store, index, query, "knowledge", passages)
+    scope = Scope("knowledge", query.workspace_id, query.since, query.until)
+    return search(store, index, query, scope, passages)
 
 def search_sessions(store: Store, index: Index | None, query: Query,
                     mask: Callable) -> dict:
@@ -5796,79 +5686,60 @@ def search_sessions(store: Store, index: Index | None, query: Query,
 
     def passages(scan: Scan, grams: str = "") -> Iterator[Passage]:
         """Yield every message of what may hold the text until the end of time."""
+        read = functools.partial(_iter_passages, store, scope, mask, scan)
+        start, is_begun = scan.place or _NEWEST, False
         # A search that began in the files goes on in them: their places are months.
-        if grams and len(scan.place[0] if scan.place else "") != len("2026-11"):
-            is_begun = False
+        if grams and len(start[0]) != len("2026-11"):
             try:
-                hurry_index(store, index)
                 with open_listing(store, index, scope, True) as listing:
-                    for passage in _iter_indexed(store, listing, grams, mask, scan):
+                    database, known, fresh, behind = listing
+                    scan.behind = tell_behind(behind)
+                    found = iter_candidates(database, grams, known, start)
+                    new = [(p, None) for p in sorted(fresh, reverse=True) if p <= start]
+                    places = heapq.merge(new, found, key=lambda row: row[0],
+                                         reverse=True)
+                    for passage in read(places):
                         is_begun = True
                         yield passage
                 return
             except NoIndex as e:
                 if is_begun:
                     raise TimeoutError from e
-        for place in list_places(store, chosen_workspaces(store, query.workspace_id)):
-            if scan.place and place > scan.place:
-                continue
-            scan.reach(place, scan.number if place == scan.place else 0)
-            archive = load_head(store, place[2], place[1])
-            if archive and is_within(store, archive, query.since, query.until):
-                yield from _iter_passages(store, archive, mask, scan, place)
+        places = list_places(store, chosen_workspaces(store, query.workspace_id))
+        yield from read((place, None) for place in places if place <= start)
 
-    return search(store, index, query, "sessions", passages)
+    return search(store, index, query, scope, passages)
 
-def _iter_indexed(store: Store, listing: tuple, grams: str, mask: Callable,
-                  scan: Scan) -> Iterator[Passage]:
-    """Yield the messages that the index knows to be worth a look, the newest session
-    first, among them all of the sessions that it does not know yet."""
-    database, known, fresh, behind = listing
-    scan.behind = tell_behind(behind).strip() if behind else ""
-    start = scan.place or ("~", "", "")
-    found = iter_candidates(database, grams, known, start)
-    new = [(place, None) for place in sorted(fresh, reverse=True) if place <= start]
-    for place, parts in heapq.merge(new, found, key=lambda row: row[0], reverse=True):
+def _iter_passages(store: Store, scope: Scope, mask: Callable, scan: Scan,
+                   places: Iterable[tuple]) -> Iterator[Passage]:
+    """Yield the messages of sessions from where the search goes on: those that come
+    with a session's place, or all."""
+    for place, messages in places:
         first = scan.number if place == scan.place else 0
         scan.reach(place, first)
         archive = load_head(store, place[2], place[1])
-        if archive is None:
+        if not archive or not is_within(store, archive, scope.since, scope.until):
             continue
-        if parts is None:
-            yield from _iter_passages(store, archive, mask, scan, place)
-            continue
-        where = place[2], mask(title_of(store, archive)) or archive.name, archive.name
-        for abandoned, messages in parts:
-            for number, date, text, _ in messages:
+        title = mask(title_of(store, archive)) or archive.name
+        shown = ((number, message.time, mask(message.text), message.abandoned)
+                 for number, message in iter_messages(store, archive, first))
+        try:
+            for number, date, *text in messages or shown:
                 if number >= first:
                     scan.reach(place, number)
-                    date = date or archive.session.start
-                    yield Passage(where[0], date, *where[1:], number, text, abandoned)
-
-def _iter_passages(store: Store, archive: Archive, mask: Callable, scan: Scan,
-                   place: tuple) -> Iterator[Passage]:
-    """Yield the messages of a session from where the search goes on."""
-    first = scan.number if place == scan.place else 0
-    title = mask(title_of(store, archive)) or archive.name
-    try:
-        for number, message in iter_messages(store, archive, first):
-            scan.reach(place, number)
-            date = message.time or archive.session.start
-            where = archive.workspace_id, date, title, archive.name, number
-            yield Passage(*where, mask(message.text), message.abandoned)
-    except (Damaged, NotFound) as e:
-        log.warning("session left out of the search: %s", e)
+                    where = place[2], date or archive.session.start, title, archive.name
+                    yield Passage(*where, number, *text)
+        except (Damaged, NotFound) as e:
+            log.warning("session left out of the search: %s", e)
 
 def make_snippet(text: str, start: int, end: int) -> str:
     """Return the text around a hit on one line, the hit between ** marks."""
     room = max(20, (SNIPPET_CHARS - (end - start)) // 2)
     left, right = max(0, start - room), min(len(text), end + room)
     hit = clip(one_line(text[start:end]), SNIPPET_CHARS)
-    before = ("…" if left else "") + " ".join(text[left:start].split())
-    after = " ".join(text[end:right].split()) + ("…" if right < len(text) else "")
-    gap = " " if text[start - 1 : start].isspace() and before.strip("…") else ""
-    space = " " if text[end : end + 1].isspace() and after.strip("…") else ""
-    return f"{before}{gap}**{hit}**{space}{after}" if hit else before + after
+    marked = f"**{hit}**" if hit else text[start:end]
+    shown = one_line(f"{text[left:start]}{marked}{text[end:right]}")
+    return ("…" if left else "") + shown + ("…" if right < len(text) else "")
 
 # ---- 13. Tools: the thirteen handlers and how their results are shown -------
 # A tool is one function: its signature makes the schema, its docstring the

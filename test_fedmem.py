@@ -4486,7 +4486,7 @@ class IndexCase(RootCase):
         self.cache = os.path.join(self.root, "_cache")
         self.indexer = self.make_indexer(self.cache)
         self.index = fedmem.Index(self.cache, fedmem.mask_secrets)
-        self.addCleanup(self.index.close)
+        self.addCleanup(self.index._take, ())
 
     def make_indexer(self, folder: str) -> fedmem.Indexer:
         """Return an indexer of a folder."""
@@ -4520,7 +4520,7 @@ class IndexCase(RootCase):
             )
             chapters = (
                 "SELECT key, first, excerpts, wholes, chapters.abandoned FROM chapters "
-                "JOIN documents ON documents.id = document ORDER BY 1, 2"
+                "JOIN documents ON documents.id = document ORDER BY 1, 2, 3"
             )
             found = {
                 "documents": database.execute(documents).fetchall(),
@@ -4827,20 +4827,20 @@ class IndexTest(IndexCase):
     def test_a_note_that_is_written_again_and_again_is_indexed_once(self) -> None:
         """What pours in meanwhile waits, and so does the rest of what is to be done."""
         names = [f"{i}.md" for i in range(fedmem.INDEX_POUR)]
-        real, seen = fedmem.IndexWriter.update, []
+        real, seen = fedmem.update_index, []
 
-        def update(writer: object, workspace_id: str, key: str) -> None:
+        def update(*args: object) -> None:
             """Write all notes again while the first of them is indexed."""
-            seen.append(key)
+            seen.append(args)
             if len(seen) == 1:
                 for name in names * 3:
                     self.write(name, f"heron {len(seen)} {name}")
-            real(writer, workspace_id, key)
+            real(*args)
 
         with self.indexer.opened():
             for name in names * 3:
                 self.write(name, "pelican")
-            with mock.patch.object(fedmem.IndexWriter, "update", update):
+            with mock.patch.object(fedmem, "update_index", update):
                 self.indexer.catch_up()
                 self.assertEqual(len(seen), len(names))
                 self.assertTrue(self.indexer._gives_way())
@@ -4867,7 +4867,7 @@ class IndexTest(IndexCase):
                 with self.index.read(5) as database:
                     scope = fedmem.Scope("knowledge")
                     args = database, self.store, query, scope
-                    if fedmem.search_index(*args)[1]:
+                    if fedmem.search_index(*args)[0]["total"]:
                         return
             time.sleep(0.01)
         self.fail(f"{word!r} did not come into the index")
@@ -5013,7 +5013,8 @@ class IndexTest(IndexCase):
         self.store.journal.recent = type(self.store.journal.recent)((), 2)
         compare()
         with self.assertRaises(fedmem.NoIndex):
-            fedmem.read_newest(self.store, self.index, scopes[0], ("~", "", ""))
+            with fedmem.open_listing(self.store, self.index, scopes[0]):
+                self.fail("it was used")
 
     def test_searches_that_fail_give_their_place_back(self) -> None:
         """Without a handle the files are scanned, later the index is used again."""
@@ -5091,7 +5092,7 @@ class IndexTest(IndexCase):
             self.assertFalse(fedmem.has_fts5())
             config = fedmem.read_settings({"memory_root": self.root}, {})
             self.assertIsNone(fedmem.make_indexer(self.store, config))
-            self.index.close()
+            self.index._take(())
             self.assertEqual(fedmem.check_index(self.store, self.index), ("", ""))
 
 
@@ -5260,8 +5261,8 @@ class BacklogTest(IndexCase):
             query = fedmem.Query(f"needle{name}", "words")
             with contextlib.suppress(fedmem.NoIndex), self.index.read(5) as database:
                 scope = fedmem.Scope("sessions")
-                page = fedmem.search_index(database, self.store, query, scope)
-                if page[0]:
+                page = fedmem.search_index(database, self.store, query, scope)[0]
+                if page["hits"]:
                     return
             time.sleep(0.02)
         self.fail(f"{name} was not indexed")
