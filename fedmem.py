@@ -1100,8 +1100,8 @@ class Message:
     `kind` is `said` (always shown), `told` (Codex's own report of what was said),
     `item` (what Codex sent the model: shown only where nothing was `told`), `attached`
     or `absorbed` (typed while Claude Code worked: two kinds of line tell of it);
-    `undone` and `linked` show nothing: what has one of the keys was taken back, or a
-    line with these keys answers to `parent`."""
+    `undone` and `linked` show nothing: what has one of the keys, or the last `ordinal`
+    prompts, was taken back, or a line with these keys answers to `parent`."""
 
     role: str
     text: str
@@ -1743,6 +1743,8 @@ _MEMORY_TOOL = re.compile(rf"(?:mcp_+)?(?:{'|'.join(MEMORY_SERVERS)})[_.-]+\w")
 _MCP_RESULT = re.compile(r'(?:\{"content":)?\[\{"type":"text"')
 _TEXT_TYPES = ("text", "input_text", "output_text", "Text", None)
 _GEMINI_OUTPUT = "functionResponse.response.output|functionResponse.response.error"
+_RESULT_KEYS = {"is_error", "isError", "success"}
+_THOUGHT = re.compile(r"(?s)\A\s*<think>.*?</think>")
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4,12}){4}"
 HEAD_BYTES = MIB  # where a transcript names its working directory
 
@@ -1804,9 +1806,12 @@ def _parse_claude_turn(record: dict) -> Message | None:
     return dataclasses.replace(message, keys=(line,), parent=parent)
 
 def _list_blocks(content: object) -> list[dict]:
-    """Return a message's content as blocks; a text is one."""
+    """Return a message's content as blocks; a text is one, and so is an object."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
+    if isinstance(content, dict):  # or calls by their ids
+        is_one = not all(isinstance(value, dict) for value in content.values())
+        content = [content] if is_one else content.values()
     return [block for block in content or () if isinstance(block, dict)]
 
 def _unwrap_agent(blocks: list[dict], result: object) -> list[dict]:
@@ -1873,6 +1878,8 @@ def _clean_prompt(text: str) -> tuple[str, str]:
     around them: `user`, `command` for what ran in the user's own shell, `tool` for its
     output and for what a background agent reported; an empty text for nothing."""
     text = text.strip()
+    if wrapped := _USER_INPUT.fullmatch(text):  # Cline's
+        text = wrapped[1].strip()
     if text.startswith("<command-") and (name := _between(text, "command-name")):
         args = _between(text, "command-args")
         # What a person made begins with its message; a built-in one alone says nothing.
@@ -1936,11 +1943,14 @@ def _render_block(block: dict) -> str:
     if kind in _TEXT_TYPES and "text" in block:
         text = "" if block.get("thought") else block["text"]
         return text if isinstance(text, str) else ""
-    if kind in ("tool_use", "toolCall"):
-        return render_call(block.get("name"), dig(block, "input|arguments"))
-    if kind == "tool_result":
-        has_failed = bool(block.get("is_error"))
-        return _render_result(block.get("content"), has_failed, block.get("name"))
+    if kind in ("tool_result", "tool.result") or block.keys() & _RESULT_KEYS:
+        failed = dig(block, "is_error|isError|result.isError|error") or False
+        failed = failed is not False or block.get("success") is False
+        content = dig(block, "content|result.content|result.output|error")
+        return _render_result(content, failed, dig(block, "name|toolName"))
+    if kind in ("tool_use", "tool.call") or block.keys() & {"arguments", "params"}:
+        given = dig(block, "input|arguments|args|params.arguments")
+        return render_call(dig(block, "name|params.name"), given)
     if kind in ("image", "input_image", "document"):
         return f"[{kind.removeprefix('input_')}]"
     if call := block.get("functionCall"):  # Gemini's parts
@@ -2005,6 +2015,8 @@ def _parse_codex(record: dict) -> Message | None:
 
 def _parse_codex_event(record: dict, payload: dict, kind: str) -> Message | None:
     """Return what a Codex event reports as said by the user or the assistant."""
+    if kind == "thread_rolled_back":
+        return Message("", "", kind="undone", ordinal=payload.get("num_turns"))
     if kind == "item_completed":
         item = payload["item"]
         role = {"UserMessage": "user", "AgentMessage": "assistant"}.get(item["type"])
@@ -2107,22 +2119,25 @@ def _parse_qwen(record: dict) -> Iterator[Message]:
         key, is_agent = record["uuid"], bool(record.get("isSidechain"))
         yield from _say_blocks(role, parts, when, key, is_agent)
 
-def _parse_copilot(record: dict) -> Iterator[Message]:
-    """Yield what an event of Copilot CLI shows (1.0.102), of a sub-agent's too."""
-    kind, data, when = record["type"], record["data"], record.get("timestamp")
-    key, is_agent = record["id"], "agentId" in record
-    if kind == "user.message":
-        yield from _say_blocks("user", data["content"], when, key, is_agent)
-    elif kind == "assistant.message":
-        calls = [{"type": "toolCall", "name": r["name"], "arguments": r.get(
-            "arguments")} for r in data.get("toolRequests") or ()]
-        blocks = [*_list_blocks(data.get("content")), *calls]
-        yield from _say_blocks("assistant", blocks, when, key, is_agent)
-    elif kind == "tool.execution_complete":
-        result, failed = dig(data, "result.content|error"), not data["success"]
-        yield from _say("tool", _render_result(result, failed), when, keys=(key,))
-    elif kind == "session.compaction_complete":
-        yield from _say("summary", data.get("summaryContent"), when, keys=(key,))
+def _by_shapes(*shapes: tuple[str, str, str, str]) -> Callable:
+    """Return what parses lines that have a shape for each kind of record: one of some
+    values at a path tells it; then whose words it holds, or as the value says, and the
+    paths to these, to calls and results. Of a line the first shape that fits counts."""
+
+    def parse(record: dict) -> Iterator[Message]:
+        """Yield what a line shows."""
+        when, key = dig(record, "time|timestamp|ts"), dig(record, "id|event.uuid")
+        for path, values, role, parts in shapes:
+            if (value := dig(record, path)) in values.split():
+                found = [dig(record, part) for part in parts.split()]
+                if role == "undone":
+                    yield Message("", "", kind=role, ordinal=found[0])
+                blocks = [block for one in found for block in _list_blocks(one)]
+                is_agent = record.get("agentId", "main") != "main"
+                yield from _say_blocks(role or value, blocks, when, key, is_agent)
+                return
+
+    return parse
 
 def _parse_pi(record: dict) -> Iterator[Message]:
     """Yield what a line of pi (1.6.0) or of Letta Code (0.32.18) shows: a tree, for
@@ -2133,8 +2148,7 @@ def _parse_pi(record: dict) -> Iterator[Message]:
         yield from _say("summary", record["summary"], when, keys=(key,))
     elif role == "toolResult":
         message = record["message"]
-        about = bool(message.get("isError")), message.get("toolName")
-        text = _render_result(message.get("content"), *about)
+        text = _render_block({**message, "type": "tool_result"})
         yield from _say("tool", text, when, keys=(key,))
     elif role in ("user", "assistant"):
         for message in _say_blocks(role, record["message"]["content"], when, key):
@@ -2174,15 +2188,6 @@ def _parse_opencode(record: dict) -> Iterator[Message]:
     for message in found:
         yield dataclasses.replace(message, part_of=part["messageID"])
 
-def _parse_cline(record: dict) -> Iterator[Message]:
-    """Yield what a line of our export of Cline shows (3.0.65)."""
-    if dig(record, "metadata.displayRole") != "system" and "role" in record:
-        blocks = _list_blocks(record["content"])
-        for block in blocks:
-            if wrapped := _USER_INPUT.fullmatch(str(block.get("text"))):
-                block["text"] = wrapped[1]
-        yield from _say_blocks(record["role"], blocks, record.get("ts"), record["id"])
-
 def _parse_continue(record: dict) -> Iterator[Message]:
     """Yield what a line of our export of Continue shows (1.5.47): no times of items."""
     if "sessionId" in record:
@@ -2196,6 +2201,18 @@ def _parse_continue(record: dict) -> Iterator[Message]:
         name, given = dig(state, "toolCall.function.name"), state.get("parsedArgs")
         texts = [row.get("content") or "" for row in state.get("output") or ()]
         yield from _say_call(name, given, "\n".join(texts), None, state["toolCallId"])
+
+def _parse_gptme(record: dict) -> Iterator[Message]:
+    """Yield what a line of our export of gptme shows (0.35.1); results are the
+    system's."""
+    role, text = record["role"], _THOUGHT.sub("", record["content"])
+    if role == "assistant":
+        text = re.sub(r"(?m)^@([\w.-]+)\(\w+\): ", r"→ \1 ", text)
+    if role == "system":
+        role, text = "tool", _render_result(text)
+    role = "summary" if record.get("compacted") else role
+    if not record.get("ui_only") and not text.startswith("<system>"):
+        yield from _say(role, text, record["time"])
 
 @functools.cache
 def find_unpacker() -> Callable | None:
@@ -2280,6 +2297,10 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
         text = f"it cannot be read ({e}): another version of it, or in use"
         raise BadRequest(text) from e
 
+def read_local(text: str) -> str:
+    """Return a time without a zone, then this machine's, as format_time does."""
+    return format_time(datetime.datetime.fromisoformat(text))
+
 def read_line(path: str) -> str:
     """Return a small file's text without white space around it, empty without one."""
     # ValueError: a NUL, or a lone surrogate, in a path that a file named
@@ -2333,17 +2354,31 @@ def describe_gemini(path: str) -> tuple[str, str]:
             return root, ""
     return "", ""
 
+def read_fields(path: str, *names: str) -> list[str]:
+    """Return the texts that plain lines of a YAML or TOML file give to names."""
+    text, found = "", []
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        text = file.read(64 * KIB).decode("utf-8", "replace")
+    for name in names:
+        line = re.search(rf"^{name} *[:=] *([^\s|>].*)$", text, re.MULTILINE)
+        value = line[1].strip() if line else ""
+        if value.startswith("'"):
+            value = value[1:-1].replace("''", "'")
+        with contextlib.suppress(ValueError):
+            value = json.loads(value) if value.startswith('"') else value
+        found.append(value)
+    return found
+
 def describe_copilot(path: str) -> tuple[str, str]:
     """Return no folder, the events name it, and the title in workspace.yaml."""
-    with contextlib.suppress(OSError, ValueError):
-        with open(os.path.join(os.path.dirname(path), "workspace.yaml"), "rb") as file:
-            text = file.read(64 * KIB).decode("utf-8", "replace")
-        name = re.search(r"^name: *([^\s|>].*)$", text, re.MULTILINE)
-        quoted = name[1].strip() if name else ""
-        if quoted.startswith("'"):
-            return "", quoted[1:-1].replace("''", "'")
-        return "", json.loads(quoted) if quoted.startswith('"') else quoted
-    return "", ""
+    [name] = read_fields(os.path.join(os.path.dirname(path), "workspace.yaml"), "name")
+    return "", name
+
+def describe_gptme(path: str) -> tuple[str, str]:
+    """Return the folder and the title in the config.toml of a gptme conversation."""
+    about = os.path.join(os.path.dirname(path), "config.toml")
+    workspace, name = read_fields(about, "workspace", "name")
+    return os.path.expanduser(workspace), name
 
 def describe_cline(path: str) -> tuple[str, str]:
     """Return folder and title of a Cline conversation, a sub-agent's of its parent."""
@@ -2393,6 +2428,23 @@ def export_continue(path: str, session_id: str) -> Iterator[dict]:
         if states - {"done", "errored", "canceled"}:
             return
         yield item
+
+def export_gptme(path: str, session_id: str) -> Iterator[dict]:
+    """Yield a gptme conversation's messages that it does not hide (0.35.1), in UTC. Of
+    its other log, events.jsonl, every 50th event takes the earlier ones away."""
+    yield {"session": os.path.basename(os.path.dirname(path))}
+    before = ""
+    with open(path, "rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                return  # it is being written
+            record = parse_json(line.decode("utf-8", "replace"))
+            record["time"] = read_local(record["timestamp"])
+            if before == "intro":
+                record["compacted"] = True
+            before = dig(record, "metadata.compaction_artifact")
+            if not record.get("hide") and before != "intro":
+                yield record
 
 def list_opencode(path: str) -> Iterator[Row]:
     """Yield the conversations in a database of opencode or Kilo; raise BadRequest."""
@@ -2623,7 +2675,13 @@ AGENTS = (
           home=("COPILOT_HOME", "~/.copilot", ""), folders=("session-state",),
           file=r"(?P<id>[^/]+)/events\.jsonl", describe=describe_copilot,
           signs={"type": ("session.start",)}, facts={"version": "data.copilotVersion"},
-          parse=_parse_copilot, marks=rb'"type"\s*:\s*"(?:session\.(?:start|'
+          parse=_by_shapes(
+              ("type", "user.message", "user", "data.content"),
+              ("type", "assistant.message", "assistant",
+               "data.content data.toolRequests"),
+              ("type", "tool.execution_complete", "tool", "data"),
+              ("type", "session.compaction_complete", "summary",
+               "data.summaryContent")), marks=rb'"type"\s*:\s*"(?:session\.(?:start|'
           rb'compaction_complete)|user\.message|assistant\.message'
           rb'|tool\.execution_complete)"',
           server=McpEntry("mcp-config.json", more={"tools": ["*"], "type": "http"}),
@@ -2652,7 +2710,9 @@ AGENTS = (
           home=("", "~/.cline", ""), folders=("data/sessions",),
           file=r"(?P<id>[^/]+)/(?P=id)\.messages\.json"
           r"|(?P<parent>[^/]+)/(?P<child>agent_[^/]+)\.messages\.json",
-          describe=describe_cline, export=export_cline, parse=_parse_cline,
+          describe=describe_cline, export=export_cline, parse=_by_shapes(
+              ("metadata.displayRole", "system", "user", ""),
+              ("role", "user assistant", "", "content")),
           facts={"version": "session.version", "parent": "session.parentThreadId"},
           server=McpEntry("data/settings/cline_mcp_settings.json", inside="transport",
                           more={"type": "streamableHttp"}),
@@ -2663,6 +2723,11 @@ AGENTS = (
           file=rf"(?P<id>{_UUID})\.json", server=McpEntry("config.yaml", form="yaml"),
           describe=describe_continue, export=export_continue, parse=_parse_continue,
           remark="no hooks, so no brief; it keeps no times but a session's beginning"),
+    Agent("gptme", "gptme", "0.35.1",
+          home=("XDG_DATA_HOME", "~/.local/share", "gptme"), folders=("logs",),
+          file=r"(?P<id>[^/]+)/conversation\.jsonl", describe=describe_gptme,
+          export=export_gptme, parse=_parse_gptme, remark="no brief: its hooks cannot "
+          "add context; an undo or a compaction makes a revision"),
     Agent("cursor", "Cursor", server=McpEntry("~/.cursor/mcp.json")),
     Agent("amp", "Amp", home=("XDG_DATA_HOME", "~/.local/share", "amp"),
           remark="its threads lie on its vendor's server"),
@@ -2863,7 +2928,6 @@ class TranscriptScanner:
             return
         is_whole = "isTooLong" not in record
         self.about = self.about or (parse_about(record) if is_whole else {})
-        self._take_back(record)
         rank, title = parse_title(record)
         if rank and rank >= self.title_rank:
             self.title, self.title_rank = title, rank
@@ -2888,8 +2952,11 @@ class TranscriptScanner:
 
     def _follow(self, message: Message) -> None:
         """Note what a line that shows nothing says of others, and its time."""
+        count, is_undone = message.ordinal, message.kind == "undone"
+        if is_undone and type(count) is int and count > 0 and self._prompts:
+            self._abandon(self._prompts[-count:][0])
+            del self._prompts[-count:]
         for key in message.keys:
-            is_undone = message.kind == "undone"
             at = self._numbers.get(hash(key if is_undone else message.parent))
             if at is not None and is_undone:
                 self._abandon(at)
@@ -2930,15 +2997,6 @@ class TranscriptScanner:
         elif message.role == "assistant" and not message.text.startswith("→"):
             self._unheard.clear()
         return is_known
-
-    def _take_back(self, record: dict) -> None:
-        """Note that Codex rolled turns back, the last so many prompts on."""
-        is_event = record.get("type") == "event_msg"
-        if is_event and dig(record, "payload.type") == "thread_rolled_back":
-            turns = dig(record, "payload.num_turns")
-            if type(turns) is int and turns > 0 and self._prompts:
-                self._abandon(self._prompts[-turns:][0])
-                del self._prompts[-turns:]
 
     def _abandon(self, first: int) -> None:
         """Note that the messages from one on were taken back."""

@@ -3092,6 +3092,60 @@ AGENT_FIXTURES = (
         {},
         [("user", "And after the resume?")],
     ),
+    Fixture(
+        "gptme",
+        {
+            ".local/share/gptme/logs/2026-11-27-red-fish/config.toml": r"""
+[chat]
+model = "local/mock"
+workspace = "~/shop"
+name = "Pool \"talk\""
+""",
+            ".local/share/gptme/logs/2026-11-27-red-fish/conversation.jsonl": r"""
+{"role": "system", "content": "HIDDEN", "timestamp": "2026-11-27T21:37:39.1",
+ "pinned": true, "hide": true}
+{"role": "user", "content": "Why does the dunlin leak?",
+ "timestamp": "2026-11-27T21:37:39.571414"}
+{"role": "assistant", "content":
+ "<think>\nHIDDEN\n</think>\n\nI look.\n```shell\ncat\n```",
+ "timestamp": "2026-11-27T21:37:56.869024", "metadata": {"model": "local/mock"}}
+{"role": "system", "content": "Ran command: `cat`\n\n`pool = 3`\n\n",
+ "timestamp": "2026-11-27T21:37:57.948455"}
+{"role": "assistant", "content": "<think>\nHIDDEN\n</think>\n\n",
+ "timestamp": "2026-11-27T21:37:58.869024"}
+{"role": "user", "content": "<system>HIDDEN: No tool call detected</system>",
+ "timestamp": "2026-11-27T21:37:59.972433"}
+{"role": "assistant", "content": "@fedmem.search_sessions(c2): {\"query\":\"eider\"}",
+ "timestamp": "2026-11-27T21:38:02.314602"}
+{"role": "system", "content": "[fedmem] INJECTED", "call_id": "c2",
+ "timestamp": "2026-11-27T21:38:03.314602", "metadata": {"tool": "mcp"}}
+{"role": "system", "content": "HIDDEN: compressing", "ui_only": true,
+ "timestamp": "2026-11-27T21:38:04.314602"}
+{"role": "system", "content": "<system_info>HIDDEN</system_info>", "hide": true,
+ "timestamp": "2026-11-27T21:38:05.198290+00:00"}
+""",
+        },
+        {
+            "2026-11-27-red-fish": (
+                "shop",
+                'Pool "talk"',
+                [
+                    ("user", "Why does the dunlin leak?"),
+                    ("assistant", "I look.\n```shell\ncat\n```"),
+                    ("tool", "← Ran command: `cat`\n\n`pool = 3`"),
+                    ("assistant", ASKED % "fedmem.search_sessions"),
+                ],
+            )
+        },
+        "dunlin",
+        {
+            ".local/share/gptme/logs/2026-11-27-red-fish/conversation.jsonl": r"""
+{"role": "user", "content": "And after the resume?",
+ "timestamp": "2026-11-27T21:40:43.109896"}
+"""
+        },
+        [("user", "And after the resume?")],
+    ),
 )
 FIXTURE = {fixture.agent: fixture for fixture in AGENT_FIXTURES}
 
@@ -16563,8 +16617,9 @@ def agents_table() -> list[str]:
 # with a model that speaks from a script, on 127.0.0.1; its hook brings it, or `sync`
 # does; and the server has to have it, word for word, once. Then it goes on, where that
 # takes one command; and where `resume` can put it, on another machine, in another
-# folder, without the first one's files. It needs Linux, git, npm and npm's registry; a
-# proxy that leads nowhere stands before every address but this machine's.
+# folder, without the first one's files. It needs Linux, git, npm, pip and
+# their registries; a proxy that leads nowhere stands before every address but this
+# machine's.
 
 NODE = "node@24.21.0"  # where this machine's is too old
 MACHINE, PROJECT = "box", "heron"
@@ -16645,11 +16700,12 @@ class RealAgent:
     node: int = 0  # the oldest it runs with, 0 when it brings its own
     unpacked: tuple[str, ...] = ()  # packages without what they depend on
     folder: str = "node_modules/.bin"  # of its program
+    python: str = ""  # its packages are Python's, and it runs with this one
 
     @property
     def version(self) -> str:
         """Return the version of the agent."""
-        return (*self.unpacked, *self.packages)[0].rpartition("@")[2]
+        return re.split("[@=]", (*self.unpacked, *self.packages)[0])[-1]
 
 
 CLAUDE_VARIABLES = {
@@ -16728,6 +16784,13 @@ QWEN = ("qwen", "--auth-type", "openai", "--approval-mode", "yolo")
 DROID = ("droid", "exec", "--skip-permissions-unsafe", "-m", "custom:scripted-0")
 CONTINUE = ("cn", "-p", "--auto", "--config", "{home}/.continue/config.yaml")
 CLINE_AUTH = ("cline", "auth", "openai", "-k", "none", "-m", "scripted", "-b")
+GPTME = ("gptme", "-y", "--tool-format", "tool", "-t", "shell")
+GPTME_CONFIG = """\
+[prompt]
+about_user = "dev"
+[env]
+MODEL = "local/scripted"
+"""
 LETTA = ("node", "{packages}/node_modules/@letta-ai/letta-code/letta.js")
 
 REAL_AGENTS = (
@@ -16849,6 +16912,17 @@ REAL_AGENTS = (
         (*CONTINUE, "--resume", "{prompt}"),
         files={".continue/config.yaml": CONTINUE_CONFIG},
         node=18,
+    ),
+    RealAgent(
+        "gptme",
+        "gptme",
+        ("gptme==0.35.1",),
+        (*GPTME, "{prompt}", "-", "/exit"),  # alone it would be told to go on
+        (*GPTME, "-r", "{prompt}", "-", "/exit"),
+        files={".config/gptme/config.toml": GPTME_CONFIG},
+        variables={"OPENAI_BASE_URL": "{base}/v1", "OPENAI_API_KEY": "none"},
+        folder="venv/bin",
+        python="3.12",
     ),
 )
 
@@ -17135,14 +17209,33 @@ def run_npm(folder: Path, *words: str) -> None:
         raise Failed(f"npm {' '.join(words)} failed:\n{said}")
 
 
-def install_packages(folder: Path, names: tuple, unpacked: tuple = ()) -> Path:
-    """Return a folder with npm packages in it, installed unless they were before."""
+def run_pip(folder: Path, version: str, names: tuple) -> None:
+    """Install Python packages into a folder's `venv`; raise Failed with what pip said.
+    A Python of pyenv serves as well as one of the PATH."""
+    found = [*Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python3")]
+    python = str(found[-1]) if found else shutil.which(f"python{version}")
+    if not python:
+        raise Failed(f"no Python {version} here")
+    pip = [str(folder / "venv/bin/pip"), "install", "-q", *names]
+    for command in ([python, "-m", "venv", str(folder / "venv")], pip):
+        done = subprocess.run(command, capture_output=True)
+        if done.returncode:
+            raise Failed(f"{command} failed:\n{done.stderr.decode()[-1500:]}")
+
+
+def install_packages(
+    folder: Path, names: tuple, unpacked: tuple = (), python: str = ""
+) -> Path:
+    """Return a folder with packages in it, installed unless they were before."""
     done = folder / "installed"
     wanted = " ".join((*names, *unpacked))
     if not done.exists() or done.read_text() != wanted:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        run_npm(folder, "install", "--prefix", ".", *names)
+        if python:
+            run_pip(folder, python, names)
+        else:
+            run_npm(folder, "install", "--prefix", ".", *names)
         for package in unpacked:
             run_npm(folder, "pack", package)
             (archive,) = folder.glob("*.tgz")
@@ -17232,7 +17325,7 @@ class Trial:
         self.agent, self.folder, self.model = agent, folder, model
         self.home, self.work = folder / "home", folder / "home/work" / PROJECT
         self.packages = install_packages(
-            packages / agent.name, agent.packages, agent.unpacked
+            packages / agent.name, agent.packages, agent.unpacked, agent.python
         )
         self.ways: list[str] = []
         self.machine, self.session, self.is_elsewhere = MACHINE, "", False
@@ -17570,7 +17663,8 @@ def run_agents(words: list[str]) -> int:
             for agent in chosen:
                 find_node(packages, agent.node)
                 folder = packages / agent.name
-                install_packages(folder, agent.packages, agent.unpacked)
+                more = agent.unpacked, agent.python
+                install_packages(folder, agent.packages, *more)
             return 0
         more = (packages, given.keep, given.talk)
         passed = [try_agent(agent, *more) for agent in chosen]
