@@ -1719,7 +1719,7 @@ _INJECTED_TAG = (
     r"|subagent-stop|pre-compact|notification)-hook|teammate-message|new-diagnostics"
     r"|environment_context|(?:user|skills|apps|plugins)_instructions|INSTRUCTIONS|skill"
     r"|permissions instructions|collaboration_mode|turn_aborted|subagent_notification"
-    r"|uploaded_files|hook_context|session_context|loaded_context|mode_notice)")
+    r"|uploaded_files|(?:hook|session|loaded|git)[_-]context|mode_notice)")
 _INJECTED_HEAD = re.compile(rf"(?s)\s*<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?</\1>\s*")
 _INJECTED_END = re.compile(rf"</({_INJECTED_TAG})>\Z")
 _INJECTED_STARTS = ("# AGENTS.md instructions for ", "# AGENTS.md instructions\n",
@@ -2395,6 +2395,14 @@ def _read_cline(path: str) -> dict:
         raise BadRequest(f"{about} is not there, which says where it was held")
     return read_store(about)
 
+def describe_kimi(path: str) -> tuple[str, str]:
+    """Return folder and title of a Kimi Code session, of a sub-agent no title."""
+    folder = os.path.dirname(path)
+    is_main = os.path.basename(folder) == "main"
+    about = read_store(os.path.join(folder, "..", "..", "state.json"))
+    is_titled = is_main and about.get("isCustomTitle")
+    return str(about.get("cwd") or ""), str(about["title"]) if is_titled else ""
+
 def describe_continue(path: str) -> tuple[str, str]:
     """Return folder and title of a Continue session."""
     about = read_store(path)
@@ -2728,6 +2736,19 @@ AGENTS = (
           file=r"(?P<id>[^/]+)/conversation\.jsonl", describe=describe_gptme,
           export=export_gptme, parse=_parse_gptme, remark="no brief: its hooks cannot "
           "add context; an undo or a compaction makes a revision"),
+    Agent("kimi-code", "Kimi Code", "2.1.0",
+          home=("KIMI_CODE_HOME", "~/.kimi-code", ""), folders=("sessions",),
+          file=r"[^/]+/(?P<id>[^/]+)/agents/main/wire\.jsonl"
+          r"|[^/]+/(?P<parent>[^/]+)/agents/(?P<child>[^/]+)/wire\.jsonl",
+          describe=describe_kimi, marks=rb'"type"\s*:\s*"context\.',
+          signs={"type": ("metadata",), "protocol_version": None}, parse=_by_shapes(
+              ("message.origin.kind", "user", "user", "message.content"),
+              ("message.origin.name", "subagent", "user", "message.content"),
+              ("event.part.type", "text", "assistant", "event.part"),
+              ("event.type", "tool.call tool.result", "assistant", "event"),
+              ("type", "context.apply_compaction", "summary", "summary"),
+              ("type", "context.undo", "undone", "count")),
+          server=McpEntry("mcp.json"), remark="no hooks"),
     Agent("cursor", "Cursor", server=McpEntry("~/.cursor/mcp.json")),
     Agent("amp", "Amp", home=("XDG_DATA_HOME", "~/.local/share", "amp"),
           remark="its threads lie on its vendor's server"),
@@ -2735,7 +2756,7 @@ AGENTS = (
 FORMATS = {agent.tool: agent for agent in AGENTS}
 CLAUDE, CODEX = AGENTS[:2]
 # Of any agent.
-_FIRST = re.compile(_SHOWN_TYPES + rb"|session|projectHash|parts|^\{\"export\"")
+_FIRST = re.compile(_SHOWN_TYPES + rb'|session|projectHash|parts|protocol|^{"export"')
 _MARKS = {a.tool: re.compile(a.marks) for a in AGENTS if a.marks}
 AGENT_VARIABLES = tuple(dict.fromkeys(a.home[0] for a in AGENTS if a.home[0]))
 
@@ -11741,7 +11762,7 @@ def find_version(transcript: Transcript) -> str:
             head += line
             if transcript.agent.export or len(head) > 64 * KIB:
                 break
-        found = re.search(rb'[vV]ersion"\s*:\s*"(\d[\w.+-]*)"', head)
+        found = re.search(rb'(?<!protocol_)[vV]ersion"\s*:\s*"(\d[\w.+-]*)"', head)
         return found[1].decode() if found else ""
     return ""
 

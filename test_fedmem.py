@@ -3146,6 +3146,98 @@ name = "Pool \"talk\""
         },
         [("user", "And after the resume?")],
     ),
+    Fixture(
+        "kimi-code",
+        {
+            ".kimi-code/sessions/wd_shop_e828/session_a007/state.json": r"""
+{"id": "session_a007", "version": 2, "cwd": "/home/dev/shop", "title": "Pool talk",
+ "agents": {"main": {"type": "main"}}, "isCustomTitle": true}
+""",
+            ".kimi-code/sessions/wd_shop_e828/session_a007/agents/main/wire.jsonl": r"""
+{"type": "metadata", "protocol_version": "1.5", "created_at": 1795815115665}
+{"type": "profile.bind", "agentId": "main", "systemPrompt": "HIDDEN",
+ "time": 1795815115684}
+{"type": "context.append_message", "agentId": "main", "message": {"role": "user",
+ "content": [{"type": "text", "text": "<hook_result>[fedmem] INJECTED</hook_result>"}],
+ "toolCalls": [], "origin": {"kind": "hook_result"}}, "time": 1795815115795}
+{"type": "turn.prompt", "agentId": "main", "input": [{"type": "text",
+ "text": "Why does the whimbrel leak?"}], "origin": {"kind": "user"}, "turnId": 0,
+ "time": 1795815115795}
+{"type": "context.append_message", "agentId": "main", "message": {"role": "user",
+ "content": [{"type": "text", "text": "Why does the whimbrel leak?"}], "id": "msg_1",
+ "toolCalls": [], "origin": {"kind": "user"}}, "time": 1795815115797}
+{"type": "context.append_message", "agentId": "main", "message": {"role": "user",
+ "content": [{"type": "text", "text": "HIDDEN"}], "toolCalls": [],
+ "origin": {"kind": "injection", "variant": "permission_mode"}},
+ "time": 1795815115817}
+{"type": "context.append_loop_event", "agentId": "main", "event": {
+ "type": "content.part", "uuid": "u1", "part": {"type": "think", "think": "HIDDEN"}},
+ "time": 1795815115894}
+{"type": "context.append_loop_event", "agentId": "main", "event": {
+ "type": "content.part", "uuid": "u2", "part": {"type": "text", "text": "I look."}},
+ "time": 1795815115895}
+{"type": "context.append_loop_event", "agentId": "main", "event": {
+ "type": "tool.call", "uuid": "u3", "toolCallId": "c1", "name": "Bash",
+ "args": {"command": "cat it"}, "display": {"kind": "command"}},
+ "time": 1795815116000}
+{"type": "context.append_loop_event", "agentId": "main", "event": {
+ "type": "tool.result", "parentUuid": "u3", "toolCallId": "c1",
+ "result": {"output": "pool = 3\n", "durationMs": 23}}, "time": 1795815116051}
+{"type": "context.append_loop_event", "agentId": "main", "event": {
+ "type": "tool.call", "uuid": "u4", "toolCallId": "c2",
+ "name": "mcp__fedmem__search_sessions", "args": {"query": "eider"}},
+ "time": 1795815116060}
+{"type": "context.append_loop_event", "agentId": "main", "event": {
+ "type": "tool.result", "parentUuid": "u4", "toolCallId": "c2",
+ "result": {"output": "[fedmem] INJECTED"}}, "time": 1795815116071}
+{"message": {"message": {"role": "assistant", "content": [{"type": "text",
+ "text": "I look."}], "toolCalls": []}, "meta": {"source": "llm"}},
+ "type": "agent.message.appended", "time": 1795815116093, "kind": "event"}
+""",
+            ".kimi-code/sessions/wd_shop_e828/session_a007/agents/agent-0/"
+            "wire.jsonl": r"""
+{"type": "metadata", "protocol_version": "1.5", "created_at": 1795815158950}
+{"type": "context.append_message", "agentId": "agent-0", "message": {"role": "user",
+ "content": [{"type": "text",
+ "text": "<git-context>\nHIDDEN\n</git-context>\n\nCount the lines."}],
+ "id": "msg_2", "origin": {"kind": "system_trigger", "name": "subagent"}},
+ "time": 1795815158951}
+{"type": "context.append_loop_event", "agentId": "agent-0", "event": {
+ "type": "content.part", "uuid": "v1", "part": {"type": "text", "text": "One line."}},
+ "time": 1795815158999}
+""",
+        },
+        {
+            "session_a007": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the whimbrel leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ Bash {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "mcp__fedmem__search_sessions"),
+                ],
+            ),
+            "session_a007.agent-0": (
+                "shop",
+                "Count the lines.",
+                [("task", "Count the lines."), ("agent", "One line.")],
+            ),
+        },
+        "whimbrel",
+        {
+            ".kimi-code/sessions/wd_shop_e828/session_a007/agents/main/wire.jsonl": r"""
+{"type": "context.apply_compaction", "agentId": "main",
+ "summary": "The pool has three.", "contextSummary": "HIDDEN", "compactedCount": 13,
+ "time": 1795815197628}
+{"type": "context.append_message", "agentId": "main", "message": {"role": "user",
+ "content": [{"type": "text", "text": "And after the resume?"}], "id": "msg_3",
+ "toolCalls": [], "origin": {"kind": "user"}}, "time": 1795815198000}
+"""
+        },
+        [("summary", "The pool has three."), ("user", "And after the resume?")],
+    ),
 )
 FIXTURE = {fixture.agent: fixture for fixture in AGENT_FIXTURES}
 
@@ -3333,6 +3425,19 @@ class AgentsTest(unittest.TestCase):
             raw = raw.replace(b"[fedmem] INJECTED", b"OTHERS")
             raw = raw.replace(b"fedmem_", b"other_")
             self.assertIn("OTHERS", str(read_all(raw)), tool)
+
+    def test_what_kimi_took_back_is_marked(self) -> None:
+        """The last prompt and its answer, and no more."""
+        raw = read_first(FIXTURE["kimi-code"])
+        undo = {"type": "context.undo", "agentId": "main", "count": 1}
+        more = raw.replace(b"whimbrel", b"knot").replace(b'msg_1"', b'msg_9"')
+        more = more.replace(b'uuid": "u', b'uuid": "w')
+        more += json.dumps(undo).encode() + b"\n"
+        self.assertEqual(scan(raw + more).abandoned, ((5, 10),))
+        for count in (0, -1, "1", None, []):
+            undo["count"] = count
+            again = raw + json.dumps(undo).encode() + b"\n"
+            self.assertEqual(scan(again).abandoned, (), count)
 
     def test_what_a_pi_user_asks_anew_leaves_the_earlier_way_abandoned(self) -> None:
         """The tree is inside its file; extensions have lines between."""
@@ -11865,6 +11970,7 @@ MCP_ENTRIES = {
     ),
     "pi": (".pi/agent/mcp.json", "mcpServers", {"url": "URL", "exposure": "direct"}),
     "droid": (".factory/mcp.json", "mcpServers", {"url": "URL", "type": "http"}),
+    "kimi-code": (".kimi-code/mcp.json", "mcpServers", {"url": "URL"}),
     "opencode": (
         ".config/opencode/opencode.json",
         "mcp",
@@ -16791,6 +16897,17 @@ about_user = "dev"
 [env]
 MODEL = "local/scripted"
 """
+KIMI_CONFIG = """\
+default_model = "scripted"
+[providers.local]
+type = "openai"
+base_url = "{base}/v1"
+api_key = "none"
+[models.scripted]
+provider = "local"
+model = "scripted"
+max_context_size = 100000
+"""
 LETTA = ("node", "{packages}/node_modules/@letta-ai/letta-code/letta.js")
 
 REAL_AGENTS = (
@@ -16923,6 +17040,15 @@ REAL_AGENTS = (
         variables={"OPENAI_BASE_URL": "{base}/v1", "OPENAI_API_KEY": "none"},
         folder="venv/bin",
         python="3.12",
+    ),
+    RealAgent(
+        "kimi-code",
+        "kimi-code",
+        ("@moonshot-ai/kimi-code@2.1.0",),
+        ("kimi", "-p", "{prompt}"),
+        ("kimi", "-c", "-p", "{prompt}"),
+        files={".kimi-code/config.toml": KIMI_CONFIG},
+        node=23,
     ),
 )
 
