@@ -2454,6 +2454,26 @@ def export_gptme(path: str, session_id: str) -> Iterator[dict]:
             if not record.get("hide") and before != "intro":
                 yield record
 
+def list_openhands(path: str) -> Iterator[Row]:
+    """Yield the conversation in a folder of OpenHands, under the id it tells hooks."""
+    name = re.sub(r"(.{8})(.{4})(.{4})(.{4})(.{12})", r"\1-\2-\3-\4-\5",
+                  os.path.basename(path))
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        info = os.stat(os.path.join(path, "events"))
+        yield Row(name, "", "", "", info.st_size, info.st_mtime_ns)
+
+def describe_openhands(path: str) -> tuple[str, str]:
+    """Return the folder of an OpenHands conversation, and no title."""
+    about = read_store(os.path.join(path, "base_state.json"))
+    return str(dig(about, "workspace.working_dir") or ""), ""
+
+def export_openhands(path: str, session_id: str) -> Iterator[dict]:
+    """Yield the events of an OpenHands conversation, a file each (1.16.0), in UTC."""
+    folder = os.path.join(path, "events")
+    for name in sorted(fnmatch.filter(os.listdir(folder), "event-*.json")):
+        record = read_store(os.path.join(folder, name))
+        yield {**record, "time": read_local(record["timestamp"])}
+
 def list_opencode(path: str) -> Iterator[Row]:
     """Yield the conversations in a database of opencode or Kilo; raise BadRequest."""
     with open_database(path) as database:
@@ -2570,7 +2590,8 @@ class McpEntry:
 @dataclasses.dataclass(frozen=True)
 class Hooks:
     """Say where an assistant's hooks are written, and which of its events are what:
-    `start` of a session, `stop` after an answer, `end` when it is to go up at once."""
+    `start` of a session, `prompt`, whose first stands for it, `stop` after an answer,
+    `end` when it is to go up at once."""
     place: str
     events: dict[str, str]
     second: int = 1  # the unit of its timeouts
@@ -2616,6 +2637,7 @@ class Agent:
 
 _START_END = {"SessionStart": "start", "SessionEnd": "end"}
 _CLAUDE_EVENTS = {**_START_END, "PreCompact": "end", "Stop": "stop"}
+_PROMPT_STOP = {"UserPromptSubmit": "prompt", "Stop": "end"}
 _TURN_EVENTS = {**_START_END, "Stop": "stop"}
 
 def _describe_opencode(tool_name: str, name: str, tried: str) -> Agent:
@@ -2749,6 +2771,21 @@ AGENTS = (
               ("type", "context.apply_compaction", "summary", "summary"),
               ("type", "context.undo", "undone", "count")),
           server=McpEntry("mcp.json"), remark="no hooks"),
+    Agent("openhands", "OpenHands", "1.16.0",
+          home=("OPENHANDS_PERSISTENCE_DIR", "~/.openhands", "conversations"),
+          folders=("*",), listing=list_openhands, describe=describe_openhands,
+          export=export_openhands, parse=_by_shapes(
+              ("llm_message.role", "user assistant", "", "llm_message.content"),
+              ("action.kind", "FinishAction", "assistant", "thought action.message"),
+              ("kind", "ActionEvent", "assistant", "thought tool_call"),
+              ("observation.kind", "FinishObservation", "tool", ""),  # says it again
+              ("kind", "ObservationEvent", "tool", "observation"),
+              ("kind", "AgentErrorEvent", "tool", "error")),
+          server=McpEntry("~/.openhands/mcp.json"),
+          # With a SessionEnd a headless run ends in a traceback; what a start hook says
+          # does not reach the model.
+          hooks=Hooks("~/.openhands/hooks.json", _PROMPT_STOP,
+                      output="additionalContext")),
     Agent("cursor", "Cursor", server=McpEntry("~/.cursor/mcp.json")),
     Agent("amp", "Amp", home=("XDG_DATA_HOME", "~/.local/share", "amp"),
           remark="its threads lie on its vendor's server"),
@@ -9879,13 +9916,14 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None],
     if not isinstance(event, dict):
         raise BadRequest("the hook's input is no JSON object")
     client = load_client(environment)
-    name = event.get("hook_event_name") or event.get("hookName")
+    name = dig(event, "hook_event_name|hookName|event_type")
     with contextlib.suppress(FedmemError):
         text = f"{format_time(utc_now())} {name}\n"
         write_private(client.path("hook"), text.encode())
     kind = agent.hooks.events.get(name)
-    if kind == "start":
-        brief = wait_for_brief(client, str(event.get("cwd") or os.getcwd()), agent.tool)
+    if kind == "start" or kind == "prompt" and is_first_prompt(client, event):
+        cwd = str(dig(event, "cwd|working_dir") or os.getcwd())
+        brief = wait_for_brief(client, cwd, agent.tool)
         if not brief or not agent.hooks.output:
             return brief
         given = {"additionalContext": brief}
@@ -9905,6 +9943,14 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None],
         if not -MAX_CLOCK_OFF_S <= age_s <= STOP_SYNC_S:  # one of a time to come is old
             start_sync()
     return ""
+
+def is_first_prompt(client: Client, event: dict) -> bool:
+    """Return whether a session was not given its brief yet, and note that it is now."""
+    path, session_id = client.path("briefed"), str(event.get("session_id"))
+    known = (read_text(path) or "").split("\n")
+    if session_id not in known:
+        write_private(path, "\n".join([*known[-99:], session_id]).encode())
+    return session_id not in known
 
 def wait_for_brief(client: Client, cwd: str, tool_name: str) -> str:
     """Return the brief, empty when it is late; raise what making it raised."""
@@ -10019,7 +10065,7 @@ def _silence_note(client: Client) -> list[str]:
 # changes nothing, and a file that cannot be edited safely is left alone.
 
 SERVER_NAME = "fedmem"
-HOOK_TIMEOUTS_S = {"start": 10, "stop": 10, "end": 30}
+HOOK_TIMEOUTS_S = {"start": 10, "prompt": 10, "stop": 10, "end": 30}
 CRON_MARK = "# fedmem sync"
 TOML_BEGIN, TOML_END = "# >>> fedmem >>>", "# <<< fedmem <<<"
 SYNC_EVERY_MINUTES = 15

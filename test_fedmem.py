@@ -3238,6 +3238,106 @@ name = "Pool \"talk\""
         },
         [("summary", "The pool has three."), ("user", "And after the resume?")],
     ),
+    Fixture(
+        "openhands",
+        {
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "base_state.json": r"""
+{"id": "6686c02b-8a44-4d1a-9ebd-7550c343dc64", "workspace": {
+ "working_dir": "/home/dev/shop", "kind": "LocalWorkspace"}}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00000-a.json": r"""
+{"id": "e0", "timestamp": "2026-11-27T21:51:29.086159", "source": "hook",
+ "hook_event_type": "SessionStart", "stdout": "[fedmem] INJECTED",
+ "additional_context": "[fedmem] INJECTED", "kind": "HookExecutionEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00001-a.json": r"""
+{"id": "e1", "timestamp": "2026-11-27T21:51:32.971724", "source": "agent",
+ "system_prompt": {"type": "text", "text": "HIDDEN"}, "tools": [],
+ "kind": "SystemPromptEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00002-a.json": r"""
+{"id": "e2", "timestamp": "2026-11-27T21:51:33.302942", "source": "user",
+ "llm_message": {"role": "user", "content": [{"type": "text",
+ "text": "Why does the turnstone leak?"}]}, "activated_skills": [],
+ "extended_content": [{"type": "text", "text": "[fedmem] INJECTED"}],
+ "kind": "MessageEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00003-a.json": r"""
+{"id": "e3", "timestamp": "2026-11-27T21:51:35.520403", "source": "agent",
+ "thought": [{"type": "text", "text": "I look."}], "reasoning_content": "HIDDEN",
+ "action": {"command": "cat it", "kind": "TerminalAction"}, "tool_name": "terminal",
+ "tool_call_id": "c1", "tool_call": {"id": "c1", "name": "terminal",
+ "arguments": "{\"command\": \"cat it\"}"}, "summary": "HIDDEN",
+ "kind": "ActionEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00004-a.json": r"""
+{"id": "e4", "timestamp": "2026-11-27T21:51:35.968341", "source": "environment",
+ "tool_name": "terminal", "tool_call_id": "c1", "observation": {"content": [
+ {"type": "text", "text": "pool = 3"}], "is_error": false, "command": "HIDDEN",
+ "kind": "TerminalObservation"}, "kind": "ObservationEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00005-a.json": r"""
+{"id": "e5", "timestamp": "2026-11-27T21:51:36.520403", "source": "agent",
+ "thought": [{"type": "text", "text": ""}], "action": {"data": {"query": "eider"},
+ "kind": "MCPToolAction"}, "tool_name": "search_sessions", "tool_call": {"id": "c2",
+ "name": "search_sessions", "arguments": "{\"query\":\"eider\"}"},
+ "kind": "ActionEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00006-a.json": r"""
+{"id": "e6", "timestamp": "2026-11-27T21:51:36.968341", "source": "environment",
+ "tool_name": "search_sessions", "observation": {"content": [{"type": "text",
+ "text": "[Tool 'search_sessions' executed.]"}, {"type": "text",
+ "text": "[fedmem] INJECTED"}], "is_error": false, "kind": "MCPToolObservation"},
+ "kind": "ObservationEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00007-a.json": r"""
+{"id": "e7", "timestamp": "2026-11-27T21:51:37.520403", "source": "agent",
+ "thought": [], "action": {"message": "Three.", "kind": "FinishAction"},
+ "tool_name": "finish", "tool_call": {"id": "c3", "name": "finish",
+ "arguments": "{\"message\": \"HIDDEN\"}"}, "kind": "ActionEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00008-a.json": r"""
+{"id": "e8", "timestamp": "2026-11-27T21:51:37.968341", "source": "environment",
+ "tool_name": "finish", "observation": {"content": [{"type": "text",
+ "text": "HIDDEN"}], "is_error": false, "kind": "FinishObservation"},
+ "kind": "ObservationEvent"}
+""",
+        },
+        {
+            "6686c02b-8a44-4d1a-9ebd-7550c343dc64": (
+                "shop",
+                "Why does the turnstone leak?",
+                [
+                    ("user", "Why does the turnstone leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ terminal {"command": "cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "search_sessions"),
+                    ("assistant", "Three."),
+                ],
+            )
+        },
+        "turnstone",
+        {
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00009-a.json": r"""
+{"id": "e9", "timestamp": "2026-11-27T21:52:33.302942", "source": "user",
+ "llm_message": {"role": "user", "content": [{"type": "text",
+ "text": "And after the resume?"}]}, "kind": "MessageEvent"}
+""",
+        },
+        [("user", "And after the resume?")],
+    ),
 )
 FIXTURE = {fixture.agent: fixture for fixture in AGENT_FIXTURES}
 
@@ -3311,8 +3411,8 @@ def list_missing(agent: fedmem.Agent) -> Iterator[str]:
         or (agent.hooks and agent.server),
         "hooks: a form that room 20 writes": not agent.hooks
         or agent.hooks.form in forms | set(fedmem.PLUGINS),
-        "hooks: events that start, stop or end": not agent.hooks
-        or set(agent.hooks.events.values()) <= {"start", "stop", "end"},
+        "hooks: events that start, prompt, stop or end": not agent.hooks
+        or set(agent.hooks.events.values()) <= {"start", "prompt", "stop", "end"},
         "hooks: an event that ends": not agent.hooks
         or "end" in agent.hooks.events.values(),
         "go_on: the command that goes with put": bool(agent.put) == bool(agent.go_on),
@@ -3346,7 +3446,8 @@ class AgentsTest(unittest.TestCase):
                 row = re.search(rf"(?m)^{name}.*$", readme)
                 self.assertTrue(row, f"README: no row begins with {name}")
                 _, _, _, kept, end, brief, entry, there, _ = row[0].split("|")
-                starts = agent.hooks and "start" in agent.hooks.events.values()
+                kinds = set(agent.hooks.events.values() if agent.hooks else ())
+                starts = kinds & {"start", "prompt"}
                 command = f"`{agent.go_on.partition(' ')[0]}`"
                 for said, expected in (
                     (kept, "an export" if agent.export else "byte for byte"),
@@ -10854,6 +10955,13 @@ def make_cline_event(name: str) -> dict:
     }
 
 
+def make_openhands_event(name: str, **more: object) -> dict:
+    """Return what OpenHands gives a hook, with names of its own."""
+    [session_id] = FIXTURE["openhands"].told
+    event = {"event_type": name, "session_id": session_id, "tool_name": None}
+    return {**event, "working_dir": "/home/dev/shop", "metadata": {}, **more}
+
+
 # What agents give their hooks: a start, a stop, an end, and what is none of these.
 AGENT_EVENTS = {
     "claude-code": (
@@ -10910,6 +11018,12 @@ AGENT_EVENTS = {
         make_event("kilo", "SessionEnd"),
         make_event("kilo", "session.drained"),
     ),
+    "openhands": (
+        make_openhands_event("UserPromptSubmit", message="p"),
+        None,
+        make_openhands_event("Stop", metadata={"reason": "agent_finished"}),
+        make_openhands_event("SessionStart"),
+    ),
     "cline": (
         None,
         None,
@@ -10950,7 +11064,7 @@ class AgentsHooksTest(AgentsCase):
             expected = {"additionalContext": "[fedmem] What others know"}
             if tool in ("pi", "opencode", "kilo"):
                 self.assertEqual(said, "[fedmem] What others know")
-            elif tool == "copilot-cli":
+            elif tool in ("copilot-cli", "openhands"):
                 self.assertEqual(json.loads(said), expected)
             else:
                 name = {"hookEventName": start["hook_event_name"]}
@@ -10959,6 +11073,11 @@ class AgentsHooksTest(AgentsCase):
                 )
             with mock.patch("fedmem.wait_for_brief", return_value=""):
                 self.assertEqual(self.handle(tool, start), ("", 0))
+        again = AGENT_EVENTS["openhands"][0]
+        with mock.patch("fedmem.wait_for_brief", brief):
+            self.assertEqual(self.handle("openhands", again), ("", 0))
+            again = {**again, "session_id": "another"}
+            self.assertNotEqual(self.handle("openhands", again), ("", 0))
 
     def test_an_end_is_written_down_under_the_id_that_is_archived(self) -> None:
         """And starts a sync, in which a changed transcript does not wait."""
@@ -11971,6 +12090,7 @@ MCP_ENTRIES = {
     "pi": (".pi/agent/mcp.json", "mcpServers", {"url": "URL", "exposure": "direct"}),
     "droid": (".factory/mcp.json", "mcpServers", {"url": "URL", "type": "http"}),
     "kimi-code": (".kimi-code/mcp.json", "mcpServers", {"url": "URL"}),
+    "openhands": (".openhands/mcp.json", "mcpServers", {"url": "URL"}),
     "opencode": (
         ".config/opencode/opencode.json",
         "mcp",
@@ -12007,6 +12127,7 @@ HOOK_FILES = {
         ".factory/settings.json",
         {"SessionStart": 10, "SessionEnd": 30, "Stop": 10},
     ),
+    "openhands": (".openhands/hooks.json", {"UserPromptSubmit": 10, "Stop": 30}),
     "copilot-cli": (
         ".copilot/hooks/fedmem.json",
         {"SessionStart": 10, "SessionEnd": 30, "PreCompact": 30, "Stop": 10},
@@ -16908,6 +17029,13 @@ provider = "local"
 model = "scripted"
 max_context_size = 100000
 """
+OPENHANDS = ("openhands", "--headless", "--always-approve", "--override-with-envs")
+OPENHANDS_VARIABLES = {
+    "LLM_MODEL": "openai/scripted",
+    "LLM_BASE_URL": "{base}/v1",
+    "LLM_API_KEY": "none",
+    "OPENHANDS_SUPPRESS_BANNER": "1",
+}
 LETTA = ("node", "{packages}/node_modules/@letta-ai/letta-code/letta.js")
 
 REAL_AGENTS = (
@@ -17049,6 +17177,17 @@ REAL_AGENTS = (
         ("kimi", "-c", "-p", "{prompt}"),
         files={".kimi-code/config.toml": KIMI_CONFIG},
         node=23,
+    ),
+    RealAgent(
+        "openhands",
+        "openhands",
+        ("openhands==1.16.0",),
+        (*OPENHANDS, "-t", "{prompt}"),
+        (*OPENHANDS, "--resume", "--last", "-t", "{prompt}"),
+        variables=OPENHANDS_VARIABLES,
+        files={".openhands/mcp.json": "{}"},
+        folder="venv/bin",
+        python="3.12",
     ),
 )
 
