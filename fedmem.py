@@ -1744,7 +1744,8 @@ _MCP_RESULT = re.compile(r'(?:\{"content":)?\[\{"type":"text"')
 _TEXT_TYPES = ("text", "input_text", "output_text", "Text", None)
 _GEMINI_OUTPUT = "functionResponse.response.output|functionResponse.response.error"
 _RESULT_KEYS = {"is_error", "isError", "success"}
-_THOUGHT = re.compile(r"(?s)\A\s*<think>.*?</think>")
+# Reasoning that an assistant has in its text.
+_THOUGHT = re.compile(r"(?s)\A\s*<(think|thinking-content-\w+)>.*?</\1>")
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4,12}){4}"
 HEAD_BYTES = MIB  # where a transcript names its working directory
 
@@ -1863,6 +1864,8 @@ def _make_message(role: str, parts: list[str], record: dict,
         if said and all(found != "user" for found, _ in said):
             role = said[0][0]
     text = "\n".join(filter(None, parts))
+    if role == "assistant":
+        text = _THOUGHT.sub("", text)
     if role == "summary":
         text = _cut_summary(text)
     text = _REMINDER.sub("", text).strip()
@@ -2205,7 +2208,7 @@ def _parse_continue(record: dict) -> Iterator[Message]:
 def _parse_gptme(record: dict) -> Iterator[Message]:
     """Yield what a line of our export of gptme shows (0.35.1); results are the
     system's."""
-    role, text = record["role"], _THOUGHT.sub("", record["content"])
+    role, text = record["role"], record["content"]
     if role == "assistant":
         text = re.sub(r"(?m)^@([\w.-]+)\(\w+\): ", r"→ \1 ", text)
     if role == "system":
@@ -2297,9 +2300,12 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
         text = f"it cannot be read ({e}): another version of it, or in use"
         raise BadRequest(text) from e
 
-def read_local(text: str) -> str:
-    """Return a time without a zone, then this machine's, as format_time does."""
-    return format_time(datetime.datetime.fromisoformat(text))
+def read_local(value: object) -> str:
+    """Return a time without a zone, then this machine's, as format_time does; empty
+    for what is none."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        return format_time(datetime.datetime.fromisoformat(value))
+    return ""
 
 def read_line(path: str) -> str:
     """Return a small file's text without white space around it, empty without one."""
@@ -2446,8 +2452,11 @@ def export_gptme(path: str, session_id: str) -> Iterator[dict]:
         for line in file:
             if not line.endswith(b"\n"):
                 return  # it is being written
-            record = parse_json(line.decode("utf-8", "replace"))
-            record["time"] = read_local(record["timestamp"])
+            value: object = line.decode("utf-8", "replace")
+            with contextlib.suppress(ValueError):
+                value = parse_json(value)
+            record = value if isinstance(value, dict) else {"line": value}
+            record["time"] = read_local(record.get("timestamp"))
             if before == "intro":
                 record["compacted"] = True
             before = dig(record, "metadata.compaction_artifact")
@@ -2472,7 +2481,59 @@ def export_openhands(path: str, session_id: str) -> Iterator[dict]:
     folder = os.path.join(path, "events")
     for name in sorted(fnmatch.filter(os.listdir(folder), "event-*.json")):
         record = read_store(os.path.join(folder, name))
-        yield {**record, "time": read_local(record["timestamp"])}
+        yield {**record, "time": read_local(record.get("timestamp"))}
+
+def describe_fast_agent(path: str) -> tuple[str, str]:
+    """Return folder and title of a fast-agent session."""
+    about = read_store(os.path.join(os.path.dirname(path), "session.json"))
+    texts = (dig(about, name) for name in ("continuation.cwd", "metadata.title"))
+    cwd, title = (text if isinstance(text, str) else "" for text in texts)
+    return cwd, title
+
+def export_fast_agent(path: str, session_id: str) -> Iterator[dict]:
+    """Yield a fast-agent history's messages without its book-keeping (0.10.48)."""
+    yield {"session": os.path.basename(os.path.dirname(path))}
+    for message in read_store(path)["messages"]:
+        thought = dig(message, "channels.reasoning")
+        yield {**message, "channels": {"reasoning": thought} if thought else {}}
+
+def find_aider(path: str) -> Iterator[tuple[str, str, int, bytes]]:
+    """Yield id, beginning, place and text of each session in an aider history that a
+    question was asked in: all of a project's sessions lie in one file."""
+    with open(path, "rb") as file:
+        data = file.read()
+    begin = rb"^# aider chat started at (\S+ \S+)\n"
+    for match in re.finditer(rb"(?ms)" + begin + rb"(.*?)(?=" + begin + rb"|\Z)", data):
+        if b"\n#### " in match[2]:
+            when = match[1].decode("utf-8", "replace")
+            name = re.sub("[^0-9]", "-", when) + f"-{hash_text(path)[:8]}"
+            is_over = match.end() < len(data)
+            yield name, when, match.start(), match[2] + b"> " * is_over
+
+def list_aider(path: str) -> Iterator[Row]:
+    """Yield the sessions in an aider history; the file's place is the project."""
+    for name, _, start, text in find_aider(path):
+        yield Row(name, "", os.path.dirname(path), "", len(text), start)
+
+def export_aider(path: str, session_id: str) -> Iterator[dict]:
+    """Yield what was asked and answered in a session of an aider history (0.86.2), but
+    the last of what may still grow. The user's lines begin with `####`, aider's own,
+    left out for keys can stand in them, with `>`; both end with two spaces."""
+    for name, when, _, text in find_aider(path):
+        if name != session_id:
+            continue
+        yield {"session": name}
+        blocks: list[tuple[str, list[str]]] = [("", [])]
+        for line in text.decode("utf-8", "replace").split("\n"):
+            own = re.match(r"(?:#### |> )(?=.*  \Z)", line)
+            role = {"#### ": "user", "> ": ""}[own[0]] if own else "assistant"
+            if line.strip() and role != blocks[-1][0]:
+                blocks.append((role, []))
+            blocks[-1][1].append(line.removeprefix("#### ") if own else line)
+        for role, lines in blocks[:-1]:
+            if role:
+                said = "\n".join(map(str.rstrip, lines)).strip()
+                yield {"role": role, "content": said, "time": read_local(when)}
 
 def list_opencode(path: str) -> Iterator[Row]:
     """Yield the conversations in a database of opencode or Kilo; raise BadRequest."""
@@ -2635,6 +2696,12 @@ class Agent:
         place = expand_home(environment.get(variable) or default, environment)
         return os.path.join(place, below).rstrip("/")
 
+    def homes(self, environment: dict, projects: Iterable[str]) -> list[str]:
+        """Return the folders of its files; a relative one is in each known project."""
+        folder = self.folder(environment)
+        places = projects if folder.startswith(".") else [""]
+        return [os.path.normpath(os.path.join(p, folder)) for p in places if folder]
+
 _START_END = {"SessionStart": "start", "SessionEnd": "end"}
 _CLAUDE_EVENTS = {**_START_END, "PreCompact": "end", "Stop": "stop"}
 _PROMPT_STOP = {"UserPromptSubmit": "prompt", "Stop": "end"}
@@ -2786,6 +2853,18 @@ AGENTS = (
           # does not reach the model.
           hooks=Hooks("~/.openhands/hooks.json", _PROMPT_STOP,
                       output="additionalContext")),
+    Agent("fast-agent", "fast-agent", "0.10.48",
+          home=("FAST_AGENT_HOME", "./.fast-agent", ""), folders=("sessions",),
+          file=r"(?P<id>[^/]+)/history_agent\.json"
+          r"|(?P<parent>[^/]+)/history_(?P<child>.+)(?<!_previous)\.json",
+          describe=describe_fast_agent, export=export_fast_agent, parse=_by_shapes(
+              ("role", "user assistant", "", "content tool_calls tool_results")),
+          remark="no hooks, so no brief; a project's MCP servers stand in its own "
+          "fast-agent.yaml, and it deletes all but its newest 20 sessions"),
+    Agent("aider", "aider", "0.86.2", home=("", ".", ""),
+          folders=(".aider.chat.history.md",), listing=list_aider, export=export_aider,
+          parse=_by_shapes(("role", "user assistant", "", "content")), remark="no MCP "
+          "and no hooks, so no brief; it keeps no times but a session's beginning"),
     Agent("cursor", "Cursor", server=McpEntry("~/.cursor/mcp.json")),
     Agent("amp", "Amp", home=("XDG_DATA_HOME", "~/.local/share", "amp"),
           remark="its threads lie on its vendor's server"),
@@ -9180,10 +9259,11 @@ def list_transcripts(environment: dict, report: Report,
                      state: SyncState) -> list[Transcript]:
     """Return every transcript of every agent on this machine."""
     found: list[Transcript] = []
+    projects = [place for place, _ in state.items("projects")]
     for agent in AGENTS:
         rows: list[Transcript] = []
-        home, files = agent.folder(environment), set()
-        for name in agent.folders if home else ():
+        homes, files = agent.homes(environment, projects), set()
+        for home, name in itertools.product(homes, agent.folders):
             if agent.listing:
                 rows += _list_databases(agent, home, name, report)
                 continue
@@ -9193,7 +9273,7 @@ def list_transcripts(environment: dict, report: Report,
                 if match := re.fullmatch(agent.file, relative):
                     row = _look_at(agent, entry, match, files, state, report)
                     rows += [row] if row else []
-        titles = agent.titles(home) if agent.titles and rows else {}
+        titles = agent.titles(homes[0]) if agent.titles and rows else {}
         for row in rows:
             title = titles.get(row.thread, "")
             found.append(dataclasses.replace(row, title=title) if title else row)
@@ -9422,7 +9502,7 @@ def make_claude_slug(cwd: str) -> str:
 class SyncState:
     """Guard what the server acknowledged: a cache, files can be hashed again."""
 
-    KINDS = ("files", "sessions", "notes", "workspaces")
+    KINDS = ("files", "sessions", "notes", "workspaces", "projects")
 
     def __init__(self, path: str):
         self._path, self._lock = path, threading.RLock()
@@ -9735,6 +9815,9 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
     """Bring what is new or changed to the server; return what was done and failed."""
     state, report = sync.state, sync.report
     manifests = load_manifests(sync.client.home)
+    for manifest in manifests:
+        place = os.path.expanduser(str(manifest.get("cwd") or "~"))
+        state.put("projects", os.path.realpath(place), {})
     found = list_transcripts(environment, report, state)
     todo, waiting = plan_transcripts(found, state, ended)
     for transcript in waiting:
@@ -9819,7 +9902,10 @@ def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
     if len(known.get("identity", ())) == len(Identity._fields):
         identity = Identity(*known["identity"])
     else:
-        cwd = cwd or read_cwd(transcript.path) or os.path.dirname(transcript.path)
+        cwd = cwd or read_cwd(transcript.path)
+        for place in filter(os.path.isdir, {cwd, find_repository(cwd)[0]}):
+            sync.state.put("projects", os.path.realpath(place), {})
+        cwd = cwd or os.path.dirname(transcript.path)
         head = read_head(transcript.path) if agent is CODEX else {}
         told = dig(head, "payload.git.repository_url")
         told = told if isinstance(told, str) else ""
@@ -10398,7 +10484,7 @@ def is_here(agent: Agent, environment: dict) -> bool:
     places = [agent.folder(environment)]
     if agent.server and agent.server.place.startswith("~/"):
         places.append(os.path.dirname(place_of(agent, agent.server.place, environment)))
-    return any(map(os.path.isdir, filter(None, places)))
+    return any(os.path.isdir(place) for place in places if place[:1] not in ("", "."))
 
 def plan_server(client: Client, environment: dict, agent: Agent,
                 remove: bool) -> Change | None:

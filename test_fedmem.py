@@ -2210,6 +2210,9 @@ class Fixture:
                 with open(path, "ab") as file:
                     for value in read_values(text):
                         file.write(json.dumps(value).encode() + b"\n")
+            elif name.endswith(".md"):
+                with open(path, "a") as file:
+                    file.write(text)
             else:
                 path.write_text(text)
 
@@ -2219,6 +2222,49 @@ class Fixture:
 
 
 ASKED = "→ %s " + '{"query":"eider"}'
+AIDER_ANSWER = """\
+It is close().
+
+#### In short
+# shop
+> quoted
+```
+<<<<<<< SEARCH
+# shop
+=======
+# shop, fixed
+>>>>>>> REPLACE
+```"""
+END = "  "  # of the lines that are the user's or aider's own
+AIDER_HISTORY = f"""
+# aider chat started at 2026-11-27 21:40:00
+
+> Aider HIDDEN{END}
+
+# aider chat started at 2026-11-27 21:49:59
+
+> aider --api-key HIDDEN --message Why{END}
+> Add .aider* to .gitignore (recommended)? (Y)es/(N)o [Yes]: y{END}
+
+#### Why does the curlew leak?{END}
+#### {END}
+#### And where?{END}
+
+<thinking-content-7bbeb8e1441453ad999a0bbba8a46d4b>
+
+HIDDEN
+
+</thinking-content-7bbeb8e1441453ad999a0bbba8a46d4b>
+
+{AIDER_ANSWER}
+
+> Tokens: 2.4k sent, 81 received. HIDDEN{END}
+"""
+AIDER_MORE = f"""
+#### And after the resume?{END}
+
+This may still grow.
+"""
 AGENT_FIXTURES = (
     Fixture(
         "claude-code",
@@ -3098,7 +3144,7 @@ AGENT_FIXTURES = (
             ".local/share/gptme/logs/2026-11-27-red-fish/config.toml": r"""
 [chat]
 model = "local/mock"
-workspace = "~/shop"
+workspace = "/home/dev/shop"
 name = "Pool \"talk\""
 """,
             ".local/share/gptme/logs/2026-11-27-red-fish/conversation.jsonl": r"""
@@ -3338,6 +3384,74 @@ name = "Pool \"talk\""
         },
         [("user", "And after the resume?")],
     ),
+    Fixture(
+        "fast-agent",
+        {
+            "shop/.fast-agent/sessions/2611272145-eokuDc/session.json": r"""
+{"schema_version": 6, "session_id": "2611272145-eokuDc",
+ "created_at": "2026-11-27T21:45:58.360752", "metadata": {"title": "Pool talk"},
+ "continuation": {"active_agent": "agent", "cwd": "/home/dev/shop",
+ "agents": {"agent": {"resolved_prompt": "HIDDEN"}}}}
+""",
+            "shop/.fast-agent/sessions/2611272145-eokuDc/history_agent.json": r"""
+{"messages": [
+ {"role": "user", "content": [{"type": "text", "text": "Why does the godwit leak?"}],
+ "is_template": false, "timestamp": "2026-11-27T21:45:58.596194Z"},
+ {"role": "assistant", "content": [{"type": "text", "text": "I look."}],
+ "tool_calls": {"c1": {"method": "tools/call", "params": {"name": "bash",
+ "arguments": {"command": "cat it"}}}}, "channels": {
+ "reasoning": [{"type": "text", "text": "HIDDEN"}],
+ "fast-agent-usage": [{"type": "text", "text": "HIDDEN"}]},
+ "timestamp": "2026-11-27T21:45:59.031844Z"},
+ {"role": "user", "content": [], "tool_results": {"c1": {"_meta": {"a": {}},
+ "content": [{"type": "text", "text": "pool = 3"}], "isError": false}},
+ "timestamp": "2026-11-27T21:45:59.538877Z"},
+ {"role": "assistant", "content": [], "tool_calls": {"c2": {"method": "tools/call",
+ "params": {"name": "fedmem__search_sessions", "arguments": {"query": "eider"}}}},
+ "timestamp": "2026-11-27T21:46:00.031844Z"},
+ {"role": "user", "content": [], "tool_results": {"c2": {
+ "content": [{"type": "text", "text": "[fedmem] INJECTED"}], "isError": false}},
+ "timestamp": "2026-11-27T21:46:01.538877Z"}]}
+""",
+            "shop/.fast-agent/sessions/2611272145-eokuDc/"
+            "history_agent_previous.json": r"""
+{"messages": [{"role": "user", "content": [{"type": "text", "text": "HIDDEN"}]}]}
+""",
+        },
+        {
+            "2611272145-eokuDc": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the godwit leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ bash {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "fedmem__search_sessions"),
+                ],
+            )
+        },
+        "godwit",
+        {},
+        [("user", "And after the resume?")],
+    ),
+    Fixture(
+        "aider",
+        {"shop/.aider.chat.history.md": AIDER_HISTORY},
+        {
+            "2026-11-27-21-49-59-*": (
+                "shop",
+                "Why does the curlew leak?\n\nAnd where?".replace("\n\n", " "),
+                [
+                    ("user", "Why does the curlew leak?\n\nAnd where?"),
+                    ("assistant", AIDER_ANSWER),
+                ],
+            ),
+        },
+        "curlew",
+        {"shop/.aider.chat.history.md": AIDER_MORE},
+        [("user", "And after the resume?")],
+    ),
 )
 FIXTURE = {fixture.agent: fixture for fixture in AGENT_FIXTURES}
 
@@ -3373,6 +3487,7 @@ def read_stores(fixture: Fixture) -> dict[str, bytes]:
         fixture.write(home)
         report = fedmem.Report()
         state = fedmem.SyncState(os.path.join(home, "none.json"))
+        state.put("projects", f"{home}/shop", {})
         found = {}
         for row in fedmem.list_transcripts({"HOME": home}, report, state):
             if row.agent.export:
@@ -3393,7 +3508,9 @@ def list_missing(agent: fedmem.Agent) -> Iterator[str]:
     fixture, forms = FIXTURE.get(agent.tool), {"groups", "copilot", "script"}
     needs = {
         "tried: the version that was run": agent.tried,
-        "home: (variable, ~/default, folder below)": agent.home[1].startswith("~/"),
+        "home: (variable, ~/default or ./in-projects, folder below)": agent.home[
+            1
+        ].startswith(("~/", ".")),
         "folders: where its conversations lie below home": agent.folders,
         "file, a pattern of paths, or listing, of a database": agent.file
         or agent.listing,
@@ -3453,7 +3570,7 @@ class AgentsTest(unittest.TestCase):
                     (kept, "an export" if agent.export else "byte for byte"),
                     (end, "by its hook" if agent.hooks else "by the schedule"),
                     (brief, "yes" if starts else "no"),
-                    (entry, "yes" if agent.server or agent.tool == "codex" else "by"),
+                    (entry, "yes" if agent.server else ("by", "no")),
                     (there, command if agent.go_on else "as text"),
                 ):
                     self.assertTrue(said.strip().startswith(expected), row[0])
@@ -10070,6 +10187,7 @@ class AgentsCase(ClientCase):
         """Let nothing of this machine name another folder of an agent."""
         super().setUp()
         self.env = {"HOME": self.home, "MEMORY_SYNC_HOME": self.env["MEMORY_SYNC_HOME"]}
+        self.save("state.json", {"projects": {f"{self.home}/shop": {}}})
 
     def read(self, session_id: str) -> list[tuple[str, str]]:
         """Return role and text of each message that a reader sees of a session."""
@@ -10188,7 +10306,8 @@ class AgentsSyncTest(AgentsCase):
         for fixture in AGENT_FIXTURES:
             variable, default, _ = fedmem.FORMATS[fixture.agent].home
             if variable:
-                self.env[variable] = f"{self.home}/moved/{default[2:]}"
+                place = "shop/" * default.startswith(".") + default[2:]
+                self.env[variable] = f"{self.home}/moved/{place}"
                 moved.append(fixture)
                 files = {f"moved/{name}": text for name, text in fixture.files.items()}
                 fixture.write(self.home, files)
@@ -10336,6 +10455,24 @@ class AgentsSyncTest(AgentsCase):
         expected = dict.fromkeys((text for _, text in fixture.told["ses_a"][2]), False)
         expected |= {text: True for _, text in fixture.more}
         self.assertEqual(marks, {**expected, "Third": False})
+
+    def test_projects_in_which_agents_worked_are_looked_into(self) -> None:
+        """Those of other agents' sessions, their repositories', and manifests'."""
+        Path(self.env["MEMORY_SYNC_HOME"], "state.json").unlink()
+        self.env["CLAUDE_CONFIG_DIR"] = f"{self.home}/.claude"
+        for name in ("one/.git", "one/below", "two"):
+            Path(self.home, name).mkdir(parents=True)
+        for place in ("one", "two"):
+            FIXTURE["aider"].write(f"{self.home}/{place}-")
+            Path(f"{self.home}/{place}-/shop/.aider.chat.history.md").rename(
+                f"{self.home}/{place}/.aider.chat.history.md"
+            )
+        self.claude("s1", with_cwd(make_transcript(1), f"{self.home}/one/below"))
+        self.assertEqual(self.run_sync().sessions, 1)
+        self.save("manifests/m.json", {**NAMES, "cwd": f"{self.home}/two"})
+        self.assertEqual(self.run_sync().sessions, 2)
+        self.assertEqual(self.run_sync().sessions, 0)
+        self.assertEqual(len(self.told_sessions()), 3)
 
     def test_what_cline_cut_off_loses_nothing(self) -> None:
         """A store that only got shorter is contained; other words are a revision."""
@@ -10554,9 +10691,13 @@ class AgentsTroubleTest(AgentsCase):
         (shop / ".git").mkdir(parents=True)
         config = '[remote "origin"]\n\turl = https://git.example.org/acme/shop.git\n'
         (shop / ".git/config").write_text(config)
+        places = {str(shop): {}, f"{self.home}/shop": {}}
+        self.save("state.json", {"projects": places})
         for fixture in AGENT_FIXTURES:
             files = {
-                name: text.replace("/home/dev/shop", str(shop))
+                name.replace("shop/.aider", "code/checkout/.aider"): text.replace(
+                    "/home/dev/shop", str(shop)
+                )
                 for name, text in fixture.files.items()
             }
             fixture.write(self.home, files)
@@ -10685,9 +10826,14 @@ class AgentsTroubleTest(AgentsCase):
                 with open(path, "a") as file:
                     file.write(future)
             elif path.suffix == ".json":
-                key = "messages" if fixture.agent == "cline" else "history"
+                if fixture.agent == "openhands":
+                    event = {"id": "zz", "kind": "hologram", "text": "FUTURE"}
+                    path = path.with_name("event-00050-b.json")
+                    path.write_text(json.dumps({"messages": [], **event}))
+                is_items = fixture.agent in ("openhands", "cline", "fast-agent")
+                key = "messages" if is_items else "history"
                 change_store(path, lambda value, key=key: value[key].extend(items))
-            else:
+            elif path.suffix == ".db":
                 for seq, (kind, data) in enumerate(kinds, 20):
                     row = {"aggregate_id": name, "seq": seq, "type": kind, "data": data}
                     fill_database(path, [{"event": row}])
@@ -10698,9 +10844,9 @@ class AgentsTroubleTest(AgentsCase):
                 name, messages = self.first(fixture), next(iter(fixture.told.values()))
                 self.assertEqual(self.read(name), messages[2])
                 path = Path(self.home, fixture.main())
-                if path.suffix == ".jsonl":
+                if not fedmem.FORMATS[fixture.agent].export:
                     self.assertEqual(archived[name], path.read_bytes())
-                else:
+                elif fixture.agent != "aider":  # its text has no records
                     self.assertIn(b"FUTURE", archived[name])
 
     def test_what_was_lost_on_the_server_is_exported_again(self) -> None:
@@ -12209,7 +12355,7 @@ class AgentsSetupTest(ClientCase):
         super().setUp()
         self.env = {"HOME": self.home, "MEMORY_SYNC_HOME": self.env["MEMORY_SYNC_HOME"]}
         for agent in fedmem.AGENTS:
-            if folder := agent.folder(self.env):
+            if (folder := agent.folder(self.env)).startswith("/"):
                 os.makedirs(folder)
         Path(self.home, ".cursor").mkdir()
 
@@ -16830,8 +16976,12 @@ def agents_table() -> list[str]:
                 "an export" if agent.export else "byte for byte",
                 ("by its hook" if "end" in events else "by the schedule")
                 + ", once trusted" * (agent is fedmem.CODEX),
-                "yes" if "start" in events else "no",
-                "yes" if agent.server else "by hand",
+                "yes" if {"start", "prompt"} & {*events} else "no",
+                "yes"
+                if agent.server
+                else "no"
+                if "no MCP" in agent.remark
+                else "by hand",
                 f"`{agent.go_on.split()[0]}`" if agent.go_on else "as text",
             ]
             rows.append(f"| {' | '.join(cells)} |")
@@ -16928,6 +17078,8 @@ class RealAgent:
     unpacked: tuple[str, ...] = ()  # packages without what they depend on
     folder: str = "node_modules/.bin"  # of its program
     python: str = ""  # its packages are Python's, and it runs with this one
+    after: tuple[str, ...] = ()  # the client's command after `install`
+    has_tools: bool = True
 
     @property
     def version(self) -> str:
@@ -17029,6 +17181,12 @@ provider = "local"
 model = "scripted"
 max_context_size = 100000
 """
+FAST_AGENT = ("fast-agent", "go", "--model", "generic.scripted", "--shell", "-m")
+FAST_AGENT_CONFIG = 'generic:\n  api_key: none\n  base_url: "{base}/v1"\n'
+AIDER = ("aider", "--model", "openai/scripted", "--yes-always", "--no-check-update")
+AIDER += ("--no-show-model-warnings", "--no-pretty", "--edit-format", "diff")
+AIDER += ("--map-tokens", "0", "--analytics-disable", "--message")
+KNOW = ("init-manifest", "--project", PROJECT, "--cwd", ".")
 OPENHANDS = ("openhands", "--headless", "--always-approve", "--override-with-envs")
 OPENHANDS_VARIABLES = {
     "LLM_MODEL": "openai/scripted",
@@ -17179,6 +17337,28 @@ REAL_AGENTS = (
         node=23,
     ),
     RealAgent(
+        "fast-agent",
+        "fast-agent",
+        ("fast-agent-mcp==0.10.48",),
+        (*FAST_AGENT, "{prompt}"),
+        (*FAST_AGENT, "{prompt}", "--resume", "latest"),
+        files={f"work/{PROJECT}/fast-agent.yaml": FAST_AGENT_CONFIG},
+        folder="venv/bin",
+        python="3.13",
+        after=(*KNOW, "--tool", "fast-agent"),
+    ),
+    RealAgent(
+        "aider",
+        "aider",
+        ("aider-chat==0.86.2",),
+        (*AIDER, "{prompt}"),
+        variables={"OPENAI_API_BASE": "{base}/v1", "OPENAI_API_KEY": "none"},
+        folder="venv/bin",
+        python="3.12",
+        after=(*KNOW, "--tool", "aider"),
+        has_tools=False,
+    ),
+    RealAgent(
         "openhands",
         "openhands",
         ("openhands==1.16.0",),
@@ -17266,7 +17446,7 @@ def decide(body: dict) -> Answer:
     shells = [name for name in tools if _SHELL.fullmatch(name)]
     for turn in reversed(TURNS):
         asked = [i for i, (said, _) in enumerate(rows) if turn.asked in said]
-        if asked and tools:
+        if asked and (tools or "SEARCH/REPLACE" in json.dumps(body)):  # aider has none
             if sum(results for _, results in rows[asked[0] :]) or not shells:
                 return Answer(turn.after)
             arguments = make_arguments(tools[shells[0]], turn.echoed)
@@ -17671,6 +17851,8 @@ class Trial:
             self.run(*map(self.fill, command))
         install = (sys.executable, str(PROGRAM), "install", AI, "--sync-token", SYNC)
         self.run(*install, "--url", url, "--machine", self.machine)
+        if self.agent.after:
+            self.run_client(*self.agent.after)
         self.remote = fedmem.Remote(fedmem.Address(url), SYNC)
 
     def run_client(self, *words: str) -> str:
@@ -17688,7 +17870,8 @@ class Trial:
         for turn in turns:
             if not self.model.was_told(turn.asked, since):
                 raise Failed(f"{turn.asked!r} never reached the model:\n{said[-1500:]}")
-        if not self.model.was_told(turns[-1].echoed, since):
+        has_run = not self.agent.has_tools
+        if not has_run and not self.model.was_told(turns[-1].echoed, since):
             tools = set().union(*map(list_tools, self.model.bodies(since)))
             raise Failed(f"the agent ran no command; its tools: {sorted(tools)}")
 
@@ -17735,7 +17918,7 @@ class Trial:
         """Wait for the hook to bring a conversation, else have `sync` do it."""
         wanted = []
         for turn in turns:
-            texts = (turn.before, turn.after)
+            texts = (turn.before, turn.after)[not self.agent.has_tools :]
             wanted += [("user", turn.asked)]
             wanted += [("assistant", text) for text in texts]
         has_hooks = fedmem.FORMATS[self.agent.tool].hooks is not None
