@@ -1744,8 +1744,14 @@ _MCP_RESULT = re.compile(r'(?:\{"content":)?\[\{"type":"text"')
 _TEXT_TYPES = ("text", "input_text", "output_text", "Text", None)
 _GEMINI_OUTPUT = "functionResponse.response.output|functionResponse.response.error"
 _RESULT_KEYS = {"is_error", "isError", "success"}
+# The user's lines begin with #### in aider's history, its own with >; two spaces end
+# both. What else there is the assistant said.
+_AIDER_BLOCK = re.compile(
+    r"(?m)((?:^#### .*  \n)+)|(?:^> .*  \n)+|((?:^(?!(?:####|>) .*  $).*\n)+)")
 # Reasoning that an assistant has in its text.
 _THOUGHT = re.compile(r"(?s)\A\s*<(think|thinking-content-\w+)>.*?</\1>")
+_NO_TITLE = re.compile(r"(?:New|Child) session - |(?:Untitled|New) Session\Z"
+                       r"|Fork: session_")
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4,12}){4}"
 HEAD_BYTES = MIB  # where a transcript names its working directory
 
@@ -2213,7 +2219,6 @@ def _parse_gptme(record: dict) -> Iterator[Message]:
         text = re.sub(r"(?m)^@([\w.-]+)\(\w+\): ", r"→ \1 ", text)
     if role == "system":
         role, text = "tool", _render_result(text)
-    role = "summary" if record.get("compacted") else role
     if not record.get("ui_only") and not text.startswith("<system>"):
         yield from _say(role, text, record["time"])
 
@@ -2360,65 +2365,40 @@ def describe_gemini(path: str) -> tuple[str, str]:
             return root, ""
     return "", ""
 
-def read_fields(path: str, *names: str) -> list[str]:
-    """Return the texts that plain lines of a YAML or TOML file give to names."""
-    text, found = "", []
-    with contextlib.suppress(OSError), open(path, "rb") as file:
+def read_about(path: str, name: str) -> dict:
+    """Return what an agent keeps beside a conversation, or in it when there is no name,
+    in which `{}` stands for the folder's: an object of JSON, or the texts that plain
+    lines of YAML or TOML give; raise BadRequest, OSError."""
+    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    name = name.format(os.path.basename(folder))
+    place = os.path.normpath(os.path.join(folder, name)) if name else path
+    if place.endswith(".json"):
+        if not os.path.exists(place):
+            raise BadRequest(f"{place} is not there, which says where it was held")
+        return read_store(place)
+    text, found = "", {}
+    with contextlib.suppress(OSError), open(place, "rb") as file:
         text = file.read(64 * KIB).decode("utf-8", "replace")
-    for name in names:
-        line = re.search(rf"^{name} *[:=] *([^\s|>].*)$", text, re.MULTILINE)
-        value = line[1].strip() if line else ""
+    for key, value in re.findall(r"(?m)^(\w+) *[:=] *([^\s|>].*)$", text):
         if value.startswith("'"):
-            value = value[1:-1].replace("''", "'")
+            value = value.strip()[1:-1].replace("''", "'")
         with contextlib.suppress(ValueError):
-            value = json.loads(value) if value.startswith('"') else value
-        found.append(value)
+            value = json.loads(value) if value.startswith('"') else value.strip()
+        found.setdefault(key, value)
     return found
 
-def describe_copilot(path: str) -> tuple[str, str]:
-    """Return no folder, the events name it, and the title in workspace.yaml."""
-    [name] = read_fields(os.path.join(os.path.dirname(path), "workspace.yaml"), "name")
-    return "", name
-
-def describe_gptme(path: str) -> tuple[str, str]:
-    """Return the folder and the title in the config.toml of a gptme conversation."""
-    about = os.path.join(os.path.dirname(path), "config.toml")
-    workspace, name = read_fields(about, "workspace", "name")
-    return os.path.expanduser(workspace), name
-
-def describe_cline(path: str) -> tuple[str, str]:
-    """Return folder and title of a Cline conversation, a sub-agent's of its parent."""
-    about = _read_cline(path)
-    is_child = os.path.basename(path).startswith("agent_")
-    title = "" if is_child else dig(about, "metadata.title")
-    return str(about.get("cwd") or ""), title if isinstance(title, str) else ""
-
-def _read_cline(path: str) -> dict:
-    """Return what Cline keeps of a session beside its messages."""
-    folder = os.path.dirname(path)
-    about = os.path.join(folder, f"{os.path.basename(folder)}.json")
-    if not os.path.exists(about):
-        raise BadRequest(f"{about} is not there, which says where it was held")
-    return read_store(about)
-
-def describe_kimi(path: str) -> tuple[str, str]:
-    """Return folder and title of a Kimi Code session, of a sub-agent no title."""
-    folder = os.path.dirname(path)
-    is_main = os.path.basename(folder) == "main"
-    about = read_store(os.path.join(folder, "..", "..", "state.json"))
-    is_titled = is_main and about.get("isCustomTitle")
-    return str(about.get("cwd") or ""), str(about["title"]) if is_titled else ""
-
-def describe_continue(path: str) -> tuple[str, str]:
-    """Return folder and title of a Continue session."""
-    about = read_store(path)
-    title = about.get("title")
-    title = "" if title in (None, "Untitled Session", "New Session") else str(title)
-    return str(about.get("workspaceDirectory") or ""), title
+def read_place(path: str, name: str, cwd: str, title: str) -> tuple[str, str]:
+    """Return a conversation's folder and title, by their places in what read_about
+    gives of it; a sub-agent's file has no title of its own."""
+    about = read_about(path, name)
+    is_child = re.search(r"(?:\A|/)agent[-_]", "/".join(path.split(os.sep)[-2:]))
+    texts = (dig(about, place) for place in (cwd, "" if is_child else title))
+    cwd, title = (text if isinstance(text, str) else "" for text in texts)
+    return os.path.expanduser(cwd), "" if _NO_TITLE.match(title) else title
 
 def export_cline(path: str, session_id: str) -> Iterator[dict]:
     """Yield what never changes of a Cline session, then its messages (3.0.65)."""
-    conversation, about = read_store(path), _read_cline(path)
+    conversation, about = read_store(path), read_about(path, "{}.json")
     names = ("session_id", "started_at", "cwd", "workspace_root")
     head = {name: about.get(name) for name in names}
     origin = conversation.get("origin") or {}
@@ -2447,7 +2427,6 @@ def export_gptme(path: str, session_id: str) -> Iterator[dict]:
     """Yield a gptme conversation's messages that it does not hide (0.35.1), in UTC. Of
     its other log, events.jsonl, every 50th event takes the earlier ones away."""
     yield {"session": os.path.basename(os.path.dirname(path))}
-    before = ""
     with open(path, "rb") as file:
         for line in file:
             if not line.endswith(b"\n"):
@@ -2456,12 +2435,8 @@ def export_gptme(path: str, session_id: str) -> Iterator[dict]:
             with contextlib.suppress(ValueError):
                 value = parse_json(value)
             record = value if isinstance(value, dict) else {"line": value}
-            record["time"] = read_local(record.get("timestamp"))
-            if before == "intro":
-                record["compacted"] = True
-            before = dig(record, "metadata.compaction_artifact")
-            if not record.get("hide") and before != "intro":
-                yield record
+            if not record.get("hide"):
+                yield {**record, "time": read_local(record.get("timestamp"))}
 
 def list_openhands(path: str) -> Iterator[Row]:
     """Yield the conversation in a folder of OpenHands, under the id it tells hooks."""
@@ -2471,24 +2446,12 @@ def list_openhands(path: str) -> Iterator[Row]:
         info = os.stat(os.path.join(path, "events"))
         yield Row(name, "", "", "", info.st_size, info.st_mtime_ns)
 
-def describe_openhands(path: str) -> tuple[str, str]:
-    """Return the folder of an OpenHands conversation, and no title."""
-    about = read_store(os.path.join(path, "base_state.json"))
-    return str(dig(about, "workspace.working_dir") or ""), ""
-
 def export_openhands(path: str, session_id: str) -> Iterator[dict]:
     """Yield the events of an OpenHands conversation, a file each (1.16.0), in UTC."""
     folder = os.path.join(path, "events")
     for name in sorted(fnmatch.filter(os.listdir(folder), "event-*.json")):
         record = read_store(os.path.join(folder, name))
         yield {**record, "time": read_local(record.get("timestamp"))}
-
-def describe_fast_agent(path: str) -> tuple[str, str]:
-    """Return folder and title of a fast-agent session."""
-    about = read_store(os.path.join(os.path.dirname(path), "session.json"))
-    texts = (dig(about, name) for name in ("continuation.cwd", "metadata.title"))
-    cwd, title = (text if isinstance(text, str) else "" for text in texts)
-    return cwd, title
 
 def export_fast_agent(path: str, session_id: str) -> Iterator[dict]:
     """Yield a fast-agent history's messages without its book-keeping (0.10.48)."""
@@ -2508,7 +2471,7 @@ def find_aider(path: str) -> Iterator[tuple[str, str, int, bytes]]:
             when = match[1].decode("utf-8", "replace")
             name = re.sub("[^0-9]", "-", when) + f"-{hash_text(path)[:8]}"
             is_over = match.end() < len(data)
-            yield name, when, match.start(), match[2] + b"> " * is_over
+            yield name, when, match.start(), match[2] + b">   \n" * is_over
 
 def list_aider(path: str) -> Iterator[Row]:
     """Yield the sessions in an aider history; the file's place is the project."""
@@ -2517,23 +2480,16 @@ def list_aider(path: str) -> Iterator[Row]:
 
 def export_aider(path: str, session_id: str) -> Iterator[dict]:
     """Yield what was asked and answered in a session of an aider history (0.86.2), but
-    the last of what may still grow. The user's lines begin with `####`, aider's own,
-    left out for keys can stand in them, with `>`; both end with two spaces."""
+    the last of what may still grow; not aider's own lines, for keys can stand there."""
     for name, when, _, text in find_aider(path):
-        if name != session_id:
-            continue
-        yield {"session": name}
-        blocks: list[tuple[str, list[str]]] = [("", [])]
-        for line in text.decode("utf-8", "replace").split("\n"):
-            own = re.match(r"(?:#### |> )(?=.*  \Z)", line)
-            role = {"#### ": "user", "> ": ""}[own[0]] if own else "assistant"
-            if line.strip() and role != blocks[-1][0]:
-                blocks.append((role, []))
-            blocks[-1][1].append(line.removeprefix("#### ") if own else line)
-        for role, lines in blocks[:-1]:
-            if role:
-                said = "\n".join(map(str.rstrip, lines)).strip()
-                yield {"role": role, "content": said, "time": read_local(when)}
+        if name == session_id:
+            yield {"session": name}
+            blocks = _AIDER_BLOCK.findall(text.decode("utf-8", "replace"))
+            for asked, said in blocks[:-1]:
+                text = re.sub("(?m) +$", "", re.sub("(?m)^#### ", "", asked) or said)
+                role = "user" if asked else "assistant"
+                if text := text.strip():
+                    yield {"role": role, "content": text, "time": read_local(when)}
 
 def list_opencode(path: str) -> Iterator[Row]:
     """Yield the conversations in a database of opencode or Kilo; raise BadRequest."""
@@ -2551,8 +2507,7 @@ def list_opencode(path: str) -> Iterator[Row]:
             columns.append(f"CAST(coalesce({value}, 0) AS integer)")
         sql = f"SELECT {', '.join(columns)} FROM session"
         for row in itertools.starmap(Row, database.execute(sql)):
-            is_new = re.match("(New|Child) session - ", row.title)
-            yield row._replace(title="") if is_new else row
+            yield row._replace(title="") if _NO_TITLE.match(row.title) else row
 
 def export_opencode(path: str, session_id: str) -> Iterator[dict]:
     """Yield a conversation of opencode (1.18.33) or Kilo (7.7.9): its event log from
@@ -2672,6 +2627,7 @@ class Agent:
     file: str = ""  # a pattern of paths below a folder: id, parent
     name_by: Callable[[str, re.Match], str] | None = None
     describe: Callable[[str], tuple[str, str]] | None = None  # folder, title
+    about: tuple[str, str, str] | None = None  # or where they stand: read_place
     titles: Callable[[str], dict[str, str]] | None = None  # by thread
     listing: Callable[[str], Iterator[Row]] | None = None  # of a database
     export: Callable[[str, str], Iterator[dict]] | None = None
@@ -2770,7 +2726,7 @@ AGENTS = (
                   '"hostname":"fedmem","started_at":0,"qwen_version":%(version)s}')),
     Agent("copilot-cli", "GitHub Copilot CLI", "1.0.102",
           home=("COPILOT_HOME", "~/.copilot", ""), folders=("session-state",),
-          file=r"(?P<id>[^/]+)/events\.jsonl", describe=describe_copilot,
+          file=r"(?P<id>[^/]+)/events\.jsonl", about=("workspace.yaml", "", "name"),
           signs={"type": ("session.start",)}, facts={"version": "data.copilotVersion"},
           parse=_by_shapes(
               ("type", "user.message", "user", "data.content"),
@@ -2807,9 +2763,9 @@ AGENTS = (
           home=("", "~/.cline", ""), folders=("data/sessions",),
           file=r"(?P<id>[^/]+)/(?P=id)\.messages\.json"
           r"|(?P<parent>[^/]+)/(?P<child>agent_[^/]+)\.messages\.json",
-          describe=describe_cline, export=export_cline, parse=_by_shapes(
-              ("metadata.displayRole", "system", "user", ""),
-              ("role", "user assistant", "", "content")),
+          about=("{}.json", "cwd", "metadata.title"), export=export_cline,
+          parse=_by_shapes(("metadata.displayRole", "system", "user", ""),
+                           ("role", "user assistant", "", "content")),
           facts={"version": "session.version", "parent": "session.parentThreadId"},
           server=McpEntry("data/settings/cline_mcp_settings.json", inside="transport",
                           more={"type": "streamableHttp"}),
@@ -2818,18 +2774,20 @@ AGENTS = (
     Agent("continue", "Continue", "1.5.47",
           home=("CONTINUE_GLOBAL_DIR", "~/.continue", ""), folders=("sessions",),
           file=rf"(?P<id>{_UUID})\.json", server=McpEntry("config.yaml", form="yaml"),
-          describe=describe_continue, export=export_continue, parse=_parse_continue,
+          export=export_continue, parse=_parse_continue,
+          about=("", "workspaceDirectory", "title"),
           remark="no hooks, so no brief; it keeps no times but a session's beginning"),
     Agent("gptme", "gptme", "0.35.1",
           home=("XDG_DATA_HOME", "~/.local/share", "gptme"), folders=("logs",),
-          file=r"(?P<id>[^/]+)/conversation\.jsonl", describe=describe_gptme,
+          file=r"(?P<id>[^/]+)/conversation\.jsonl",
+          about=("config.toml", "workspace", "name"),
           export=export_gptme, parse=_parse_gptme, remark="no brief: its hooks cannot "
           "add context; an undo or a compaction makes a revision"),
     Agent("kimi-code", "Kimi Code", "2.1.0",
           home=("KIMI_CODE_HOME", "~/.kimi-code", ""), folders=("sessions",),
           file=r"[^/]+/(?P<id>[^/]+)/agents/main/wire\.jsonl"
           r"|[^/]+/(?P<parent>[^/]+)/agents/(?P<child>[^/]+)/wire\.jsonl",
-          describe=describe_kimi, marks=rb'"type"\s*:\s*"context\.',
+          about=("../../state.json", "cwd", "title"), marks=rb'"type"\s*:\s*"context\.',
           signs={"type": ("metadata",), "protocol_version": None}, parse=_by_shapes(
               ("message.origin.kind", "user", "user", "message.content"),
               ("message.origin.name", "subagent", "user", "message.content"),
@@ -2840,7 +2798,8 @@ AGENTS = (
           server=McpEntry("mcp.json"), remark="no hooks"),
     Agent("openhands", "OpenHands", "1.16.0",
           home=("OPENHANDS_PERSISTENCE_DIR", "~/.openhands", "conversations"),
-          folders=("*",), listing=list_openhands, describe=describe_openhands,
+          folders=("*",), listing=list_openhands,
+          about=("base_state.json", "workspace.working_dir", ""),
           export=export_openhands, parse=_by_shapes(
               ("llm_message.role", "user assistant", "", "llm_message.content"),
               ("action.kind", "FinishAction", "assistant", "thought action.message"),
@@ -2857,7 +2816,8 @@ AGENTS = (
           home=("FAST_AGENT_HOME", "./.fast-agent", ""), folders=("sessions",),
           file=r"(?P<id>[^/]+)/history_agent\.json"
           r"|(?P<parent>[^/]+)/history_(?P<child>.+)(?<!_previous)\.json",
-          describe=describe_fast_agent, export=export_fast_agent, parse=_by_shapes(
+          about=("session.json", "continuation.cwd", "metadata.title"),
+          export=export_fast_agent, parse=_by_shapes(
               ("role", "user assistant", "", "content tool_calls tool_results")),
           remark="no hooks, so no brief; a project's MCP servers stand in its own "
           "fast-agent.yaml, and it deletes all but its newest 20 sessions"),
@@ -9896,8 +9856,9 @@ def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
     known, agent = sync.state.get("sessions", transcript.key), transcript.agent
     is_same = known.get("sha256") and sync.state.has_seen(transcript)
     cwd, title = transcript.cwd, transcript.title
-    if agent.describe and not is_same:
-        cwd, title = agent.describe(transcript.path)
+    if (agent.describe or agent.about) and not is_same:
+        found = agent.about and read_place(transcript.path, *agent.about)
+        cwd, title = found or agent.describe(transcript.path)
         title = one_line(title)[:MAX_NAME_CHARS]
     if len(known.get("identity", ())) == len(Identity._fields):
         identity = Identity(*known["identity"])

@@ -3734,7 +3734,8 @@ class AgentsTest(unittest.TestCase):
         with tempfile.TemporaryDirectory(prefix="agent_") as home:
             FIXTURE["cline"].write(home)
             path = os.path.join(home, FIXTURE["cline"].main())
-            self.assertTrue(fedmem.describe_cline(path)[1])
+            about = fedmem.FORMATS["cline"].about
+            self.assertTrue(fedmem.read_place(path, *about)[1])
 
     def test_a_gemini_rewind_marks_what_it_dropped(self) -> None:
         """That message and all after it."""
