@@ -1724,7 +1724,8 @@ _INJECTED_HEAD = re.compile(rf"(?s)\s*<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?</\1>\s
 _INJECTED_END = re.compile(rf"</({_INJECTED_TAG})>\Z")
 _INJECTED_STARTS = ("# AGENTS.md instructions for ", "# AGENTS.md instructions\n",
                     "Caveat: The messages below were generated",
-                    "[Request interrupted by user")
+                    "[Request interrupted by user",
+                    "<system>No tool call detected in last message.")
 # Codex in an editor: what it is about, then the request under a heading of its own.
 _EDITOR_STARTS = ("# Context from my IDE setup:", "# Files mentioned by the user:")
 _REQUEST = re.compile(r"^## My request for \w+:[ \t]*\r?\n", re.MULTILINE)
@@ -1748,6 +1749,7 @@ _RESULT_KEYS = {"is_error", "isError", "success"}
 # both. What else there is the assistant said.
 _AIDER_BLOCK = re.compile(
     r"(?m)((?:^#### .*  \n)+)|(?:^> .*  \n)+|((?:^(?!(?:####|>) .*  $).*\n)+)")
+_GPTME_CALL = re.compile(r"(?m)^@([\w.-]+)\((?:call|toolu)\w+\): (?={)")
 # Reasoning that an assistant has in its text.
 _THOUGHT = re.compile(r"(?s)\A\s*<(think|thinking-content-\w+)>.*?</\1>")
 _NO_TITLE = re.compile(r"(?:New|Child) session - |(?:Untitled|New) Session\Z"
@@ -1871,7 +1873,7 @@ def _make_message(role: str, parts: list[str], record: dict,
             role = said[0][0]
     text = "\n".join(filter(None, parts))
     if role == "assistant":
-        text = _THOUGHT.sub("", text)
+        text = _GPTME_CALL.sub(r"→ \1 ", _THOUGHT.sub("", text))
     if role == "summary":
         text = _cut_summary(text)
     text = _REMINDER.sub("", text).strip()
@@ -2139,6 +2141,8 @@ def _by_shapes(*shapes: tuple[str, str, str, str]) -> Callable:
         for path, values, role, parts in shapes:
             if (value := dig(record, path)) in values.split():
                 found = [dig(record, part) for part in parts.split()]
+                if role == "tool" and found and isinstance(found[0], str):
+                    found = [{"type": "tool_result", "content": found[0]}]
                 if role == "undone":
                     yield Message("", "", kind=role, ordinal=found[0])
                 blocks = [block for one in found for block in _list_blocks(one)]
@@ -2210,17 +2214,6 @@ def _parse_continue(record: dict) -> Iterator[Message]:
         name, given = dig(state, "toolCall.function.name"), state.get("parsedArgs")
         texts = [row.get("content") or "" for row in state.get("output") or ()]
         yield from _say_call(name, given, "\n".join(texts), None, state["toolCallId"])
-
-def _parse_gptme(record: dict) -> Iterator[Message]:
-    """Yield what a line of our export of gptme shows (0.35.1); results are the
-    system's."""
-    role, text = record["role"], record["content"]
-    if role == "assistant":
-        text = re.sub(r"(?m)^@([\w.-]+)\(\w+\): ", r"→ \1 ", text)
-    if role == "system":
-        role, text = "tool", _render_result(text)
-    if not record.get("ui_only") and not text.startswith("<system>"):
-        yield from _say(role, text, record["time"])
 
 @functools.cache
 def find_unpacker() -> Callable | None:
@@ -2435,7 +2428,7 @@ def export_gptme(path: str, session_id: str) -> Iterator[dict]:
             with contextlib.suppress(ValueError):
                 value = parse_json(value)
             record = value if isinstance(value, dict) else {"line": value}
-            if not record.get("hide"):
+            if not (record.get("hide") or record.get("ui_only")):
                 yield {**record, "time": read_local(record.get("timestamp"))}
 
 def list_openhands(path: str) -> Iterator[Row]:
@@ -2465,13 +2458,13 @@ def find_aider(path: str) -> Iterator[tuple[str, str, int, bytes]]:
     question was asked in: all of a project's sessions lie in one file."""
     with open(path, "rb") as file:
         data = file.read()
-    begin = rb"^# aider chat started at (\S+ \S+)\n"
-    for match in re.finditer(rb"(?ms)" + begin + rb"(.*?)(?=" + begin + rb"|\Z)", data):
-        if b"\n#### " in match[2]:
+    starts = [*re.finditer(rb"(?m)^# aider chat started at (\S+ \S+)\n", data)]
+    for match, after in itertools.zip_longest(starts, starts[1:]):
+        text = data[match.end() : after.start() if after else len(data)]
+        if b"\n#### " in text:
             when = match[1].decode("utf-8", "replace")
             name = re.sub("[^0-9]", "-", when) + f"-{hash_text(path)[:8]}"
-            is_over = match.end() < len(data)
-            yield name, when, match.start(), match[2] + b">   \n" * is_over
+            yield name, when, match.start(), text + b">   \n" * bool(after)
 
 def list_aider(path: str) -> Iterator[Row]:
     """Yield the sessions in an aider history; the file's place is the project."""
@@ -2611,7 +2604,7 @@ class Hooks:
     place: str
     events: dict[str, str]
     second: int = 1  # the unit of its timeouts
-    form: str = "groups"  # Claude Code's, or the name of a file of our own: room 20
+    form: str = "groups"  # Claude Code's, a table of TOML, or a file of our own
     output: str = "hookSpecificOutput"  # where it takes context from; "" for plain text
     limits_s: dict[str, int] = dataclasses.field(default_factory=dict)  # of an event
 
@@ -2781,8 +2774,12 @@ AGENTS = (
           home=("XDG_DATA_HOME", "~/.local/share", "gptme"), folders=("logs",),
           file=r"(?P<id>[^/]+)/conversation\.jsonl",
           about=("config.toml", "workspace", "name"),
-          export=export_gptme, parse=_parse_gptme, remark="no brief: its hooks cannot "
-          "add context; an undo or a compaction makes a revision"),
+          export=export_gptme, parse=_by_shapes(
+              ("role", "user assistant", "", "content"),
+              ("role", "system", "tool", "content")),
+          hooks=Hooks("~/.config/gptme/config.toml", {"session.end": "end"},
+                      form="[[hooks.scripts]]"), remark="no brief: its hooks cannot "
+          "add context; MCP servers by hand"),
     Agent("kimi-code", "Kimi Code", "2.1.0",
           home=("KIMI_CODE_HOME", "~/.kimi-code", ""), folders=("sessions",),
           file=r"[^/]+/(?P<id>[^/]+)/agents/main/wire\.jsonl"
@@ -2795,7 +2792,9 @@ AGENTS = (
               ("event.type", "tool.call tool.result", "assistant", "event"),
               ("type", "context.apply_compaction", "summary", "summary"),
               ("type", "context.undo", "undone", "count")),
-          server=McpEntry("mcp.json"), remark="no hooks"),
+          # With -p there is no SessionEnd, and what a start hook says is dropped.
+          server=McpEntry("mcp.json"), hooks=Hooks(
+              "config.toml", _PROMPT_STOP, form="[[hooks]]", output="")),
     Agent("openhands", "OpenHands", "1.16.0",
           home=("OPENHANDS_PERSISTENCE_DIR", "~/.openhands", "conversations"),
           folders=("*",), listing=list_openhands,
@@ -9959,11 +9958,14 @@ MAX_CLOCK_OFF_S = 60
 def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None],
                 agent: Agent = CLAUDE) -> str:
     """Do what a hook event asks and return what the hook prints; raise FedmemError."""
-    event = parse_json(data)
+    event = parse_json(data or b"{}")  # gptme tells by variables
     if not isinstance(event, dict):
         raise BadRequest("the hook's input is no JSON object")
     client = load_client(environment)
     name = dig(event, "hook_event_name|hookName|event_type")
+    if agent.tool == "gptme":
+        name = environment.get("GPTME_HOOK_EVENT")
+        event["session_id"] = os.path.basename(environment.get("GPTME_LOGDIR", ""))
     with contextlib.suppress(FedmemError):
         text = f"{format_time(utc_now())} {name}\n"
         write_private(client.path("hook"), text.encode())
@@ -10272,6 +10274,8 @@ def plan_hooks(client: Client, environment: dict, agent: Agent,
         return None
     path = place_of(agent, agent.hooks.place, environment)
     about = f"{agent.name}: hooks"
+    if agent.hooks.form.startswith("[["):
+        return plan_toml(path, about, format_hooks(client, agent), remove)
     if agent.hooks.form != "groups":
         before, text = read_text(path), format_hooks(client, agent)
         if before is not None and "memory_sync.py" not in before:
@@ -10330,6 +10334,27 @@ def _quote(*words: str) -> str:
     """Return words as the shell of this system takes them."""
     is_windows = sys.platform == "win32"
     return " ".join(f'"{w}"' for w in words) if is_windows else shlex.join(words)
+
+def plan_toml(path: str, about: str, block: str, remove: bool) -> Change:
+    """Return the change to a TOML file: a marked block behind its end; raise BadRequest
+    where that is no TOML, or where our tables stand without the marks."""
+    before = read_text(path)
+    text = re.sub(rf"(?s)\n?{TOML_BEGIN}\n.*?{TOML_END}\n", "", before or "")
+    is_odd = "memory_sync.py" in text or re.search(r"(?m)^\s*hooks\b.*=", text)
+    if not remove:
+        text = text and text.rstrip("\n") + "\n\n"
+        text += block
+    try:
+        import tomllib
+
+        tomllib.loads(text)
+    except ImportError:  # Python 3.10 cannot read TOML
+        pass
+    except tomllib.TOMLDecodeError:
+        is_odd = True
+    if is_odd:
+        raise BadRequest(f"{path} has hooks in another form; it is left as it is.")
+    return Change(path, before, text or None, about)
 
 def plan_codex(client: Client, environment: dict, remove: bool) -> Change:
     """Return the change to Codex' config.toml: a marked block; raise BadRequest."""
@@ -10443,8 +10468,9 @@ def place_of(agent: Agent, place: str, environment: dict) -> str:
 def is_here(agent: Agent, environment: dict) -> bool:
     """Return whether an agent is on this machine, by its files."""
     places = [agent.folder(environment)]
-    if agent.server and agent.server.place.startswith("~/"):
-        places.append(os.path.dirname(place_of(agent, agent.server.place, environment)))
+    for part in (agent.server, agent.hooks):
+        if part and part.place.startswith("~/"):
+            places.append(os.path.dirname(place_of(agent, part.place, environment)))
     return any(os.path.isdir(place) for place in places if place[:1] not in ("", "."))
 
 def plan_server(client: Client, environment: dict, agent: Agent,
@@ -10537,6 +10563,12 @@ def format_hooks(client: Client, agent: Agent) -> str:
     if form in PLUGINS:
         return PLUGIN_HEAD % json.dumps(command) + PLUGINS[form]
     hooks = make_hooks(client, agent)
+    if form.startswith("[["):
+        lines = [TOML_BEGIN]
+        for event, hook in hooks.items():
+            hook = {"event": event, **hook, "type": None}
+            lines += [form, *(f"{n} = {json.dumps(v)}" for n, v in hook.items() if v)]
+        return "\n".join([*lines, TOML_END]) + "\n"
     if form == "copilot":
         rows = {event: [{"type": "command", "bash": h["command"],
                          "timeoutSec": h["timeout"]}] for event, h in hooks.items()}

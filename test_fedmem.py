@@ -3159,9 +3159,10 @@ name = "Pool \"talk\""
  "timestamp": "2026-11-27T21:37:57.948455"}
 {"role": "assistant", "content": "<think>\nHIDDEN\n</think>\n\n",
  "timestamp": "2026-11-27T21:37:58.869024"}
-{"role": "user", "content": "<system>HIDDEN: No tool call detected</system>",
+{"role": "user", "content": "<system>No tool call detected in last message. HIDDEN",
  "timestamp": "2026-11-27T21:37:59.972433"}
-{"role": "assistant", "content": "@fedmem.search_sessions(c2): {\"query\":\"eider\"}",
+{"role": "assistant", "content":
+ "@fedmem.search_sessions(call_2): {\"query\":\"eider\"}",
  "timestamp": "2026-11-27T21:38:02.314602"}
 {"role": "system", "content": "[fedmem] INJECTED", "call_id": "c2",
  "timestamp": "2026-11-27T21:38:03.314602", "metadata": {"tool": "mcp"}}
@@ -3527,7 +3528,8 @@ def list_missing(agent: fedmem.Agent) -> Iterator[str]:
         "remark: why it has no hooks or no MCP entry": agent.remark
         or (agent.hooks and agent.server),
         "hooks: a form that room 20 writes": not agent.hooks
-        or agent.hooks.form in forms | set(fedmem.PLUGINS),
+        or agent.hooks.form in forms | set(fedmem.PLUGINS)
+        or agent.hooks.form.startswith("[["),
         "hooks: events that start, prompt, stop or end": not agent.hooks
         or set(agent.hooks.events.values()) <= {"start", "prompt", "stop", "end"},
         "hooks: an event that ends": not agent.hooks
@@ -11083,7 +11085,7 @@ def make_event(agent: str, name: str, **more: object) -> dict:
     fixture = FIXTURE[agent]
     [session_id, *_] = fixture.told
     event = {"session_id": session_id, "cwd": "/home/dev/shop", "hook_event_name": name}
-    if agent not in ("copilot-cli", "opencode", "kilo"):
+    if agent not in ("copilot-cli", "opencode", "kilo", "kimi-code", "gptme"):
         event["transcript_path"] = fixture.main()  # below HOME
     return {**event, **more}
 
@@ -11165,6 +11167,18 @@ AGENT_EVENTS = {
         make_event("kilo", "SessionEnd"),
         make_event("kilo", "session.drained"),
     ),
+    "kimi-code": (
+        make_event("kimi-code", "UserPromptSubmit", prompt=[], is_steer=False),
+        None,
+        make_event("kimi-code", "Stop", stop_hook_active=False),
+        make_event("kimi-code", "SessionStart", source="startup"),
+    ),
+    "gptme": (
+        None,
+        None,
+        make_event("gptme", "session.end"),  # by variables: handle
+        make_event("gptme", "session.start"),
+    ),
     "openhands": (
         make_openhands_event("UserPromptSubmit", message="p"),
         None,
@@ -11189,8 +11203,12 @@ class AgentsHooksTest(AgentsCase):
             path = os.path.join(self.home, event["transcript_path"])
             event = {**event, "transcript_path": path}
         starts: list[int] = []
-        data = json.dumps(event).encode()
-        given = self.env, data, lambda: starts.append(1), fedmem.FORMATS[tool]
+        data, env = json.dumps(event).encode(), self.env
+        if tool == "gptme":
+            folder = f"{self.home}/logs/{event.get('session_id')}"
+            env = {**env, "GPTME_HOOK_EVENT": event.get("hook_event_name", "")}
+            data, env = b"", {**env, "GPTME_LOGDIR": folder}
+        given = env, data, lambda: starts.append(1), fedmem.FORMATS[tool]
         return fedmem.handle_hook(*given), len(starts)
 
     def test_a_brief_is_given_in_the_form_that_the_agent_takes(self) -> None:
@@ -11209,7 +11227,7 @@ class AgentsHooksTest(AgentsCase):
                 said, started = self.handle(tool, start)
             self.assertEqual((asked.pop(), started), (("/home/dev/shop", tool), 0))
             expected = {"additionalContext": "[fedmem] What others know"}
-            if tool in ("pi", "opencode", "kilo"):
+            if tool in ("pi", "opencode", "kilo", "kimi-code"):
                 self.assertEqual(said, "[fedmem] What others know")
             elif tool in ("copilot-cli", "openhands"):
                 self.assertEqual(json.loads(said), expected)
@@ -12515,6 +12533,37 @@ class AgentsSetupTest(ClientCase):
                 self.assertIn("it is left as it is", found[0])
                 self.assertIn("fedmem", found[0].partition("The entry for it:")[2])
             self.assertEqual(Path(self.home, ".cursor/mcp.json").exists(), not remove)
+
+    def test_hooks_in_toml_stand_behind_what_others_wrote(self) -> None:
+        """In a marked block that goes again; of another shape the file is left."""
+        place = ".kimi-code/config.toml"
+        command = json.dumps(shlex.join(self.client().command("hook", "kimi-code")))
+        rows = (("UserPromptSubmit", 10), ("Stop", 30))
+        block = "# >>> fedmem >>>\n" + "".join(
+            f'[[hooks]]\nevent = "{event}"\ncommand = {command}\ntimeout = {time_s}\n'
+            for event, time_s in rows
+        )
+        block += "# <<< fedmem <<<\n"
+        for before, after in (
+            ("", block),
+            ("a = 1\n", f"a = 1\n\n{block}"),
+            ('[[hooks]]\nevent = "Stop"\ncommand = "mine"\n', None),
+        ):
+            path = self.put(place, before)
+            self.install()
+            after = after or f"{before}\n{block}"
+            self.assertEqual(path.read_text(), after)
+            self.assertEqual(self.install(), ([], [self.install()[1][0]]))
+            self.install(True)
+            self.assertEqual(path.read_text() if path.exists() else "", before)
+        moved = "".join(block.splitlines(keepends=True)[1:-1])
+        for before in ('hooks = [{event = "Stop", command = "mine"}]\n', moved):
+            path = self.put(place, before)
+            _, left = self.install()
+            [said] = [text for text in left if text.startswith(str(path))]
+            self.assertIn("it is left as it is", said)
+            self.assertIn(block, said)
+            self.assertEqual(path.read_text(), before)
 
     def test_continues_yaml_keeps_every_byte_of_others(self) -> None:
         """Behind its end, or before its other servers, however these are indented."""
