@@ -2309,7 +2309,7 @@ def read_line(path: str) -> str:
     """Return a small file's text without white space around it, empty without one."""
     # ValueError: a NUL, or a lone surrogate, in a path that a file named
     with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
-        return os.fsdecode(file.read(4 * KIB)).strip()
+        return os.fsdecode(file.read(64 * KIB)).strip()
     return ""
 
 def name_rollout(path: str, match: re.Match) -> str:
@@ -2349,29 +2349,23 @@ def name_letta(path: str, match: re.Match) -> str:
     place = f"{socket.gethostname()}\0{os.path.dirname(path)}"
     return f"{make_slug(name)}-{hash_text(place)[:8]}"
 
-def describe_gemini(path: str) -> tuple[str, str]:
-    """Return the folder that `.project_root` above a Gemini CLI session names."""
-    folder = os.path.dirname(path)
-    for _ in range(3):
-        folder = os.path.dirname(folder)
-        if root := read_line(os.path.join(folder, ".project_root")):
-            return root, ""
-    return "", ""
-
 def read_about(path: str, name: str) -> dict:
-    """Return what an agent keeps beside a conversation, or in it when there is no name,
-    in which `{}` stands for the folder's: an object of JSON, or the texts that plain
-    lines of YAML or TOML give; raise BadRequest, OSError."""
+    """Return what an agent keeps beside a conversation or above it, or in it when there
+    is no name, in which `{}` stands for the folder's: an object of JSON, or the texts
+    that plain lines of YAML or TOML give, all of it under no name."""
     folder = path if os.path.isdir(path) else os.path.dirname(path)
-    name = name.format(os.path.basename(folder))
-    place = os.path.normpath(os.path.join(folder, name)) if name else path
+    name, place = name.format(os.path.basename(folder)), path
+    for _ in range(4 if name else 0):
+        place, folder = os.path.join(folder, name), os.path.dirname(folder)
+        if os.path.exists(place):
+            break
+    else:
+        if name.endswith(".json"):
+            raise BadRequest(f"no {name} beside it says where it was held")
     if place.endswith(".json"):
-        if not os.path.exists(place):
-            raise BadRequest(f"{place} is not there, which says where it was held")
         return read_store(place)
-    text, found = "", {}
-    with contextlib.suppress(OSError), open(place, "rb") as file:
-        text = file.read(64 * KIB).decode("utf-8", "replace")
+    text = read_line(place)
+    found = {"": text}
     for key, value in re.findall(r"(?m)^(\w+) *[:=] *([^\s|>].*)$", text):
         if value.startswith("'"):
             value = value.strip()[1:-1].replace("''", "'")
@@ -2447,11 +2441,9 @@ def export_openhands(path: str, session_id: str) -> Iterator[dict]:
         yield {**record, "time": read_local(record.get("timestamp"))}
 
 def export_fast_agent(path: str, session_id: str) -> Iterator[dict]:
-    """Yield a fast-agent history's messages without its book-keeping (0.10.48)."""
+    """Yield the messages of a fast-agent history (0.10.48)."""
     yield {"session": os.path.basename(os.path.dirname(path))}
-    for message in read_store(path)["messages"]:
-        thought = dig(message, "channels.reasoning")
-        yield {**message, "channels": {"reasoning": thought} if thought else {}}
+    yield from read_store(path)["messages"]
 
 def find_aider(path: str) -> Iterator[tuple[str, str, int, bytes]]:
     """Yield id, beginning, place and text of each session in an aider history that a
@@ -2619,8 +2611,7 @@ class Agent:
     folders: tuple[str, ...] = ()  # below home, or a pattern of databases
     file: str = ""  # a pattern of paths below a folder: id, parent
     name_by: Callable[[str, re.Match], str] | None = None
-    describe: Callable[[str], tuple[str, str]] | None = None  # folder, title
-    about: tuple[str, str, str] | None = None  # or where they stand: read_place
+    about: tuple[str, str, str] | None = None  # folder's and title's place: read_place
     titles: Callable[[str], dict[str, str]] | None = None  # by thread
     listing: Callable[[str], Iterator[Row]] | None = None  # of a database
     export: Callable[[str, str], Iterator[dict]] | None = None
@@ -2700,7 +2691,7 @@ AGENTS = (
           folders=("tmp",),
           file=rf"[^/]+/chats/(?:session-(?P<minute>[\dT-]+)-(?P<short>[0-9a-f]{{8}})"
           rf"|(?P<parent>{_UUID})/{_UUID})\.jsonl",
-          name_by=name_gemini, describe=describe_gemini, parse=_parse_gemini,
+          name_by=name_gemini, about=(".project_root", "", "."), parse=_parse_gemini,
           signs={"projectHash": None, "sessionId": None}, facts={"kind": "kind"},
           server=McpEntry("~/.gemini/settings.json", url_key="httpUrl"), hooks=Hooks(
               "settings.json", _START_END | {"AfterAgent": "stop"}, second=1000)),
@@ -2719,7 +2710,7 @@ AGENTS = (
                   '"hostname":"fedmem","started_at":0,"qwen_version":%(version)s}')),
     Agent("copilot-cli", "GitHub Copilot CLI", "1.0.102",
           home=("COPILOT_HOME", "~/.copilot", ""), folders=("session-state",),
-          file=r"(?P<id>[^/]+)/events\.jsonl", about=("workspace.yaml", "", "name"),
+          file=r"(?P<id>[^/]+)/events\.jsonl", about=("workspace.yaml", ".", "name"),
           signs={"type": ("session.start",)}, facts={"version": "data.copilotVersion"},
           parse=_by_shapes(
               ("type", "user.message", "user", "data.content"),
@@ -2784,7 +2775,7 @@ AGENTS = (
           home=("KIMI_CODE_HOME", "~/.kimi-code", ""), folders=("sessions",),
           file=r"[^/]+/(?P<id>[^/]+)/agents/main/wire\.jsonl"
           r"|[^/]+/(?P<parent>[^/]+)/agents/(?P<child>[^/]+)/wire\.jsonl",
-          about=("../../state.json", "cwd", "title"), marks=rb'"type"\s*:\s*"context\.',
+          about=("state.json", "cwd", "title"), marks=rb'"type"\s*:\s*"context\.',
           signs={"type": ("metadata",), "protocol_version": None}, parse=_by_shapes(
               ("message.origin.kind", "user", "user", "message.content"),
               ("message.origin.name", "subagent", "user", "message.content"),
@@ -9855,9 +9846,8 @@ def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
     known, agent = sync.state.get("sessions", transcript.key), transcript.agent
     is_same = known.get("sha256") and sync.state.has_seen(transcript)
     cwd, title = transcript.cwd, transcript.title
-    if (agent.describe or agent.about) and not is_same:
-        found = agent.about and read_place(transcript.path, *agent.about)
-        cwd, title = found or agent.describe(transcript.path)
+    if agent.about and not is_same:
+        cwd, title = read_place(transcript.path, *agent.about)
         title = one_line(title)[:MAX_NAME_CHARS]
     if len(known.get("identity", ())) == len(Identity._fields):
         identity = Identity(*known["identity"])
