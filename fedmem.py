@@ -10107,6 +10107,10 @@ SERVER_NAME = "fedmem"
 HOOK_TIMEOUTS_S = {"start": 10, "prompt": 10, "stop": 10, "end": 30}
 CRON_MARK = "# fedmem sync"
 TOML_BEGIN, TOML_END = "# >>> fedmem >>>", "# <<< fedmem <<<"
+_TOML_TABLE = re.compile(r"(?m)^(?=[ \t]*\[)")
+_OWN_HOOK = re.compile(r"(?m)^command = .*memory_sync\.py.* hook ")
+_OWN_TABLE = re.compile(rf"(?s)[ \t]*\[(?:mcp_servers\.{SERVER_NAME}[].]"
+                        r"|\[hooks.*memory_sync\.py)")
 SYNC_EVERY_MINUTES = 15
 BACKUP_ENDING = ".before-fedmem"
 UNITS_FOLDER = "~/.config/systemd/user"
@@ -10326,84 +10330,68 @@ def _quote(*words: str) -> str:
     return " ".join(f'"{w}"' for w in words) if is_windows else shlex.join(words)
 
 def plan_toml(path: str, about: str, block: str, remove: bool) -> Change:
-    """Return the change to a TOML file: a marked block behind its end; raise BadRequest
-    where that is no TOML, or where our tables stand without the marks."""
-    before = read_text(path)
-    text = re.sub(rf"(?s)\n?{TOML_BEGIN}\n.*?{TOML_END}\n", "", before or "")
-    is_odd = "memory_sync.py" in text or re.search(r"(?m)^\s*hooks\b.*=", text)
-    if not remove:
-        text = text and text.rstrip("\n") + "\n\n"
-        text += block
-    try:
-        import tomllib
-
-        tomllib.loads(text)
-    except ImportError:  # Python 3.10 cannot read TOML
-        pass
-    except tomllib.TOMLDecodeError:
-        is_odd = True
-    if is_odd:
-        raise BadRequest(f"{path} has hooks in another form; it is left as it is.")
-    return Change(path, before, text or None, about)
-
-def plan_codex(client: Client, environment: dict, remove: bool) -> Change:
-    """Return the change to Codex' config.toml: a marked block; raise BadRequest."""
-    path = os.path.join(CODEX.folder(environment), "config.toml")
+    """Return the change to a TOML file: a marked block; raise BadRequest."""
     before = read_text(path)
     text = before or ""
     if TOML_BEGIN in text or TOML_END in text:
-        text = _cut_codex(text)
+        text = _cut_toml(text)
     if not text.strip() and remove and not os.path.exists(path + BACKUP_ENDING):
-        return Change(path, before, None, "Codex")  # it was made by `install`
+        return Change(path, before, None, about)  # it was made by `install`
     if not remove:
-        block = format_codex(client)
         _require_room_in_toml(path, text, block)
         text = text.rstrip("\n") + "\n\n" * bool(text.strip()) + block
-    return Change(path, before, text if text or before is not None else None, "Codex")
+    return Change(path, before, text if text or before is not None else None, about)
 
-def _cut_codex(text: str) -> str:
-    """Return a config.toml without our marks and our server's tables, which Codex moves
-    and parts when it adds its own or, by `codex mcp add`, writes every server anew."""
+def _cut_toml(text: str) -> str:
+    """Return a TOML file without our marks and tables, which Codex moves and parts when
+    it adds its own or, by `codex mcp add`, writes every server anew."""
     begin, end = text.find(TOML_BEGIN), text.find(TOML_END)
     inside = text[begin:end] if 0 <= begin < end else ""
-    if inside and len(re.findall(r"(?m)^[ \t]*\[", inside)) == 1:  # as we wrote it
-        return text[:begin] + text[end + len(TOML_END) :].lstrip("\n")
-    kept, is_own = [], False
-    for line in text.splitlines(keepends=True):
-        bare = line.strip()
-        if bare.startswith("["):
-            is_own = re.match(rf"\[mcp_servers\.{SERVER_NAME}[].]", bare) is not None
-        if bare not in (TOML_BEGIN, TOML_END) and (not is_own or bare.startswith("#")):
-            kept.append(line)
+    tables, kept = _TOML_TABLE.split(inside)[1:], []
+    if tables and all(map(_OWN_TABLE.match, tables)):  # as we wrote it
+        after = text[end + len(TOML_END) :].lstrip("\n")
+        return text[:begin].removesuffix("\n") + after
+    for table in _TOML_TABLE.split(text):
+        is_own = _OWN_TABLE.match(table)
+        for line in table.splitlines(keepends=True):
+            is_mark = line.strip() in (TOML_BEGIN, TOML_END)
+            if not is_mark and (not is_own or line.strip().startswith("#")):
+                kept.append(line)
     return "".join(kept)
+
+def _merge(old: object, new: object) -> object:
+    """Return a value of TOML with what is put behind it."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **{name: _merge(old.get(name), new[name]) for name in new}}
+    return [*old, *new] if isinstance(old, list) and isinstance(new, list) else new
 
 def _require_room_in_toml(path: str, text: str, block: str) -> None:
     """Raise BadRequest unless our block behind a TOML file leaves the rest as it is.
-    Python 3.10 cannot read TOML: other servers have to be plain tables there."""
-    left = "it is left as it is."
+    Python 3.10 cannot read TOML: what is like ours has to be in plain tables there."""
+    key, left = re.findall(r"(?m)^\[+(\w+)", block)[0], "it is left as it is."
+    if _OWN_HOOK.search(text):
+        raise BadRequest(f"{path} has our hooks without our marks; {left}")
     try:
         import tomllib
     except ImportError as e:
-        table = rf"\[mcp_servers\.(?!{SERVER_NAME}\b)[\w.-]+\]"
-        if "mcp_servers" in re.sub(rf"(?m)^[ \t]*{table}[ \t]*(?:#.*)?$", "", text):
-            raise BadRequest(f"{path} writes mcp_servers in another way; {left}") from e
+        table = rf"\[mcp_servers\.(?!{SERVER_NAME}\b)[\w.-]+\]|\[\[hooks[\w.]*\]\]"
+        if key in re.sub(rf"(?m)^[ \t]*(?:{table})[ \t]*(?:#.*)?$", "", text):
+            raise BadRequest(f"{path} writes {key} in another way; {left}") from e
         return
     try:
         known = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
         raise BadRequest(f"{path} is not TOML that can be read ({e}); {left}") from e
-    servers = known.get("mcp_servers", {})
-    if not isinstance(servers, dict) or SERVER_NAME in servers:
+    if dig(known, f"mcp_servers.{SERVER_NAME}") is not None:
         raise BadRequest(
             f"{path} has a server named {SERVER_NAME} that is not ours; {left}")
-    wanted = {**servers, **tomllib.loads(block)["mcp_servers"]}
     try:
         found = tomllib.loads(f"{text}\n{block}")
     except tomllib.TOMLDecodeError:
         found = {}
-    if repr(found) != repr({**known, "mcp_servers": wanted}):  # nan is not nan
-        raise BadRequest(f"{path} has all its mcp_servers in one place, where no table "
-                         f"can be added behind it; {left}")
+    if repr(found) != repr(_merge(known, tomllib.loads(block))):  # nan is not nan
+        raise BadRequest(f"{path} has all its {key} in one place, where no table can "
+                         f"be added behind it; {left}")
 
 def format_codex(client: Client) -> str:
     """Return the block of Codex' config.toml; JSON's strings are TOML's basic ones."""
@@ -10469,7 +10457,8 @@ def plan_server(client: Client, environment: dict, agent: Agent,
     if agent.server is None:
         return None
     if agent.server.form == "toml":
-        return plan_codex(client, environment, remove)
+        path = place_of(agent, agent.server.place, environment)
+        return plan_toml(path, agent.name, format_codex(client), remove)
     path = place_of(agent, agent.server.place, environment)
     about, key = f"{agent.name}: MCP server", agent.server.key
     if agent.server.form == "yaml":

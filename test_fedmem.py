@@ -11726,21 +11726,22 @@ class SetupTest(ClientCase):
         also where Python cannot read TOML."""
         path = Path(self.env["CODEX_HOME"], "config.toml")
         path.parent.mkdir()
-        client, taken = self.home_client(), collections.Counter()
+        codex = self.home_client(), self.env, fedmem.CODEX
+        taken: collections.Counter = collections.Counter()
         for text, has_parser in itertools.product(self.CONFIGS, (True, False)):
             path.write_bytes(text.encode())
             blocked = {} if has_parser else {"tomllib": None}
             with mock.patch.dict(sys.modules, blocked):
                 try:
-                    change = fedmem.plan_codex(client, self.env, False)
+                    change = fedmem.plan_server(*codex, False)
                 except fedmem.BadRequest as e:
                     self.assertIn("left as it is", str(e))
                     continue
                 taken[has_parser] += 1
                 fedmem.apply_change(change)
-                again = fedmem.plan_codex(client, self.env, False)
+                again = fedmem.plan_server(*codex, False)
                 self.assertEqual(again.before, again.after, text)
-                removed = fedmem.plan_codex(client, self.env, True)
+                removed = fedmem.plan_server(*codex, True)
             left = removed.after or ""
             self.assertEqual(left.rstrip("\r\n"), text.rstrip("\r\n"))
             if tomllib:
@@ -11759,9 +11760,9 @@ class SetupTest(ClientCase):
         above ours."""
         path = Path(self.env["CODEX_HOME"], "config.toml")
         path.parent.mkdir()
-        client, head = self.home_client(), 'model = "x"\n'
+        codex, head = (self.home_client(), self.env, fedmem.CODEX), 'model = "x"\n'
         end = fedmem.TOML_END
-        block = fedmem.format_codex(client)
+        block = fedmem.format_codex(codex[0])
         url, headers = (line.partition(" = ") for line in block.splitlines()[2:4])
         pairs = headers[2].strip("{} ").replace('", "', '"\n"').replace('" = "', ' = "')
         anew = f"[mcp_servers.fedmem]\nurl = {url[2]}\n\n[mcp_servers.fedmem."
@@ -11779,9 +11780,9 @@ class SetupTest(ClientCase):
                 path.write_text(text)
                 blocked = {} if has_parser else {"tomllib": None}
                 with mock.patch.dict(sys.modules, blocked):
-                    removed = fedmem.plan_codex(client, self.env, True).after
-                    fedmem.apply_change(fedmem.plan_codex(client, self.env, False))
-                    again = fedmem.plan_codex(client, self.env, False)
+                    removed = fedmem.plan_server(*codex, True).after
+                    fedmem.apply_change(fedmem.plan_server(*codex, False))
+                    again = fedmem.plan_server(*codex, False)
                 self.assertEqual(again.before, again.after, text)
                 for part in (head, *theirs.splitlines()):
                     self.assertIn(part, removed)
