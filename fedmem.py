@@ -2422,7 +2422,7 @@ def export_gptme(path: str, session_id: str) -> Iterator[dict]:
             with contextlib.suppress(ValueError):
                 value = parse_json(value)
             record = value if isinstance(value, dict) else {"line": value}
-            if not (record.get("hide") or record.get("ui_only")):
+            if not dig(record, "hide|ui_only|metadata.compaction_artifact"):
                 yield {**record, "time": read_local(record.get("timestamp"))}
 
 def list_openhands(path: str) -> Iterator[Row]:
@@ -2471,7 +2471,7 @@ def export_aider(path: str, session_id: str) -> Iterator[dict]:
             yield {"session": name}
             blocks = _AIDER_BLOCK.findall(text.decode("utf-8", "replace"))
             for asked, said in blocks[:-1]:
-                text = re.sub("(?m) +$", "", re.sub("(?m)^#### ", "", asked) or said)
+                text = re.sub("(?m)^#### |  $", "", asked) or said
                 role = "user" if asked else "assistant"
                 if text := text.strip():
                     yield {"role": role, "content": text, "time": read_local(when)}

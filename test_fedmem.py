@@ -3168,6 +3168,8 @@ name = "Pool \"talk\""
  "timestamp": "2026-11-27T21:38:03.314602", "metadata": {"tool": "mcp"}}
 {"role": "system", "content": "HIDDEN: compressing", "ui_only": true,
  "timestamp": "2026-11-27T21:38:04.314602"}
+{"role": "system", "content": "HIDDEN: resumed from",
+ "timestamp": "2026-11-27T21:38:04.9", "metadata": {"compaction_artifact": "intro"}}
 {"role": "system", "content": "<system_info>HIDDEN</system_info>", "hide": true,
  "timestamp": "2026-11-27T21:38:05.198290+00:00"}
 """,
