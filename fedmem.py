@@ -2171,13 +2171,6 @@ def _parse_pi(record: dict) -> Iterator[Message]:
     if parent := record.get("parentId"):
         yield Message("", "", kind="linked", keys=(key,), parent=parent)
 
-def _parse_droid(record: dict) -> Iterator[Message]:
-    """Yield what a line of Factory droid shows (0.215.0); hooks have lines too."""
-    message, key = record["message"], record["id"]
-    if message.get("visibility") != "user_only" and not key.startswith("context-"):
-        blocks, when = message["content"], record.get("timestamp")
-        yield from _say_blocks(message["role"], blocks, when, key)
-
 def _parse_opencode(record: dict) -> Iterator[Message]:
     """Yield what a line of our export of opencode (1.18.33) or Kilo (7.7.9) shows."""
     data, role = record["data"], record.get("role")
@@ -2734,7 +2727,9 @@ AGENTS = (
           put="sessions/--{dashes}--/{stamp}_{id}.jsonl", go_on="pi --session {id}"),
     Agent("droid", "Factory droid", "0.215.0", home=("", "~/.factory", ""),
           folders=("sessions",), file=r"[^/]+/(?P<id>[^/]+)\.jsonl",
-          signs={"type": ("session_start",), "id": None}, parse=_parse_droid,
+          signs={"type": ("session_start",), "id": None}, parse=_by_shapes(
+              ("message.visibility", "user_only llm_only", "user", ""),
+              ("message.role", "user assistant", "", "message.content")),
           server=McpEntry("mcp.json", more={"type": "http"}),
           hooks=Hooks("settings.json", _TURN_EVENTS)),
     Agent("letta", "Letta Code", "0.32.18", parse=_parse_pi,  # the lines are pi's
@@ -2764,10 +2759,9 @@ AGENTS = (
     Agent("gptme", "gptme", "0.35.1",
           home=("XDG_DATA_HOME", "~/.local/share", "gptme"), folders=("logs",),
           file=r"(?P<id>[^/]+)/conversation\.jsonl",
-          about=("config.toml", "workspace", "name"),
-          export=export_gptme, parse=_by_shapes(
-              ("role", "user assistant", "", "content"),
-              ("role", "system", "tool", "content")),
+          about=("config.toml", "workspace", "name"), export=export_gptme,
+          parse=_by_shapes(("role", "user assistant", "", "content"),
+                           ("role", "system", "tool", "content")),
           hooks=Hooks("~/.config/gptme/config.toml", {"session.end": "end"},
                       form="[[hooks.scripts]]"), remark="no brief: its hooks cannot "
           "add context; MCP servers by hand"),
@@ -2788,9 +2782,8 @@ AGENTS = (
               "config.toml", _PROMPT_STOP, form="[[hooks]]", output="")),
     Agent("openhands", "OpenHands", "1.16.0",
           home=("OPENHANDS_PERSISTENCE_DIR", "~/.openhands", "conversations"),
-          folders=("*",), listing=list_openhands,
-          about=("base_state.json", "workspace.working_dir", ""),
-          export=export_openhands, parse=_by_shapes(
+          folders=("*",), listing=list_openhands, export=export_openhands,
+          about=("base_state.json", "workspace.working_dir", ""), parse=_by_shapes(
               ("llm_message.role", "user assistant", "", "llm_message.content"),
               ("action.kind", "FinishAction", "assistant", "thought action.message"),
               ("kind", "ActionEvent", "assistant", "thought tool_call"),
@@ -2800,8 +2793,8 @@ AGENTS = (
           server=McpEntry("~/.openhands/mcp.json"),
           # With a SessionEnd a headless run ends in a traceback; what a start hook says
           # does not reach the model.
-          hooks=Hooks("~/.openhands/hooks.json", _PROMPT_STOP,
-                      output="additionalContext")),
+          hooks=Hooks(
+              "~/.openhands/hooks.json", _PROMPT_STOP, output="additionalContext")),
     Agent("fast-agent", "fast-agent", "0.10.48",
           home=("FAST_AGENT_HOME", "./.fast-agent", ""), folders=("sessions",),
           file=r"(?P<id>[^/]+)/history_agent\.json"

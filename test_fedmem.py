@@ -2738,7 +2738,8 @@ AGENT_FIXTURES = (
  "message": {"role": "user", "content": [], "visibility": "user_only",
  "hookEventName": "SessionStart", "hookResults": [{"stdout": "[fedmem] INJECTED"}]}}
 {"type": "message", "id": "context-d1", "timestamp": "2026-11-27T20:59:10.679Z",
- "message": {"role": "user", "content": [{"type": "text", "text": "HIDDEN"}]}}
+ "message": {"role": "user", "content": [{"type": "text", "text": "HIDDEN"}],
+ "visibility": "llm_only"}}
 {"type": "message", "id": "d1", "parentId": "context-d1", "message": {"role": "user",
  "content": [{"type": "text", "text": "Why does the nightjar leak?"}]},
  "timestamp": "2026-11-27T20:59:10.779Z"}
