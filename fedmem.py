@@ -2008,14 +2008,11 @@ def _parse_codex(record: dict) -> Message | None:
         if role not in ("user", "assistant") or is_summary:
             return None
         return _make_message(role, _codex_texts(payload, role), record, "item")
-    if kind in ("function_call", "custom_tool_call"):
-        space = payload.get("namespace")
-        name = f"{space}.{payload.get('name')}" if space else payload.get("name")
-        given = payload.get("arguments") or payload.get("input") or ""
+    if re.fullmatch("(?:function|custom_tool|local_shell|web_search)_call", str(kind)):
+        names = filter(None, (payload.get("namespace"), payload.get("name")))
+        name = ".".join(names) or kind.removesuffix("_call")
+        given = dig(payload, "arguments|input|action") or ""
         return _make_message("assistant", [render_call(name, given)], record)
-    if kind in ("local_shell_call", "web_search_call"):
-        text = f"→ {kind.removesuffix('_call')} {format_json(payload.get('action'))}"
-        return _make_message("assistant", [text], record)
     if kind in ("function_call_output", "custom_tool_call_output"):
         sources = (record.get("metadata") or {}).get("mcp_attribution") or {}
         servers = {s.get("server_name") for s in sources.get("sources") or ()}
