@@ -2435,9 +2435,9 @@ def export_fast_agent(path: str, session_id: str) -> Iterator[dict]:
     yield {"session": os.path.basename(os.path.dirname(path))}
     yield from read_store(path)["messages"]
 
-def find_aider(path: str) -> Iterator[tuple[str, str, int, bytes]]:
-    """Yield id, beginning, place and text of each session in an aider history that a
-    question was asked in: all of a project's sessions lie in one file."""
+def find_aider(path: str) -> Iterator[tuple[Row, str, bytes]]:
+    """Yield row, beginning and text of each session in an aider history that a question
+    was asked in: all of a project's sessions lie in one file, in its folder."""
     with open(path, "rb") as file:
         data = file.read()
     starts = [*re.finditer(rb"(?m)^# aider chat started at (\S+ \S+)\n", data)]
@@ -2446,19 +2446,20 @@ def find_aider(path: str) -> Iterator[tuple[str, str, int, bytes]]:
         if b"\n#### " in text:
             when = match[1].decode("utf-8", "replace")
             name = re.sub("[^0-9]", "-", when) + f"-{hash_text(path)[:8]}"
-            yield name, when, match.start(), text + b">   \n" * bool(after)
+            text += b">   \n" * bool(after)  # its last block is whole
+            row = Row(name, "", os.path.dirname(path), "", len(text), match.start())
+            yield row, when, text
 
 def list_aider(path: str) -> Iterator[Row]:
-    """Yield the sessions in an aider history; the file's place is the project."""
-    for name, _, start, text in find_aider(path):
-        yield Row(name, "", os.path.dirname(path), "", len(text), start)
+    """Return the sessions in an aider history."""
+    return (row for row, _, _ in find_aider(path))
 
 def export_aider(path: str, session_id: str) -> Iterator[dict]:
     """Yield what was asked and answered in a session of an aider history (0.86.2), but
     the last of what may still grow; not aider's own lines, for keys can stand there."""
-    for name, when, _, text in find_aider(path):
-        if name == session_id:
-            yield {"session": name}
+    for row, when, text in find_aider(path):
+        if row.session_id == session_id:
+            yield {"session": session_id}
             blocks = _AIDER_BLOCK.findall(text.decode("utf-8", "replace"))
             for asked, said in blocks[:-1]:
                 text = re.sub("(?m)^#### |  $", "", asked) or said
