@@ -1009,10 +1009,11 @@ Receipt = collections.namedtuple("Receipt", "status path size sha256")
 # `told` (Codex's own report of what was said), `item` (what Codex sent the model: shown
 # only where nothing was `told`), `attached` or `absorbed` (typed while Claude Code
 # worked: two kinds of line tell of it); `undone` and `linked` show nothing: what has
-# one of the keys was taken back, or a line with these keys answers to `parent`. It
-# repeats a message that has one of its `keys`; `part_of` names what can be taken back
-# with all that it holds; `parent`, of a prompt, the line it answers to, empty for none;
-# Codex numbers its lines (`ordinal`); `abandoned` is what was taken back.
+# one of the keys, or the last `ordinal` prompts, was taken back, or a line with these
+# keys answers to `parent`. It repeats a message that has one of its `keys`; `part_of`
+# names what can be taken back with all that it holds; `parent`, of a prompt, the line
+# it answers to, empty for none; Codex numbers its lines (`ordinal`); `abandoned` is
+# what was taken back.
 Message = collections.namedtuple(
     "Message", "role text time kind keys part_of parent ordinal abandoned",
     defaults=["", "said", (), "", None, -1, False])
@@ -1591,12 +1592,13 @@ _INJECTED_TAG = (
     r"|subagent-stop|pre-compact|notification)-hook|teammate-message|new-diagnostics"
     r"|environment_context|(?:user|skills|apps|plugins)_instructions|INSTRUCTIONS|skill"
     r"|permissions instructions|collaboration_mode|turn_aborted|subagent_notification"
-    r"|uploaded_files|hook_context|session_context|loaded_context|mode_notice)")
+    r"|uploaded_files|(?:hook|session|loaded|git)[_-]context|mode_notice)")
 _INJECTED_HEAD = re.compile(rf"(?s)\s*<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?</\1>\s*")
 _INJECTED_END = re.compile(rf"</({_INJECTED_TAG})>\Z")
 _INJECTED_STARTS = ("# AGENTS.md instructions for ", "# AGENTS.md instructions\n",
                     "Caveat: The messages below were generated",
-                    "[Request interrupted by user")
+                    "[Request interrupted by user",
+                    "<system>No tool call detected in last message.")
 # Codex in an editor: what it is about, then the request under a heading of its own.
 _EDITOR_STARTS = ("# Context from my IDE setup:", "# Files mentioned by the user:")
 _REQUEST = re.compile(r"^## My request for \w+:[ \t]*\r?\n", re.MULTILINE)
@@ -1615,6 +1617,16 @@ _MEMORY_TOOL = re.compile(rf"(?:mcp_+)?(?:{'|'.join(MEMORY_SERVERS)})[_.-]+\w")
 _MCP_RESULT = re.compile(r'(?:\{"content":)?\[\{"type":"text"')
 _TEXT_TYPES = ("text", "input_text", "output_text", "Text", None)
 _GEMINI_OUTPUT = "functionResponse.response.output|functionResponse.response.error"
+_RESULT_KEYS = {"is_error", "isError", "success"}
+# The user's lines begin with #### in aider's history, its own with >; two spaces end
+# both. What else there is the assistant said.
+_AIDER_BLOCK = re.compile(
+    r"(?m)((?:^#### .*  \n)+)|(?:^> .*  \n)+|((?:^(?!(?:####|>) .*  $).*\n)+)")
+_GPTME_CALL = re.compile(r"(?m)^@([\w.-]+)\((?:call|toolu)\w+\): (?={)")
+# Reasoning that an assistant has in its text.
+_THOUGHT = re.compile(r"(?s)\A\s*<(think|thinking-content-\w+)>.*?</\1>")
+_NO_TITLE = re.compile(r"(?:New|Child) session - |(?:Untitled|New) Session\Z"
+                       r"|Fork: session_")
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4,12}){4}"
 HEAD_BYTES = MIB  # where a transcript names its working directory
 
@@ -1676,9 +1688,12 @@ def _parse_claude_turn(record: dict) -> Message | None:
     return message._replace(keys=(line,), parent=parent)
 
 def _list_blocks(content: object) -> list[dict]:
-    """Return a message's content as blocks; a text is one."""
+    """Return a message's content as blocks; a text is one, and so is an object."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
+    if isinstance(content, dict):  # or calls by their ids
+        is_one = not all(isinstance(value, dict) for value in content.values())
+        content = [content] if is_one else content.values()
     return [block for block in content or () if isinstance(block, dict)]
 
 def _unwrap_agent(blocks: list[dict], result: object) -> list[dict]:
@@ -1730,6 +1745,8 @@ def _make_message(role: str, parts: list[str], record: dict,
         if said and all(found != "user" for found, _ in said):
             role = said[0][0]
     text = "\n".join(filter(None, parts))
+    if role == "assistant":
+        text = _GPTME_CALL.sub(r"→ \1 ", _THOUGHT.sub("", text))
     if role == "summary":
         text = _cut_summary(text)
     text = _REMINDER.sub("", text).strip()
@@ -1745,6 +1762,8 @@ def _clean_prompt(text: str) -> tuple[str, str]:
     around them: `user`, `command` for what ran in the user's own shell, `tool` for its
     output and for what a background agent reported; an empty text for nothing."""
     text = text.strip()
+    if wrapped := _USER_INPUT.fullmatch(text):  # Cline's
+        text = wrapped[1].strip()
     if text.startswith("<command-") and (name := _between(text, "command-name")):
         args = _between(text, "command-args")
         # What a person made begins with its message; a built-in one alone says nothing.
@@ -1808,11 +1827,14 @@ def _render_block(block: dict) -> str:
     if kind in _TEXT_TYPES and "text" in block:
         text = "" if block.get("thought") else block["text"]
         return text if isinstance(text, str) else ""
-    if kind in ("tool_use", "toolCall"):
-        return render_call(block.get("name"), dig(block, "input|arguments"))
-    if kind == "tool_result":
-        has_failed = bool(block.get("is_error"))
-        return _render_result(block.get("content"), has_failed, block.get("name"))
+    if kind in ("tool_result", "tool.result") or block.keys() & _RESULT_KEYS:
+        failed = dig(block, "is_error|isError|result.isError|error") or False
+        failed = failed is not False or block.get("success") is False
+        content = dig(block, "content|result.content|result.output|error")
+        return _render_result(content, failed, dig(block, "name|toolName"))
+    if kind in ("tool_use", "tool.call") or block.keys() & {"arguments", "params"}:
+        given = dig(block, "input|arguments|args|params.arguments")
+        return render_call(dig(block, "name|params.name"), given)
     if kind in ("image", "input_image", "document"):
         return f"[{kind.removeprefix('input_')}]"
     if call := block.get("functionCall"):  # Gemini's parts
@@ -1859,14 +1881,11 @@ def _parse_codex(record: dict) -> Message | None:
         if role not in ("user", "assistant") or is_summary:
             return None
         return _make_message(role, _codex_texts(payload, role), record, "item")
-    if kind in ("function_call", "custom_tool_call"):
-        space = payload.get("namespace")
-        name = f"{space}.{payload.get('name')}" if space else payload.get("name")
-        given = payload.get("arguments") or payload.get("input") or ""
+    if re.fullmatch("(?:function|custom_tool|local_shell|web_search)_call", str(kind)):
+        names = filter(None, (payload.get("namespace"), payload.get("name")))
+        name = ".".join(names) or kind.removesuffix("_call")
+        given = dig(payload, "arguments|input|action") or ""
         return _make_message("assistant", [render_call(name, given)], record)
-    if kind in ("local_shell_call", "web_search_call"):
-        text = f"→ {kind.removesuffix('_call')} {format_json(payload.get('action'))}"
-        return _make_message("assistant", [text], record)
     if kind in ("function_call_output", "custom_tool_call_output"):
         sources = (record.get("metadata") or {}).get("mcp_attribution") or {}
         servers = {s.get("server_name") for s in sources.get("sources") or ()}
@@ -1877,6 +1896,8 @@ def _parse_codex(record: dict) -> Message | None:
 
 def _parse_codex_event(record: dict, payload: dict, kind: str) -> Message | None:
     """Return what a Codex event reports as said by the user or the assistant."""
+    if kind == "thread_rolled_back":
+        return Message("", "", kind="undone", ordinal=payload.get("num_turns"))
     if kind == "item_completed":
         item = payload["item"]
         role = {"UserMessage": "user", "AgentMessage": "assistant"}.get(item["type"])
@@ -1979,22 +2000,27 @@ def _parse_qwen(record: dict) -> Iterator[Message]:
         key, is_agent = record["uuid"], bool(record.get("isSidechain"))
         yield from _say_blocks(role, parts, when, key, is_agent)
 
-def _parse_copilot(record: dict) -> Iterator[Message]:
-    """Yield what an event of Copilot CLI shows (1.0.102), of a sub-agent's too."""
-    kind, data, when = record["type"], record["data"], record.get("timestamp")
-    key, is_agent = record["id"], "agentId" in record
-    if kind == "user.message":
-        yield from _say_blocks("user", data["content"], when, key, is_agent)
-    elif kind == "assistant.message":
-        calls = [{"type": "toolCall", "name": r["name"], "arguments": r.get(
-            "arguments")} for r in data.get("toolRequests") or ()]
-        blocks = [*_list_blocks(data.get("content")), *calls]
-        yield from _say_blocks("assistant", blocks, when, key, is_agent)
-    elif kind == "tool.execution_complete":
-        result, failed = dig(data, "result.content|error"), not data["success"]
-        yield from _say("tool", _render_result(result, failed), when, keys=(key,))
-    elif kind == "session.compaction_complete":
-        yield from _say("summary", data.get("summaryContent"), when, keys=(key,))
+def _by_shapes(*shapes: tuple[str, str, str, str]) -> Callable:
+    """Return what parses lines that have a shape for each kind of record: one of some
+    values at a path tells it; then whose words it holds, or as the value says, and the
+    paths to these, to calls and results. Of a line the first shape that fits counts."""
+
+    def parse(record: dict) -> Iterator[Message]:
+        """Yield what a line shows."""
+        when, key = dig(record, "time|timestamp|ts"), dig(record, "id|event.uuid")
+        for path, values, role, parts in shapes:
+            if (value := dig(record, path)) in values.split():
+                found = [dig(record, part) for part in parts.split()]
+                if role == "tool" and found and isinstance(found[0], str):
+                    found = [{"type": "tool_result", "content": found[0]}]
+                if role == "undone":
+                    yield Message("", "", kind=role, ordinal=found[0])
+                blocks = [block for one in found for block in _list_blocks(one)]
+                is_agent = record.get("agentId", "main") != "main"
+                yield from _say_blocks(role or value, blocks, when, key, is_agent)
+                return
+
+    return parse
 
 def _parse_pi(record: dict) -> Iterator[Message]:
     """Yield what a line of pi (1.6.0) or of Letta Code (0.32.18) shows: a tree, for
@@ -2005,8 +2031,7 @@ def _parse_pi(record: dict) -> Iterator[Message]:
         yield from _say("summary", record["summary"], when, keys=(key,))
     elif role == "toolResult":
         message = record["message"]
-        about = bool(message.get("isError")), message.get("toolName")
-        text = _render_result(message.get("content"), *about)
+        text = _render_block({**message, "type": "tool_result"})
         yield from _say("tool", text, when, keys=(key,))
     elif role in ("user", "assistant"):
         for message in _say_blocks(role, record["message"]["content"], when, key):
@@ -2015,13 +2040,6 @@ def _parse_pi(record: dict) -> Iterator[Message]:
         return
     if parent := record.get("parentId"):
         yield Message("", "", kind="linked", keys=(key,), parent=parent)
-
-def _parse_droid(record: dict) -> Iterator[Message]:
-    """Yield what a line of Factory droid shows (0.215.0); hooks have lines too."""
-    message, key = record["message"], record["id"]
-    if message.get("visibility") != "user_only" and not key.startswith("context-"):
-        blocks, when = message["content"], record.get("timestamp")
-        yield from _say_blocks(message["role"], blocks, when, key)
 
 def _parse_opencode(record: dict) -> Iterator[Message]:
     """Yield what a line of our export of opencode (1.18.33) or Kilo (7.7.9) shows."""
@@ -2045,15 +2063,6 @@ def _parse_opencode(record: dict) -> Iterator[Message]:
         found = _say(role, "[image]", when, keys=(key,))
     for message in found:
         yield message._replace(part_of=part["messageID"])
-
-def _parse_cline(record: dict) -> Iterator[Message]:
-    """Yield what a line of our export of Cline shows (3.0.65)."""
-    if dig(record, "metadata.displayRole") != "system" and "role" in record:
-        blocks = _list_blocks(record["content"])
-        for block in blocks:
-            if wrapped := _USER_INPUT.fullmatch(str(block.get("text"))):
-                block["text"] = wrapped[1]
-        yield from _say_blocks(record["role"], blocks, record.get("ts"), record["id"])
 
 def _parse_continue(record: dict) -> Iterator[Message]:
     """Yield what a line of our export of Continue shows (1.5.47): no times of items."""
@@ -2152,11 +2161,18 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
         text = f"it cannot be read ({e}): another version of it, or in use"
         raise BadRequest(text) from e
 
+def read_local(value: object) -> str:
+    """Return a time without a zone, then this machine's, as format_time does; empty
+    for what is none."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        return format_time(datetime.datetime.fromisoformat(value))
+    return ""
+
 def read_line(path: str) -> str:
     """Return a small file's text without white space around it, empty without one."""
     # ValueError: a NUL, or a lone surrogate, in a path that a file named
     with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
-        return os.fsdecode(file.read(4 * KIB)).strip()
+        return os.fsdecode(file.read(64 * KIB)).strip()
     return ""
 
 def name_rollout(path: str, match: re.Match) -> str:
@@ -2196,52 +2212,43 @@ def name_letta(path: str, match: re.Match) -> str:
     place = f"{socket.gethostname()}\0{os.path.dirname(path)}"
     return f"{make_slug(name)}-{hash_text(place)[:8]}"
 
-def describe_gemini(path: str) -> tuple[str, str]:
-    """Return the folder that `.project_root` above a Gemini CLI session names."""
-    folder = os.path.dirname(path)
-    for _ in range(3):
-        folder = os.path.dirname(folder)
-        if root := read_line(os.path.join(folder, ".project_root")):
-            return root, ""
-    return "", ""
+def read_about(path: str, name: str) -> dict:
+    """Return what an agent keeps beside a conversation or above it, or in it when there
+    is no name, in which `{}` stands for the folder's: an object of JSON, or the texts
+    that plain lines of YAML or TOML give, all of it under no name."""
+    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    name, place = name.format(os.path.basename(folder)), path
+    for _ in range(4 if name else 0):
+        place, folder = os.path.join(folder, name), os.path.dirname(folder)
+        if os.path.exists(place):
+            break
+    else:
+        if name.endswith(".json"):
+            raise BadRequest(f"no {name} beside it says where it was held")
+    if place.endswith(".json"):
+        return read_store(place)
+    text = read_line(place)
+    found = {"": text}
+    for key, value in re.findall(r"(?m)^(\w+) *[:=] *([^\s|>].*)$", text):
+        if value.startswith("'"):
+            value = value.strip()[1:-1].replace("''", "'")
+        with contextlib.suppress(ValueError):
+            value = json.loads(value) if value.startswith('"') else value.strip()
+        found.setdefault(key, value)
+    return found
 
-def describe_copilot(path: str) -> tuple[str, str]:
-    """Return no folder, the events name it, and the title in workspace.yaml."""
-    with contextlib.suppress(OSError, ValueError):
-        with open(os.path.join(os.path.dirname(path), "workspace.yaml"), "rb") as file:
-            text = file.read(64 * KIB).decode("utf-8", "replace")
-        name = re.search(r"^name: *([^\s|>].*)$", text, re.MULTILINE)
-        quoted = name[1].strip() if name else ""
-        if quoted.startswith("'"):
-            return "", quoted[1:-1].replace("''", "'")
-        return "", json.loads(quoted) if quoted.startswith('"') else quoted
-    return "", ""
-
-def describe_cline(path: str) -> tuple[str, str]:
-    """Return folder and title of a Cline conversation, a sub-agent's of its parent."""
-    about = _read_cline(path)
-    is_child = os.path.basename(path).startswith("agent_")
-    title = "" if is_child else dig(about, "metadata.title")
-    return str(about.get("cwd") or ""), title if isinstance(title, str) else ""
-
-def _read_cline(path: str) -> dict:
-    """Return what Cline keeps of a session beside its messages."""
-    folder = os.path.dirname(path)
-    about = os.path.join(folder, f"{os.path.basename(folder)}.json")
-    if not os.path.exists(about):
-        raise BadRequest(f"{about} is not there, which says where it was held")
-    return read_store(about)
-
-def describe_continue(path: str) -> tuple[str, str]:
-    """Return folder and title of a Continue session."""
-    about = read_store(path)
-    title = about.get("title")
-    title = "" if title in (None, "Untitled Session", "New Session") else str(title)
-    return str(about.get("workspaceDirectory") or ""), title
+def read_place(path: str, name: str, cwd: str, title: str) -> tuple[str, str]:
+    """Return a conversation's folder and title, by their places in what read_about
+    gives of it; a sub-agent's file has no title of its own."""
+    about = read_about(path, name)
+    is_child = re.search(r"(?:\A|/)agent[-_]", "/".join(path.split(os.sep)[-2:]))
+    texts = (dig(about, place) for place in (cwd, "" if is_child else title))
+    cwd, title = (text if isinstance(text, str) else "" for text in texts)
+    return os.path.expanduser(cwd), "" if _NO_TITLE.match(title) else title
 
 def export_cline(path: str, session_id: str) -> Iterator[dict]:
     """Yield what never changes of a Cline session, then its messages (3.0.65)."""
-    conversation, about = read_store(path), _read_cline(path)
+    conversation, about = read_store(path), read_about(path, "{}.json")
     names = ("session_id", "started_at", "cwd", "workspace_root")
     head = {name: about.get(name) for name in names}
     origin = conversation.get("origin") or {}
@@ -2266,6 +2273,73 @@ def export_continue(path: str, session_id: str) -> Iterator[dict]:
             return
         yield item
 
+def export_gptme(path: str, session_id: str) -> Iterator[dict]:
+    """Yield a gptme conversation's messages that it does not hide (0.35.1), in UTC. Of
+    its other log, events.jsonl, every 50th event takes the earlier ones away."""
+    yield {"session": os.path.basename(os.path.dirname(path))}
+    with open(path, "rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                return  # it is being written
+            value: object = line.decode("utf-8", "replace")
+            with contextlib.suppress(ValueError):
+                value = parse_json(value)
+            record = value if isinstance(value, dict) else {"line": value}
+            if not dig(record, "hide|ui_only|metadata.compaction_artifact"):
+                yield {**record, "time": read_local(record.get("timestamp"))}
+
+def list_openhands(path: str) -> Iterator[Row]:
+    """Yield the conversation in a folder of OpenHands, under the id it tells hooks."""
+    name = re.sub(r"(.{8})(.{4})(.{4})(.{4})(.{12})", r"\1-\2-\3-\4-\5",
+                  os.path.basename(path))
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        info = os.stat(os.path.join(path, "events"))
+        yield Row(name, "", "", "", info.st_size, info.st_mtime_ns)
+
+def export_openhands(path: str, session_id: str) -> Iterator[dict]:
+    """Yield the events of an OpenHands conversation, a file each (1.16.0), in UTC."""
+    folder = os.path.join(path, "events")
+    for name in sorted(fnmatch.filter(os.listdir(folder), "event-*.json")):
+        record = read_store(os.path.join(folder, name))
+        yield {**record, "time": read_local(record.get("timestamp"))}
+
+def export_fast_agent(path: str, session_id: str) -> Iterator[dict]:
+    """Yield the messages of a fast-agent history (0.10.48)."""
+    yield {"session": os.path.basename(os.path.dirname(path))}
+    yield from read_store(path)["messages"]
+
+def find_aider(path: str) -> Iterator[tuple[Row, str, bytes]]:
+    """Yield row, beginning and text of each session in an aider history that a question
+    was asked in: all of a project's sessions lie in one file, in its folder."""
+    with open(path, "rb") as file:
+        data = file.read()
+    starts = [*re.finditer(rb"(?m)^# aider chat started at (\S+ \S+)\n", data)]
+    for match, after in itertools.zip_longest(starts, starts[1:]):
+        text = data[match.end() : after.start() if after else len(data)]
+        if b"\n#### " in text:
+            when = match[1].decode("utf-8", "replace")
+            name = re.sub("[^0-9]", "-", when) + f"-{hash_text(path)[:8]}"
+            text += b">   \n" * bool(after)  # its last block is whole
+            row = Row(name, "", os.path.dirname(path), "", len(text), match.start())
+            yield row, when, text
+
+def list_aider(path: str) -> Iterator[Row]:
+    """Return the sessions in an aider history."""
+    return (row for row, _, _ in find_aider(path))
+
+def export_aider(path: str, session_id: str) -> Iterator[dict]:
+    """Yield what was asked and answered in a session of an aider history (0.86.2), but
+    the last of what may still grow; not aider's own lines, for keys can stand there."""
+    for row, when, text in find_aider(path):
+        if row.session_id == session_id:
+            yield {"session": session_id}
+            blocks = _AIDER_BLOCK.findall(text.decode("utf-8", "replace"))
+            for asked, said in blocks[:-1]:
+                text = re.sub("(?m)^#### |  $", "", asked) or said
+                role = "user" if asked else "assistant"
+                if text := text.strip():
+                    yield {"role": role, "content": text, "time": read_local(when)}
+
 def list_opencode(path: str) -> Iterator[Row]:
     """Yield the conversations in a database of opencode or Kilo; raise BadRequest."""
     with open_database(path) as database:
@@ -2282,8 +2356,7 @@ def list_opencode(path: str) -> Iterator[Row]:
             columns.append(f"CAST(coalesce({value}, 0) AS integer)")
         sql = f"SELECT {', '.join(columns)} FROM session"
         for row in itertools.starmap(Row, database.execute(sql)):
-            is_new = re.match("(New|Child) session - ", row.title)
-            yield row._replace(title="") if is_new else row
+            yield row._replace(title="") if _NO_TITLE.match(row.title) else row
 
 def export_opencode(path: str, session_id: str) -> Iterator[dict]:
     """Yield a conversation of opencode (1.18.33) or Kilo (7.7.9): its event log from
@@ -2382,11 +2455,12 @@ class McpEntry:
 @dataclasses.dataclass(frozen=True)
 class Hooks:
     """Say where an assistant's hooks are written, and which of its events are what:
-    `start` of a session, `stop` after an answer, `end` when it is to go up at once."""
+    `start` of a session, `prompt`, whose first stands for it, `stop` after an answer,
+    `end` when it is to go up at once."""
     place: str
     events: dict[str, str]
     second: int = 1  # the unit of its timeouts
-    form: str = "groups"  # Claude Code's, or the name of a file of our own: room 20
+    form: str = "groups"  # Claude Code's, a table of TOML, or a file of our own
     output: str = "hookSpecificOutput"  # where it takes context from; "" for plain text
     limits_s: dict[str, int] = dataclasses.field(default_factory=dict)  # of an event
 
@@ -2401,7 +2475,7 @@ class Agent:
     folders: tuple[str, ...] = ()  # below home, or a pattern of databases
     file: str = ""  # a pattern of paths below a folder: id, parent
     name_by: Callable[[str, re.Match], str] | None = None
-    describe: Callable[[str], tuple[str, str]] | None = None  # folder, title
+    about: tuple[str, str, str] | None = None  # folder's and title's place: read_place
     titles: Callable[[str], dict[str, str]] | None = None  # by thread
     listing: Callable[[str], Iterator[Row]] | None = None  # of a database
     export: Callable[[str, str], Iterator[dict]] | None = None
@@ -2426,8 +2500,15 @@ class Agent:
         place = expand_home(environment.get(variable) or default, environment)
         return os.path.join(place, below).rstrip("/")
 
+    def homes(self, environment: dict, projects: Iterable[str]) -> list[str]:
+        """Return the folders of its files; a relative one is in each known project."""
+        folder = self.folder(environment)
+        places = projects if folder.startswith(".") else [""]
+        return [os.path.normpath(os.path.join(p, folder)) for p in places if folder]
+
 _START_END = {"SessionStart": "start", "SessionEnd": "end"}
 _CLAUDE_EVENTS = {**_START_END, "PreCompact": "end", "Stop": "stop"}
+_PROMPT_STOP = {"UserPromptSubmit": "prompt", "Stop": "end"}
 _TURN_EVENTS = {**_START_END, "Stop": "stop"}
 
 def _describe_opencode(tool_name: str, name: str, tried: str) -> Agent:
@@ -2474,7 +2555,7 @@ AGENTS = (
           folders=("tmp",),
           file=rf"[^/]+/chats/(?:session-(?P<minute>[\dT-]+)-(?P<short>[0-9a-f]{{8}})"
           rf"|(?P<parent>{_UUID})/{_UUID})\.jsonl",
-          name_by=name_gemini, describe=describe_gemini, parse=_parse_gemini,
+          name_by=name_gemini, about=(".project_root", "", "."), parse=_parse_gemini,
           signs={"projectHash": None, "sessionId": None}, facts={"kind": "kind"},
           server=McpEntry("~/.gemini/settings.json", url_key="httpUrl"), hooks=Hooks(
               "settings.json", _START_END | {"AfterAgent": "stop"}, second=1000)),
@@ -2493,9 +2574,15 @@ AGENTS = (
                   '"hostname":"fedmem","started_at":0,"qwen_version":%(version)s}')),
     Agent("copilot-cli", "GitHub Copilot CLI", "1.0.102",
           home=("COPILOT_HOME", "~/.copilot", ""), folders=("session-state",),
-          file=r"(?P<id>[^/]+)/events\.jsonl", describe=describe_copilot,
+          file=r"(?P<id>[^/]+)/events\.jsonl", about=("workspace.yaml", ".", "name"),
           signs={"type": ("session.start",)}, facts={"version": "data.copilotVersion"},
-          parse=_parse_copilot, marks=rb'"type"\s*:\s*"(?:session\.(?:start|'
+          parse=_by_shapes(
+              ("type", "user.message", "user", "data.content"),
+              ("type", "assistant.message", "assistant",
+               "data.content data.toolRequests"),
+              ("type", "tool.execution_complete", "tool", "data"),
+              ("type", "session.compaction_complete", "summary",
+               "data.summaryContent")), marks=rb'"type"\s*:\s*"(?:session\.(?:start|'
           rb'compaction_complete)|user\.message|assistant\.message'
           rb'|tool\.execution_complete)"',
           server=McpEntry("mcp-config.json", more={"tools": ["*"], "type": "http"}),
@@ -2511,7 +2598,9 @@ AGENTS = (
           put="sessions/--{dashes}--/{stamp}_{id}.jsonl", go_on="pi --session {id}"),
     Agent("droid", "Factory droid", "0.215.0", home=("", "~/.factory", ""),
           folders=("sessions",), file=r"[^/]+/(?P<id>[^/]+)\.jsonl",
-          signs={"type": ("session_start",), "id": None}, parse=_parse_droid,
+          signs={"type": ("session_start",), "id": None}, parse=_by_shapes(
+              ("message.visibility", "user_only llm_only", "user", ""),
+              ("message.role", "user assistant", "", "message.content")),
           server=McpEntry("mcp.json", more={"type": "http"}),
           hooks=Hooks("settings.json", _TURN_EVENTS)),
     Agent("letta", "Letta Code", "0.32.18", parse=_parse_pi,  # the lines are pi's
@@ -2524,7 +2613,9 @@ AGENTS = (
           home=("", "~/.cline", ""), folders=("data/sessions",),
           file=r"(?P<id>[^/]+)/(?P=id)\.messages\.json"
           r"|(?P<parent>[^/]+)/(?P<child>agent_[^/]+)\.messages\.json",
-          describe=describe_cline, export=export_cline, parse=_parse_cline,
+          about=("{}.json", "cwd", "metadata.title"), export=export_cline,
+          parse=_by_shapes(("metadata.displayRole", "system", "user", ""),
+                           ("role", "user assistant", "", "content")),
           facts={"version": "session.version", "parent": "session.parentThreadId"},
           server=McpEntry("data/settings/cline_mcp_settings.json", inside="transport",
                           more={"type": "streamableHttp"}),
@@ -2533,8 +2624,61 @@ AGENTS = (
     Agent("continue", "Continue", "1.5.47",
           home=("CONTINUE_GLOBAL_DIR", "~/.continue", ""), folders=("sessions",),
           file=rf"(?P<id>{_UUID})\.json", server=McpEntry("config.yaml", form="yaml"),
-          describe=describe_continue, export=export_continue, parse=_parse_continue,
+          export=export_continue, parse=_parse_continue,
+          about=("", "workspaceDirectory", "title"),
           remark="no hooks, so no brief; it keeps no times but a session's beginning"),
+    Agent("gptme", "gptme", "0.35.1",
+          home=("XDG_DATA_HOME", "~/.local/share", "gptme"), folders=("logs",),
+          file=r"(?P<id>[^/]+)/conversation\.jsonl",
+          about=("config.toml", "workspace", "name"), export=export_gptme,
+          parse=_by_shapes(("role", "user assistant", "", "content"),
+                           ("role", "system", "tool", "content")),
+          hooks=Hooks("~/.config/gptme/config.toml", {"session.end": "end"},
+                      form="[[hooks.scripts]]"), remark="no brief: its hooks cannot "
+          "add context; MCP servers by hand"),
+    Agent("kimi-code", "Kimi Code", "2.1.0",
+          home=("KIMI_CODE_HOME", "~/.kimi-code", ""), folders=("sessions",),
+          file=r"[^/]+/(?P<id>[^/]+)/agents/main/wire\.jsonl"
+          r"|[^/]+/(?P<parent>[^/]+)/agents/(?P<child>[^/]+)/wire\.jsonl",
+          about=("state.json", "cwd", "title"), marks=rb'"type"\s*:\s*"context\.',
+          signs={"type": ("metadata",), "protocol_version": None}, parse=_by_shapes(
+              ("message.origin.kind", "user", "user", "message.content"),
+              ("message.origin.name", "subagent", "user", "message.content"),
+              ("event.part.type", "text", "assistant", "event.part"),
+              ("event.type", "tool.call tool.result", "assistant", "event"),
+              ("type", "context.apply_compaction", "summary", "summary"),
+              ("type", "context.undo", "undone", "count")),
+          # With -p there is no SessionEnd, and what a start hook says is dropped.
+          server=McpEntry("mcp.json"), hooks=Hooks(
+              "config.toml", _PROMPT_STOP, form="[[hooks]]", output="")),
+    Agent("openhands", "OpenHands", "1.16.0",
+          home=("OPENHANDS_PERSISTENCE_DIR", "~/.openhands", "conversations"),
+          folders=("*",), listing=list_openhands, export=export_openhands,
+          about=("base_state.json", "workspace.working_dir", ""), parse=_by_shapes(
+              ("llm_message.role", "user assistant", "", "llm_message.content"),
+              ("action.kind", "FinishAction", "assistant", "thought action.message"),
+              ("kind", "ActionEvent", "assistant", "thought tool_call"),
+              ("observation.kind", "FinishObservation", "tool", ""),  # says it again
+              ("kind", "ObservationEvent", "tool", "observation"),
+              ("kind", "AgentErrorEvent", "tool", "error")),
+          server=McpEntry("~/.openhands/mcp.json"),
+          # With a SessionEnd a headless run ends in a traceback; what a start hook says
+          # does not reach the model.
+          hooks=Hooks(
+              "~/.openhands/hooks.json", _PROMPT_STOP, output="additionalContext")),
+    Agent("fast-agent", "fast-agent", "0.10.48",
+          home=("FAST_AGENT_HOME", "./.fast-agent", ""), folders=("sessions",),
+          file=r"(?P<id>[^/]+)/history_agent\.json"
+          r"|(?P<parent>[^/]+)/history_(?P<child>.+)(?<!_previous)\.json",
+          about=("session.json", "continuation.cwd", "metadata.title"),
+          export=export_fast_agent, parse=_by_shapes(
+              ("role", "user assistant", "", "content tool_calls tool_results")),
+          remark="no hooks, so no brief; a project's MCP servers stand in its own "
+          "fast-agent.yaml, and it deletes all but its newest 20 sessions"),
+    Agent("aider", "aider", "0.86.2", home=("", ".", ""),
+          folders=(".aider.chat.history.md",), listing=list_aider, export=export_aider,
+          parse=_by_shapes(("role", "user assistant", "", "content")), remark="no MCP "
+          "and no hooks, so no brief; it keeps no times but a session's beginning"),
     Agent("cursor", "Cursor", server=McpEntry("~/.cursor/mcp.json")),
     Agent("amp", "Amp", home=("XDG_DATA_HOME", "~/.local/share", "amp"),
           remark="its threads lie on its vendor's server"),
@@ -2542,7 +2686,7 @@ AGENTS = (
 FORMATS = {agent.tool: agent for agent in AGENTS}
 CLAUDE, CODEX = AGENTS[:2]
 # What a line has to hold to be worth parsing: of any agent, and of each.
-_FIRST = re.compile(_SHOWN_TYPES + rb"|session|projectHash|parts|^\{\"export\"")
+_FIRST = re.compile(_SHOWN_TYPES + rb'|session|projectHash|parts|protocol|^{"export"')
 MARKS = {a.tool: re.compile(a.marks) for a in AGENTS}
 AGENT_VARIABLES = tuple(dict.fromkeys(a.home[0] for a in AGENTS if a.home[0]))
 
@@ -2725,7 +2869,6 @@ class TranscriptScanner:
             return
         is_whole = "isTooLong" not in record
         self.about = self.about or (parse_about(record) if is_whole else {})
-        self._take_back(record)
         rank, title = parse_title(record)
         if rank and rank >= self.title_rank:
             self.title, self.title_rank = title, rank
@@ -2750,8 +2893,11 @@ class TranscriptScanner:
 
     def _follow(self, message: Message) -> None:
         """Note what a line that shows nothing says of others, and its time."""
+        count, is_undone = message.ordinal, message.kind == "undone"
+        if is_undone and type(count) is int and count > 0 and self._prompts:
+            self._abandon(self._prompts[-count:][0])
+            del self._prompts[-count:]
         for key in message.keys:
-            is_undone = message.kind == "undone"
             at = self._numbers.get(hash(key if is_undone else message.parent))
             if at is not None and is_undone:
                 self._abandon(at)
@@ -2792,14 +2938,6 @@ class TranscriptScanner:
         elif message.role == "assistant" and not message.text.startswith("→"):
             self._unheard.clear()
         return is_known
-
-    def _take_back(self, record: dict) -> None:
-        """Note that Codex rolled turns back, the last so many prompts on."""
-        if dig(record, "payload.type") == "thread_rolled_back":
-            turns = dig(record, "payload.num_turns")
-            if type(turns) is int and turns > 0 and self._prompts:
-                self._abandon(self._prompts[-turns:][0])
-                del self._prompts[-turns:]
 
     def _abandon(self, first: int) -> None:
         """Note that the messages from one on were taken back."""
@@ -8555,10 +8693,11 @@ def list_transcripts(environment: dict, report: Report,
                      state: SyncState) -> list[Transcript]:
     """Return every transcript of every agent on this machine."""
     found: list[Transcript] = []
+    projects = list(state.kinds["projects"])
     for agent in AGENTS:
         rows: list[Transcript] = []
-        home, files = agent.folder(environment), set()
-        for name in agent.folders if home else ():
+        homes, files = agent.homes(environment, projects), set()
+        for home, name in itertools.product(homes, agent.folders):
             if agent.listing:
                 rows += _list_databases(agent, home, name, report)
                 continue
@@ -8568,7 +8707,7 @@ def list_transcripts(environment: dict, report: Report,
                 if match := re.fullmatch(agent.file, relative):
                     row = _look_at(agent, entry, match, files, state, report)
                     rows += [row] if row else []
-        titles = agent.titles(home) if agent.titles and rows else {}
+        titles = agent.titles(homes[0]) if agent.titles and rows else {}
         for row in rows:
             title = titles.get(thread_of(row.session_id.rpartition(".")[2]))
             found.append(dataclasses.replace(row, title=title) if title else row)
@@ -8796,7 +8935,7 @@ class SyncState:
         except BadRequest as e:
             log.warning("state lost, it is made anew: %s", e)
             value = {}
-        kinds = "files", "sessions", "notes", "workspaces"
+        kinds = "files", "sessions", "notes", "workspaces", "projects"
         kept = ((kind, value.pop(kind, {})) for kind in kinds)
         self.kinds = {n: v if isinstance(v, dict) else {} for n, v in kept}
         self.about = value
@@ -9084,6 +9223,9 @@ def run_sync(sync: Sync, environment: dict, ended: set[str],
     """Bring what is new or changed to the server; return what was done and failed."""
     state, report = sync.state, sync.report
     sync.manifests, sync.ended = load_manifests(sync.client.home), ended
+    for manifest in sync.manifests:
+        place = os.path.expanduser(str(manifest.get("cwd") or "~"))
+        state.put("projects", os.path.realpath(place), {})
     found = list_transcripts(environment, report, state)
     todo = plan_transcripts(sync, found)
     if report.compressed:
@@ -9156,14 +9298,18 @@ def _sync_transcript(sync: Sync, transcript: Transcript, stack: contextlib.ExitS
     known, agent = sync.state.get("sessions", transcript.key), transcript.agent
     is_same = known.get("sha256") and sync.state.has_seen(transcript)
     cwd, title = transcript.cwd, transcript.title
-    if agent.describe and not is_same:
-        cwd, title = agent.describe(transcript.path)
+    if agent.about and not is_same:
+        cwd, title = read_place(transcript.path, *agent.about)
         title = one_line(title)[:MAX_NAME_CHARS]
     if len(known.get("identity", ())) == len(Identity._fields):
         identity = Identity(*known["identity"])
     else:
-        cwd = cwd or read_cwd(transcript.path) or os.path.dirname(transcript.path)
-        told = dig(read_head(transcript.path), "payload.git.repository_url")  # Codex'
+        cwd = cwd or read_cwd(transcript.path)
+        for place in filter(os.path.isdir, {cwd, find_repository(cwd)[0]}):
+            sync.state.put("projects", os.path.realpath(place), {})
+        cwd = cwd or os.path.dirname(transcript.path)
+        head = read_head(transcript.path) if agent is CODEX else {}
+        told = dig(head, "payload.git.repository_url")
         told = told if isinstance(told, str) else ""
         identity = choose_identity(sync.client, sync.manifests, agent.tool, cwd, told)
     if is_same:  # Only its title is new; what was compressed since is not at its path.
@@ -9251,14 +9397,18 @@ MAX_CLOCK_OFF_S = 60
 def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None],
                 agent: Agent = CLAUDE) -> str:
     """Do what a hook event asks and return what the hook prints; raise FedmemError."""
-    event, client = parse_json(data), load_client(environment)
-    name = dig(event, "hook_event_name|hookName")
+    event, client = parse_json(data or b"{}"), load_client(environment)
+    name = dig(event, "hook_event_name|hookName|event_type")
+    if agent.tool == "gptme":  # it tells by variables
+        name = environment.get("GPTME_HOOK_EVENT")
+        event["session_id"] = os.path.basename(environment.get("GPTME_LOGDIR", ""))
     with contextlib.suppress(FedmemError):
         text = f"{format_time(utc_now())} {name}\n"
         write_private(client.path("hook"), text.encode())
     kind = agent.hooks.events.get(name)
-    if kind == "start":
-        brief = wait_for_brief(client, str(event.get("cwd") or os.getcwd()), agent.tool)
+    if kind == "start" or kind == "prompt" and is_first_prompt(client, event):
+        cwd = str(dig(event, "cwd|working_dir") or os.getcwd())
+        brief = wait_for_brief(client, cwd, agent.tool)
         given, output = {"additionalContext": brief}, agent.hooks.output
         forms = {**given, "hookSpecificOutput": {"hookEventName": name, **given}}
         return format_json({output: forms[output]}) if brief and output else brief
@@ -9275,6 +9425,14 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None],
         if not -MAX_CLOCK_OFF_S <= age_s <= STOP_SYNC_S:  # one of a time to come is old
             start_sync()
     return ""
+
+def is_first_prompt(client: Client, event: dict) -> bool:
+    """Return whether a session was not given its brief yet, and note that it is now."""
+    path, session_id = client.path("briefed"), str(event.get("session_id"))
+    known = (read_text(path) or "").split("\n")
+    if session_id not in known:
+        write_private(path, "\n".join([*known[-99:], session_id]).encode())
+    return session_id not in known
 
 def wait_for_brief(client: Client, cwd: str, tool_name: str) -> str:
     """Return the brief, empty when it is late; raise what making it raised."""
@@ -9381,9 +9539,13 @@ def _silence_note(client: Client) -> list[str]:
 # changes nothing, and a file that cannot be edited safely is left alone.
 
 SERVER_NAME = "fedmem"
-HOOK_TIMEOUTS_S = {"start": 10, "stop": 10, "end": 30}
+HOOK_TIMEOUTS_S = {"start": 10, "prompt": 10, "stop": 10, "end": 30}
 CRON_MARK = "# fedmem sync"
 TOML_BEGIN, TOML_END = "# >>> fedmem >>>", "# <<< fedmem <<<"
+_TOML_TABLE = re.compile(r"(?m)^(?=[ \t]*\[)")
+_OWN_HOOK = re.compile(r"(?m)^command = .*memory_sync\.py.* hook ")
+_OWN_TABLE = re.compile(rf"(?s)[ \t]*\[(?:mcp_servers\.{SERVER_NAME}[].]"
+                        r"|\[hooks.*memory_sync\.py)")
 SYNC_EVERY_MINUTES = 15
 BACKUP_ENDING = ".before-fedmem"
 UNITS_FOLDER = "~/.config/systemd/user"
@@ -9532,6 +9694,8 @@ def plan_hooks(client: Client, environment: dict, agent: Agent, remove: bool) ->
     """Return the change to an agent's hooks. Each has a timeout, for without one Claude
     Code ends SessionEnd after 1.5 s (measured)."""
     path = place_of(agent, agent.hooks.place, environment)
+    if agent.hooks.form.startswith("[["):
+        return plan_toml(path, format_hooks(client, agent), remove)
     if agent.hooks.form != "groups":
         before, text = read_text(path), format_hooks(client, agent)
         if before is not None and "memory_sync.py" not in before:
@@ -9582,53 +9746,61 @@ def _quote(*words: str) -> str:
     is_windows = sys.platform == "win32"
     return " ".join(f'"{w}"' for w in words) if is_windows else shlex.join(words)
 
-def plan_codex(client: Client, environment: dict, remove: bool) -> Change:
-    """Return the change to Codex' config.toml: a marked block; raise BadRequest."""
-    path = os.path.join(CODEX.folder(environment), "config.toml")
+def plan_toml(path: str, block: str, remove: bool) -> Change:
+    """Return the change to a TOML file: a marked block; raise BadRequest."""
     before = read_text(path)
     text = before or ""
     if TOML_BEGIN in text or TOML_END in text:
-        text = _cut_codex(text)
+        text = _cut_toml(text)
     if not text.strip() and remove and not os.path.exists(path + BACKUP_ENDING):
         return Change(path, before, None)  # it was made by `install`
     if not remove:
-        block = format_codex(client)
         _require_room_in_toml(path, text, block)
         text = text.rstrip("\n") + "\n\n" * bool(text.strip()) + block
     return Change(path, before, text if text or before is not None else None)
 
-def _cut_codex(text: str) -> str:
-    """Return a config.toml without our marks and our server's tables, which Codex moves
-    and parts when it adds its own or, by `codex mcp add`, writes every server anew."""
+def _cut_toml(text: str) -> str:
+    """Return a TOML file without our marks and tables, which Codex moves and parts when
+    it adds its own or, by `codex mcp add`, writes every server anew."""
     begin, end = text.find(TOML_BEGIN), text.find(TOML_END)
     inside = text[begin:end] if 0 <= begin < end else ""
-    if inside and len(re.findall(r"(?m)^[ \t]*\[", inside)) == 1:  # as we wrote it
-        return text[:begin] + text[end + len(TOML_END) :].lstrip("\n")
-    kept, is_own = [], False
-    for line in text.splitlines(keepends=True):
-        bare = line.strip()
-        if bare.startswith("["):
-            is_own = re.match(rf"\[mcp_servers\.{SERVER_NAME}[].]", bare) is not None
-        if bare not in (TOML_BEGIN, TOML_END) and (not is_own or bare.startswith("#")):
-            kept.append(line)
+    tables, kept = _TOML_TABLE.split(inside)[1:], []
+    if tables and all(map(_OWN_TABLE.match, tables)):  # as we wrote it
+        after = text[end + len(TOML_END) :].lstrip("\n")
+        return text[:begin].removesuffix("\n") + after
+    for table in _TOML_TABLE.split(text):
+        is_own = _OWN_TABLE.match(table)
+        for line in table.splitlines(keepends=True):
+            is_mark = line.strip() in (TOML_BEGIN, TOML_END)
+            if not is_mark and (not is_own or line.strip().startswith("#")):
+                kept.append(line)
     return "".join(kept)
 
+def _merge(old: object, new: object) -> object:
+    """Return a value of TOML with what is put behind it."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **{name: _merge(old.get(name), new[name]) for name in new}}
+    return [*old, *new] if isinstance(old, list) and isinstance(new, list) else new
+
 def _require_room_in_toml(path: str, text: str, block: str) -> None:
-    """Raise BadRequest unless our block behind a TOML file is our server, and nothing
-    of another's. Python 3.10 cannot read TOML: there others have to be plain tables."""
-    why = f"it has a server named {SERVER_NAME}, or writes mcp_servers in another way"
+    """Raise BadRequest unless our block behind a TOML file leaves the rest as it is.
+    Python 3.10 cannot read TOML: what is like ours has to be in plain tables there."""
+    key = re.findall(r"(?m)^\[+(\w+)", block)[0]
+    why = f"it has ours without our marks, or writes {key} in another way"
     try:
         import tomllib
 
-        whole, own = tomllib.loads(f"{text}\n{block}"), tomllib.loads(block)
-        is_free = whole["mcp_servers"][SERVER_NAME] == own["mcp_servers"][SERVER_NAME]
+        known, own = tomllib.loads(text), tomllib.loads(block)
+        whole = repr(tomllib.loads(f"{text}\n{block}"))  # nan is not nan
+        is_free = whole == repr(_merge(known, own))
+        is_free &= dig(known, f"mcp_servers.{SERVER_NAME}") is None
     except ImportError:
-        table = rf"\[mcp_servers\.(?!{SERVER_NAME}\b)[\w.-]+\]"
-        rest = re.sub(rf"(?m)^[ \t]*{table}[ \t]*(?:#.*)?$", "", text)
-        is_free = "mcp_servers" not in rest
-    except (ValueError, LookupError, TypeError) as e:
+        table = rf"\[mcp_servers\.(?!{SERVER_NAME}\b)[\w.-]+\]|\[\[hooks[\w.]*\]\]"
+        rest = re.sub(rf"(?m)^[ \t]*(?:{table})[ \t]*(?:#.*)?$", "", text)
+        is_free = key not in rest
+    except ValueError as e:
         is_free, why = False, f"{why}: {e}"
-    if not is_free:
+    if _OWN_HOOK.search(text) or not is_free:
         raise BadRequest(f"{path} has no room for ours ({why}); it is left as it is.")
 
 def format_codex(client: Client) -> str:
@@ -9684,15 +9856,17 @@ def place_of(agent: Agent, place: str, environment: dict) -> str:
 def is_here(agent: Agent, environment: dict) -> bool:
     """Return whether an agent is on this machine, by its files."""
     places = [agent.folder(environment)]
-    if agent.server and agent.server.place.startswith("~/"):
-        places.append(os.path.dirname(place_of(agent, agent.server.place, environment)))
-    return any(map(os.path.isdir, filter(None, places)))
+    for part in (agent.server, agent.hooks):
+        if part and part.place.startswith("~/"):
+            places.append(os.path.dirname(place_of(agent, part.place, environment)))
+    return any(os.path.isdir(place) for place in places if place[:1] not in ("", "."))
 
 def plan_server(client: Client, environment: dict, agent: Agent,
                 remove: bool) -> Change:
     """Return the change to an agent's MCP servers; raise BadRequest."""
     if agent.server.form == "toml":
-        return plan_codex(client, environment, remove)
+        path = place_of(agent, agent.server.place, environment)
+        return plan_toml(path, format_codex(client), remove)
     path, key = place_of(agent, agent.server.place, environment), agent.server.key
     if agent.server.form == "yaml":
         return plan_yaml(client, path, remove)
@@ -9763,6 +9937,12 @@ def format_hooks(client: Client, agent: Agent) -> str:
     if form in PLUGINS:
         return PLUGIN_HEAD % json.dumps(command) + PLUGINS[form]
     hooks = make_hooks(client, agent)
+    if form.startswith("[["):
+        lines = [TOML_BEGIN]
+        for event, hook in hooks.items():
+            hook = {"event": event, **hook, "type": None}
+            lines += [form, *(f"{n} = {json.dumps(v)}" for n, v in hook.items() if v)]
+        return "\n".join([*lines, TOML_END]) + "\n"
     if form == "copilot":
         rows = {event: [{"type": "command", "bash": h["command"],
                          "timeoutSec": h["timeout"]}] for event, h in hooks.items()}
@@ -11019,8 +11199,9 @@ def find_version(transcript: Transcript) -> str:
     """Return the version of an agent that wrote a transcript, empty for unknown."""
     with contextlib.suppress(FedmemError, OSError, *ODD):
         count = 1 if transcript.agent.export else 20
+        version = rb'(?<!protocol_)[vV]ersion"\s*:\s*"(\d[\w.+-]*)"'
         for line in itertools.islice(iter_transcript(transcript), count):
-            if found := re.search(rb'[vV]ersion"\s*:\s*"(\d[\w.+-]*)"', line):
+            if found := re.search(version, line):
                 return found[1].decode()
     return ""
 

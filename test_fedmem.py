@@ -2210,6 +2210,9 @@ class Fixture:
                 with open(path, "ab") as file:
                     for value in read_values(text):
                         file.write(json.dumps(value).encode() + b"\n")
+            elif name.endswith(".md"):
+                with open(path, "a") as file:
+                    file.write(text)
             else:
                 path.write_text(text)
 
@@ -2219,6 +2222,49 @@ class Fixture:
 
 
 ASKED = "→ %s " + '{"query":"eider"}'
+AIDER_ANSWER = """\
+It is close().
+
+#### In short
+# shop
+> quoted
+```
+<<<<<<< SEARCH
+# shop
+=======
+# shop, fixed
+>>>>>>> REPLACE
+```"""
+END = "  "  # of the lines that are the user's or aider's own
+AIDER_HISTORY = f"""
+# aider chat started at 2026-11-27 21:40:00
+
+> Aider HIDDEN{END}
+
+# aider chat started at 2026-11-27 21:49:59
+
+> aider --api-key HIDDEN --message Why{END}
+> Add .aider* to .gitignore (recommended)? (Y)es/(N)o [Yes]: y{END}
+
+#### Why does the curlew leak?{END}
+#### {END}
+#### And where?{END}
+
+<thinking-content-7bbeb8e1441453ad999a0bbba8a46d4b>
+
+HIDDEN
+
+</thinking-content-7bbeb8e1441453ad999a0bbba8a46d4b>
+
+{AIDER_ANSWER}
+
+> Tokens: 2.4k sent, 81 received. HIDDEN{END}
+"""
+AIDER_MORE = f"""
+#### And after the resume?{END}
+
+This may still grow.
+"""
 AGENT_FIXTURES = (
     Fixture(
         "claude-code",
@@ -2692,7 +2738,8 @@ AGENT_FIXTURES = (
  "message": {"role": "user", "content": [], "visibility": "user_only",
  "hookEventName": "SessionStart", "hookResults": [{"stdout": "[fedmem] INJECTED"}]}}
 {"type": "message", "id": "context-d1", "timestamp": "2026-11-27T20:59:10.679Z",
- "message": {"role": "user", "content": [{"type": "text", "text": "HIDDEN"}]}}
+ "message": {"role": "user", "content": [{"type": "text", "text": "HIDDEN"}],
+ "visibility": "llm_only"}}
 {"type": "message", "id": "d1", "parentId": "context-d1", "message": {"role": "user",
  "content": [{"type": "text", "text": "Why does the nightjar leak?"}]},
  "timestamp": "2026-11-27T20:59:10.779Z"}
@@ -3092,6 +3139,323 @@ AGENT_FIXTURES = (
         {},
         [("user", "And after the resume?")],
     ),
+    Fixture(
+        "gptme",
+        {
+            ".local/share/gptme/logs/2026-11-27-red-fish/config.toml": r"""
+[chat]
+model = "local/mock"
+workspace = "/home/dev/shop"
+name = "Pool \"talk\""
+""",
+            ".local/share/gptme/logs/2026-11-27-red-fish/conversation.jsonl": r"""
+{"role": "system", "content": "HIDDEN", "timestamp": "2026-11-27T21:37:39.1",
+ "pinned": true, "hide": true}
+{"role": "user", "content": "Why does the dunlin leak?",
+ "timestamp": "2026-11-27T21:37:39.571414"}
+{"role": "assistant", "content":
+ "<think>\nHIDDEN\n</think>\n\nI look.\n```shell\ncat\n```",
+ "timestamp": "2026-11-27T21:37:56.869024", "metadata": {"model": "local/mock"}}
+{"role": "system", "content": "Ran command: `cat`\n\n`pool = 3`\n\n",
+ "timestamp": "2026-11-27T21:37:57.948455"}
+{"role": "assistant", "content": "<think>\nHIDDEN\n</think>\n\n",
+ "timestamp": "2026-11-27T21:37:58.869024"}
+{"role": "user", "content": "<system>No tool call detected in last message. HIDDEN",
+ "timestamp": "2026-11-27T21:37:59.972433"}
+{"role": "assistant", "content":
+ "@fedmem.search_sessions(call_2): {\"query\":\"eider\"}",
+ "timestamp": "2026-11-27T21:38:02.314602"}
+{"role": "system", "content": "[fedmem] INJECTED", "call_id": "c2",
+ "timestamp": "2026-11-27T21:38:03.314602", "metadata": {"tool": "mcp"}}
+{"role": "system", "content": "HIDDEN: compressing", "ui_only": true,
+ "timestamp": "2026-11-27T21:38:04.314602"}
+{"role": "system", "content": "HIDDEN: resumed from",
+ "timestamp": "2026-11-27T21:38:04.9", "metadata": {"compaction_artifact": "intro"}}
+{"role": "system", "content": "<system_info>HIDDEN</system_info>", "hide": true,
+ "timestamp": "2026-11-27T21:38:05.198290+00:00"}
+""",
+        },
+        {
+            "2026-11-27-red-fish": (
+                "shop",
+                'Pool "talk"',
+                [
+                    ("user", "Why does the dunlin leak?"),
+                    ("assistant", "I look.\n```shell\ncat\n```"),
+                    ("tool", "← Ran command: `cat`\n\n`pool = 3`"),
+                    ("assistant", ASKED % "fedmem.search_sessions"),
+                ],
+            )
+        },
+        "dunlin",
+        {
+            ".local/share/gptme/logs/2026-11-27-red-fish/conversation.jsonl": r"""
+{"role": "user", "content": "And after the resume?",
+ "timestamp": "2026-11-27T21:40:43.109896"}
+"""
+        },
+        [("user", "And after the resume?")],
+    ),
+    Fixture(
+        "kimi-code",
+        {
+            ".kimi-code/sessions/wd_shop_e828/session_a007/state.json": r"""
+{"id": "session_a007", "version": 2, "cwd": "/home/dev/shop", "title": "Pool talk",
+ "agents": {"main": {"type": "main"}}, "isCustomTitle": true}
+""",
+            ".kimi-code/sessions/wd_shop_e828/session_a007/agents/main/wire.jsonl": r"""
+{"type": "metadata", "protocol_version": "1.5", "created_at": 1795815115665}
+{"type": "profile.bind", "agentId": "main", "systemPrompt": "HIDDEN",
+ "time": 1795815115684}
+{"type": "context.append_message", "agentId": "main", "message": {"role": "user",
+ "content": [{"type": "text", "text": "<hook_result>[fedmem] INJECTED</hook_result>"}],
+ "toolCalls": [], "origin": {"kind": "hook_result"}}, "time": 1795815115795}
+{"type": "turn.prompt", "agentId": "main", "input": [{"type": "text",
+ "text": "Why does the whimbrel leak?"}], "origin": {"kind": "user"}, "turnId": 0,
+ "time": 1795815115795}
+{"type": "context.append_message", "agentId": "main", "message": {"role": "user",
+ "content": [{"type": "text", "text": "Why does the whimbrel leak?"}], "id": "msg_1",
+ "toolCalls": [], "origin": {"kind": "user"}}, "time": 1795815115797}
+{"type": "context.append_message", "agentId": "main", "message": {"role": "user",
+ "content": [{"type": "text", "text": "HIDDEN"}], "toolCalls": [],
+ "origin": {"kind": "injection", "variant": "permission_mode"}},
+ "time": 1795815115817}
+{"type": "context.append_loop_event", "agentId": "main", "event": {
+ "type": "content.part", "uuid": "u1", "part": {"type": "think", "think": "HIDDEN"}},
+ "time": 1795815115894}
+{"type": "context.append_loop_event", "agentId": "main", "event": {
+ "type": "content.part", "uuid": "u2", "part": {"type": "text", "text": "I look."}},
+ "time": 1795815115895}
+{"type": "context.append_loop_event", "agentId": "main", "event": {
+ "type": "tool.call", "uuid": "u3", "toolCallId": "c1", "name": "Bash",
+ "args": {"command": "cat it"}, "display": {"kind": "command"}},
+ "time": 1795815116000}
+{"type": "context.append_loop_event", "agentId": "main", "event": {
+ "type": "tool.result", "parentUuid": "u3", "toolCallId": "c1",
+ "result": {"output": "pool = 3\n", "durationMs": 23}}, "time": 1795815116051}
+{"type": "context.append_loop_event", "agentId": "main", "event": {
+ "type": "tool.call", "uuid": "u4", "toolCallId": "c2",
+ "name": "mcp__fedmem__search_sessions", "args": {"query": "eider"}},
+ "time": 1795815116060}
+{"type": "context.append_loop_event", "agentId": "main", "event": {
+ "type": "tool.result", "parentUuid": "u4", "toolCallId": "c2",
+ "result": {"output": "[fedmem] INJECTED"}}, "time": 1795815116071}
+{"message": {"message": {"role": "assistant", "content": [{"type": "text",
+ "text": "I look."}], "toolCalls": []}, "meta": {"source": "llm"}},
+ "type": "agent.message.appended", "time": 1795815116093, "kind": "event"}
+""",
+            ".kimi-code/sessions/wd_shop_e828/session_a007/agents/agent-0/"
+            "wire.jsonl": r"""
+{"type": "metadata", "protocol_version": "1.5", "created_at": 1795815158950}
+{"type": "context.append_message", "agentId": "agent-0", "message": {"role": "user",
+ "content": [{"type": "text",
+ "text": "<git-context>\nHIDDEN\n</git-context>\n\nCount the lines."}],
+ "id": "msg_2", "origin": {"kind": "system_trigger", "name": "subagent"}},
+ "time": 1795815158951}
+{"type": "context.append_loop_event", "agentId": "agent-0", "event": {
+ "type": "content.part", "uuid": "v1", "part": {"type": "text", "text": "One line."}},
+ "time": 1795815158999}
+""",
+        },
+        {
+            "session_a007": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the whimbrel leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ Bash {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "mcp__fedmem__search_sessions"),
+                ],
+            ),
+            "session_a007.agent-0": (
+                "shop",
+                "Count the lines.",
+                [("task", "Count the lines."), ("agent", "One line.")],
+            ),
+        },
+        "whimbrel",
+        {
+            ".kimi-code/sessions/wd_shop_e828/session_a007/agents/main/wire.jsonl": r"""
+{"type": "context.apply_compaction", "agentId": "main",
+ "summary": "The pool has three.", "contextSummary": "HIDDEN", "compactedCount": 13,
+ "time": 1795815197628}
+{"type": "context.append_message", "agentId": "main", "message": {"role": "user",
+ "content": [{"type": "text", "text": "And after the resume?"}], "id": "msg_3",
+ "toolCalls": [], "origin": {"kind": "user"}}, "time": 1795815198000}
+"""
+        },
+        [("summary", "The pool has three."), ("user", "And after the resume?")],
+    ),
+    Fixture(
+        "openhands",
+        {
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "base_state.json": r"""
+{"id": "6686c02b-8a44-4d1a-9ebd-7550c343dc64", "workspace": {
+ "working_dir": "/home/dev/shop", "kind": "LocalWorkspace"}}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00000-a.json": r"""
+{"id": "e0", "timestamp": "2026-11-27T21:51:29.086159", "source": "hook",
+ "hook_event_type": "SessionStart", "stdout": "[fedmem] INJECTED",
+ "additional_context": "[fedmem] INJECTED", "kind": "HookExecutionEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00001-a.json": r"""
+{"id": "e1", "timestamp": "2026-11-27T21:51:32.971724", "source": "agent",
+ "system_prompt": {"type": "text", "text": "HIDDEN"}, "tools": [],
+ "kind": "SystemPromptEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00002-a.json": r"""
+{"id": "e2", "timestamp": "2026-11-27T21:51:33.302942", "source": "user",
+ "llm_message": {"role": "user", "content": [{"type": "text",
+ "text": "Why does the turnstone leak?"}]}, "activated_skills": [],
+ "extended_content": [{"type": "text", "text": "[fedmem] INJECTED"}],
+ "kind": "MessageEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00003-a.json": r"""
+{"id": "e3", "timestamp": "2026-11-27T21:51:35.520403", "source": "agent",
+ "thought": [{"type": "text", "text": "I look."}], "reasoning_content": "HIDDEN",
+ "action": {"command": "cat it", "kind": "TerminalAction"}, "tool_name": "terminal",
+ "tool_call_id": "c1", "tool_call": {"id": "c1", "name": "terminal",
+ "arguments": "{\"command\": \"cat it\"}"}, "summary": "HIDDEN",
+ "kind": "ActionEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00004-a.json": r"""
+{"id": "e4", "timestamp": "2026-11-27T21:51:35.968341", "source": "environment",
+ "tool_name": "terminal", "tool_call_id": "c1", "observation": {"content": [
+ {"type": "text", "text": "pool = 3"}], "is_error": false, "command": "HIDDEN",
+ "kind": "TerminalObservation"}, "kind": "ObservationEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00005-a.json": r"""
+{"id": "e5", "timestamp": "2026-11-27T21:51:36.520403", "source": "agent",
+ "thought": [{"type": "text", "text": ""}], "action": {"data": {"query": "eider"},
+ "kind": "MCPToolAction"}, "tool_name": "search_sessions", "tool_call": {"id": "c2",
+ "name": "search_sessions", "arguments": "{\"query\":\"eider\"}"},
+ "kind": "ActionEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00006-a.json": r"""
+{"id": "e6", "timestamp": "2026-11-27T21:51:36.968341", "source": "environment",
+ "tool_name": "search_sessions", "observation": {"content": [{"type": "text",
+ "text": "[Tool 'search_sessions' executed.]"}, {"type": "text",
+ "text": "[fedmem] INJECTED"}], "is_error": false, "kind": "MCPToolObservation"},
+ "kind": "ObservationEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00007-a.json": r"""
+{"id": "e7", "timestamp": "2026-11-27T21:51:37.520403", "source": "agent",
+ "thought": [], "action": {"message": "Three.", "kind": "FinishAction"},
+ "tool_name": "finish", "tool_call": {"id": "c3", "name": "finish",
+ "arguments": "{\"message\": \"HIDDEN\"}"}, "kind": "ActionEvent"}
+""",
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00008-a.json": r"""
+{"id": "e8", "timestamp": "2026-11-27T21:51:37.968341", "source": "environment",
+ "tool_name": "finish", "observation": {"content": [{"type": "text",
+ "text": "HIDDEN"}], "is_error": false, "kind": "FinishObservation"},
+ "kind": "ObservationEvent"}
+""",
+        },
+        {
+            "6686c02b-8a44-4d1a-9ebd-7550c343dc64": (
+                "shop",
+                "Why does the turnstone leak?",
+                [
+                    ("user", "Why does the turnstone leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ terminal {"command": "cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "search_sessions"),
+                    ("assistant", "Three."),
+                ],
+            )
+        },
+        "turnstone",
+        {
+            ".openhands/conversations/6686c02b8a444d1a9ebd7550c343dc64/"
+            "events/event-00009-a.json": r"""
+{"id": "e9", "timestamp": "2026-11-27T21:52:33.302942", "source": "user",
+ "llm_message": {"role": "user", "content": [{"type": "text",
+ "text": "And after the resume?"}]}, "kind": "MessageEvent"}
+""",
+        },
+        [("user", "And after the resume?")],
+    ),
+    Fixture(
+        "fast-agent",
+        {
+            "shop/.fast-agent/sessions/2611272145-eokuDc/session.json": r"""
+{"schema_version": 6, "session_id": "2611272145-eokuDc",
+ "created_at": "2026-11-27T21:45:58.360752", "metadata": {"title": "Pool talk"},
+ "continuation": {"active_agent": "agent", "cwd": "/home/dev/shop",
+ "agents": {"agent": {"resolved_prompt": "HIDDEN"}}}}
+""",
+            "shop/.fast-agent/sessions/2611272145-eokuDc/history_agent.json": r"""
+{"messages": [
+ {"role": "user", "content": [{"type": "text", "text": "Why does the godwit leak?"}],
+ "is_template": false, "timestamp": "2026-11-27T21:45:58.596194Z"},
+ {"role": "assistant", "content": [{"type": "text", "text": "I look."}],
+ "tool_calls": {"c1": {"method": "tools/call", "params": {"name": "bash",
+ "arguments": {"command": "cat it"}}}}, "channels": {
+ "reasoning": [{"type": "text", "text": "HIDDEN"}],
+ "fast-agent-usage": [{"type": "text", "text": "HIDDEN"}]},
+ "timestamp": "2026-11-27T21:45:59.031844Z"},
+ {"role": "user", "content": [], "tool_results": {"c1": {"_meta": {"a": {}},
+ "content": [{"type": "text", "text": "pool = 3"}], "isError": false}},
+ "timestamp": "2026-11-27T21:45:59.538877Z"},
+ {"role": "assistant", "content": [], "tool_calls": {"c2": {"method": "tools/call",
+ "params": {"name": "fedmem__search_sessions", "arguments": {"query": "eider"}}}},
+ "timestamp": "2026-11-27T21:46:00.031844Z"},
+ {"role": "user", "content": [], "tool_results": {"c2": {
+ "content": [{"type": "text", "text": "[fedmem] INJECTED"}], "isError": false}},
+ "timestamp": "2026-11-27T21:46:01.538877Z"}]}
+""",
+            "shop/.fast-agent/sessions/2611272145-eokuDc/"
+            "history_agent_previous.json": r"""
+{"messages": [{"role": "user", "content": [{"type": "text", "text": "HIDDEN"}]}]}
+""",
+        },
+        {
+            "2611272145-eokuDc": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the godwit leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ bash {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "fedmem__search_sessions"),
+                ],
+            )
+        },
+        "godwit",
+        {},
+        [("user", "And after the resume?")],
+    ),
+    Fixture(
+        "aider",
+        {"shop/.aider.chat.history.md": AIDER_HISTORY},
+        {
+            "2026-11-27-21-49-59-*": (
+                "shop",
+                "Why does the curlew leak?\n\nAnd where?".replace("\n\n", " "),
+                [
+                    ("user", "Why does the curlew leak?\n\nAnd where?"),
+                    ("assistant", AIDER_ANSWER),
+                ],
+            ),
+        },
+        "curlew",
+        {"shop/.aider.chat.history.md": AIDER_MORE},
+        [("user", "And after the resume?")],
+    ),
 )
 FIXTURE = {fixture.agent: fixture for fixture in AGENT_FIXTURES}
 
@@ -3127,6 +3491,7 @@ def read_stores(fixture: Fixture) -> dict[str, bytes]:
         fixture.write(home)
         report = fedmem.Report()
         state = fedmem.SyncState(os.path.join(home, "none.json"))
+        state.put("projects", f"{home}/shop", {})
         found = {}
         for row in fedmem.list_transcripts({"HOME": home}, report, state):
             if row.agent.export:
@@ -3147,7 +3512,9 @@ def list_missing(agent: fedmem.Agent) -> Iterator[str]:
     fixture, forms = FIXTURE.get(agent.tool), {"groups", "copilot", "script"}
     needs = {
         "tried: the version that was run": agent.tried,
-        "home: (variable, ~/default, folder below)": agent.home[1].startswith("~/"),
+        "home: (variable, ~/default or ./in-projects, folder below)": agent.home[
+            1
+        ].startswith(("~/", ".")),
         "folders: where its conversations lie below home": agent.folders,
         "file, a pattern of paths, or listing, of a database": agent.file
         or agent.listing,
@@ -3164,9 +3531,10 @@ def list_missing(agent: fedmem.Agent) -> Iterator[str]:
         "remark: why it has no hooks or no MCP entry": agent.remark
         or (agent.hooks and agent.server),
         "hooks: a form that room 20 writes": not agent.hooks
-        or agent.hooks.form in forms | set(fedmem.PLUGINS),
-        "hooks: events that start, stop or end": not agent.hooks
-        or set(agent.hooks.events.values()) <= {"start", "stop", "end"},
+        or agent.hooks.form in forms | set(fedmem.PLUGINS)
+        or agent.hooks.form.startswith("[["),
+        "hooks: events that start, prompt, stop or end": not agent.hooks
+        or set(agent.hooks.events.values()) <= {"start", "prompt", "stop", "end"},
         "hooks: an event that ends": not agent.hooks
         or "end" in agent.hooks.events.values(),
         "go_on: the command that goes with put": bool(agent.put) == bool(agent.go_on),
@@ -3200,13 +3568,14 @@ class AgentsTest(unittest.TestCase):
                 row = re.search(rf"(?m)^{name}.*$", readme)
                 self.assertTrue(row, f"README: no row begins with {name}")
                 _, _, _, kept, end, brief, entry, there, _ = row[0].split("|")
-                starts = agent.hooks and "start" in agent.hooks.events.values()
+                kinds = set(agent.hooks.events.values() if agent.hooks else ())
+                starts = kinds & {"start", "prompt"}
                 command = f"`{agent.go_on.partition(' ')[0]}`"
                 for said, expected in (
                     (kept, "an export" if agent.export else "byte for byte"),
                     (end, "by its hook" if agent.hooks else "by the schedule"),
                     (brief, "yes" if starts else "no"),
-                    (entry, "yes" if agent.server or agent.tool == "codex" else "by"),
+                    (entry, "yes" if agent.server else ("by", "no")),
                     (there, command if agent.go_on else "as text"),
                 ):
                     self.assertTrue(said.strip().startswith(expected), row[0])
@@ -3279,6 +3648,19 @@ class AgentsTest(unittest.TestCase):
             raw = raw.replace(b"[fedmem] INJECTED", b"OTHERS")
             raw = raw.replace(b"fedmem_", b"other_")
             self.assertIn("OTHERS", str(read_all(raw)), tool)
+
+    def test_what_kimi_took_back_is_marked(self) -> None:
+        """The last prompt and its answer, and no more."""
+        raw = read_first(FIXTURE["kimi-code"])
+        undo = {"type": "context.undo", "agentId": "main", "count": 1}
+        more = raw.replace(b"whimbrel", b"knot").replace(b'msg_1"', b'msg_9"')
+        more = more.replace(b'uuid": "u', b'uuid": "w')
+        more += json.dumps(undo).encode() + b"\n"
+        self.assertEqual(scan(raw + more).abandoned, ((5, 10),))
+        for count in (0, -1, "1", None, []):
+            undo["count"] = count
+            again = raw + json.dumps(undo).encode() + b"\n"
+            self.assertEqual(scan(again).abandoned, (), count)
 
     def test_what_a_pi_user_asks_anew_leaves_the_earlier_way_abandoned(self) -> None:
         """The tree is inside its file; extensions have lines between."""
@@ -3357,7 +3739,8 @@ class AgentsTest(unittest.TestCase):
         with tempfile.TemporaryDirectory(prefix="agent_") as home:
             FIXTURE["cline"].write(home)
             path = os.path.join(home, FIXTURE["cline"].main())
-            self.assertTrue(fedmem.describe_cline(path)[1])
+            about = fedmem.FORMATS["cline"].about
+            self.assertTrue(fedmem.read_place(path, *about)[1])
 
     def test_a_gemini_rewind_marks_what_it_dropped(self) -> None:
         """That message and all after it."""
@@ -9812,6 +10195,7 @@ class AgentsCase(ClientCase):
         """Let nothing of this machine name another folder of an agent."""
         super().setUp()
         self.env = {"HOME": self.home, "MEMORY_SYNC_HOME": self.env["MEMORY_SYNC_HOME"]}
+        self.save("state.json", {"projects": {f"{self.home}/shop": {}}})
 
     def read(self, session_id: str) -> list[tuple[str, str]]:
         """Return role and text of each message that a reader sees of a session."""
@@ -9930,7 +10314,8 @@ class AgentsSyncTest(AgentsCase):
         for fixture in AGENT_FIXTURES:
             variable, default, _ = fedmem.FORMATS[fixture.agent].home
             if variable:
-                self.env[variable] = f"{self.home}/moved/{default[2:]}"
+                place = "shop/" * default.startswith(".") + default[2:]
+                self.env[variable] = f"{self.home}/moved/{place}"
                 moved.append(fixture)
                 files = {f"moved/{name}": text for name, text in fixture.files.items()}
                 fixture.write(self.home, files)
@@ -10078,6 +10463,24 @@ class AgentsSyncTest(AgentsCase):
         expected = dict.fromkeys((text for _, text in fixture.told["ses_a"][2]), False)
         expected |= {text: True for _, text in fixture.more}
         self.assertEqual(marks, {**expected, "Third": False})
+
+    def test_projects_in_which_agents_worked_are_looked_into(self) -> None:
+        """Those of other agents' sessions, their repositories', and manifests'."""
+        Path(self.env["MEMORY_SYNC_HOME"], "state.json").unlink()
+        self.env["CLAUDE_CONFIG_DIR"] = f"{self.home}/.claude"
+        for name in ("one/.git", "one/below", "two"):
+            Path(self.home, name).mkdir(parents=True)
+        for place in ("one", "two"):
+            FIXTURE["aider"].write(f"{self.home}/{place}-")
+            Path(f"{self.home}/{place}-/shop/.aider.chat.history.md").rename(
+                f"{self.home}/{place}/.aider.chat.history.md"
+            )
+        self.claude("s1", with_cwd(make_transcript(1), f"{self.home}/one/below"))
+        self.assertEqual(self.run_sync().sessions, 1)
+        self.save("manifests/m.json", {**NAMES, "cwd": f"{self.home}/two"})
+        self.assertEqual(self.run_sync().sessions, 2)
+        self.assertEqual(self.run_sync().sessions, 0)
+        self.assertEqual(len(self.told_sessions()), 3)
 
     def test_what_cline_cut_off_loses_nothing(self) -> None:
         """A store that only got shorter is contained; other words are a revision."""
@@ -10296,9 +10699,13 @@ class AgentsTroubleTest(AgentsCase):
         (shop / ".git").mkdir(parents=True)
         config = '[remote "origin"]\n\turl = https://git.example.org/acme/shop.git\n'
         (shop / ".git/config").write_text(config)
+        places = {str(shop): {}, f"{self.home}/shop": {}}
+        self.save("state.json", {"projects": places})
         for fixture in AGENT_FIXTURES:
             files = {
-                name: text.replace("/home/dev/shop", str(shop))
+                name.replace("shop/.aider", "code/checkout/.aider"): text.replace(
+                    "/home/dev/shop", str(shop)
+                )
                 for name, text in fixture.files.items()
             }
             fixture.write(self.home, files)
@@ -10427,9 +10834,14 @@ class AgentsTroubleTest(AgentsCase):
                 with open(path, "a") as file:
                     file.write(future)
             elif path.suffix == ".json":
-                key = "messages" if fixture.agent == "cline" else "history"
+                if fixture.agent == "openhands":
+                    event = {"id": "zz", "kind": "hologram", "text": "FUTURE"}
+                    path = path.with_name("event-00050-b.json")
+                    path.write_text(json.dumps({"messages": [], **event}))
+                is_items = fixture.agent in ("openhands", "cline", "fast-agent")
+                key = "messages" if is_items else "history"
                 change_store(path, lambda value, key=key: value[key].extend(items))
-            else:
+            elif path.suffix == ".db":
                 for seq, (kind, data) in enumerate(kinds, 20):
                     row = {"aggregate_id": name, "seq": seq, "type": kind, "data": data}
                     fill_database(path, [{"event": row}])
@@ -10440,9 +10852,9 @@ class AgentsTroubleTest(AgentsCase):
                 name, messages = self.first(fixture), next(iter(fixture.told.values()))
                 self.assertEqual(self.read(name), messages[2])
                 path = Path(self.home, fixture.main())
-                if path.suffix == ".jsonl":
+                if not fedmem.FORMATS[fixture.agent].export:
                     self.assertEqual(archived[name], path.read_bytes())
-                else:
+                elif fixture.agent != "aider":  # its text has no records
                     self.assertIn(b"FUTURE", archived[name])
 
     def test_what_was_lost_on_the_server_is_exported_again(self) -> None:
@@ -10678,7 +11090,7 @@ def make_event(agent: str, name: str, **more: object) -> dict:
     fixture = FIXTURE[agent]
     [session_id, *_] = fixture.told
     event = {"session_id": session_id, "cwd": "/home/dev/shop", "hook_event_name": name}
-    if agent not in ("copilot-cli", "opencode", "kilo"):
+    if agent not in ("copilot-cli", "opencode", "kilo", "kimi-code", "gptme"):
         event["transcript_path"] = fixture.main()  # below HOME
     return {**event, **more}
 
@@ -10695,6 +11107,13 @@ def make_cline_event(name: str) -> dict:
         "parent_agent_id": None,
         "hookName": name,
     }
+
+
+def make_openhands_event(name: str, **more: object) -> dict:
+    """Return what OpenHands gives a hook, with names of its own."""
+    [session_id] = FIXTURE["openhands"].told
+    event = {"event_type": name, "session_id": session_id, "tool_name": None}
+    return {**event, "working_dir": "/home/dev/shop", "metadata": {}, **more}
 
 
 # What agents give their hooks: a start, a stop, an end, and what is none of these.
@@ -10753,6 +11172,24 @@ AGENT_EVENTS = {
         make_event("kilo", "SessionEnd"),
         make_event("kilo", "session.drained"),
     ),
+    "kimi-code": (
+        make_event("kimi-code", "UserPromptSubmit", prompt=[], is_steer=False),
+        None,
+        make_event("kimi-code", "Stop", stop_hook_active=False),
+        make_event("kimi-code", "SessionStart", source="startup"),
+    ),
+    "gptme": (
+        None,
+        None,
+        make_event("gptme", "session.end"),  # by variables: handle
+        make_event("gptme", "session.start"),
+    ),
+    "openhands": (
+        make_openhands_event("UserPromptSubmit", message="p"),
+        None,
+        make_openhands_event("Stop", metadata={"reason": "agent_finished"}),
+        make_openhands_event("SessionStart"),
+    ),
     "cline": (
         None,
         None,
@@ -10771,8 +11208,12 @@ class AgentsHooksTest(AgentsCase):
             path = os.path.join(self.home, event["transcript_path"])
             event = {**event, "transcript_path": path}
         starts: list[int] = []
-        data = json.dumps(event).encode()
-        given = self.env, data, lambda: starts.append(1), fedmem.FORMATS[tool]
+        data, env = json.dumps(event).encode(), self.env
+        if tool == "gptme":
+            folder = f"{self.home}/logs/{event.get('session_id')}"
+            env = {**env, "GPTME_HOOK_EVENT": event.get("hook_event_name", "")}
+            data, env = b"", {**env, "GPTME_LOGDIR": folder}
+        given = env, data, lambda: starts.append(1), fedmem.FORMATS[tool]
         return fedmem.handle_hook(*given), len(starts)
 
     def test_a_brief_is_given_in_the_form_that_the_agent_takes(self) -> None:
@@ -10791,9 +11232,9 @@ class AgentsHooksTest(AgentsCase):
                 said, started = self.handle(tool, start)
             self.assertEqual((asked.pop(), started), (("/home/dev/shop", tool), 0))
             expected = {"additionalContext": "[fedmem] What others know"}
-            if tool in ("pi", "opencode", "kilo"):
+            if tool in ("pi", "opencode", "kilo", "kimi-code"):
                 self.assertEqual(said, "[fedmem] What others know")
-            elif tool == "copilot-cli":
+            elif tool in ("copilot-cli", "openhands"):
                 self.assertEqual(json.loads(said), expected)
             else:
                 name = {"hookEventName": start["hook_event_name"]}
@@ -10802,6 +11243,11 @@ class AgentsHooksTest(AgentsCase):
                 )
             with mock.patch("fedmem.wait_for_brief", return_value=""):
                 self.assertEqual(self.handle(tool, start), ("", 0))
+        again = AGENT_EVENTS["openhands"][0]
+        with mock.patch("fedmem.wait_for_brief", brief):
+            self.assertEqual(self.handle("openhands", again), ("", 0))
+            again = {**again, "session_id": "another"}
+            self.assertNotEqual(self.handle("openhands", again), ("", 0))
 
     def test_an_end_is_written_down_under_the_id_that_is_archived(self) -> None:
         """And starts a sync, in which a changed transcript does not wait."""
@@ -11289,21 +11735,22 @@ class SetupTest(ClientCase):
         also where Python cannot read TOML."""
         path = Path(self.env["CODEX_HOME"], "config.toml")
         path.parent.mkdir()
-        client, taken = self.home_client(), collections.Counter()
+        codex = self.home_client(), self.env, fedmem.CODEX
+        taken: collections.Counter = collections.Counter()
         for text, has_parser in itertools.product(self.CONFIGS, (True, False)):
             path.write_bytes(text.encode())
             blocked = {} if has_parser else {"tomllib": None}
             with mock.patch.dict(sys.modules, blocked):
                 try:
-                    change = fedmem.plan_codex(client, self.env, False)
+                    change = fedmem.plan_server(*codex, False)
                 except fedmem.BadRequest as e:
                     self.assertIn("left as it is", str(e))
                     continue
                 taken[has_parser] += 1
                 fedmem.apply_change(change)
-                again = fedmem.plan_codex(client, self.env, False)
+                again = fedmem.plan_server(*codex, False)
                 self.assertEqual(again.before, again.after, text)
-                removed = fedmem.plan_codex(client, self.env, True)
+                removed = fedmem.plan_server(*codex, True)
             left = removed.after or ""
             self.assertEqual(left.rstrip("\r\n"), text.rstrip("\r\n"))
             if tomllib:
@@ -11322,9 +11769,9 @@ class SetupTest(ClientCase):
         above ours."""
         path = Path(self.env["CODEX_HOME"], "config.toml")
         path.parent.mkdir()
-        client, head = self.home_client(), 'model = "x"\n'
+        codex, head = (self.home_client(), self.env, fedmem.CODEX), 'model = "x"\n'
         end = fedmem.TOML_END
-        block = fedmem.format_codex(client)
+        block = fedmem.format_codex(codex[0])
         url, headers = (line.partition(" = ") for line in block.splitlines()[2:4])
         pairs = headers[2].strip("{} ").replace('", "', '"\n"').replace('" = "', ' = "')
         anew = f"[mcp_servers.fedmem]\nurl = {url[2]}\n\n[mcp_servers.fedmem."
@@ -11342,9 +11789,9 @@ class SetupTest(ClientCase):
                 path.write_text(text)
                 blocked = {} if has_parser else {"tomllib": None}
                 with mock.patch.dict(sys.modules, blocked):
-                    removed = fedmem.plan_codex(client, self.env, True).after
-                    fedmem.apply_change(fedmem.plan_codex(client, self.env, False))
-                    again = fedmem.plan_codex(client, self.env, False)
+                    removed = fedmem.plan_server(*codex, True).after
+                    fedmem.apply_change(fedmem.plan_server(*codex, False))
+                    again = fedmem.plan_server(*codex, False)
                 self.assertEqual(again.before, again.after, text)
                 for part in (head, *theirs.splitlines()):
                     self.assertIn(part, removed)
@@ -11817,6 +12264,8 @@ MCP_ENTRIES = {
     ),
     "pi": (".pi/agent/mcp.json", "mcpServers", {"url": "URL", "exposure": "direct"}),
     "droid": (".factory/mcp.json", "mcpServers", {"url": "URL", "type": "http"}),
+    "kimi-code": (".kimi-code/mcp.json", "mcpServers", {"url": "URL"}),
+    "openhands": (".openhands/mcp.json", "mcpServers", {"url": "URL"}),
     "opencode": (
         ".config/opencode/opencode.json",
         "mcp",
@@ -11853,6 +12302,7 @@ HOOK_FILES = {
         ".factory/settings.json",
         {"SessionStart": 10, "SessionEnd": 30, "Stop": 10},
     ),
+    "openhands": (".openhands/hooks.json", {"UserPromptSubmit": 10, "Stop": 30}),
     "copilot-cli": (
         ".copilot/hooks/fedmem.json",
         {"SessionStart": 10, "SessionEnd": 30, "PreCompact": 30, "Stop": 10},
@@ -11934,7 +12384,7 @@ class AgentsSetupTest(ClientCase):
         super().setUp()
         self.env = {"HOME": self.home, "MEMORY_SYNC_HOME": self.env["MEMORY_SYNC_HOME"]}
         for agent in fedmem.AGENTS:
-            if folder := agent.folder(self.env):
+            if (folder := agent.folder(self.env)).startswith("/"):
                 os.makedirs(folder)
         Path(self.home, ".cursor").mkdir()
 
@@ -12093,6 +12543,37 @@ class AgentsSetupTest(ClientCase):
                 self.assertIn("it is left as it is", found[0])
                 self.assertIn("fedmem", found[0].partition("The entry for it:")[2])
             self.assertEqual(Path(self.home, ".cursor/mcp.json").exists(), not remove)
+
+    def test_hooks_in_toml_stand_behind_what_others_wrote(self) -> None:
+        """In a marked block that goes again; of another shape the file is left."""
+        place = ".kimi-code/config.toml"
+        command = json.dumps(shlex.join(self.client().command("hook", "kimi-code")))
+        rows = (("UserPromptSubmit", 10), ("Stop", 30))
+        block = "# >>> fedmem >>>\n" + "".join(
+            f'[[hooks]]\nevent = "{event}"\ncommand = {command}\ntimeout = {time_s}\n'
+            for event, time_s in rows
+        )
+        block += "# <<< fedmem <<<\n"
+        for before, after in (
+            ("", block),
+            ("a = 1\n", f"a = 1\n\n{block}"),
+            ('[[hooks]]\nevent = "Stop"\ncommand = "mine"\n', None),
+        ):
+            path = self.put(place, before)
+            self.install()
+            after = after or f"{before}\n{block}"
+            self.assertEqual(path.read_text(), after)
+            self.assertEqual(self.install(), ([], [self.install()[1][0]]))
+            self.install(True)
+            self.assertEqual(path.read_text() if path.exists() else "", before)
+        moved = "".join(block.splitlines(keepends=True)[1:-1])
+        for before in ('hooks = [{event = "Stop", command = "mine"}]\n', moved):
+            path = self.put(place, before)
+            _, left = self.install()
+            [said] = [text for text in left if text.startswith(str(path))]
+            self.assertIn("it is left as it is", said)
+            self.assertIn(block, said)
+            self.assertEqual(path.read_text(), before)
 
     def test_continues_yaml_keeps_every_byte_of_others(self) -> None:
         """Behind its end, or before its other servers, however these are indented."""
@@ -16555,8 +17036,12 @@ def agents_table() -> list[str]:
                 "an export" if agent.export else "byte for byte",
                 ("by its hook" if "end" in events else "by the schedule")
                 + ", once trusted" * (agent is fedmem.CODEX),
-                "yes" if "start" in events else "no",
-                "yes" if agent.server else "by hand",
+                "yes" if {"start", "prompt"} & {*events} else "no",
+                "yes"
+                if agent.server
+                else "no"
+                if "no MCP" in agent.remark
+                else "by hand",
                 f"`{agent.go_on.split()[0]}`" if agent.go_on else "as text",
             ]
             rows.append(f"| {' | '.join(cells)} |")
@@ -16569,8 +17054,9 @@ def agents_table() -> list[str]:
 # with a model that speaks from a script, on 127.0.0.1; its hook brings it, or `sync`
 # does; and the server has to have it, word for word, once. Then it goes on, where that
 # takes one command; and where `resume` can put it, on another machine, in another
-# folder, without the first one's files. It needs Linux, git, npm and npm's registry; a
-# proxy that leads nowhere stands before every address but this machine's.
+# folder, without the first one's files. It needs Linux, git, npm, pip and
+# their registries; a proxy that leads nowhere stands before every address but this
+# machine's.
 
 NODE = "node@24.21.0"  # where this machine's is too old
 MACHINE, PROJECT = "box", "heron"
@@ -16651,11 +17137,14 @@ class RealAgent:
     node: int = 0  # the oldest it runs with, 0 when it brings its own
     unpacked: tuple[str, ...] = ()  # packages without what they depend on
     folder: str = "node_modules/.bin"  # of its program
+    python: str = ""  # its packages are Python's, and it runs with this one
+    after: tuple[str, ...] = ()  # the client's command after `install`
+    has_tools: bool = True
 
     @property
     def version(self) -> str:
         """Return the version of the agent."""
-        return (*self.unpacked, *self.packages)[0].rpartition("@")[2]
+        return re.split("[@=]", (*self.unpacked, *self.packages)[0])[-1]
 
 
 CLAUDE_VARIABLES = {
@@ -16734,6 +17223,37 @@ QWEN = ("qwen", "--auth-type", "openai", "--approval-mode", "yolo")
 DROID = ("droid", "exec", "--skip-permissions-unsafe", "-m", "custom:scripted-0")
 CONTINUE = ("cn", "-p", "--auto", "--config", "{home}/.continue/config.yaml")
 CLINE_AUTH = ("cline", "auth", "openai", "-k", "none", "-m", "scripted", "-b")
+GPTME = ("gptme", "-y", "--tool-format", "tool", "-t", "shell")
+GPTME_CONFIG = """\
+[prompt]
+about_user = "dev"
+[env]
+MODEL = "local/scripted"
+"""
+KIMI_CONFIG = """\
+default_model = "scripted"
+[providers.local]
+type = "openai"
+base_url = "{base}/v1"
+api_key = "none"
+[models.scripted]
+provider = "local"
+model = "scripted"
+max_context_size = 100000
+"""
+FAST_AGENT = ("fast-agent", "go", "--model", "generic.scripted", "--shell", "-m")
+FAST_AGENT_CONFIG = 'generic:\n  api_key: none\n  base_url: "{base}/v1"\n'
+AIDER = ("aider", "--model", "openai/scripted", "--yes-always", "--no-check-update")
+AIDER += ("--no-show-model-warnings", "--no-pretty", "--edit-format", "diff")
+AIDER += ("--map-tokens", "0", "--analytics-disable", "--message")
+KNOW = ("init-manifest", "--project", PROJECT, "--cwd", ".")
+OPENHANDS = ("openhands", "--headless", "--always-approve", "--override-with-envs")
+OPENHANDS_VARIABLES = {
+    "LLM_MODEL": "openai/scripted",
+    "LLM_BASE_URL": "{base}/v1",
+    "LLM_API_KEY": "none",
+    "OPENHANDS_SUPPRESS_BANNER": "1",
+}
 LETTA = ("node", "{packages}/node_modules/@letta-ai/letta-code/letta.js")
 
 REAL_AGENTS = (
@@ -16856,6 +17376,59 @@ REAL_AGENTS = (
         files={".continue/config.yaml": CONTINUE_CONFIG},
         node=18,
     ),
+    RealAgent(
+        "gptme",
+        "gptme",
+        ("gptme==0.35.1",),
+        (*GPTME, "{prompt}", "-", "/exit"),  # alone it would be told to go on
+        (*GPTME, "-r", "{prompt}", "-", "/exit"),
+        files={".config/gptme/config.toml": GPTME_CONFIG},
+        variables={"OPENAI_BASE_URL": "{base}/v1", "OPENAI_API_KEY": "none"},
+        folder="venv/bin",
+        python="3.12",
+    ),
+    RealAgent(
+        "kimi-code",
+        "kimi-code",
+        ("@moonshot-ai/kimi-code@2.1.0",),
+        ("kimi", "-p", "{prompt}"),
+        ("kimi", "-c", "-p", "{prompt}"),
+        files={".kimi-code/config.toml": KIMI_CONFIG},
+        node=23,
+    ),
+    RealAgent(
+        "fast-agent",
+        "fast-agent",
+        ("fast-agent-mcp==0.10.48",),
+        (*FAST_AGENT, "{prompt}"),
+        (*FAST_AGENT, "{prompt}", "--resume", "latest"),
+        files={f"work/{PROJECT}/fast-agent.yaml": FAST_AGENT_CONFIG},
+        folder="venv/bin",
+        python="3.13",
+        after=(*KNOW, "--tool", "fast-agent"),
+    ),
+    RealAgent(
+        "aider",
+        "aider",
+        ("aider-chat==0.86.2",),
+        (*AIDER, "{prompt}"),
+        variables={"OPENAI_API_BASE": "{base}/v1", "OPENAI_API_KEY": "none"},
+        folder="venv/bin",
+        python="3.12",
+        after=(*KNOW, "--tool", "aider"),
+        has_tools=False,
+    ),
+    RealAgent(
+        "openhands",
+        "openhands",
+        ("openhands==1.16.0",),
+        (*OPENHANDS, "-t", "{prompt}"),
+        (*OPENHANDS, "--resume", "--last", "-t", "{prompt}"),
+        variables=OPENHANDS_VARIABLES,
+        files={".openhands/mcp.json": "{}"},
+        folder="venv/bin",
+        python="3.12",
+    ),
 )
 
 # The scripted model: four dialects, one script.
@@ -16933,7 +17506,7 @@ def decide(body: dict) -> Answer:
     shells = [name for name in tools if _SHELL.fullmatch(name)]
     for turn in reversed(TURNS):
         asked = [i for i, (said, _) in enumerate(rows) if turn.asked in said]
-        if asked and tools:
+        if asked and (tools or "SEARCH/REPLACE" in json.dumps(body)):  # aider has none
             if sum(results for _, results in rows[asked[0] :]) or not shells:
                 return Answer(turn.after)
             arguments = make_arguments(tools[shells[0]], turn.echoed)
@@ -17141,14 +17714,33 @@ def run_npm(folder: Path, *words: str) -> None:
         raise Failed(f"npm {' '.join(words)} failed:\n{said}")
 
 
-def install_packages(folder: Path, names: tuple, unpacked: tuple = ()) -> Path:
-    """Return a folder with npm packages in it, installed unless they were before."""
+def run_pip(folder: Path, version: str, names: tuple) -> None:
+    """Install Python packages into a folder's `venv`; raise Failed with what pip said.
+    A Python of pyenv serves as well as one of the PATH."""
+    found = [*Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python3")]
+    python = str(found[-1]) if found else shutil.which(f"python{version}")
+    if not python:
+        raise Failed(f"no Python {version} here")
+    pip = [str(folder / "venv/bin/pip"), "install", "-q", *names]
+    for command in ([python, "-m", "venv", str(folder / "venv")], pip):
+        done = subprocess.run(command, capture_output=True)
+        if done.returncode:
+            raise Failed(f"{command} failed:\n{done.stderr.decode()[-1500:]}")
+
+
+def install_packages(
+    folder: Path, names: tuple, unpacked: tuple = (), python: str = ""
+) -> Path:
+    """Return a folder with packages in it, installed unless they were before."""
     done = folder / "installed"
     wanted = " ".join((*names, *unpacked))
     if not done.exists() or done.read_text() != wanted:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        run_npm(folder, "install", "--prefix", ".", *names)
+        if python:
+            run_pip(folder, python, names)
+        else:
+            run_npm(folder, "install", "--prefix", ".", *names)
         for package in unpacked:
             run_npm(folder, "pack", package)
             (archive,) = folder.glob("*.tgz")
@@ -17238,7 +17830,7 @@ class Trial:
         self.agent, self.folder, self.model = agent, folder, model
         self.home, self.work = folder / "home", folder / "home/work" / PROJECT
         self.packages = install_packages(
-            packages / agent.name, agent.packages, agent.unpacked
+            packages / agent.name, agent.packages, agent.unpacked, agent.python
         )
         self.ways: list[str] = []
         self.machine, self.session, self.is_elsewhere = MACHINE, "", False
@@ -17319,6 +17911,8 @@ class Trial:
             self.run(*map(self.fill, command))
         install = (sys.executable, str(PROGRAM), "install", AI, "--sync-token", SYNC)
         self.run(*install, "--url", url, "--machine", self.machine)
+        if self.agent.after:
+            self.run_client(*self.agent.after)
         self.remote = fedmem.Remote(fedmem.Address(url), SYNC)
 
     def run_client(self, *words: str) -> str:
@@ -17336,7 +17930,8 @@ class Trial:
         for turn in turns:
             if not self.model.was_told(turn.asked, since):
                 raise Failed(f"{turn.asked!r} never reached the model:\n{said[-1500:]}")
-        if not self.model.was_told(turns[-1].echoed, since):
+        has_run = not self.agent.has_tools
+        if not has_run and not self.model.was_told(turns[-1].echoed, since):
             tools = set().union(*map(list_tools, self.model.bodies(since)))
             raise Failed(f"the agent ran no command; its tools: {sorted(tools)}")
 
@@ -17383,7 +17978,7 @@ class Trial:
         """Wait for the hook to bring a conversation, else have `sync` do it."""
         wanted = []
         for turn in turns:
-            texts = (turn.before, turn.after)
+            texts = (turn.before, turn.after)[not self.agent.has_tools :]
             wanted += [("user", turn.asked)]
             wanted += [("assistant", text) for text in texts]
         has_hooks = fedmem.FORMATS[self.agent.tool].hooks is not None
@@ -17576,7 +18171,8 @@ def run_agents(words: list[str]) -> int:
             for agent in chosen:
                 find_node(packages, agent.node)
                 folder = packages / agent.name
-                install_packages(folder, agent.packages, agent.unpacked)
+                more = agent.unpacked, agent.python
+                install_packages(folder, agent.packages, *more)
             return 0
         more = (packages, given.keep, given.talk)
         passed = [try_agent(agent, *more) for agent in chosen]
