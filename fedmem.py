@@ -1936,11 +1936,12 @@ def _render_block(block: dict) -> str:
     if kind in _TEXT_TYPES and "text" in block:
         text = "" if block.get("thought") else block["text"]
         return text if isinstance(text, str) else ""
-    if kind in ("tool_use", "toolCall"):
+    if kind in ("tool_use", "toolCall", "tool_call"):
         return render_call(block.get("name"), dig(block, "input|arguments"))
     if kind == "tool_result":
         has_failed = bool(block.get("is_error"))
-        return _render_result(block.get("content"), has_failed, block.get("name"))
+        return _render_result(
+            dig(block, "content|output"), has_failed, block.get("name"))
     if kind in ("image", "input_image", "document"):
         return f"[{kind.removeprefix('input_')}]"
     if call := block.get("functionCall"):  # Gemini's parts
@@ -2197,6 +2198,16 @@ def _parse_continue(record: dict) -> Iterator[Message]:
         texts = [row.get("content") or "" for row in state.get("output") or ()]
         yield from _say_call(name, given, "\n".join(texts), None, state["toolCallId"])
 
+def _parse_llm(record: dict) -> Iterator[Message]:
+    """Yield what a line of our export of llm shows (0.36), without the files that were
+    named with a prompt."""
+    payload = record.get("payload") or {}
+    words = (ref.get("literal") or "" for ref in payload.get("text_ref") or ())
+    text = {"text": "".join(words)} if "text_ref" in payload else {}
+    if record["role"] != "system":
+        blocks = [{**record, **payload, **text}]
+        yield from _say_blocks(record["role"], blocks, record["time"])
+
 @functools.cache
 def find_unpacker() -> Callable | None:
     """Return what opens a zstd file, Python's module (3.14) or the program, or None."""
@@ -2267,9 +2278,10 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
     raise BadRequest. Without a -wal beside it SQLite would make one, and leave it."""
     if sqlite3 is None:
         raise BadRequest("this Python has no sqlite3, which it takes to read it")
-    is_still = not os.path.exists(path + "-wal")
+    with open(path, "rb") as file:
+        is_wal = file.read(19)[18:] == b"\2"
     address = f"file:{urllib.parse.quote(os.fsencode(path))}?mode=ro"
-    address += "&immutable=1" * is_still
+    address += "&immutable=1" * (is_wal and not os.path.exists(path + "-wal"))
     try:
         database = sqlite3.connect(address, uri=True, isolation_level=None)
         database.text_factory = lambda data: data.decode("utf-8", "replace")
@@ -2394,24 +2406,39 @@ def export_continue(path: str, session_id: str) -> Iterator[dict]:
             return
         yield item
 
-def list_opencode(path: str) -> Iterator[Row]:
-    """Yield the conversations in a database of opencode or Kilo; raise BadRequest."""
+def _query(database: sqlite3.Connection, queries: dict[str, str],
+           *values: str) -> sqlite3.Cursor:
+    """Return the rows of a query, the first whose table is there, else of the last."""
+    for table, sql in queries.items():
+        here = "SELECT 1 FROM sqlite_master WHERE name = ?"
+        if database.execute(here, (table,)).fetchone():
+            break
+    return database.execute(sql, values)
+
+def list_database(queries: dict[str, str], path: str) -> Iterator[Row]:
+    """Yield the conversations that a query finds in a database; raise BadRequest."""
+    kinds = ["text"] * 4 + ["integer"] * 2
+    columns = (f"CAST(coalesce({name}, '') AS {kind})"
+               for name, kind in zip(Row._fields, kinds, strict=True))
+    head = f"WITH found({', '.join(Row._fields)}) AS (%s) SELECT {', '.join(columns)}"
+    wholes = {table: head % sql + " FROM found" for table, sql in queries.items()}
     with open_database(path) as database:
-        tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
-        names = {name for (name,) in database.execute(tables)}
-        if not names:
-            return  # made by a first start, nothing was said yet
-        number = "max(time_updated) FROM part WHERE session_id = session.id"
-        if "event_sequence" in names:
-            number = "seq FROM event_sequence WHERE aggregate_id = session.id"
-        texts = ("id", "parent_id", "directory", "title")
-        columns = [f"CAST(coalesce({name}, '') AS text)" for name in texts]
-        for value in (f"(SELECT {number})", "time_updated"):
-            columns.append(f"CAST(coalesce({value}, 0) AS integer)")
-        sql = f"SELECT {', '.join(columns)} FROM session"
-        for row in itertools.starmap(Row, database.execute(sql)):
-            is_new = re.match("(New|Child) session - ", row.title)
-            yield row._replace(title="") if is_new else row
+        if database.execute("SELECT 1 FROM sqlite_master").fetchone():  # else unused
+            yield from itertools.starmap(Row, _query(database, wholes))
+
+def export_database(queries: dict[str, str], path: str,
+                    session_id: str) -> Iterator[dict]:
+    """Yield a head, then the rows that a query finds of a conversation, without what is
+    NULL; a column named `...:json` is parsed."""
+    with open_database(path) as database:
+        rows = _query(database, queries, session_id)
+        names = [column[0].partition(":") for column in rows.description]
+        for number, row in enumerate(rows):
+            record = {name: parse_json(value) if kind else value for (name, _, kind),
+                      value in zip(names, row, strict=True) if value is not None}
+            if number == 0:  # alone, for a first question may be too long to be parsed
+                yield {"session": session_id, "parent": record.get("parent")}
+            yield record
 
 def export_opencode(path: str, session_id: str) -> Iterator[dict]:
     """Yield a conversation of opencode (1.18.33) or Kilo (7.7.9): its event log from
@@ -2558,13 +2585,51 @@ _START_END = {"SessionStart": "start", "SessionEnd": "end"}
 _CLAUDE_EVENTS = {**_START_END, "PreCompact": "end", "Stop": "stop"}
 _TURN_EVENTS = {**_START_END, "Stop": "stop"}
 
+_OPENCODE_LIST = """
+    SELECT id, parent_id, directory, CASE WHEN title NOT GLOB 'New session - *'
+    AND title NOT GLOB 'Child session - *' THEN title END, (SELECT %s), time_updated
+    FROM session"""
+_OPENCODE_LISTS = {
+    "event_sequence": _OPENCODE_LIST
+    % "seq FROM event_sequence WHERE aggregate_id = session.id",
+    "session": _OPENCODE_LIST
+    % "max(time_updated) FROM part WHERE session_id = session.id"}
+# A conversation of before 0.36 lies in `responses`, and goes on in `turns`: of each what
+# leads to its answer, but for the answers to earlier ones.
+_LLM_OLD = """
+    SELECT id AS turn, datetime_utc AS time, model, 0 AS depth, 'user' AS role,
+    'text' AS type, 0 AS position, prompt AS text, NULL AS "payload:json"
+    FROM responses WHERE conversation_id = ?1 UNION ALL
+    SELECT id, datetime_utc, model, 1, 'assistant', 'text', 0, response, NULL
+    FROM responses WHERE conversation_id = ?1"""
+_LLM_NEW = f"""
+    WITH RECURSIVE way(turn, hash, depth, asked) AS (
+    SELECT id, tip_message_hash, 0, parent_message_hash FROM turns
+    WHERE thread_id = ?1 UNION ALL
+    SELECT turn, up.hash, depth - 1, nullif(asked, way.hash)
+    FROM way JOIN messages own USING (hash) JOIN messages up ON up.hash =
+    own.parent_hash AND (asked != way.hash OR up.role != 'assistant'))
+    {_LLM_OLD} UNION ALL
+    SELECT turn, datetime_utc, model, depth, role, type, position, text, payload
+    FROM way JOIN turns ON turns.id = turn JOIN messages USING (hash)
+    JOIN parts ON message_hash = way.hash"""
+_LLM_LIST = """
+    SELECT id, NULL, NULL, name, count(*), min(rank) FROM (
+    SELECT conversation_id AS id, name, 0 AS rank FROM responses
+    JOIN conversations ON conversations.id = conversation_id %s) GROUP BY 1"""
+_LLM_LISTS = {"turns": _LLM_LIST % """UNION ALL SELECT thread_id, name, 1 FROM turns
+    JOIN threads ON threads.id = thread_id""", "responses": _LLM_LIST % ""}
+_LLM_PARTS = {"turns": f"{_LLM_NEW} ORDER BY turn, depth, position",
+              "responses": f"{_LLM_OLD} ORDER BY turn, depth"}
+
 def _describe_opencode(tool_name: str, name: str, tried: str) -> Agent:
     """Return the row of opencode, or of what was made of it."""
     config = f"~/.config/{tool_name}"
     remote = {"type": "remote", "enabled": True, "oauth": False}
     return Agent(
         tool_name, name, tried, home=("XDG_DATA_HOME", "~/.local/share", tool_name),
-        folders=(f"{tool_name}*.db",), listing=list_opencode, export=export_opencode,
+        folders=(f"{tool_name}*.db",), export=export_opencode,
+        listing=functools.partial(list_database, _OPENCODE_LISTS),
         facts={"version": "data.info.version|session.version",
                "parent": "data.info.parentID|session.parent_id"}, parse=_parse_opencode,
         server=McpEntry(f"{config}/{tool_name}.json", "mcp", more=remote), hooks=Hooks(
@@ -2663,6 +2728,11 @@ AGENTS = (
           file=rf"(?P<id>{_UUID})\.json", server=McpEntry("config.yaml", form="yaml"),
           describe=describe_continue, export=export_continue, parse=_parse_continue,
           remark="no hooks, so no brief; it keeps no times but a session's beginning"),
+    Agent("llm", "llm", "0.36", home=("LLM_USER_PATH",
+          "~/.config/io.datasette.llm", ""), folders=("logs.db",), parse=_parse_llm,
+          listing=functools.partial(list_database, _LLM_LISTS),
+          export=functools.partial(export_database, _LLM_PARTS),
+          remark="no hooks, no MCP client; its store names no folder"),
     Agent("cursor", "Cursor", server=McpEntry("~/.cursor/mcp.json")),
     Agent("amp", "Amp", home=("XDG_DATA_HOME", "~/.local/share", "amp"),
           remark="its threads lie on its vendor's server"),
@@ -9703,6 +9773,8 @@ def _sync_transcript(sync: Sync, transcript: Transcript, manifests: list,
     if len(known.get("identity", ())) == len(Identity._fields):
         identity = Identity(*known["identity"])
     else:
+        # What lies in no folder is of a project that is named as its agent.
+        cwd = cwd or transcript.row and os.path.join(os.sep, agent.tool)
         cwd = cwd or read_cwd(transcript.path) or os.path.dirname(transcript.path)
         head = read_head(transcript.path) if agent is CODEX else {}
         told = dig(head, "payload.git.repository_url")

@@ -2156,16 +2156,31 @@ CREATE TABLE event_sequence (aggregate_id text PRIMARY KEY, seq integer NOT NULL
 CREATE TABLE event (id text PRIMARY KEY, aggregate_id text NOT NULL,
  seq integer NOT NULL, type text NOT NULL, data text NOT NULL);
 """
+LLM_SCHEMA = """
+CREATE TABLE conversations (id text PRIMARY KEY, name text, model text);
+CREATE TABLE responses (id text PRIMARY KEY, model text, prompt text, response text,
+ conversation_id text, datetime_utc text);
+CREATE TABLE messages (hash text PRIMARY KEY, parent_hash text, role text);
+CREATE TABLE parts (id integer PRIMARY KEY, message_hash text, position integer,
+ type text, tool_name text, text text, payload text);
+CREATE TABLE threads (id text PRIMARY KEY, name text, tip_message_hash text,
+ forked_from text, datetime_utc text);
+CREATE TABLE turns (id text PRIMARY KEY, thread_id text, parent_message_hash text,
+ tip_message_hash text, model text, datetime_utc text);
+"""
+SCHEMAS = {"llm": LLM_SCHEMA}  # of others than opencode and Kilo
 
 
-def fill_database(path: Path, rows: list[dict], keep_wal: bool = False) -> None:
-    """Put rows into a database in opencode's shape, {"table": {column: value}}; a -wal
-    stays beside it only where it is in use."""
+def fill_database(
+    path: Path, rows: list[dict], keep_wal: bool = False, schema: str = OPENCODE_SCHEMA
+) -> None:
+    """Put rows into a database, {"table": {column: value}}; a -wal stays beside it only
+    where it is in use."""
     with contextlib.closing(sqlite3.connect(path)) as database:
         if keep_wal:
             database.execute("PRAGMA journal_mode = WAL")
         if not database.execute("SELECT * FROM sqlite_master").fetchone():
-            database.executescript(OPENCODE_SCHEMA)
+            database.executescript(schema)
         for row in rows:
             [(table, values)] = row.items()
             if table == "delete":
@@ -2173,8 +2188,10 @@ def fill_database(path: Path, rows: list[dict], keep_wal: bool = False) -> None:
                     marks = ", ".join("?" * len(keys))
                     database.execute(f"DELETE FROM {name} WHERE id IN ({marks})", keys)
                 continue
-            if "data" in values:
-                values = {**values, "data": json.dumps(values["data"])}
+            values = {
+                name: json.dumps(value) if isinstance(value, (dict, list)) else value
+                for name, value in values.items()
+            }
             if table == "event":
                 last = (values["aggregate_id"], values["seq"])
                 sql = "REPLACE INTO event_sequence VALUES (?, ?)"
@@ -2205,7 +2222,8 @@ class Fixture:
             path = Path(home, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             if name.endswith(".db"):
-                fill_database(path, read_values(text))
+                schema = SCHEMAS.get(self.agent, OPENCODE_SCHEMA)
+                fill_database(path, read_values(text), schema=schema)
             elif name.endswith(".jsonl"):
                 with open(path, "ab") as file:
                     for value in read_values(text):
@@ -3092,6 +3110,85 @@ AGENT_FIXTURES = (
         {},
         [("user", "And after the resume?")],
     ),
+    Fixture(
+        "llm",
+        {
+            ".config/io.datasette.llm/logs.db": r"""
+{"conversations": {"id": "01m8a", "name": "Why does the dunlin leak?", "model": "m"}}
+{"responses": {"id": "01m8a1", "model": "m", "prompt": "Why does the dunlin leak?",
+ "response": "I look.", "conversation_id": "01m8a",
+ "datetime_utc": "2026-11-27T21:43:44.024849+00:00"}}
+{"messages": {"hash": "b2:1", "role": "user"}}
+{"parts": {"message_hash": "b2:1", "position": 0, "type": "text",
+ "text": "Why does the dunlin leak?"}}
+{"messages": {"hash": "b2:2", "parent_hash": "b2:1", "role": "assistant"}}
+{"parts": {"message_hash": "b2:2", "position": 0, "type": "text", "text": "I look."}}
+{"messages": {"hash": "b2:3", "parent_hash": "b2:2", "role": "user"}}
+{"parts": {"message_hash": "b2:3", "position": 0, "type": "text",
+ "payload": {"text_ref": [{"fragment": 1}, {"literal": "Which version?"}]}}}
+{"messages": {"hash": "b2:4", "parent_hash": "b2:3", "role": "assistant"}}
+{"parts": {"message_hash": "b2:4", "position": 0, "type": "reasoning",
+ "text": "HIDDEN"}}
+{"parts": {"message_hash": "b2:4", "position": 1, "type": "text", "text": "I ask."}}
+{"parts": {"message_hash": "b2:4", "position": 2, "type": "tool_call",
+ "tool_name": "llm_version", "payload": {"name": "llm_version",
+ "arguments": {"a": 1}, "tool_call_id": "c1"}}}
+{"messages": {"hash": "b2:5", "parent_hash": "b2:4", "role": "tool"}}
+{"parts": {"message_hash": "b2:5", "position": 0, "type": "tool_result",
+ "tool_name": "llm_version", "payload": {"name": "llm_version", "output": "0.36",
+ "tool_call_id": "c1"}}}
+{"messages": {"hash": "b2:6", "parent_hash": "b2:5", "role": "assistant"}}
+{"parts": {"message_hash": "b2:6", "position": 0, "type": "text", "text": "0.36."}}
+{"threads": {"id": "01m8a", "name": "Which version?", "tip_message_hash": "b2:6"}}
+{"turns": {"id": "01m8b1", "thread_id": "01m8a", "parent_message_hash": "b2:3",
+ "tip_message_hash": "b2:4", "datetime_utc": "2026-11-27T21:43:47.978114+00:00"}}
+{"turns": {"id": "01m8b2", "thread_id": "01m8a", "parent_message_hash": "b2:5",
+ "tip_message_hash": "b2:6", "datetime_utc": "2026-11-27T21:43:48.978114+00:00"}}
+{"messages": {"hash": "b2:7", "role": "system"}}
+{"parts": {"message_hash": "b2:7", "position": 0, "type": "text", "text": "HIDDEN"}}
+{"messages": {"hash": "b2:8", "parent_hash": "b2:7", "role": "user"}}
+{"parts": {"message_hash": "b2:8", "position": 0, "type": "text", "text": "Still?"}}
+{"messages": {"hash": "b2:9", "parent_hash": "b2:8", "role": "assistant"}}
+{"parts": {"message_hash": "b2:9", "position": 0, "type": "text", "text": "Yes."}}
+{"threads": {"id": "01m8c", "name": "Still?", "tip_message_hash": "b2:9"}}
+{"turns": {"id": "01m8c1", "thread_id": "01m8c", "parent_message_hash": "b2:8",
+ "tip_message_hash": "b2:9", "datetime_utc": "2026-11-27T21:44:48.978114+00:00"}}
+{"threads": {"id": "01m8d", "name": "Still?", "tip_message_hash": "b2:9"}}
+{"turns": {"id": "01m8d1", "thread_id": "01m8d", "parent_message_hash": "b2:8",
+ "tip_message_hash": "b2:9", "datetime_utc": "2026-11-27T21:45:48.978114+00:00"}}
+"""
+        },
+        {
+            "01m8a": (
+                "llm",
+                "Why does the dunlin leak?",
+                [
+                    ("user", "Why does the dunlin leak?"),
+                    ("assistant", "I look."),
+                    ("user", "Which version?"),
+                    ("assistant", "I ask."),
+                    ("assistant", '→ llm_version {"a":1}'),
+                    ("tool", "← 0.36"),
+                    ("assistant", "0.36."),
+                ],
+            ),
+            "01m8c": ("llm", "Still?", [("user", "Still?"), ("assistant", "Yes.")]),
+            "01m8d": ("llm", "Still?", [("user", "Still?"), ("assistant", "Yes.")]),
+        },
+        "dunlin",
+        {
+            ".config/io.datasette.llm/logs.db": r"""
+{"messages": {"hash": "b2:a", "parent_hash": "b2:6", "role": "user"}}
+{"parts": {"message_hash": "b2:a", "position": 0, "type": "text",
+ "text": "And after the resume?"}}
+{"messages": {"hash": "b2:b", "parent_hash": "b2:a", "role": "assistant"}}
+{"parts": {"message_hash": "b2:b", "position": 0, "type": "text", "text": "0.36."}}
+{"turns": {"id": "01m8b3", "thread_id": "01m8a", "parent_message_hash": "b2:a",
+ "tip_message_hash": "b2:b", "datetime_utc": "2026-11-27T21:46:48.978114+00:00"}}
+"""
+        },
+        [("user", "And after the resume?"), ("assistant", "0.36.")],
+    ),
 )
 FIXTURE = {fixture.agent: fixture for fixture in AGENT_FIXTURES}
 
@@ -3140,6 +3237,11 @@ def read_first(fixture: Fixture) -> bytes:
     """Return what goes up of a fixture's first session."""
     stores = read_stores(fixture)
     return stores[fnmatch.filter(stores, next(iter(fixture.told)))[0]]
+
+
+def name_entry(agent: fedmem.Agent) -> str:
+    """Return how an agent that `install` gives no MCP entry gets one."""
+    return "none" if "no MCP client" in agent.remark else "by hand"
 
 
 def list_missing(agent: fedmem.Agent) -> Iterator[str]:
@@ -3206,7 +3308,7 @@ class AgentsTest(unittest.TestCase):
                     (kept, "an export" if agent.export else "byte for byte"),
                     (end, "by its hook" if agent.hooks else "by the schedule"),
                     (brief, "yes" if starts else "no"),
-                    (entry, "yes" if agent.server or agent.tool == "codex" else "by"),
+                    (entry, "yes" if agent.server else name_entry(agent)),
                     (there, command if agent.go_on else "as text"),
                 ):
                     self.assertTrue(said.strip().startswith(expected), row[0])
@@ -3341,7 +3443,7 @@ class AgentsTest(unittest.TestCase):
             data = Path(path).read_bytes().replace(b"id NULLX)", b"id NULL\xb0 ")
             Path(path).write_bytes(data)
             with self.assertRaises(fedmem.BadRequest):
-                list(fedmem.list_opencode(path))
+                list(fedmem.FORMATS["opencode"].listing(path))
 
     def test_a_session_without_times_has_a_place_and_no_id_chooses_it(self) -> None:
         """Some agents keep none; an id that is none is refused all the same."""
@@ -9803,6 +9905,15 @@ class SyncTest(ClientCase):
         self.assertIn(b"Another sync is running", done.stderr)
 
 
+# What a later version may write into a database of another shape than opencode's.
+FUTURE_ROWS = {
+    "llm": [
+        {"parts": {"message_hash": "b2:6", "type": "hologram", "text": "FUTURE"}},
+        {"parts": {"message_hash": "b2:6", "type": 5, "payload": ["FUTURE"]}},
+    ]
+}
+
+
 class AgentsCase(ClientCase):
     """Give each test a machine on which agents keep what the fixtures say."""
 
@@ -10311,7 +10422,7 @@ class AgentsTroubleTest(AgentsCase):
                 remote = (
                     "git.example.org/acme/shop"
                     if project == "shop"
-                    else "/home/dev/old"
+                    else f"/{'home/dev/' * (project == 'old')}{project}"
                 )
                 self.assertEqual(where.git_remote, remote, fixture.agent)
 
@@ -10427,6 +10538,8 @@ class AgentsTroubleTest(AgentsCase):
             elif path.suffix == ".json":
                 key = "messages" if fixture.agent == "cline" else "history"
                 change_store(path, lambda value, key=key: value[key].extend(items))
+            elif fixture.agent in FUTURE_ROWS:
+                fill_database(path, FUTURE_ROWS[fixture.agent])
             else:
                 for seq, (kind, data) in enumerate(kinds, 20):
                     row = {"aggregate_id": name, "seq": seq, "type": kind, "data": data}
@@ -16550,7 +16663,7 @@ def agents_table() -> list[str]:
                 ("by its hook" if "end" in events else "by the schedule")
                 + ", once trusted" * (agent is fedmem.CODEX),
                 "yes" if "start" in events else "no",
-                "yes" if agent.server else "by hand",
+                "yes" if agent.server else name_entry(agent),
                 f"`{agent.go_on.split()[0]}`" if agent.go_on else "as text",
             ]
             rows.append(f"| {' | '.join(cells)} |")
@@ -16645,11 +16758,14 @@ class RealAgent:
     node: int = 0  # the oldest it runs with, 0 when it brings its own
     unpacked: tuple[str, ...] = ()  # packages without what they depend on
     folder: str = "node_modules/.bin"  # of its program
+    wheels: tuple[str, ...] = ()  # of PyPI: in a virtual environment, its program too
+    has_place: bool = True  # its store names the folder
 
     @property
     def version(self) -> str:
         """Return the version of the agent."""
-        return (*self.unpacked, *self.packages)[0].rpartition("@")[2]
+        named = (*self.wheels, *self.unpacked, *self.packages)[0]
+        return named.rpartition("==" if self.wheels else "@")[2]
 
 
 CLAUDE_VARIABLES = {
@@ -16728,6 +16844,18 @@ QWEN = ("qwen", "--auth-type", "openai", "--approval-mode", "yolo")
 DROID = ("droid", "exec", "--skip-permissions-unsafe", "-m", "custom:scripted-0")
 CONTINUE = ("cn", "-p", "--auto", "--config", "{home}/.continue/config.yaml")
 CLINE_AUTH = ("cline", "auth", "openai", "-k", "none", "-m", "scripted", "-b")
+LLM_MODELS = """\
+- {model_id: scripted, model_name: scripted, api_base: "{base}/v1", supports_tools: true}
+"""
+LLM_SHELL = """\
+import subprocess
+
+
+def shell(command: str) -> str:
+    "Run a command."
+    return subprocess.run(command, shell=True, capture_output=True, text=True).stdout
+"""
+LLM = ("llm", "-m", "scripted", "--functions", "{home}/shell.py")
 LETTA = ("node", "{packages}/node_modules/@letta-ai/letta-code/letta.js")
 
 REAL_AGENTS = (
@@ -16849,6 +16977,21 @@ REAL_AGENTS = (
         (*CONTINUE, "--resume", "{prompt}"),
         files={".continue/config.yaml": CONTINUE_CONFIG},
         node=18,
+    ),
+    RealAgent(
+        "llm",
+        "llm",
+        (),
+        (*LLM, "{prompt}"),
+        (*LLM, "-c", "{prompt}"),
+        files={
+            ".config/io.datasette.llm/extra-openai-models.yaml": LLM_MODELS,
+            "shell.py": LLM_SHELL,
+        },
+        variables={"OPENAI_API_KEY": "none"},
+        folder="bin",
+        wheels=("llm==0.36",),
+        has_place=False,
     ),
 )
 
@@ -17122,7 +17265,11 @@ class Failed(Exception):
 
 def run_npm(folder: Path, *words: str) -> None:
     """Run npm in a folder; raise Failed with what it said."""
-    command = ["npm", *words, "--no-audit", "--no-fund", "--loglevel=error"]
+    run_quietly(folder, "npm", *words, "--no-audit", "--no-fund", "--loglevel=error")
+
+
+def run_quietly(folder: Path, *command: str) -> None:
+    """Run a command in a folder; raise Failed with what it said."""
     done = subprocess.run(
         command,
         cwd=folder,
@@ -17132,17 +17279,24 @@ def run_npm(folder: Path, *words: str) -> None:
     )
     if done.returncode:
         said = done.stdout.decode("utf-8", "replace")[-1500:]
-        raise Failed(f"npm {' '.join(words)} failed:\n{said}")
+        raise Failed(f"{' '.join(command)} failed:\n{said}")
 
 
-def install_packages(folder: Path, names: tuple, unpacked: tuple = ()) -> Path:
-    """Return a folder with npm packages in it, installed unless they were before."""
+def install_packages(
+    folder: Path, names: tuple, unpacked: tuple = (), wheels: tuple = ()
+) -> Path:
+    """Return a folder with npm's packages in it, or with Python's, installed unless
+    they were before."""
     done = folder / "installed"
-    wanted = " ".join((*names, *unpacked))
+    wanted = " ".join((*names, *unpacked, *wheels))
     if not done.exists() or done.read_text() != wanted:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        run_npm(folder, "install", "--prefix", ".", *names)
+        if wheels:
+            run_quietly(folder, sys.executable, "-m", "venv", ".")
+            run_quietly(folder, "bin/python", "-m", "pip", "install", "-q", *wheels)
+        if names:
+            run_npm(folder, "install", "--prefix", ".", *names)
         for package in unpacked:
             run_npm(folder, "pack", package)
             (archive,) = folder.glob("*.tgz")
@@ -17232,7 +17386,7 @@ class Trial:
         self.agent, self.folder, self.model = agent, folder, model
         self.home, self.work = folder / "home", folder / "home/work" / PROJECT
         self.packages = install_packages(
-            packages / agent.name, agent.packages, agent.unpacked
+            packages / agent.name, agent.packages, agent.unpacked, agent.wheels
         )
         self.ways: list[str] = []
         self.machine, self.session, self.is_elsewhere = MACHINE, "", False
@@ -17396,9 +17550,10 @@ class Trial:
         rows = self.remote.call("list_workspaces", limit=50)["workspaces"]
         (row,) = [row for row in rows if row["workspace_id"] == where]
         found = tuple(row[key] for key in ("machine", "tool", "project"))
-        if found != (self.machine, self.agent.tool, PROJECT):
+        project = PROJECT if self.agent.has_place else self.agent.tool
+        if found != (self.machine, self.agent.tool, project):
             raise Failed(f"it is filed under {found}")
-        if PROJECT not in str(row["git_remote"]):
+        if project not in str(row["git_remote"]):
             raise Failed(f"its workspace has the remote {row['git_remote']!r}")
 
     def check_search(self, word: str) -> None:
@@ -17570,7 +17725,8 @@ def run_agents(words: list[str]) -> int:
             for agent in chosen:
                 find_node(packages, agent.node)
                 folder = packages / agent.name
-                install_packages(folder, agent.packages, agent.unpacked)
+                how = agent.packages, agent.unpacked, agent.wheels
+                install_packages(folder, *how)
             return 0
         more = (packages, given.keep, given.talk)
         passed = [try_agent(agent, *more) for agent in chosen]
