@@ -1720,7 +1720,8 @@ _INJECTED_TAG = (
     r"|environment_context|(?:user|skills|apps|plugins)_instructions|INSTRUCTIONS|skill"
     r"|permissions instructions|collaboration_mode|turn_aborted|subagent_notification"
     r"|uploaded_files|hook_context|session_context|loaded_context|mode_notice)")
-_INJECTED_HEAD = re.compile(rf"(?s)\s*<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?</\1>\s*")
+_INJECTED_HEAD = re.compile(rf"(?s)\s*(?:<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?</\1>\s*"
+                            r"|Subagent ID: [0-9]+_[0-9]+\n\n)")  # the latter goose's
 _INJECTED_END = re.compile(rf"</({_INJECTED_TAG})>\Z")
 _INJECTED_STARTS = ("# AGENTS.md instructions for ", "# AGENTS.md instructions\n",
                     "Caveat: The messages below were generated",
@@ -1936,12 +1937,13 @@ def _render_block(block: dict) -> str:
     if kind in _TEXT_TYPES and "text" in block:
         text = "" if block.get("thought") else block["text"]
         return text if isinstance(text, str) else ""
-    if kind in ("tool_use", "toolCall", "tool_call"):
-        return render_call(block.get("name"), dig(block, "input|arguments"))
-    if kind == "tool_result":
-        has_failed = bool(block.get("is_error"))
-        return _render_result(
-            dig(block, "content|output"), has_failed, block.get("name"))
+    if kind in ("tool_use", "toolCall", "tool_call", "toolRequest"):
+        call = dig(block, "toolCall.value") or block
+        return render_call(call.get("name"), dig(call, "input|arguments"))
+    if kind in ("tool_result", "toolResponse"):
+        content = dig(block, "content|output|toolResult.value.content|toolResult.error")
+        has_failed = dig(block, "is_error|toolResult.value.isError|toolResult.error")
+        return _render_result(content, bool(has_failed), block.get("name"))
     if kind in ("image", "input_image", "document"):
         return f"[{kind.removeprefix('input_')}]"
     if call := block.get("functionCall"):  # Gemini's parts
@@ -2198,6 +2200,16 @@ def _parse_continue(record: dict) -> Iterator[Message]:
         texts = [row.get("content") or "" for row in state.get("output") or ()]
         yield from _say_call(name, given, "\n".join(texts), None, state["toolCallId"])
 
+def _parse_goose(record: dict) -> Iterator[Message]:
+    """Yield what a line of our export of goose shows (1.52.0); of what it hides only a
+    summary, which has the id of the model's answer."""
+    role, when = record["role"], record["time"]
+    if record.get("hidden"):
+        is_own = role != "user" or record["message_id"].startswith("msg_")
+        role = "" if is_own else "summary"
+    if role:
+        yield from _say_blocks(role, record["content"], when)
+
 def _parse_llm(record: dict) -> Iterator[Message]:
     """Yield what a line of our export of llm shows (0.36), without the files that were
     named with a prompt."""
@@ -2328,13 +2340,15 @@ def _find_first_files(folder: str, changed_ns: int) -> dict[str, str]:
     names = sorted(os.listdir(folder), reverse=True)
     return {n[-14:-6]: n for n in names if re.fullmatch(r".*-.{8}\.jsonl", n)}
 
+def qualify_id(name: str, path: str) -> str:
+    """Return a counter with what tells it from another machine's, or folder's."""
+    place = f"{socket.gethostname()}\0{os.path.dirname(path)}"
+    return f"{name}-{hash_text(place)[:8]}"
+
 def name_letta(path: str, match: re.Match) -> str:
     """Return a Letta conversation's id with its place, for ids are counters."""
-    name = read_head(path).get("id")
-    if not isinstance(name, str):
-        return ""  # nothing is in it yet
-    place = f"{socket.gethostname()}\0{os.path.dirname(path)}"
-    return f"{make_slug(name)}-{hash_text(place)[:8]}"
+    name = read_head(path).get("id")  # none: nothing is in it yet
+    return qualify_id(make_slug(name), path) if isinstance(name, str) else ""
 
 def describe_gemini(path: str) -> tuple[str, str]:
     """Return the folder that `.project_root` above a Gemini CLI session names."""
@@ -2408,12 +2422,10 @@ def export_continue(path: str, session_id: str) -> Iterator[dict]:
 
 def _query(database: sqlite3.Connection, queries: dict[str, str],
            *values: str) -> sqlite3.Cursor:
-    """Return the rows of a query, the first whose table is there, else of the last."""
-    for table, sql in queries.items():
-        here = "SELECT 1 FROM sqlite_master WHERE name = ?"
-        if database.execute(here, (table,)).fetchone():
-            break
-    return database.execute(sql, values)
+    """Return the rows of the first query whose table is there, or raise its error."""
+    names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    known = [sql for table, sql in queries.items() if table in names]
+    return database.execute([*known, *queries.values()][0], values)
 
 def list_database(queries: dict[str, str], path: str) -> Iterator[Row]:
     """Yield the conversations that a query finds in a database; raise BadRequest."""
@@ -2533,6 +2545,7 @@ class McpEntry:
     more: dict = dataclasses.field(default_factory=dict)
     inside: str = ""  # of the entry, where the server is described
     form: str = "json"
+    above_headers: str = ""  # in the entry
 
 @dataclasses.dataclass(frozen=True)
 class Hooks:
@@ -2553,6 +2566,7 @@ class Agent:
     name: str
     tried: str = ""  # the newest version that was run
     home: tuple[str, str, str] = ("", "", "")  # variable, default, folder below it
+    counts: bool = False  # ids are counters: a session's has its machine and place
     folders: tuple[str, ...] = ()  # below home, or a pattern of databases
     file: str = ""  # a pattern of paths below a folder: id, parent
     name_by: Callable[[str, re.Match], str] | None = None
@@ -2594,7 +2608,17 @@ _OPENCODE_LISTS = {
     % "seq FROM event_sequence WHERE aggregate_id = session.id",
     "session": _OPENCODE_LIST
     % "max(time_updated) FROM part WHERE session_id = session.id"}
-# A conversation of before 0.36 lies in `responses`, and goes on in `turns`: of each what
+# A compaction gives all rows new numbers, and changes what the model sees of them.
+_GOOSE_LIST = """
+    SELECT s.id, CASE session_type WHEN 'sub_agent' THEN parent_session_id END,
+    working_dir, name, max(m.id), max(created_timestamp) * 1000
+    FROM sessions s JOIN messages m ON session_id = s.id GROUP BY s.id"""
+_GOOSE_ROWS = """
+    SELECT message_id, role, content_json AS "content:json", created_timestamp * 1000
+    AS time, nullif(metadata_json LIKE '%"userVisible":false%', 0) AS hidden, (SELECT
+    parent_session_id FROM sessions WHERE id = ?1 AND session_type = 'sub_agent')
+    AS parent FROM messages WHERE session_id = ?1 ORDER BY id"""
+# A conversation of before 0.36 lies in `responses` and goes on in `turns`: of each what
 # leads to its answer, but for the answers to earlier ones.
 _LLM_OLD = """
     SELECT id AS turn, datetime_utc AS time, model, 0 AS depth, 'user' AS role,
@@ -2725,9 +2749,21 @@ AGENTS = (
           remark="no brief: its start hook cannot add context"),
     Agent("continue", "Continue", "1.5.47",
           home=("CONTINUE_GLOBAL_DIR", "~/.continue", ""), folders=("sessions",),
-          file=rf"(?P<id>{_UUID})\.json", server=McpEntry("config.yaml", form="yaml"),
+          file=rf"(?P<id>{_UUID})\.json", server=McpEntry(
+              "config.yaml", more={"type": "streamable-http"}, form="yaml list",
+              above_headers="requestOptions"),
           describe=describe_continue, export=export_continue, parse=_parse_continue,
           remark="no hooks, so no brief; it keeps no times but a session's beginning"),
+    Agent("goose", "goose", "1.52.0", home=("XDG_DATA_HOME", "~/.local/share",
+          "goose/sessions"), folders=("sessions.db",), counts=True, parse=_parse_goose,
+          listing=functools.partial(list_database, {"sessions": _GOOSE_LIST}),
+          export=functools.partial(export_database, {"messages": _GOOSE_ROWS}),
+          facts={"parent": "parent"}, server=McpEntry(
+              "~/.config/goose/config.yaml", "extensions", "uri", form="yaml", more={
+                  "enabled": True, "type": "streamable_http", "name": "fedmem"}),
+          hooks=Hooks("~/.agents/plugins/fedmem/hooks/hooks.json",
+                      {"Stop": "stop", "SessionEnd": "end"}),
+          remark="no brief: what its start hook prints reaches no model"),
     Agent("llm", "llm", "0.36", home=("LLM_USER_PATH",
           "~/.config/io.datasette.llm", ""), folders=("logs.db",), parse=_parse_llm,
           listing=functools.partial(list_database, _LLM_LISTS),
@@ -8970,6 +9006,11 @@ class Transcript:
         return f"{self.agent.tool}/{self.session_id}"
 
     @property
+    def names(self) -> set[str]:
+        """Return the ids under which a hook may tell of it."""
+        return {self.session_id, self.row or self.session_id}
+
+    @property
     def place(self) -> str:
         """Return what names it on this machine."""
         return f"{self.path}#{self.row}" if self.row else self.path
@@ -9161,7 +9202,9 @@ def _list_databases(agent: Agent, home: str, pattern: str,
             continue
         try:
             for row in agent.listing(entry.path):
-                name = f"{row.parent}." * bool(row.parent) + row.session_id
+                names = filter(None, (row.parent, row.session_id))
+                name = ".".join(qualify_id(one, entry.path) if agent.counts else one
+                                for one in names)
                 about = row.cwd, one_line(row.title)[:MAX_NAME_CHARS], row.session_id
                 yield Transcript(entry.path, agent, name, row.size, row.changed, *about)
         except (OSError, BadRequest) as e:
@@ -9430,7 +9473,7 @@ def plan_transcripts(found: list[Transcript], state: SyncState,
         if state.has_seen(transcript):
             if transcript.title and known.get("title", "") != transcript.title:
                 todo.append(transcript)
-        elif transcript.session_id in ended or not transcript.due_s(known, now_s):
+        elif transcript.names & ended or not transcript.due_s(known, now_s):
             todo.append(transcript)
         else:
             waiting.append(transcript)
@@ -9737,7 +9780,7 @@ def _sync_group(sync: Sync, group: list[Transcript], manifests: list,
     packs: dict[Identity, list[tuple[Outgoing, str]]] = {}
     with contextlib.ExitStack() as stack:  # holds copies
         for transcript in group:
-            how = manifests, transcript.session_id in ended, stack, packs
+            how = manifests, bool(transcript.names & ended), stack, packs
             _run_task(sync, transcript.place, _sync_transcript, transcript, *how)
         for pack in packs.values():
             _run_task(sync, pack[0][0].transcript.place, _send_pack, pack)
@@ -9872,7 +9915,7 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None],
     if not isinstance(event, dict):
         raise BadRequest("the hook's input is no JSON object")
     client = load_client(environment)
-    name = event.get("hook_event_name") or event.get("hookName")
+    name = dig(event, "hook_event_name|hookName|event")
     with contextlib.suppress(FedmemError):
         text = f"{format_time(utc_now())} {name}\n"
         write_private(client.path("hook"), text.encode())
@@ -10311,24 +10354,20 @@ BY_HAND = (  # name, tool, place
 STDIO_ONLY = (
     ("Claude Desktop", "claude-desktop", McpEntry("claude_desktop_config.json")),
     ("Junie", "junie", McpEntry("~/.junie/mcp/mcp.json")))
-CONTINUE = ("mcpServers:\n  - name: fedmem\n    type: streamable-http\n    url: %s\n"
-            "    requestOptions:\n      headers:")
-GOOSE = ("extensions:\n  fedmem:\n    enabled: true\n    type: streamable_http\n"
-         "    name: fedmem\n    uri: %s\n    headers:")
-# Name, tool, file, the entry's YAML up to its headers, how far these are indented.
-YAML_CLIENTS = (("Continue", "continue", "~/.continue/config.yaml", CONTINUE, 8),
-                ("Goose", "goose", "~/.config/goose/config.yaml", GOOSE, 6))
-
 def make_entry(client: Client, tool_name: str, form: McpEntry) -> dict:
     """Return the entry for the server in the form of an agent."""
     server = describe_server(client, tool_name)
     if "url" in server:
-        entry = {form.url_key: server["url"], **form.more, "headers": server["headers"]}
+        headers = {"headers": server["headers"]}
+        headers = {form.above_headers: headers} if form.above_headers else headers
+        entry = {form.url_key: server["url"], **form.more, **headers}
     elif form.key == "mcp":
         command = [server["command"], *server["args"]]
         entry = {"type": "local", "command": command, "enabled": True}
     else:
         entry = server if "type" in form.more else describe_bridge(client, tool_name)
+        if form.url_key == "uri":  # goose's
+            entry = {"cmd": entry.pop("command"), **entry}
         entry = {**form.more, **entry}
     return {form.inside: entry} if form.inside else entry
 
@@ -10356,8 +10395,8 @@ def plan_server(client: Client, environment: dict, agent: Agent,
         return plan_codex(client, environment, remove)
     path = place_of(agent, agent.server.place, environment)
     about, key = f"{agent.name}: MCP server", agent.server.key
-    if agent.server.form == "yaml":
-        return plan_yaml(client, path, about, remove)
+    if agent.server.form.startswith("yaml"):
+        return plan_yaml(client, path, agent, remove)
 
     def edit(value: dict) -> None:
         """Put the server in, or take it out."""
@@ -10370,43 +10409,54 @@ def plan_server(client: Client, environment: dict, agent: Agent,
 
     return edit_json(path, about, edit)
 
-def plan_yaml(client: Client, path: str, about: str, remove: bool) -> Change:
-    """Return the change to Continue's YAML: a marked item before the first of its
-    servers, or a list behind the file's end; raise BadRequest for other shapes."""
-    before = read_text(path)
-    text = re.sub(rf"(?s)[ \t]*{TOML_BEGIN}\n.*?{TOML_END}\n", "", before or "")
+def plan_yaml(client: Client, path: str, agent: Agent, remove: bool) -> Change:
+    """Return the change to a YAML file: our key of a map, or a marked item before the
+    first of a list, or either behind the file's end; raise BadRequest for others."""
+    before, key = read_text(path), agent.server.key
+    about, is_list = f"{agent.name}: MCP server", agent.server.form == "yaml list"
+    own = (rf"()[ \t]*{TOML_BEGIN}\n(?s:.*?){TOML_END}\n" if is_list else
+           rf"(?m)^({key}:\n(?:[ #].*\n)*?)  {SERVER_NAME}:\n(?:   .*\n)*")
+    text = re.sub(own, r"\1", before or "")
     if text != before:
-        text = re.sub(r"\nmcpServers:\n\Z", "\n", text)
+        text = re.sub(rf"(?m)^{key}:\n(?![ \t-])", "", text)
     if remove:
         return Change(path, before, text if before is not None else None, about)
     if before is None:
-        raise BadRequest(f"{path} is not there yet; Continue makes it.")
+        raise BadRequest(f"{path} is not there yet; {agent.name} makes it.")
     if re.search(r"(?m)^[ \t]*(?:- )?name: *[\"']?fedmem[\"']? *$", text):
         raise BadRequest(f"{path} has a server named fedmem that is not ours.")
-    found = re.search(r"(?m)^mcpServers:[ \t]*\n(?=([ \t]*)- )", text)
-    if not found and re.search(r"(?m)^[\"']?mcpServers|^[{\[]|^\.\.\.|^--- *\S", text):
-        raise BadRequest(
-            f"{path} writes mcpServers in another way; it is left as it is.")
+    item = r"([ \t]*)- " if is_list else r"(  )[\w\"']"
+    found = re.search(rf"(?m)^{key}:[ \t]*\n(?={item})", text)
+    if not found and re.search(rf"(?m)^[\"']?{key}|^[{{\[]|^\.\.\.|^--- *\S", text):
+        raise BadRequest(f"{path} writes {key} in another way; it is left as it is.")
     indent = found[1] if found else "  "
-    lines = [TOML_BEGIN, *format_yaml(client).splitlines()[1:], TOML_END]
+    lines = format_yaml(client, agent).splitlines()[1:]
+    if is_list:
+        lines = [f"  {TOML_BEGIN}", *lines, f"  {TOML_END}"]
     block = "".join(f"{indent}{line.removeprefix('  ')}\n" for line in lines)
     if found:
         text = text[: found.end()] + block + text[found.end() :]
     else:
-        text = text.rstrip("\n") + f"\nmcpServers:\n{block}"
+        text = text.rstrip("\n") + f"\n{key}:\n{block}"
     return Change(path, before, text, about)
 
-def format_yaml(client: Client, row: tuple = YAML_CLIENTS[0]) -> str:
-    """Return the entry of a client with YAML, of Continue if not said otherwise."""
-    _, tool_name, _, head, indent = row
-    bridge = describe_server(client, tool_name)
-    if "command" in bridge and row is YAML_CLIENTS[0]:  # with a pin
-        parts = [f"    {name}: {json.dumps(value)}" for name, value in bridge.items()]
-        return "\n".join(["mcpServers:", "  - name: fedmem", *parts])
-    url = urllib.parse.urlunsplit(parse_url(client.address.url))
-    headers = make_client_headers(client, tool_name).items()
-    lines = (f"{' ' * indent}{name}: {json.dumps(value)}" for name, value in headers)
-    return "\n".join([head % json.dumps(url), *lines])
+def format_yaml(client: Client, agent: Agent) -> str:
+    """Return the entry of an agent with YAML, and the key above it."""
+    item = f"{SERVER_NAME}:"
+    item = f"- name: {SERVER_NAME}" if agent.server.form == "yaml list" else item
+    entry = list_yaml(make_entry(client, agent.tool, agent.server), "    ")
+    return "\n".join([f"{agent.server.key}:", f"  {item}", *entry])
+
+def list_yaml(value: dict, indent: str) -> Iterator[str]:
+    """Yield an object's lines as YAML; texts are plain where none is misread."""
+    for name, one in value.items():
+        if isinstance(one, dict):
+            yield f"{indent}{name}:"
+            yield from list_yaml(one, indent + "  ")
+        else:
+            plain = r"[A-Za-z][\w./:-]{4,}[\w/](?: [\w.~+/-]+)?"
+            is_plain = isinstance(one, str) and re.fullmatch(plain, one)
+            yield f"{indent}{name}: {one if is_plain else json.dumps(one)}"
 
 def plan_install(client: Client, environment: dict,
                  remove: bool) -> Iterator[Change | str]:
@@ -10424,8 +10474,10 @@ def plan_install(client: Client, environment: dict,
 
 def format_server(client: Client, agent: Agent) -> str:
     """Return an agent's MCP entry, ready to paste."""
+    if agent.server.form == "toml":
+        return format_codex(client)
     if agent.server.form != "json":
-        return {"toml": format_codex, "yaml": format_yaml}[agent.server.form](client)
+        return format_yaml(client, agent)
     entry = {SERVER_NAME: make_entry(client, agent.tool, agent.server)}
     return json.dumps({agent.server.key: entry}, indent=2, ensure_ascii=False)
 
@@ -10450,7 +10502,8 @@ def format_snippets(client: Client) -> str:
     entries += [(*row, describe_bridge(client, row[1])) for row in STDIO_ONLY]
     rows = [(name, form.place, json.dumps({form.key: {SERVER_NAME: entry}}, indent=2))
             for name, _, form, entry in entries]
-    rows += [(row[0], row[2], format_yaml(client, row)) for row in YAML_CLIENTS]
+    rows += [(a.name, a.server.place, format_yaml(client, a)) for a in AGENTS
+             if a.server and a.server.form.startswith("yaml")]
     return "\n\n".join(f"{name} ({place}):\n{text}" for name, place, text in rows)
 
 def plan_cron(table: str, client: Client, remove: bool) -> str:
@@ -12096,7 +12149,7 @@ def cmd_install(args: argparse.Namespace) -> int:
         name = read_client_json(client.path("invite.json")).get("machine", "NAME")
         print(f"Its tokens are good until, on the server: token revoke {name}")
     else:
-        print(f"This machine is {client.machine!r}. For VS Code, Zed, Windsurf, Goose,")
+        print(f"This machine is {client.machine!r}. For VS Code, Zed, Windsurf,")
         print("Claude Desktop and Junie: install --snippets.")
         print(f"Next: {_quote(*client.command('sync'))}")
     return 1 if left else 0

@@ -894,7 +894,7 @@ TOKEN_PLACES = (
     "\\u001b[38;5;9m{}",
     "https://api.example.org/v1?k={}&x=1",
     "k%3D{}",
-    '{{\\"a\\":\\"{}\\"}}',
+    '{{\\"a\":\\"{}\\"}}',
     "**{}**",
     "`{}`.",
     "{}@host",
@@ -1047,7 +1047,7 @@ class SecretsTest(RootCase):
         for text in (
             f"API_KEY={value}",
             f'"client_secret": "{value}"',
-            f'{{\\"access_token\\":\\"{value}\\"}}',
+            f'{{\\"access_token\":\\"{value}\\"}}',
             f"password: {value}",
             f"apiKey := '{value}'",
             f"--auth-token={value}",
@@ -1106,7 +1106,7 @@ class SecretsTest(RootCase):
                 self.assertNotIn(value, masked, (kind, before))
         value = SECRETS["secret"]
         nested = json.dumps(
-            json.dumps({"command": f'curl -d "{{\\"password\\": \\"{value}\\"}}"'})
+            json.dumps({"command": f'curl -d "{{\\"password\": \\"{value}\\"}}"'})
         )
         self.assertNotIn(value, fedmem.mask_secrets(nested))
 
@@ -2168,7 +2168,14 @@ CREATE TABLE threads (id text PRIMARY KEY, name text, tip_message_hash text,
 CREATE TABLE turns (id text PRIMARY KEY, thread_id text, parent_message_hash text,
  tip_message_hash text, model text, datetime_utc text);
 """
-SCHEMAS = {"llm": LLM_SCHEMA}  # of others than opencode and Kilo
+GOOSE_SCHEMA = """
+CREATE TABLE sessions (id text PRIMARY KEY, name text NOT NULL, session_type text
+ NOT NULL DEFAULT 'user', working_dir text NOT NULL, parent_session_id text);
+CREATE TABLE messages (id integer PRIMARY KEY AUTOINCREMENT, message_id text,
+ session_id text NOT NULL, role text NOT NULL, content_json text NOT NULL,
+ created_timestamp integer NOT NULL, metadata_json text);
+"""
+SCHEMAS = {"llm": LLM_SCHEMA, "goose": GOOSE_SCHEMA}  # of others than opencode and Kilo
 
 
 def fill_database(
@@ -3111,6 +3118,89 @@ AGENT_FIXTURES = (
         [("user", "And after the resume?")],
     ),
     Fixture(
+        "goose",
+        {
+            ".local/share/goose/sessions/sessions.db": r"""
+{"sessions": {"id": "20261127_1", "name": "Pool talk", "working_dir": "/home/dev/shop"}}
+{"sessions": {"id": "20261127_2", "name": "Delegated task", "session_type": "sub_agent",
+ "working_dir": "/home/dev/shop", "parent_session_id": "20261127_1"}}
+{"sessions": {"id": "20261127_3", "name": "New session", "working_dir": "/home/dev"}}
+{"messages": {"message_id": "msg_1", "session_id": "20261127_1", "role": "user",
+ "content_json": [{"type": "text", "text": "Why does the whimbrel leak?"}],
+ "created_timestamp": 1795816751,
+ "metadata_json": "{\"userVisible\":true,\"agentVisible\":true}"}}
+{"messages": {"message_id": "msg_2", "session_id": "20261127_1", "role": "user",
+ "content_json": [{"type": "text", "text": "<turn-context>HIDDEN</turn-context>"}],
+ "created_timestamp": 1795816752,
+ "metadata_json": "{\"userVisible\":false,\"agentVisible\":true,\"turnContext\":true}"}}
+{"messages": {"message_id": "chatcmpl-1", "session_id": "20261127_1",
+ "role": "assistant", "content_json": [{"type": "thinking", "thinking": "HIDDEN"},
+ {"type": "text", "text": "I look."}, {"type": "toolRequest", "id": "c1", "toolCall":
+ {"status": "success", "value": {"name": "shell",
+ "arguments": {"command": "cat it"}}}}], "created_timestamp": 1795816752,
+ "metadata_json": "{\"userVisible\":true,\"agentVisible\":true}"}}
+{"messages": {"message_id": "msg_3", "session_id": "20261127_2", "role": "user",
+ "content_json": [{"type": "text",
+ "text": "Subagent ID: 20261127_2\n\nCount the lines."}],
+ "created_timestamp": 1795816752,
+ "metadata_json": "{\"userVisible\":true,\"agentVisible\":true}"}}
+{"messages": {"message_id": "msg_4", "session_id": "20261127_1", "role": "user",
+ "content_json": [{"type": "toolResponse", "id": "c1", "toolResult":
+ {"status": "success", "value": {"content": [{"type": "text", "text": "pool = 3"}],
+ "isError": false}}}], "created_timestamp": 1795816752,
+ "metadata_json": "{\"userVisible\":true,\"agentVisible\":true}"}}
+{"messages": {"message_id": "chatcmpl-2", "session_id": "20261127_1",
+ "role": "assistant", "content_json": [{"type": "toolRequest", "id": "c2", "toolCall":
+ {"status": "success", "value": {"name": "fedmem__search_sessions",
+ "arguments": {"query": "eider"}}}}], "created_timestamp": 1795816753,
+ "metadata_json": "{\"userVisible\":true,\"agentVisible\":true}"}}
+{"messages": {"message_id": "msg_5", "session_id": "20261127_1", "role": "user",
+ "content_json": [{"type": "toolResponse", "id": "c2", "toolResult":
+ {"status": "success", "value": {"content": [{"type": "text",
+ "text": "[fedmem] INJECTED"}]}}}, {"type": "toolResponse", "id": "c3", "toolResult":
+ {"status": "error", "error": "-32602: no such tool"}}],
+ "created_timestamp": 1795816753,
+ "metadata_json": "{\"userVisible\":true,\"agentVisible\":true}"}}
+"""
+        },
+        {
+            "20261127_1-????????": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the whimbrel leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ shell {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "fedmem__search_sessions"),
+                    ("tool", "← error: -32602: no such tool"),
+                ],
+            ),
+            "20261127_1-????????.20261127_2-????????": (
+                "shop",
+                "Delegated task",
+                [("task", "Count the lines.")],
+            ),
+        },
+        "whimbrel",
+        {
+            ".local/share/goose/sessions/sessions.db": r"""
+{"messages": {"message_id": "chatcmpl-3", "session_id": "20261127_1", "role": "user",
+ "content_json": [{"type": "text", "text": "The pool has three."}],
+ "created_timestamp": 1795860084,
+ "metadata_json": "{\"userVisible\":false,\"agentVisible\":true}"}}
+{"messages": {"message_id": "msg_6", "session_id": "20261127_1", "role": "assistant",
+ "content_json": [{"type": "text", "text": "HIDDEN"}], "created_timestamp": 1795860084,
+ "metadata_json": "{\"userVisible\":false,\"agentVisible\":true}"}}
+{"messages": {"message_id": "msg_7", "session_id": "20261127_1", "role": "user",
+ "content_json": [{"type": "text", "text": "And after the resume?"}],
+ "created_timestamp": 1795860089,
+ "metadata_json": "{\"userVisible\":true,\"agentVisible\":true}"}}
+"""
+        },
+        [("summary", "The pool has three."), ("user", "And after the resume?")],
+    ),
+    Fixture(
         "llm",
         {
             ".config/io.datasette.llm/logs.db": r"""
@@ -3350,7 +3440,7 @@ class AgentsTest(unittest.TestCase):
                     and agent.tool != "claude-code"
                 ):
                     self.assertEqual(about.get("version"), agent.tried, agent.tool)
-                if agent.tool in ("opencode", "cline"):
+                if agent.tool in ("opencode", "cline", "goose"):
                     self.assertEqual("parent" in about, "." in name, name)
 
     def test_a_line_that_is_too_long_is_named_in_its_place(self) -> None:
@@ -9910,7 +10000,18 @@ FUTURE_ROWS = {
     "llm": [
         {"parts": {"message_hash": "b2:6", "type": "hologram", "text": "FUTURE"}},
         {"parts": {"message_hash": "b2:6", "type": 5, "payload": ["FUTURE"]}},
-    ]
+    ],
+    "goose": [
+        {
+            "messages": {
+                "session_id": "20261127_1",
+                "role": role,
+                "content_json": [{"type": "hologram", "text": "FUTURE"}],
+                "created_timestamp": 1795860089,
+            }
+        }
+        for role in ("user", "hologram")
+    ],
 }
 
 
@@ -10108,6 +10209,29 @@ class AgentsSyncTest(AgentsCase):
                 self.assertNotIn("half", shown)
                 self.assertEqual("all of it" in shown, said == "all of it", agent)
         self.assertEqual(len(self.archived()), 4)
+
+    def test_a_compaction_of_goose_extends_though_all_rows_are_new(self) -> None:
+        """It deletes them and puts them in again, with another number and hidden from
+        the model; a deleted one makes a revision, at once when a hook tells of it."""
+        fixture = FIXTURE["goose"]
+        fixture.write(self.home)
+        self.run_sync()
+        with contextlib.closing(sqlite3.connect(self.database("goose"))) as database:
+            database.execute(
+                "UPDATE messages SET id = id + 99, metadata_json = "
+                "replace(metadata_json, 'agentVisible\":true', 'agentVisible\":false')"
+            )
+            database.commit()
+            grow(fixture, self.home)
+            report = self.run_sync()
+            self.assertEqual((report.sessions, report.waiting), (1, []))
+            self.assertEqual(len(self.archived()), 2)
+            database.execute("DELETE FROM messages WHERE message_id = 'msg_7'")
+            database.execute("UPDATE messages SET created_timestamp = 1795860090")
+            database.commit()
+        self.assertEqual(len(self.run_sync().waiting), 2)
+        self.assertEqual(self.run_sync(ended={"20261127_1"}).sessions, 1)
+        self.assertEqual(len(self.archived()), 3)
 
     def revise(self, session_id: str) -> None:
         """Sync what does not continue its archive: it waits first, then goes up as a
@@ -10808,6 +10932,11 @@ def make_cline_event(name: str) -> dict:
     }
 
 
+def make_goose_event(name: str, **more: object) -> dict:
+    """Return what goose gives a hook: the id as its database has it, and no path."""
+    return {"event": name, "session_id": "20261127_1", "matcher_context": None, **more}
+
+
 # What agents give their hooks: a start, a stop, an end, and what is none of these.
 AGENT_EVENTS = {
     "claude-code": (
@@ -10870,6 +10999,12 @@ AGENT_EVENTS = {
         make_cline_event("agent_end"),
         make_cline_event("agent_start"),
     ),
+    "goose": (
+        None,
+        make_goose_event("Stop", working_dir="/home/dev/shop"),
+        make_goose_event("SessionEnd"),
+        make_goose_event("SessionStart"),  # what it prints reaches no model
+    ),
 }
 
 
@@ -10922,6 +11057,7 @@ class AgentsHooksTest(AgentsCase):
                 self.assertEqual(self.handle(tool, end), ("", 1))
                 spool = fedmem.read_spool(self.client())
                 [expected, *_] = FIXTURE[tool].told
+                expected = expected.partition("-?")[0]  # a counter is qualified
                 self.assertEqual(set(spool.values()), {expected})
                 for path in spool:
                     os.unlink(path)
@@ -11776,7 +11912,7 @@ class SetupTest(ClientCase):
         done = self.main("install", "--snippets").stdout.decode()
         names = re.findall(r"^([A-Z][A-Za-z ]+) \(", done, re.MULTILINE)
         expected = ["VS Code", "Windsurf", "Zed", "Cline in VS Code"]
-        more = ["Claude Desktop", "Junie", "Continue", "Goose"]
+        more = ["Claude Desktop", "Junie", "Continue", "goose"]
         self.assertEqual(names, expected + more)
         for part in done.split("\n\n")[:6]:
             value = json.loads(part.partition(":\n")[2])
@@ -11941,8 +12077,30 @@ MCP_ENTRIES = {
     ),
     "cursor": (".cursor/mcp.json", "mcpServers", {"url": "URL"}),
 }
+# Those whose file is YAML, with a map of servers: its path, and what is put into it.
+YAML_ENTRIES = {
+    "goose": (
+        ".config/goose/config.yaml",
+        """\
+extensions:
+  fedmem:
+    uri: URL
+    enabled: true
+    type: streamable_http
+    name: fedmem
+    headers:
+      Authorization: Bearer ai-token-for-tests
+      X-Fedmem-Machine: laptop
+      X-Fedmem-Tool: "goose"
+""",
+    ),
+}
 # Where hooks are, and the timeout of each event as the agent counts.
 HOOK_FILES = {
+    "goose": (
+        ".agents/plugins/fedmem/hooks/hooks.json",
+        {"Stop": 10, "SessionEnd": 30},
+    ),
     "gemini-cli": (
         ".gemini/settings.json",
         {"SessionStart": 10_000, "SessionEnd": 30_000, "AfterAgent": 10_000},
@@ -11974,13 +12132,13 @@ PLUGIN_FILES = {
 CONTINUE_ITEM = """\
   # >>> fedmem >>>
   - name: fedmem
+    url: URL
     type: streamable-http
-    url: "URL"
     requestOptions:
       headers:
-        Authorization: "Bearer ai-token-for-tests"
-        X-Fedmem-Machine: "laptop"
-        X-Fedmem-Tool: "continue"
+        Authorization: Bearer ai-token-for-tests
+        X-Fedmem-Machine: laptop
+        X-Fedmem-Tool: continue
   # <<< fedmem <<<
 """
 # Loads a plugin and lets it live through a session, as its agent does.
@@ -12044,6 +12202,8 @@ class AgentsSetupTest(ClientCase):
             if folder := agent.folder(self.env):
                 os.makedirs(folder)
         Path(self.home, ".cursor").mkdir()
+        for name, _ in YAML_ENTRIES.values():
+            self.put(name, "a: 1\n").chmod(0o600)
 
     def install(self, remove: bool = False) -> tuple[list[str], list[str]]:
         """Make the planned changes; return the files that changed and what is left to
@@ -12098,6 +12258,9 @@ class AgentsSetupTest(ClientCase):
         before = self.files()
         changed, [left] = self.install()
         self.assertIn("Continue makes it", left)
+        for name, entry in YAML_ENTRIES.values():
+            entry = entry.replace("URL", f"{self.url()}/mcp")
+            self.assertEqual(Path(self.home, name).read_text(), f"a: 1\n{entry}")
         for tool, (name, key, _) in MCP_ENTRIES.items():
             self.assertEqual(self.load(name)[key], {"fedmem": self.entry(tool)}, tool)
         for tool, (name, timeouts) in HOOK_FILES.items():
@@ -12118,7 +12281,7 @@ class AgentsSetupTest(ClientCase):
             for word in self.client().command("hook", tool):
                 self.assertIn(word, path.read_text(), tool)
             self.assertEqual(os.access(path, os.X_OK), name.endswith(".sh"), tool)
-        known = {*MCP_ENTRIES, "claude-code", "codex", "continue"}
+        known = {*MCP_ENTRIES, *YAML_ENTRIES, "claude-code", "codex", "continue"}
         with_server = {a.tool for a in fedmem.AGENTS if a.server} | {"codex"}
         self.assertEqual(with_server, known, "a row of MCP_ENTRIES is missing here")
         files = self.files()
@@ -12144,7 +12307,7 @@ class AgentsSetupTest(ClientCase):
                 wanted = {"command": words[0], "args": words[1:], **kept}
             self.assertEqual(inside, wanted, tool)
             self.assertNotIn(AI, json.dumps(found))
-        text = fedmem.format_yaml(self.client())
+        text = fedmem.format_yaml(self.client(), fedmem.FORMATS["continue"])
         words = self.client().command("stdio", "--tool", "continue")
         self.assertIn(f"    command: {json.dumps(words[0])}\n", text)
         self.assertIn(f"    args: {json.dumps(words[1:])}", text)
@@ -12261,6 +12424,45 @@ class AgentsSetupTest(ClientCase):
                 self.assertEqual(path.read_bytes().decode(), text)
                 self.assertEqual(self.install(True)[1], [])
                 self.assertEqual(path.read_bytes().decode(), text)
+
+    def test_an_entry_in_a_map_of_yaml_survives_a_rewriting_without_our_marks(
+        self,
+    ) -> None:
+        """goose drops comments; the keys of others stay, wherever ours stands."""
+        name, entry = YAML_ENTRIES["goose"]
+        entry = entry.replace("URL", f"{self.url()}/mcp")
+        other = "  todo:\n    enabled: false\n    envs:\n      fedmem: x\n"
+        key, _, own = entry.partition("\n")
+        for before, after in (
+            ("a: 1  # mine\n", f"a: 1  # mine\n{entry}"),
+            (f"{key}\n{other}b: 2\n", f"{key}\n{own}{other}b: 2\n"),
+            (f"{key}\n{other}", f"{key}\n{own}{other}"),
+            ("plugins:\n  fedmem:\n    a: 1\n",) * 2,
+        ):
+            after += entry * (before == after)
+            path = self.put(name, before)
+            self.install()
+            self.assertEqual(path.read_text(), after)
+            self.assertNotIn(name, self.install()[0])
+            if other in before:  # ours behind that of another
+                path.write_text(before.replace(other, other + own))
+                self.install()
+                self.assertEqual(path.read_text(), after)
+            self.install(True)
+            self.assertEqual(path.read_text(), before)
+        for text in (f"{key} {{}}\n", f"{key}\n    todo:\n      a: 1\n", "{a: 1}\n"):
+            path = self.put(name, text)
+            told = [text for text in self.install()[1] if str(path) in text]
+            self.assertEqual(len(told), 1, text)
+            self.assertEqual(path.read_text(), text)
+        self.save("config.json", {"url": "https://m.example", "pin": "x"})
+        self.put(name, "a: 1\n")
+        self.install()
+        words = self.client().command("stdio", "--tool", "goose")
+        text = path.read_text()
+        text = text.replace('"', "")
+        self.assertIn(f"    cmd: {words[0]}\n    args: [{words[1]}, stdio, ", text)
+        self.assertIn("    type: stdio\n", text)
 
     @unittest.skipUnless(shutil.which("node"), "no node here")
     def test_plugins_tell_of_every_turn_and_give_the_brief_once(self) -> None:
@@ -16844,8 +17046,18 @@ QWEN = ("qwen", "--auth-type", "openai", "--approval-mode", "yolo")
 DROID = ("droid", "exec", "--skip-permissions-unsafe", "-m", "custom:scripted-0")
 CONTINUE = ("cn", "-p", "--auto", "--config", "{home}/.continue/config.yaml")
 CLINE_AUTH = ("cline", "auth", "openai", "-k", "none", "-m", "scripted", "-b")
+GOOSE_VARIABLES = {
+    "GOOSE_PROVIDER": "openai",
+    "GOOSE_MODEL": "scripted",
+    "GOOSE_DISABLE_KEYRING": "1",
+    "OPENAI_HOST": "{base}",
+    "OPENAI_API_KEY": "none",
+}
 LLM_MODELS = """\
-- {model_id: scripted, model_name: scripted, api_base: "{base}/v1", supports_tools: true}
+- model_id: scripted
+  model_name: scripted
+  api_base: "{base}/v1"
+  supports_tools: true
 """
 LLM_SHELL = """\
 import subprocess
@@ -16979,6 +17191,16 @@ REAL_AGENTS = (
         node=18,
     ),
     RealAgent(
+        "goose",
+        "goose",
+        ("@aaif/goose-binary-linux-x64@1.52.0",),
+        ("goose", "run", "-n", "pool", "-t", "{prompt}"),
+        ("goose", "run", "-r", "-n", "pool", "-t", "{prompt}"),
+        files={".config/goose/config.yaml": "GOOSE_MODE: auto\n"},
+        variables=GOOSE_VARIABLES,
+        folder="node_modules/@aaif/goose-binary-linux-x64/bin",
+    ),
+    RealAgent(
         "llm",
         "llm",
         (),
@@ -17093,9 +17315,10 @@ def answer_chat(number: int, answer: Answer, is_stream: bool) -> list[dict]:
         more = {"choices": [choice], "usage": usage}
         return [{**head, "object": "chat.completion", **more}]
     head["object"] = "chat.completion.chunk"
-    return [
+    calls = {"tool_calls": said.pop("tool_calls")} if answer.tool else {}
+    return [  # text beside a call, in one chunk, is dropped by goose
         {**head, "choices": [{"index": 0, "delta": said, "finish_reason": None}]},
-        {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": stop}]},
+        {**head, "choices": [{"index": 0, "delta": calls, "finish_reason": stop}]},
         {**head, "choices": [], "usage": usage},
     ]
 
