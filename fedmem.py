@@ -1731,15 +1731,17 @@ _EDITOR_STARTS = ("# Context from my IDE setup:", "# Files mentioned by the user
 _REQUEST = re.compile(r"^## My request for \w+:[ \t]*\r?\n", re.MULTILINE)
 MOST_TAGS = 30  # of one prompt; each is looked for in all of it
 # What Claude Code writes around a summary, and Codex before one.
-_SUMMARY_HEADS = ("This session is being continued", "Another language model started")
+_SUMMARY_HEADS = ("This session is being continued", "Another language model started",
+                  "[CONTEXT COMPACTION")  # Hermes'
 _SUMMARY_TAIL = re.compile(
     r"\n\n(?:If you need specific details from before|Recent messages are preserved"
-    r"|(?:Please c|C)ontinue the conversation from).*\Z", re.DOTALL)
+    r"|(?:Please c|C)ontinue the conversation from|--- END OF CONTEXT SUMMARY).*\Z",
+    re.DOTALL)
 _AGENT_TAIL = re.compile(r"(?:\A|\n)agentId: \w+ \(.*\Z", re.DOTALL)
 _REMINDER = re.compile(r"<system-reminder>.*?(?:</system-reminder>|\Z)", re.DOTALL)
 _USER_INPUT = re.compile(r"\s*<user_input[^<>]*>(.*?)(?:</user_input>\s*)?", re.DOTALL)
-_UNTRUSTED = re.compile(r"<untrusted_context>\n?(.*?)\n?(?:</untrusted_context>\s*)?",
-                        re.DOTALL)
+_UNTRUSTED = re.compile(r"<untrusted_(?:context>|tool_result .*?\n\n)\n?(.*?)\n?"
+                        r"(?:</untrusted_(?:context|tool_result)>\s*)?", re.DOTALL)
 _MEMORY_TOOL = re.compile(rf"(?:mcp_+)?(?:{'|'.join(MEMORY_SERVERS)})[_.-]+\w")
 _MCP_RESULT = re.compile(r'(?:\{"content":)?\[\{"type":"text"')
 _TEXT_TYPES = ("text", "input_text", "output_text", "Text", None)
@@ -1921,8 +1923,8 @@ def _cut_summary(text: str) -> str:
     """Return a tool's summary of a conversation without its sentences to the model."""
     if not text.startswith(_SUMMARY_HEADS):
         return text
-    if text.startswith(_SUMMARY_HEADS[1]):  # Codex: one line, 0.171.0
-        return text.partition("\n")[2] or text
+    if text.startswith(_SUMMARY_HEADS[1:]):  # one line: Codex 0.171.0, Hermes 0.19.0
+        return _SUMMARY_TAIL.sub("", text.partition("\n")[2] or text)
     text = _REMINDER.sub("", text.partition("\n\n")[2] or text)
     before, mark, rest = f"\n{text.strip()}".partition("\nSummary:\n")
     return _SUMMARY_TAIL.sub("", rest if mark else before)
@@ -2209,6 +2211,21 @@ def _parse_goose(record: dict) -> Iterator[Message]:
         role = "" if is_own else "summary"
     if role:
         yield from _say_blocks(role, record["content"], when)
+
+def _parse_hermes(record: dict) -> Iterator[Message]:
+    """Yield what a line of our export of Hermes shows (0.19.0)."""
+    role, when, text = record["role"], record["time"], record.get("content") or ""
+    if role == "tool":
+        with contextlib.suppress(ValueError):
+            text = dig(parse_json(text), "output") or text
+        text = _render_result(text, tool_name=record.get("tool_name"))
+        yield from _say(role, text, when)
+    elif not text.startswith("[ASYNC DELEGATION"):  # a sub-agent's session has it
+        is_summary = text.startswith(_SUMMARY_HEADS[2])
+        yield from _say("summary" if is_summary else role, text, when)
+        for call in record.get("tool_calls") or ():
+            text = render_call(*(call["function"][n] for n in ("name", "arguments")))
+            yield from _say(role, text, when)
 
 def _parse_llm(record: dict) -> Iterator[Message]:
     """Yield what a line of our export of llm shows (0.36), without the files that were
@@ -2618,6 +2635,26 @@ _GOOSE_ROWS = """
     AS time, nullif(metadata_json LIKE '%"userVisible":false%', 0) AS hidden, (SELECT
     parent_session_id FROM sessions WHERE id = ?1 AND session_type = 'sub_agent')
     AS parent FROM messages WHERE session_id = ?1 ORDER BY id"""
+# A compaction puts rows in again: the head with its times, the tail with those of the
+# moment, a microsecond apart. Branches and sub-agents have no folder of their own.
+_HERMES_LIST = """
+    WITH RECURSIVE up(id, above, folder) AS (
+    SELECT id, parent_session_id, cwd FROM sessions UNION ALL
+    SELECT up.id, parent_session_id, cwd FROM up JOIN sessions s ON s.id = above
+    WHERE folder IS NULL)
+    SELECT s.id, CASE source WHEN 'subagent' THEN parent_session_id END,
+    (SELECT max(folder) FROM up WHERE up.id = s.id), title, max(m.id),
+    max(timestamp) * 1000
+    FROM sessions s JOIN messages m ON session_id = s.id GROUP BY s.id"""
+_HERMES_ROWS = """
+    SELECT role, content, tool_calls AS "tool_calls:json", tool_call_id, tool_name,
+    CAST(timestamp * 1000 AS integer) AS time, reasoning, finish_reason, (SELECT
+    parent_session_id FROM sessions WHERE id = ?1 AND source = 'subagent') AS parent
+    FROM (SELECT *, timestamp - max(timestamp) OVER (
+    ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS since,
+    row_number() OVER (PARTITION BY role, content, tool_calls, tool_call_id
+    ORDER BY id) AS nth FROM messages WHERE session_id = ?1)
+    WHERE nth = 1 OR since > 0.001 ORDER BY id"""
 # A conversation of before 0.36 lies in `responses` and goes on in `turns`: of each what
 # leads to its answer, but for the answers to earlier ones.
 _LLM_OLD = """
@@ -2764,6 +2801,14 @@ AGENTS = (
           hooks=Hooks("~/.agents/plugins/fedmem/hooks/hooks.json",
                       {"Stop": "stop", "SessionEnd": "end"}),
           remark="no brief: what its start hook prints reaches no model"),
+    Agent("hermes", "Hermes", "0.19.0", home=("HERMES_HOME", "~/.hermes", ""),
+          folders=("state.db",), facts={"parent": "parent"}, parse=_parse_hermes,
+          listing=functools.partial(list_database, {"sessions": _HERMES_LIST}),
+          export=functools.partial(export_database, {"messages": _HERMES_ROWS}),
+          server=McpEntry("config.yaml", "mcp_servers", form="yaml"),
+          hooks=Hooks("config.yaml", {"pre_llm_call": "start", "on_session_finalize":
+                                      "end"}, form="yaml", output="context"),
+          remark="its hooks are skipped until each was allowed: open `hermes` once"),
     Agent("llm", "llm", "0.36", home=("LLM_USER_PATH",
           "~/.config/io.datasette.llm", ""), folders=("logs.db",), parse=_parse_llm,
           listing=functools.partial(list_database, _LLM_LISTS),
@@ -9920,14 +9965,13 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None],
         text = f"{format_time(utc_now())} {name}\n"
         write_private(client.path("hook"), text.encode())
     kind = agent.hooks.events.get(name)
-    if kind == "start":
+    if kind == "start" and dig(event, "extra.is_first_turn") is not False:  # Hermes'
         brief = wait_for_brief(client, str(event.get("cwd") or os.getcwd()), agent.tool)
         if not brief or not agent.hooks.output:
             return brief
-        given = {"additionalContext": brief}
-        if agent.hooks.output == "hookSpecificOutput":
-            given = {agent.hooks.output: {"hookEventName": name, **given}}
-        return format_json(given)
+        given = {"hookEventName": name, "additionalContext": brief}
+        is_nested = agent.hooks.output == "hookSpecificOutput"
+        return format_json({agent.hooks.output: given if is_nested else brief})
     if kind == "end":
         path = event.get("transcript_path")
         if isinstance(path, str) and not os.path.exists(path):
@@ -10186,6 +10230,47 @@ def edit_json(path: str, about: str, edit: Callable[[dict], None]) -> Change:
     after = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     return Change(path, before, after, about)
 
+def edit_yaml(path: str, about: str, entry: str, remove: bool) -> Change:
+    """Return the change that puts an entry, below its key in the first line, into a
+    YAML file: names of a map, or a marked item of a list; raise BadRequest for what
+    has such names of its own, or is of another shape."""
+    before, (key, *lines) = read_text(path), entry.splitlines()
+    names = "|".join(re.findall(r"(?m)^  (\w+):$", entry))  # none in a list
+    taken, line = rf"(?m)^({key}\n(?:(?:[ #].*)?\n)*?)  (?:{names}):\n", "  [ -] .*"
+    is_hook = "- command" in entry
+    own = taken + rf"(?=(?:{line}\n)*?{line}memory_sync\.py)" * is_hook
+    own += rf"(?:{line}\n)*"
+    item = r"(  )[\w\"']"
+    if not names:
+        own = rf"()[ \t]*{TOML_BEGIN}\n(?s:.*?){TOML_END}\n"
+        taken = rf"(?m)^[ \t]*(?:- )?name: *[\"']?{SERVER_NAME}[\"']? *$"
+        item = r"([ \t]*)- "
+        lines = [f"  {TOML_BEGIN}", *lines, f"  {TOML_END}"]
+    elif "\n".join(["", *lines, ""]) in (before or "") and not remove:
+        return Change(path, before, before, about)
+    text, cut = None, before or ""
+    while text != cut:
+        text, cut = cut, re.sub(own, r"\1", cut)
+    if text != before:
+        text = re.sub(rf"(?m)^{key}\n(?![ \t-])", "", text)
+    if remove:
+        return Change(path, before, text if before is not None else None, about)
+    if before is None:
+        raise BadRequest(f"{path} is not there yet; its program makes it.")
+    if re.search(taken, text):
+        raise BadRequest(f"{path} has {names or SERVER_NAME} that is not ours.")
+    found = re.search(rf"(?m)^{key}[ \t]*\n(?={item})", text)
+    odd = rf"(?m)^[\"']?{key[:-1]}|^[{{\[]|^\.\.\.|^--- *\S"
+    if not found and re.search(odd, text):
+        raise BadRequest(f"{path} writes {key} in another way; it is left as it is.")
+    indent = found[1] if found else "  "
+    block = "".join(f"{indent}{line.removeprefix('  ')}\n" for line in lines)
+    if found:
+        text = text[: found.end()] + block + text[found.end() :]
+    else:
+        text = text.rstrip("\n") + f"\n{key}\n{block}"
+    return Change(path, before, text, about)
+
 def describe_bridge(client: Client, tool_name: str) -> dict:
     """Return how a client of MCP starts the bridge."""
     command, *arguments = client.command("stdio", "--tool", tool_name)
@@ -10215,6 +10300,8 @@ def plan_hooks(client: Client, environment: dict, agent: Agent,
         return None
     path = place_of(agent, agent.hooks.place, environment)
     about = f"{agent.name}: hooks"
+    if agent.hooks.form == "yaml":
+        return edit_yaml(path, about, format_hooks(client, agent), remove)
     if agent.hooks.form != "groups":
         before, text = read_text(path), format_hooks(client, agent)
         if before is not None and "memory_sync.py" not in before:
@@ -10396,7 +10483,7 @@ def plan_server(client: Client, environment: dict, agent: Agent,
     path = place_of(agent, agent.server.place, environment)
     about, key = f"{agent.name}: MCP server", agent.server.key
     if agent.server.form.startswith("yaml"):
-        return plan_yaml(client, path, agent, remove)
+        return edit_yaml(path, about, format_yaml(client, agent), remove)
 
     def edit(value: dict) -> None:
         """Put the server in, or take it out."""
@@ -10408,37 +10495,6 @@ def plan_server(client: Client, environment: dict, agent: Agent,
             del value[key]
 
     return edit_json(path, about, edit)
-
-def plan_yaml(client: Client, path: str, agent: Agent, remove: bool) -> Change:
-    """Return the change to a YAML file: our key of a map, or a marked item before the
-    first of a list, or either behind the file's end; raise BadRequest for others."""
-    before, key = read_text(path), agent.server.key
-    about, is_list = f"{agent.name}: MCP server", agent.server.form == "yaml list"
-    own = (rf"()[ \t]*{TOML_BEGIN}\n(?s:.*?){TOML_END}\n" if is_list else
-           rf"(?m)^({key}:\n(?:[ #].*\n)*?)  {SERVER_NAME}:\n(?:   .*\n)*")
-    text = re.sub(own, r"\1", before or "")
-    if text != before:
-        text = re.sub(rf"(?m)^{key}:\n(?![ \t-])", "", text)
-    if remove:
-        return Change(path, before, text if before is not None else None, about)
-    if before is None:
-        raise BadRequest(f"{path} is not there yet; {agent.name} makes it.")
-    if re.search(r"(?m)^[ \t]*(?:- )?name: *[\"']?fedmem[\"']? *$", text):
-        raise BadRequest(f"{path} has a server named fedmem that is not ours.")
-    item = r"([ \t]*)- " if is_list else r"(  )[\w\"']"
-    found = re.search(rf"(?m)^{key}:[ \t]*\n(?={item})", text)
-    if not found and re.search(rf"(?m)^[\"']?{key}|^[{{\[]|^\.\.\.|^--- *\S", text):
-        raise BadRequest(f"{path} writes {key} in another way; it is left as it is.")
-    indent = found[1] if found else "  "
-    lines = format_yaml(client, agent).splitlines()[1:]
-    if is_list:
-        lines = [f"  {TOML_BEGIN}", *lines, f"  {TOML_END}"]
-    block = "".join(f"{indent}{line.removeprefix('  ')}\n" for line in lines)
-    if found:
-        text = text[: found.end()] + block + text[found.end() :]
-    else:
-        text = text.rstrip("\n") + f"\n{key}:\n{block}"
-    return Change(path, before, text, about)
 
 def format_yaml(client: Client, agent: Agent) -> str:
     """Return the entry of an agent with YAML, and the key above it."""
@@ -10489,6 +10545,10 @@ def format_hooks(client: Client, agent: Agent) -> str:
     if form in PLUGINS:
         return PLUGIN_HEAD % json.dumps(command) + PLUGINS[form]
     hooks = make_hooks(client, agent)
+    if form == "yaml":
+        rows = (f"  {event}:\n    - command: {json.dumps(h['command'])}\n"
+                f"      timeout: {h['timeout']}" for event, h in hooks.items())
+        return "\n".join(["hooks:", *rows])
     if form == "copilot":
         rows = {event: [{"type": "command", "bash": h["command"],
                          "timeoutSec": h["timeout"]}] for event, h in hooks.items()}

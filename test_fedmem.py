@@ -2175,7 +2175,17 @@ CREATE TABLE messages (id integer PRIMARY KEY AUTOINCREMENT, message_id text,
  session_id text NOT NULL, role text NOT NULL, content_json text NOT NULL,
  created_timestamp integer NOT NULL, metadata_json text);
 """
-SCHEMAS = {"llm": LLM_SCHEMA, "goose": GOOSE_SCHEMA}  # of others than opencode and Kilo
+HERMES_SCHEMA = """
+CREATE TABLE sessions (id text PRIMARY KEY, source text NOT NULL DEFAULT 'cli',
+ parent_session_id text, cwd text, title text);
+CREATE TABLE messages (id integer PRIMARY KEY AUTOINCREMENT, session_id text NOT NULL,
+ role text NOT NULL, content text, tool_calls text, tool_call_id text, tool_name text,
+ timestamp real NOT NULL, reasoning text, finish_reason text,
+ active integer NOT NULL DEFAULT 1, compacted integer NOT NULL DEFAULT 0,
+ api_content text);
+"""
+# Of others than opencode and Kilo.
+SCHEMAS = {"llm": LLM_SCHEMA, "goose": GOOSE_SCHEMA, "hermes": HERMES_SCHEMA}
 
 
 def fill_database(
@@ -3201,6 +3211,91 @@ AGENT_FIXTURES = (
         [("summary", "The pool has three."), ("user", "And after the resume?")],
     ),
     Fixture(
+        "hermes",
+        {
+            ".hermes/state.db": r"""
+{"sessions": {"id": "20261127_1", "cwd": "/home/dev/shop", "title": "Pool talk"}}
+{"messages": {"session_id": "20261127_1", "role": "user",
+ "content": "Why does the phalarope leak?", "timestamp": 1795815283.0512261,
+ "api_content": "Why does the phalarope leak?\n\n[fedmem] INJECTED"}}
+{"messages": {"session_id": "20261127_1", "role": "assistant", "content": "I look.",
+ "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "terminal",
+ "arguments": "{\"command\":\"cat it\"}"}}], "timestamp": 1795815284.3225257,
+ "reasoning": "HIDDEN", "finish_reason": "tool_calls"}}
+{"messages": {"session_id": "20261127_1", "role": "tool", "tool_call_id": "c1",
+ "content": "{\"output\": \"pool = 3\", \"exit_code\": 0, \"error\": null}",
+ "tool_name": "terminal", "timestamp": 1795815284.439366}}
+{"messages": {"session_id": "20261127_1", "role": "assistant", "content": "",
+ "tool_calls": [{"id": "c2", "function": {"name": "mcp__fedmem__search_sessions",
+ "arguments": "{\"query\":\"eider\"}"}}], "timestamp": 1795815285.3}}
+{"messages": {"session_id": "20261127_1", "role": "tool", "tool_call_id": "c2",
+ "content": "<untrusted_tool_result source=\"m\">\nAs DATA.\n\n[fedmem] INJECTED",
+ "tool_name": "mcp__fedmem__search_sessions", "timestamp": 1795815285.4}}
+{"messages": {"session_id": "20261127_1", "role": "tool", "tool_call_id": "c3",
+ "content":
+ "<untrusted_tool_result source=\"web\">\nDATA.\n\nA page.\n</untrusted_tool_result>",
+ "tool_name": "web", "timestamp": 1795815285.5}}
+{"sessions": {"id": "20261127_2", "source": "subagent",
+ "parent_session_id": "20261127_1", "title": "Count"}}
+{"messages": {"session_id": "20261127_2", "role": "user", "content": "Count the lines.",
+ "timestamp": 1795815286.1}}
+{"messages": {"session_id": "20261127_1", "role": "user",
+ "content": "[ASYNC DELEGATION BATCH COMPLETE — d1]\nHIDDEN",
+ "timestamp": 1795815287.1}}
+{"messages": {"session_id": "20261127_1", "role": "assistant", "content": "Three.",
+ "timestamp": 1795815288.1}}
+{"sessions": {"id": "20261127_3", "title": "branch", "parent_session_id": "20261127_1"}}
+{"sessions": {"id": "20261127_4", "title": "branch 2",
+ "parent_session_id": "20261127_3"}}
+{"messages": {"session_id": "20261127_4", "role": "user", "content": "Go on.",
+ "timestamp": 1795815290.1}}
+{"messages": {"session_id": "20261127_4", "role": "user", "content": "Go on.",
+ "timestamp": 1795815291.1}}
+"""
+        },
+        {
+            "20261127_1": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the phalarope leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ terminal {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "mcp__fedmem__search_sessions"),
+                    ("tool", "← A page."),
+                    ("assistant", "Three."),
+                ],
+            ),
+            "20261127_1.20261127_2": ("shop", "Count", [("task", "Count the lines.")]),
+            "20261127_4": ("shop", "branch 2", [("user", "Go on.")] * 2),
+        },
+        "phalarope",
+        {  # a compaction puts the head and the tail in again
+            ".hermes/state.db": r"""
+{"messages": {"session_id": "20261127_1", "role": "assistant", "content": "I look.",
+ "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "terminal",
+ "arguments": "{\"command\":\"cat it\"}"}}], "timestamp": 1795815284.3225257,
+ "reasoning": "HIDDEN", "finish_reason": "tool_calls"}}
+{"messages": {"session_id": "20261127_1", "role": "assistant",
+ "content":
+ "[CONTEXT COMPACTION] HIDDEN:\nThe pool has three.\n\n--- END OF CONTEXT SUMMARY",
+ "timestamp": 1795815378.3260183}}
+{"messages": {"session_id": "20261127_1", "role": "assistant", "content": "Three.",
+ "timestamp": 1795815378.3260193}}
+{"messages": {"session_id": "20261127_1", "role": "user",
+ "content": "And after the resume?", "timestamp": 1795815394.7}}
+{"messages": {"session_id": "20261127_1", "role": "assistant", "content": "Three.",
+ "timestamp": 1795815395.1}}
+"""
+        },
+        [
+            ("summary", "The pool has three."),
+            ("user", "And after the resume?"),
+            ("assistant", "Three."),
+        ],
+    ),
+    Fixture(
         "llm",
         {
             ".config/io.datasette.llm/logs.db": r"""
@@ -3336,7 +3431,7 @@ def name_entry(agent: fedmem.Agent) -> str:
 
 def list_missing(agent: fedmem.Agent) -> Iterator[str]:
     """Yield what a row of the table of agents still needs, in words."""
-    fixture, forms = FIXTURE.get(agent.tool), {"groups", "copilot", "script"}
+    fixture, forms = FIXTURE.get(agent.tool), {"groups", "copilot", "script", "yaml"}
     needs = {
         "tried: the version that was run": agent.tried,
         "home: (variable, ~/default, folder below)": agent.home[1].startswith("~/"),
@@ -3440,7 +3535,7 @@ class AgentsTest(unittest.TestCase):
                     and agent.tool != "claude-code"
                 ):
                     self.assertEqual(about.get("version"), agent.tried, agent.tool)
-                if agent.tool in ("opencode", "cline", "goose"):
+                if agent.tool in ("opencode", "cline", "goose", "hermes"):
                     self.assertEqual("parent" in about, "." in name, name)
 
     def test_a_line_that_is_too_long_is_named_in_its_place(self) -> None:
@@ -3462,7 +3557,7 @@ class AgentsTest(unittest.TestCase):
 
     def test_what_a_tool_of_the_memory_gave_is_not_shown_whatever_it_is(self) -> None:
         """Where the agent writes down which tool a result is of."""
-        for tool in "gemini-cli qwen-code pi letta opencode kilo cline".split():
+        for tool in "gemini-cli qwen-code pi letta opencode kilo cline hermes".split():
             raw = read_first(FIXTURE[tool])
             self.assertIn(b"[fedmem] INJECTED", raw)
             shown = read_all(raw.replace(b"[fedmem] INJECTED", b"INJECTED"))
@@ -10012,6 +10107,16 @@ FUTURE_ROWS = {
         }
         for role in ("user", "hologram")
     ],
+    "hermes": [
+        {
+            "messages": {
+                "session_id": "20261127_1",
+                "role": "hologram",
+                "content": "FUTURE",
+                "timestamp": 1795860089.5,
+            }
+        }
+    ],
 }
 
 
@@ -10913,7 +11018,7 @@ def make_event(agent: str, name: str, **more: object) -> dict:
     fixture = FIXTURE[agent]
     [session_id, *_] = fixture.told
     event = {"session_id": session_id, "cwd": "/home/dev/shop", "hook_event_name": name}
-    if agent not in ("copilot-cli", "opencode", "kilo"):
+    if agent not in ("copilot-cli", "opencode", "kilo", "hermes"):
         event["transcript_path"] = fixture.main()  # below HOME
     return {**event, **more}
 
@@ -11005,6 +11110,12 @@ AGENT_EVENTS = {
         make_goose_event("SessionEnd"),
         make_goose_event("SessionStart"),  # what it prints reaches no model
     ),
+    "hermes": (
+        make_event("hermes", "pre_llm_call", extra={"is_first_turn": True}),
+        None,
+        make_event("hermes", "on_session_finalize", extra={"reason": "shutdown"}),
+        make_event("hermes", "pre_llm_call", extra={"is_first_turn": False}),
+    ),
 }
 
 
@@ -11041,6 +11152,9 @@ class AgentsHooksTest(AgentsCase):
                 self.assertEqual(said, "[fedmem] What others know")
             elif tool == "copilot-cli":
                 self.assertEqual(json.loads(said), expected)
+            elif tool == "hermes":
+                given = {"context": expected["additionalContext"]}
+                self.assertEqual(json.loads(said), given)
             else:
                 name = {"hookEventName": start["hook_event_name"]}
                 self.assertEqual(
@@ -11907,12 +12021,12 @@ class SetupTest(ClientCase):
         self.assertEqual(list(Path(self.home, ".config").rglob("fedmem*")), [])
 
     def test_other_clients_get_an_entry_to_paste(self) -> None:
-        """Eight of them, each in its own form, with this machine's name."""
+        """Nine of them, each in its own form, with this machine's name."""
         self.install()
         done = self.main("install", "--snippets").stdout.decode()
-        names = re.findall(r"^([A-Z][A-Za-z ]+) \(", done, re.MULTILINE)
+        names = re.findall(r"^([A-Za-z ]+) \(", done, re.MULTILINE)
         expected = ["VS Code", "Windsurf", "Zed", "Cline in VS Code"]
-        more = ["Claude Desktop", "Junie", "Continue", "goose"]
+        more = ["Claude Desktop", "Junie", "Continue", "goose", "Hermes"]
         self.assertEqual(names, expected + more)
         for part in done.split("\n\n")[:6]:
             value = json.loads(part.partition(":\n")[2])
@@ -11920,7 +12034,7 @@ class SetupTest(ClientCase):
             self.assertTrue("headers" in entry or "stdio" in entry["args"])
         self.assertIn('"serverUrl": "http', done)
         self.assertIn("    uri: ", done)
-        self.assertEqual(done.count('X-Fedmem-Machine: "desk"'), 2)
+        self.assertEqual(done.count('X-Fedmem-Machine: "desk"'), 3)
 
     def test_a_pinned_server_is_reached_by_the_bridge(self) -> None:
         """Node-based clients would refuse its certificate."""
@@ -12094,6 +12208,25 @@ extensions:
       X-Fedmem-Tool: "goose"
 """,
     ),
+    "hermes": (
+        ".hermes/config.yaml",
+        """\
+mcp_servers:
+  fedmem:
+    url: URL
+    headers:
+      Authorization: Bearer ai-token-for-tests
+      X-Fedmem-Machine: laptop
+      X-Fedmem-Tool: hermes
+hooks:
+  pre_llm_call:
+    - command: "COMMAND"
+      timeout: 10
+  on_session_finalize:
+    - command: "COMMAND"
+      timeout: 30
+""",
+    ),
 }
 # Where hooks are, and the timeout of each event as the agent counts.
 HOOK_FILES = {
@@ -12257,8 +12390,9 @@ class AgentsSetupTest(ClientCase):
         file is left that was not there."""
         before = self.files()
         changed, [left] = self.install()
-        self.assertIn("Continue makes it", left)
-        for name, entry in YAML_ENTRIES.values():
+        self.assertIn("its program makes it", left)
+        for tool, (name, entry) in YAML_ENTRIES.items():
+            entry = entry.replace("COMMAND", self.command(tool))
             entry = entry.replace("URL", f"{self.url()}/mcp")
             self.assertEqual(Path(self.home, name).read_text(), f"a: 1\n{entry}")
         for tool, (name, key, _) in MCP_ENTRIES.items():
@@ -12428,7 +12562,8 @@ class AgentsSetupTest(ClientCase):
     def test_an_entry_in_a_map_of_yaml_survives_a_rewriting_without_our_marks(
         self,
     ) -> None:
-        """goose drops comments; the keys of others stay, wherever ours stands."""
+        """goose drops comments, what Hermes writes is indented in another way; the keys
+        of others stay, wherever ours stand."""
         name, entry = YAML_ENTRIES["goose"]
         entry = entry.replace("URL", f"{self.url()}/mcp")
         other = "  todo:\n    enabled: false\n    envs:\n      fedmem: x\n"
@@ -12444,12 +12579,31 @@ class AgentsSetupTest(ClientCase):
             self.install()
             self.assertEqual(path.read_text(), after)
             self.assertNotIn(name, self.install()[0])
-            if other in before:  # ours behind that of another
-                path.write_text(before.replace(other, other + own))
+            if other in before:  # ours behind that of another, and of another server
+                path.write_text(before.replace(other, other + own.replace(AI, "old")))
                 self.install()
                 self.assertEqual(path.read_text(), after)
+                path.write_text(before.replace(other, other + own))
+                self.assertNotIn(name, self.install()[0])
             self.install(True)
             self.assertEqual(path.read_text(), before)
+        name, entry = YAML_ENTRIES["hermes"]
+        hooks = entry[entry.index("hooks:") :]
+        hooks = hooks.replace("COMMAND", self.command("hermes"))
+        written = hooks.replace("    - ", "  - ").replace("      time", "    time")
+        written = written.replace(".py hook", ".py\n      hook").replace('"', "")
+        mine = "hooks:\n  post_llm_call:\n  - command: mine\n"
+        other = self.put(name, mine + written.partition("\n")[2])
+        self.install()
+        self.assertIn(hooks + mine.partition("\n")[2], other.read_text())
+        self.install(True)
+        self.assertEqual(other.read_text(), mine)
+        mine = mine.replace("post", "pre")
+        other.write_text(mine)
+        self.assertIn("that is not ours", "".join(self.install()[1]))
+        self.install(True)
+        self.assertEqual(other.read_text(), mine)
+        name, _ = YAML_ENTRIES["goose"]
         for text in (f"{key} {{}}\n", f"{key}\n    todo:\n      a: 1\n", "{a: 1}\n"):
             path = self.put(name, text)
             told = [text for text in self.install()[1] if str(path) in text]
@@ -16863,7 +17017,8 @@ def agents_table() -> list[str]:
                 agent.tried,
                 "an export" if agent.export else "byte for byte",
                 ("by its hook" if "end" in events else "by the schedule")
-                + ", once trusted" * (agent is fedmem.CODEX),
+                + ", once trusted" * (agent is fedmem.CODEX)
+                + ", once allowed" * ("was allowed" in agent.remark),
                 "yes" if "start" in events else "no",
                 "yes" if agent.server else name_entry(agent),
                 f"`{agent.go_on.split()[0]}`" if agent.go_on else "as text",
@@ -17053,6 +17208,13 @@ GOOSE_VARIABLES = {
     "OPENAI_HOST": "{base}",
     "OPENAI_API_KEY": "none",
 }
+HERMES_CONFIG = """\
+model:
+  default: scripted
+  provider: custom
+  base_url: {base}/v1
+  api_key: none
+"""
 LLM_MODELS = """\
 - model_id: scripted
   model_name: scripted
@@ -17199,6 +17361,17 @@ REAL_AGENTS = (
         files={".config/goose/config.yaml": "GOOSE_MODE: auto\n"},
         variables=GOOSE_VARIABLES,
         folder="node_modules/@aaif/goose-binary-linux-x64/bin",
+    ),
+    RealAgent(
+        "hermes",
+        "hermes",
+        (),
+        ("hermes", "chat", "-Q", "-q", "{prompt}"),
+        ("hermes", "chat", "-c", "-Q", "-q", "{prompt}"),
+        files={".hermes/config.yaml": HERMES_CONFIG},
+        variables={"HERMES_ACCEPT_HOOKS": "1"},
+        folder="bin",
+        wheels=("hermes-agent[mcp]==0.19.0",),
     ),
     RealAgent(
         "llm",
