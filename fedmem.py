@@ -2227,6 +2227,19 @@ def _parse_hermes(record: dict) -> Iterator[Message]:
             text = render_call(*(call["function"][n] for n in ("name", "arguments")))
             yield from _say(role, text, when)
 
+def _parse_vibe(record: dict) -> Iterator[Message]:
+    """Yield what a line of our export of Mistral Vibe shows (3.0.3)."""
+    kind, when = record["type"], record["createdAt"]
+    if kind == "message":
+        yield from _say_blocks(record["role"], record["content"], when)
+    elif kind == "effect":
+        call, output = record["detail"], dig(record, "state.output") or {}
+        result = dig(output, "error.message|structured_content")
+        if dig(result, "stdout") is not None:
+            result = result["stdout"] + result["stderr"]
+        given = call["toolName"], call.get("input"), output.get("content") or result
+        yield from _say_call(*given, when, record["id"])
+
 def _parse_llm(record: dict) -> Iterator[Message]:
     """Yield what a line of our export of llm shows (0.36), without the files that were
     named with a prompt."""
@@ -2469,6 +2482,39 @@ def export_database(queries: dict[str, str], path: str,
                 yield {"session": session_id, "parent": record.get("parent")}
             yield record
 
+def list_vibe(path: str) -> Iterator[Row]:
+    """Yield the one conversation in a folder of Mistral Vibe's."""
+    about, journal = read_store(os.path.join(path, "meta.json")), f"{path}/journal"
+    with os.scandir(journal) as entries:
+        seen = [(e.stat().st_size, e.stat().st_mtime_ns) for e in entries]
+    sizes, changed = zip((0, 0), *seen, strict=True)
+    cwd = dig(about, "environment.working_directory|origin_directory") or ""
+    title = str(about.get("title") or "")
+    yield Row(os.path.basename(path), "", cwd, title, sum(sizes), max(changed))
+
+def export_vibe(path: str, session_id: str) -> Iterator[dict]:
+    """Yield what is finished of a Mistral Vibe session (3.0.3): what its newest state
+    shows, and what its journal has since then."""
+    state = read_store(os.path.join(path, "CURRENT"))
+    place = os.path.join(path, "generations", state["generation"], "manifest.json")
+    entries = {}
+    for name in read_store(place)["projection_state"]["chunks"]:
+        with open(os.path.join(path, "chunks", f"{name}.json"), "rb") as file:
+            entries |= {entry["id"]: entry for entry in parse_json(file.read())}
+    for name in sorted(os.listdir(os.path.join(path, "journal"))):
+        with open(os.path.join(path, "journal", name), "rb") as file:
+            records = [parse_json(line) for line in file if line.endswith(b"\n")]
+        for record in records:
+            is_new = record["sequence"] > state["snapshot_sequence"]
+            for change in dig(record, "payload.delta") or () if is_new else ():
+                if entry := change.get("entry"):
+                    entries[entry["id"]] = entry
+    yield {"session": session_id}
+    for entry in (e for e in entries.values() if e["type"] != "notice"):
+        if entry.get("generationStatus", "completed") != "completed":
+            return
+        yield entry
+
 def export_opencode(path: str, session_id: str) -> Iterator[dict]:
     """Yield a conversation of opencode (1.18.33) or Kilo (7.7.9): its event log from
     the session's beginning on, else the rows that were there before there was a log."""
@@ -2584,7 +2630,7 @@ class Agent:
     tried: str = ""  # the newest version that was run
     home: tuple[str, str, str] = ("", "", "")  # variable, default, folder below it
     counts: bool = False  # ids are counters: a session's has its machine and place
-    folders: tuple[str, ...] = ()  # below home, or a pattern of databases
+    folders: tuple[str, ...] = ()  # below home, or patterns of databases
     file: str = ""  # a pattern of paths below a folder: id, parent
     name_by: Callable[[str, re.Match], str] | None = None
     describe: Callable[[str], tuple[str, str]] | None = None  # folder, title
@@ -2814,6 +2860,11 @@ AGENTS = (
           listing=functools.partial(list_database, _LLM_LISTS),
           export=functools.partial(export_database, _LLM_PARTS),
           remark="no hooks, no MCP client; its store names no folder"),
+    Agent("vibe", "Mistral Vibe", "3.0.3", home=("VIBE_HOME", "~/.vibe", ""),
+          folders=("logs/session/unified/????????-*",), listing=list_vibe,
+          export=export_vibe, parse=_parse_vibe,
+          hooks=Hooks("hooks.toml", {"post_agent": "end"}, form="toml"),
+          remark="no brief: no hook starts a session; its MCP entry is made by hand"),
     Agent("cursor", "Cursor", server=McpEntry("~/.cursor/mcp.json")),
     Agent("amp", "Amp", home=("XDG_DATA_HOME", "~/.local/share", "amp"),
           remark="its threads lie on its vendor's server"),
@@ -9242,7 +9293,8 @@ def list_transcripts(environment: dict, report: Report,
 def _list_databases(agent: Agent, home: str, pattern: str,
                     report: Report) -> Iterator[Transcript]:
     """Yield the conversations in an agent's databases."""
-    for entry in scan_folder(home, report.problems):
+    below, pattern = os.path.split(pattern)
+    for entry in scan_folder(os.path.join(home, below), report.problems):
         if not fnmatch.fnmatch(entry.name, pattern):
             continue
         try:
@@ -10304,7 +10356,8 @@ def plan_hooks(client: Client, environment: dict, agent: Agent,
         return edit_yaml(path, about, format_hooks(client, agent), remove)
     if agent.hooks.form != "groups":
         before, text = read_text(path), format_hooks(client, agent)
-        if before is not None and "memory_sync.py" not in before:
+        others = re.sub(r"\[\[[^\[]*memory_sync\.py[^\[]*", "", before or "")
+        if before is not None and ("memory_sync.py" not in before or "[[" in others):
             raise BadRequest(f"{path} is not ours; it is left as it is.")
         return Change(path, before, None if remove else text, about)
 
@@ -10540,6 +10593,10 @@ def format_server(client: Client, agent: Agent) -> str:
 def format_hooks(client: Client, agent: Agent) -> str:
     """Return an agent's hooks as their file has them."""
     command, form = client.command(*hook_words(agent)), agent.hooks.form
+    if form == "toml":
+        run = f"command = {json.dumps(_quote(*command))}\n"
+        (event,) = agent.hooks.events
+        return f'[[hooks]]\nname = "{SERVER_NAME}"\ntype = "{event}"\n{run}'
     if form == "script":
         return f"#!/bin/sh\n# Written by fedmem.\nexec {_quote(*command)}\n"
     if form in PLUGINS:

@@ -2253,6 +2253,7 @@ class Fixture:
         return next(name for name in self.files if self.word in self.files[name])
 
 
+VIBE = ".vibe/logs/session/unified/699954e6-ee3f"
 ASKED = "→ %s " + '{"query":"eider"}'
 AGENT_FIXTURES = (
     Fixture(
@@ -3374,6 +3375,97 @@ AGENT_FIXTURES = (
         },
         [("user", "And after the resume?"), ("assistant", "0.36.")],
     ),
+    Fixture(
+        "vibe",
+        {
+            f"{VIBE}/meta.json": """
+{"session_id": "699954e6-ee3f", "parent_session_id": null, "title": "Pool talk",
+ "environment": {"working_directory": "/home/dev/shop"}}
+""",
+            f"{VIBE}/CURRENT": """
+{"generation": "21", "session_id": "699954e6-ee3f", "snapshot_sequence": 21}
+""",
+            f"{VIBE}/generations/21/manifest.json": """
+{"projection_state": {"chunks": ["8b77"]}, "snapshot_sequence": 21}
+""",
+            f"{VIBE}/chunks/8b77.json": """
+[{"content": [{"text": "Why does the turnstone leak?", "type": "text"}],
+ "createdAt": 1795814911376, "generationStatus": "completed", "id": "user-1",
+ "role": "user", "type": "message"},
+ {"createdAt": 1795814911377, "generationStatus": "completed", "id": "notice-1",
+ "text": "HIDDEN", "type": "notice"},
+ {"createdAt": 1795814911754, "generationStatus": "completed", "id": "reasoning-1",
+ "text": "HIDDEN", "type": "reasoning"}]
+""",
+            f"{VIBE}/journal/20.jsonl": """
+{"payload": {"delta": [{"entry": {"content": [{"text": "HIDDEN", "type": "text"}],
+ "createdAt": 1795814911376, "generationStatus": "completed", "id": "user-0",
+ "role": "user", "type": "message"}, "op": "append_entry"}]}, "sequence": 20,
+ "type": "projection_delta"}
+""",
+            f"{VIBE}/journal/22.jsonl": r"""
+{"payload": {"request": "HIDDEN"}, "sequence": 22, "type": "action_intent"}
+{"payload": {"delta": [{"entry": {"content": [{"text": "Is it cold?",
+ "type": "text"}], "createdAt": 1795814911376, "generationStatus": "completed",
+ "id": "user-2", "role": "user", "type": "message"}, "op": "append_entry"},
+ {"op": "set_envelope", "state": {}}]}, "sequence": 23, "type": "projection_delta"}
+{"payload": {"delta": [{"entry": {"content": [{"text": "I", "type": "text"}],
+ "createdAt": 1795814911754, "generationStatus": "in_progress", "id": "assistant-2",
+ "role": "assistant", "type": "message"}, "op": "append_entry"}]}, "sequence": 24,
+ "type": "projection_delta"}
+{"payload": {"delta": [{"entry": {"content": [{"text": "I look.", "type": "text"}],
+ "createdAt": 1795814911754, "generationStatus": "completed", "id": "assistant-2",
+ "role": "assistant", "type": "message"}, "id": "assistant-2", "op": "replace_entry"}]},
+ "sequence": 25, "type": "projection_delta"}
+{"payload": {"delta": [{"entry": {"createdAt": 1795814911774, "detail":
+ {"input": {"command": "cat it"}, "toolName": "file_system.bash"},
+ "generationStatus": "completed", "id": "effect-1", "state": {"output": {"content": [],
+ "structured_content": {"returncode": 0, "stderr": "", "stdout": "pool = 3\n"}},
+ "status": "completed"}, "type": "effect"}, "op": "append_entry"},
+ {"entry": {"createdAt": 1795814911775, "detail": {"input": {"query": "eider"},
+ "toolName": "mcp_fedmem.search_sessions"}, "generationStatus": "completed",
+ "id": "effect-2", "state": {"output": {"content": [{"type": "text",
+ "text": "[fedmem] INJECTED"}]}}, "type": "effect"}, "op": "append_entry"},
+ {"entry": {"createdAt": 1795814911776, "detail": {"input": {"path": "x"},
+ "toolName": "read_file"}, "generationStatus": "completed", "id": "effect-3",
+ "state": {"output": {"content": [], "error": {"message": "no such file"}}},
+ "type": "effect"}, "op": "append_entry"},
+ {"entry": {"content": [{"text": "HID", "type": "text"}], "createdAt": 1795814911777,
+ "generationStatus": "in_progress", "id": "assistant-3", "role": "assistant",
+ "type": "message"}, "op": "append_entry"}]}, "sequence": 26,
+ "type": "projection_delta"}
+""",
+        },
+        {
+            "699954e6-ee3f": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the turnstone leak?"),
+                    ("user", "Is it cold?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ file_system.bash {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "mcp_fedmem.search_sessions"),
+                    ("assistant", '→ read_file {"path":"x"}'),
+                    ("tool", "← no such file"),
+                ],
+            )
+        },
+        "turnstone",
+        {
+            f"{VIBE}/journal/22.jsonl": """
+{"payload": {"delta": [{"entry": {"content": [{"text": "Three.", "type": "text"}],
+ "createdAt": 1795814911777, "generationStatus": "completed", "id": "assistant-3",
+ "role": "assistant", "type": "message"}, "op": "replace_entry"},
+ {"entry": {"content": [{"text": "And after the resume?", "type": "text"}],
+ "createdAt": 1795814937186, "generationStatus": "completed", "id": "user-4",
+ "role": "user", "type": "message"}, "op": "append_entry"}]}, "sequence": 27,
+ "type": "projection_delta"}
+"""
+        },
+        [("assistant", "Three."), ("user", "And after the resume?")],
+    ),
 )
 FIXTURE = {fixture.agent: fixture for fixture in AGENT_FIXTURES}
 
@@ -3431,7 +3523,8 @@ def name_entry(agent: fedmem.Agent) -> str:
 
 def list_missing(agent: fedmem.Agent) -> Iterator[str]:
     """Yield what a row of the table of agents still needs, in words."""
-    fixture, forms = FIXTURE.get(agent.tool), {"groups", "copilot", "script", "yaml"}
+    fixture = FIXTURE.get(agent.tool)
+    forms = {"groups", "copilot", "script", "toml", "yaml"}
     needs = {
         "tried: the version that was run": agent.tried,
         "home: (variable, ~/default, folder below)": agent.home[1].startswith("~/"),
@@ -10761,7 +10854,13 @@ class AgentsTroubleTest(AgentsCase):
         for fixture in AGENT_FIXTURES:
             fixture.write(self.home)
             path, name = Path(self.home, fixture.main()), next(iter(fixture.told))
-            if path.suffix == ".jsonl":
+            if fixture.agent == "vibe":
+                entry = {"id": "assistant-3", "type": "hologram"}
+                entry |= {"generationStatus": "completed", "content": "FUTURE"}
+                row = {"payload": {"delta": [{"entry": entry}]}, "sequence": 99}
+                journal = f"{VIBE}/journal/22.jsonl"
+                fixture.write(self.home, {journal: json.dumps(row)})
+            elif path.suffix == ".jsonl":
                 with open(path, "a") as file:
                     file.write(future)
             elif path.suffix == ".json":
@@ -11109,6 +11208,12 @@ AGENT_EVENTS = {
         make_goose_event("Stop", working_dir="/home/dev/shop"),
         make_goose_event("SessionEnd"),
         make_goose_event("SessionStart"),  # what it prints reaches no model
+    ),
+    "vibe": (
+        None,
+        None,
+        make_event("vibe", "post_agent", parent_session_id=None),
+        make_event("vibe", "post_tool", tool_name="bash"),
     ),
     "hermes": (
         make_event("hermes", "pre_llm_call", extra={"is_first_turn": True}),
@@ -12261,6 +12366,7 @@ PLUGIN_FILES = {
     "opencode": ".config/opencode/plugin/fedmem.js",
     "kilo": ".config/kilo/plugin/fedmem.js",
     "cline": ".cline/hooks/TaskComplete.sh",
+    "vibe": ".vibe/hooks.toml",
 }
 CONTINUE_ITEM = """\
   # >>> fedmem >>>
@@ -17215,6 +17321,23 @@ model:
   base_url: {base}/v1
   api_key: none
 """
+VIBE_CONFIG = """\
+active_model = "scripted"
+enable_telemetry = false
+enable_auto_update = false
+
+[[providers]]
+name = "local"
+api_base = "{base}/v1"
+api_key_env_var = "SCRIPTED_KEY"
+api_style = "openai"
+backend = "generic"
+
+[[models]]
+name = "scripted"
+provider = "local"
+alias = "scripted"
+"""
 LLM_MODELS = """\
 - model_id: scripted
   model_name: scripted
@@ -17372,6 +17495,18 @@ REAL_AGENTS = (
         variables={"HERMES_ACCEPT_HOOKS": "1"},
         folder="bin",
         wheels=("hermes-agent[mcp]==0.19.0",),
+    ),
+    RealAgent(
+        "vibe",
+        "vibe",
+        (),
+        ("vibe", "--yolo", "--trust", "-p", "{prompt}"),
+        ("vibe", "--yolo", "--trust", "-c", "-p", "{prompt}"),
+        files={".vibe/config.toml": VIBE_CONFIG},
+        variables={"SCRIPTED_KEY": "none"},
+        folder="bin",
+        # It wants Python 3.12, and a certifi that is not to be had.
+        wheels=("mistral-vibe==3.0.3", "override:certifi>=2026.10.19"),
     ),
     RealAgent(
         "llm",
@@ -17689,8 +17824,13 @@ def install_packages(
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         if wheels:
+            marked = [name.partition("override:")[2] for name in wheels]
+            (folder / "overrides").write_text("\n".join(marked))
+            named = [name for name in wheels if not name.startswith("override:")]
             run_quietly(folder, sys.executable, "-m", "venv", ".")
-            run_quietly(folder, "bin/python", "-m", "pip", "install", "-q", *wheels)
+            run_quietly(folder, "bin/python", "-m", "pip", "install", "-q", "uv")
+            command = ("bin/uv", "pip", "install", "-q", "--python", "bin/python")
+            run_quietly(folder, *command, "--override", "overrides", *named)
         if names:
             run_npm(folder, "install", "--prefix", ".", *names)
         for package in unpacked:
