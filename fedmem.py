@@ -2202,30 +2202,18 @@ def _parse_continue(record: dict) -> Iterator[Message]:
         texts = [row.get("content") or "" for row in state.get("output") or ()]
         yield from _say_call(name, given, "\n".join(texts), None, state["toolCallId"])
 
-def _parse_goose(record: dict) -> Iterator[Message]:
-    """Yield what a line of our export of goose shows (1.52.0); of what it hides only a
-    summary, which has the id of the model's answer."""
-    role, when = record["role"], record["time"]
-    if record.get("hidden"):
-        is_own = role != "user" or record["message_id"].startswith("msg_")
-        role = "" if is_own else "summary"
-    if role:
-        yield from _say_blocks(role, record["content"], when)
-
-def _parse_hermes(record: dict) -> Iterator[Message]:
-    """Yield what a line of our export of Hermes shows (0.19.0)."""
-    role, when, text = record["role"], record["time"], record.get("content") or ""
-    if role == "tool":
+def _parse_rows(record: dict) -> Iterator[Message]:
+    """Yield what a line of our export of goose (1.52.0), Hermes (0.19.0) or llm (0.36)
+    shows; a query gave a role that is not ours to what is hidden."""
+    content, calls = record.get("content"), record.get("tool_calls") or ()
+    if record["role"] == "tool" and isinstance(content, str):  # Hermes
         with contextlib.suppress(ValueError):
-            text = dig(parse_json(text), "output") or text
-        text = _render_result(text, tool_name=record.get("tool_name"))
-        yield from _say(role, text, when)
-    elif not text.startswith("[ASYNC DELEGATION"):  # a sub-agent's session has it
-        is_summary = text.startswith(_SUMMARY_HEADS[2])
-        yield from _say("summary" if is_summary else role, text, when)
-        for call in record.get("tool_calls") or ():
-            text = render_call(*(call["function"][n] for n in ("name", "arguments")))
-            yield from _say(role, text, when)
+            content = dig(parse_json(content), "output") or content
+        content = [{"type": "tool_result", "content": content,
+                    "name": record.get("tool_name")}]
+    blocks = [{"type": "toolCall", **call["function"]} for call in calls]
+    blocks = [*_list_blocks(content), *blocks]
+    yield from _say_blocks(record["role"], blocks, record["time"])
 
 def _parse_vibe(record: dict) -> Iterator[Message]:
     """Yield what a line of our export of Mistral Vibe shows (3.0.3)."""
@@ -2239,16 +2227,6 @@ def _parse_vibe(record: dict) -> Iterator[Message]:
             result = result["stdout"] + result["stderr"]
         given = call["toolName"], call.get("input"), output.get("content") or result
         yield from _say_call(*given, when, record["id"])
-
-def _parse_llm(record: dict) -> Iterator[Message]:
-    """Yield what a line of our export of llm shows (0.36), without the files that were
-    named with a prompt."""
-    payload = record.get("payload") or {}
-    words = (ref.get("literal") or "" for ref in payload.get("text_ref") or ())
-    text = {"text": "".join(words)} if "text_ref" in payload else {}
-    if record["role"] != "system":
-        blocks = [{**record, **payload, **text}]
-        yield from _say_blocks(record["role"], blocks, record["time"])
 
 @functools.cache
 def find_unpacker() -> Callable | None:
@@ -2484,33 +2462,29 @@ def export_database(queries: dict[str, str], path: str,
 
 def list_vibe(path: str) -> Iterator[Row]:
     """Yield the one conversation in a folder of Mistral Vibe's."""
-    about, journal = read_store(os.path.join(path, "meta.json")), f"{path}/journal"
-    with os.scandir(journal) as entries:
-        seen = [(e.stat().st_size, e.stat().st_mtime_ns) for e in entries]
-    sizes, changed = zip((0, 0), *seen, strict=True)
-    cwd = dig(about, "environment.working_directory|origin_directory") or ""
-    title = str(about.get("title") or "")
-    yield Row(os.path.basename(path), "", cwd, title, sum(sizes), max(changed))
+    about, journal = read_store(f"{path}/meta.json"), f"{path}/journal"
+    seen = [os.stat(f"{journal}/{name}") for name in os.listdir(journal)]
+    size, changed = sum(s.st_size for s in seen), [s.st_mtime_ns for s in seen]
+    cwd, title = dig(about, "environment.working_directory"), about.get("title")
+    name = os.path.basename(path)
+    yield Row(name, "", cwd or "", title or "", size, max(changed, default=0))
 
 def export_vibe(path: str, session_id: str) -> Iterator[dict]:
     """Yield what is finished of a Mistral Vibe session (3.0.3): what its newest state
     shows, and what its journal has since then."""
-    state = read_store(os.path.join(path, "CURRENT"))
-    place = os.path.join(path, "generations", state["generation"], "manifest.json")
-    entries = {}
+    state, found = read_store(f"{path}/CURRENT"), []
+    place = f"{path}/generations/{state['generation']}/manifest.json"
     for name in read_store(place)["projection_state"]["chunks"]:
-        with open(os.path.join(path, "chunks", f"{name}.json"), "rb") as file:
-            entries |= {entry["id"]: entry for entry in parse_json(file.read())}
-    for name in sorted(os.listdir(os.path.join(path, "journal"))):
-        with open(os.path.join(path, "journal", name), "rb") as file:
-            records = [parse_json(line) for line in file if line.endswith(b"\n")]
-        for record in records:
-            is_new = record["sequence"] > state["snapshot_sequence"]
-            for change in dig(record, "payload.delta") or () if is_new else ():
-                if entry := change.get("entry"):
-                    entries[entry["id"]] = entry
+        with open(f"{path}/chunks/{name}.json", "rb") as file:
+            found += parse_json(file.read())
+    for name in sorted(os.listdir(f"{path}/journal")):
+        with open(f"{path}/journal/{name}", "rb") as file:
+            rows = [parse_json(line) for line in file if line.endswith(b"\n")]
+        rows = [row for row in rows if row["sequence"] > state["snapshot_sequence"]]
+        found += (c.get("entry") for r in rows for c in dig(r, "payload.delta") or ())
     yield {"session": session_id}
-    for entry in (e for e in entries.values() if e["type"] != "notice"):
+    entries = {e["id"]: e for e in found if e and e["type"] != "notice"}
+    for entry in entries.values():  # the last of an id, where its first stands
         if entry.get("generationStatus", "completed") != "completed":
             return
         yield entry
@@ -2519,11 +2493,9 @@ def export_opencode(path: str, session_id: str) -> Iterator[dict]:
     """Yield a conversation of opencode (1.18.33) or Kilo (7.7.9): its event log from
     the session's beginning on, else the rows that were there before there was a log."""
     with open_database(path) as database:
-        sql = (
-            "SELECT seq, id, type, data FROM event WHERE aggregate_id = ? ORDER BY seq")
-        events = iter(())
-        with contextlib.suppress(sqlite3.Error):  # versions before 1.15 have no log
-            events = database.execute(sql, (session_id,))
+        queries = {"event": "SELECT seq, id, type, data FROM event WHERE aggregate_id "
+                   "= ? ORDER BY seq", "session": "SELECT ? WHERE 0"}  # before 1.15
+        events = _query(database, queries, session_id)
         first = next(events, None)
         if first and first[2] == "session.created.1":
             yield from _export_events(itertools.chain([first], events))
@@ -2666,21 +2638,22 @@ _OPENCODE_LIST = """
     SELECT id, parent_id, directory, CASE WHEN title NOT GLOB 'New session - *'
     AND title NOT GLOB 'Child session - *' THEN title END, (SELECT %s), time_updated
     FROM session"""
-_OPENCODE_LISTS = {
-    "event_sequence": _OPENCODE_LIST
-    % "seq FROM event_sequence WHERE aggregate_id = session.id",
-    "session": _OPENCODE_LIST
-    % "max(time_updated) FROM part WHERE session_id = session.id"}
-# A compaction gives all rows new numbers, and changes what the model sees of them.
+_OPENCODE_LISTS = {table: _OPENCODE_LIST % sql for table, sql in (
+    ("event_sequence", "seq FROM event_sequence WHERE aggregate_id = session.id"),
+    ("session", "max(time_updated) FROM part WHERE session_id = session.id"))}
+# A compaction gives all rows new numbers. Hidden are what goose told the model, and a
+# summary, which has the id of the model's answer.
 _GOOSE_LIST = """
     SELECT s.id, CASE session_type WHEN 'sub_agent' THEN parent_session_id END,
     working_dir, name, max(m.id), max(created_timestamp) * 1000
     FROM sessions s JOIN messages m ON session_id = s.id GROUP BY s.id"""
 _GOOSE_ROWS = """
-    SELECT message_id, role, content_json AS "content:json", created_timestamp * 1000
-    AS time, nullif(metadata_json LIKE '%"userVisible":false%', 0) AS hidden, (SELECT
-    parent_session_id FROM sessions WHERE id = ?1 AND session_type = 'sub_agent')
-    AS parent FROM messages WHERE session_id = ?1 ORDER BY id"""
+    SELECT message_id, CASE WHEN coalesce(metadata_json, '') NOT LIKE
+    '%"userVisible":false%' THEN role WHEN role = 'user' AND message_id
+    NOT GLOB 'msg_*' THEN 'summary' ELSE 'hidden' END AS role, created_timestamp * 1000
+    AS time, content_json AS "content:json", (SELECT parent_session_id FROM sessions
+    WHERE id = ?1 AND session_type = 'sub_agent') AS parent
+    FROM messages WHERE session_id = ?1 ORDER BY id"""
 # A compaction puts rows in again: the head with its times, the tail with those of the
 # moment, a microsecond apart. Branches and sub-agents have no folder of their own.
 _HERMES_LIST = """
@@ -2689,12 +2662,13 @@ _HERMES_LIST = """
     SELECT up.id, parent_session_id, cwd FROM up JOIN sessions s ON s.id = above
     WHERE folder IS NULL)
     SELECT s.id, CASE source WHEN 'subagent' THEN parent_session_id END,
-    (SELECT max(folder) FROM up WHERE up.id = s.id), title, max(m.id),
-    max(timestamp) * 1000
+    (SELECT max(folder) FROM up WHERE up.id = s.id), title, max(m.id), max(timestamp)
     FROM sessions s JOIN messages m ON session_id = s.id GROUP BY s.id"""
 _HERMES_ROWS = """
-    SELECT role, content, tool_calls AS "tool_calls:json", tool_call_id, tool_name,
-    CAST(timestamp * 1000 AS integer) AS time, reasoning, finish_reason, (SELECT
+    SELECT CASE WHEN content LIKE '[CONTEXT COMPACTION%' THEN 'summary' WHEN content
+    LIKE '[ASYNC DELEGATION%' THEN 'hidden' ELSE role END AS role, content, tool_calls
+    AS "tool_calls:json", tool_call_id, tool_name, reasoning, finish_reason,
+    CAST(timestamp * 1000 AS integer) AS time, (SELECT
     parent_session_id FROM sessions WHERE id = ?1 AND source = 'subagent') AS parent
     FROM (SELECT *, timestamp - max(timestamp) OVER (
     ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS since,
@@ -2704,21 +2678,21 @@ _HERMES_ROWS = """
 # A conversation of before 0.36 lies in `responses` and goes on in `turns`: of each what
 # leads to its answer, but for the answers to earlier ones.
 _LLM_OLD = """
-    SELECT id AS turn, datetime_utc AS time, model, 0 AS depth, 'user' AS role,
-    'text' AS type, 0 AS position, prompt AS text, NULL AS "payload:json"
-    FROM responses WHERE conversation_id = ?1 UNION ALL
-    SELECT id, datetime_utc, model, 1, 'assistant', 'text', 0, response, NULL
+    SELECT id AS turn, datetime_utc AS time, 0 AS depth, 'user' AS role, 0 AS position,
+    json_quote(prompt) AS "content:json" FROM responses WHERE conversation_id = ?1
+    UNION ALL SELECT id, datetime_utc, 1, 'assistant', 0, json_quote(response)
     FROM responses WHERE conversation_id = ?1"""
 _LLM_NEW = f"""
     WITH RECURSIVE way(turn, hash, depth, asked) AS (
     SELECT id, tip_message_hash, 0, parent_message_hash FROM turns
-    WHERE thread_id = ?1 UNION ALL
-    SELECT turn, up.hash, depth - 1, nullif(asked, way.hash)
-    FROM way JOIN messages own USING (hash) JOIN messages up ON up.hash =
-    own.parent_hash AND (asked != way.hash OR up.role != 'assistant'))
-    {_LLM_OLD} UNION ALL
-    SELECT turn, datetime_utc, model, depth, role, type, position, text, payload
-    FROM way JOIN turns ON turns.id = turn JOIN messages USING (hash)
+    WHERE thread_id = ?1 UNION ALL SELECT turn, up.hash, depth - 1,
+    nullif(asked, way.hash) FROM way JOIN messages own USING (hash) JOIN messages up
+    ON up.hash = own.parent_hash AND (asked != way.hash OR up.role != 'assistant'))
+    {_LLM_OLD} UNION ALL SELECT turn, datetime_utc, depth, role, position,
+    json_array(json_patch(coalesce(payload, '{{}}'), json_object('type', type, 'text',
+    coalesce(text, (SELECT group_concat(json_extract(value, '$.literal'), '')
+    FROM json_each(payload, '$.text_ref')))))) FROM way
+    JOIN turns ON turns.id = turn JOIN messages USING (hash)
     JOIN parts ON message_hash = way.hash"""
 _LLM_LIST = """
     SELECT id, NULL, NULL, name, count(*), min(rank) FROM (
@@ -2838,7 +2812,7 @@ AGENTS = (
           describe=describe_continue, export=export_continue, parse=_parse_continue,
           remark="no hooks, so no brief; it keeps no times but a session's beginning"),
     Agent("goose", "goose", "1.52.0", home=("XDG_DATA_HOME", "~/.local/share",
-          "goose/sessions"), folders=("sessions.db",), counts=True, parse=_parse_goose,
+          "goose/sessions"), folders=("sessions.db",), counts=True, parse=_parse_rows,
           listing=functools.partial(list_database, {"sessions": _GOOSE_LIST}),
           export=functools.partial(export_database, {"messages": _GOOSE_ROWS}),
           facts={"parent": "parent"}, server=McpEntry(
@@ -2848,7 +2822,7 @@ AGENTS = (
                       {"Stop": "stop", "SessionEnd": "end"}),
           remark="no brief: what its start hook prints reaches no model"),
     Agent("hermes", "Hermes", "0.19.0", home=("HERMES_HOME", "~/.hermes", ""),
-          folders=("state.db",), facts={"parent": "parent"}, parse=_parse_hermes,
+          folders=("state.db",), facts={"parent": "parent"}, parse=_parse_rows,
           listing=functools.partial(list_database, {"sessions": _HERMES_LIST}),
           export=functools.partial(export_database, {"messages": _HERMES_ROWS}),
           server=McpEntry("config.yaml", "mcp_servers", form="yaml"),
@@ -2856,7 +2830,7 @@ AGENTS = (
                                       "end"}, form="yaml", output="context"),
           remark="its hooks are skipped until each was allowed: open `hermes` once"),
     Agent("llm", "llm", "0.36", home=("LLM_USER_PATH",
-          "~/.config/io.datasette.llm", ""), folders=("logs.db",), parse=_parse_llm,
+          "~/.config/io.datasette.llm", ""), folders=("logs.db",), parse=_parse_rows,
           listing=functools.partial(list_database, _LLM_LISTS),
           export=functools.partial(export_database, _LLM_PARTS),
           remark="no hooks, no MCP client; its store names no folder"),
@@ -10287,17 +10261,14 @@ def edit_yaml(path: str, about: str, entry: str, remove: bool) -> Change:
     YAML file: names of a map, or a marked item of a list; raise BadRequest for what
     has such names of its own, or is of another shape."""
     before, (key, *lines) = read_text(path), entry.splitlines()
-    names = "|".join(re.findall(r"(?m)^  (\w+):$", entry))  # none in a list
-    taken, line = rf"(?m)^({key}\n(?:(?:[ #].*)?\n)*?)  (?:{names}):\n", "  [ -] .*"
-    is_hook = "- command" in entry
-    own = taken + rf"(?=(?:{line}\n)*?{line}memory_sync\.py)" * is_hook
-    own += rf"(?:{line}\n)*"
-    item = r"(  )[\w\"']"
+    names = "|".join(re.findall(r"(?m)^  (\w+):", entry))  # none in a list
+    taken = rf"(?m)^({key}\n(?:(?:[ #].*)?\n)*?)  (?:{names}):"
+    mark = r"(?=.*(?:\n  [ -] .*)*?memory_sync\.py)" if key == "hooks:" else ""
+    own, item = rf"{taken}{mark}.*\n(?:  [ -] .*\n)*", r"(  )[\w\"']"
     if not names:
         own = rf"()[ \t]*{TOML_BEGIN}\n(?s:.*?){TOML_END}\n"
         taken = rf"(?m)^[ \t]*(?:- )?name: *[\"']?{SERVER_NAME}[\"']? *$"
         item = r"([ \t]*)- "
-        lines = [f"  {TOML_BEGIN}", *lines, f"  {TOML_END}"]
     elif "\n".join(["", *lines, ""]) in (before or "") and not remove:
         return Change(path, before, before, about)
     text, cut = None, before or ""
@@ -10314,14 +10285,14 @@ def edit_yaml(path: str, about: str, entry: str, remove: bool) -> Change:
     found = re.search(rf"(?m)^{key}[ \t]*\n(?={item})", text)
     odd = rf"(?m)^[\"']?{key[:-1]}|^[{{\[]|^\.\.\.|^--- *\S"
     if not found and re.search(odd, text):
-        raise BadRequest(f"{path} writes {key} in another way; it is left as it is.")
+        raise BadRequest(
+            f"{path} writes {key[:-1]} in another way; it is left as it is.")
     indent = found[1] if found else "  "
     block = "".join(f"{indent}{line.removeprefix('  ')}\n" for line in lines)
-    if found:
-        text = text[: found.end()] + block + text[found.end() :]
-    else:
-        text = text.rstrip("\n") + f"\n{key}\n{block}"
-    return Change(path, before, text, about)
+    if not found:
+        text = text.rstrip("\n") + f"\n{key}\n"
+    at = found.end() if found else len(text)
+    return Change(path, before, text[:at] + block + text[at:], about)
 
 def describe_bridge(client: Client, tool_name: str) -> dict:
     """Return how a client of MCP starts the bridge."""
@@ -10494,6 +10465,7 @@ BY_HAND = (  # name, tool, place
 STDIO_ONLY = (
     ("Claude Desktop", "claude-desktop", McpEntry("claude_desktop_config.json")),
     ("Junie", "junie", McpEntry("~/.junie/mcp/mcp.json")))
+
 def make_entry(client: Client, tool_name: str, form: McpEntry) -> dict:
     """Return the entry for the server in the form of an agent."""
     server = describe_server(client, tool_name)
@@ -10550,22 +10522,12 @@ def plan_server(client: Client, environment: dict, agent: Agent,
     return edit_json(path, about, edit)
 
 def format_yaml(client: Client, agent: Agent) -> str:
-    """Return the entry of an agent with YAML, and the key above it."""
-    item = f"{SERVER_NAME}:"
-    item = f"- name: {SERVER_NAME}" if agent.server.form == "yaml list" else item
-    entry = list_yaml(make_entry(client, agent.tool, agent.server), "    ")
-    return "\n".join([f"{agent.server.key}:", f"  {item}", *entry])
-
-def list_yaml(value: dict, indent: str) -> Iterator[str]:
-    """Yield an object's lines as YAML; texts are plain where none is misread."""
-    for name, one in value.items():
-        if isinstance(one, dict):
-            yield f"{indent}{name}:"
-            yield from list_yaml(one, indent + "  ")
-        else:
-            plain = r"[A-Za-z][\w./:-]{4,}[\w/](?: [\w.~+/-]+)?"
-            is_plain = isinstance(one, str) and re.fullmatch(plain, one)
-            yield f"{indent}{name}: {one if is_plain else json.dumps(one)}"
+    """Return the entry of an agent with YAML, JSON as it is, and the key above it."""
+    entry, key = make_entry(client, agent.tool, agent.server), f"{agent.server.key}:\n"
+    if agent.server.form == "yaml list":
+        item = json.dumps({"name": SERVER_NAME, **entry})
+        return f"{key}  {TOML_BEGIN}\n  - {item}\n  {TOML_END}"
+    return f"{key}  {SERVER_NAME}: {json.dumps(entry)}"
 
 def plan_install(client: Client, environment: dict,
                  remove: bool) -> Iterator[Change | str]:
@@ -10603,8 +10565,7 @@ def format_hooks(client: Client, agent: Agent) -> str:
         return PLUGIN_HEAD % json.dumps(command) + PLUGINS[form]
     hooks = make_hooks(client, agent)
     if form == "yaml":
-        rows = (f"  {event}:\n    - command: {json.dumps(h['command'])}\n"
-                f"      timeout: {h['timeout']}" for event, h in hooks.items())
+        rows = (f"  {event}: {json.dumps([h])}" for event, h in hooks.items())
         return "\n".join(["hooks:", *rows])
     if form == "copilot":
         rows = {event: [{"type": "command", "bash": h["command"],

@@ -12138,8 +12138,8 @@ class SetupTest(ClientCase):
             [entry] = next(iter(value.values())).values()
             self.assertTrue("headers" in entry or "stdio" in entry["args"])
         self.assertIn('"serverUrl": "http', done)
-        self.assertIn("    uri: ", done)
-        self.assertEqual(done.count('X-Fedmem-Machine: "desk"'), 3)
+        self.assertIn('"uri": ', done)
+        self.assertEqual(done.count('"X-Fedmem-Machine": "desk"'), 9 - 2)
 
     def test_a_pinned_server_is_reached_by_the_bridge(self) -> None:
         """Node-based clients would refuse its certificate."""
@@ -12302,34 +12302,20 @@ YAML_ENTRIES = {
         ".config/goose/config.yaml",
         """\
 extensions:
-  fedmem:
-    uri: URL
-    enabled: true
-    type: streamable_http
-    name: fedmem
-    headers:
-      Authorization: Bearer ai-token-for-tests
-      X-Fedmem-Machine: laptop
-      X-Fedmem-Tool: "goose"
+  fedmem: {"uri": "URL", "enabled": true, "type": "streamable_http", "name": "fedmem", \
+"headers": {"Authorization": "Bearer ai-token-for-tests", "X-Fedmem-Machine": \
+"laptop", "X-Fedmem-Tool": "goose"}}
 """,
     ),
     "hermes": (
         ".hermes/config.yaml",
         """\
 mcp_servers:
-  fedmem:
-    url: URL
-    headers:
-      Authorization: Bearer ai-token-for-tests
-      X-Fedmem-Machine: laptop
-      X-Fedmem-Tool: hermes
+  fedmem: {"url": "URL", "headers": {"Authorization": "Bearer ai-token-for-tests", \
+"X-Fedmem-Machine": "laptop", "X-Fedmem-Tool": "hermes"}}
 hooks:
-  pre_llm_call:
-    - command: "COMMAND"
-      timeout: 10
-  on_session_finalize:
-    - command: "COMMAND"
-      timeout: 30
+  pre_llm_call: [{"type": "command", "command": "COMMAND", "timeout": 10}]
+  on_session_finalize: [{"type": "command", "command": "COMMAND", "timeout": 30}]
 """,
     ),
 }
@@ -12370,14 +12356,9 @@ PLUGIN_FILES = {
 }
 CONTINUE_ITEM = """\
   # >>> fedmem >>>
-  - name: fedmem
-    url: URL
-    type: streamable-http
-    requestOptions:
-      headers:
-        Authorization: Bearer ai-token-for-tests
-        X-Fedmem-Machine: laptop
-        X-Fedmem-Tool: continue
+  - {"name": "fedmem", "url": "URL", "type": "streamable-http", "requestOptions": \
+{"headers": {"Authorization": "Bearer ai-token-for-tests", "X-Fedmem-Machine": \
+"laptop", "X-Fedmem-Tool": "continue"}}}
   # <<< fedmem <<<
 """
 # Loads a plugin and lets it live through a session, as its agent does.
@@ -12549,8 +12530,8 @@ class AgentsSetupTest(ClientCase):
             self.assertNotIn(AI, json.dumps(found))
         text = fedmem.format_yaml(self.client(), fedmem.FORMATS["continue"])
         words = self.client().command("stdio", "--tool", "continue")
-        self.assertIn(f"    command: {json.dumps(words[0])}\n", text)
-        self.assertIn(f"    args: {json.dumps(words[1:])}", text)
+        self.assertIn(f'"command": {json.dumps(words[0])}, ', text)
+        self.assertIn(f'"args": {json.dumps(words[1:])}', text)
         self.assertNotIn(AI, text)
 
     def test_what_others_wrote_stays_and_comes_back(self) -> None:
@@ -12660,7 +12641,7 @@ class AgentsSetupTest(ClientCase):
                 path = self.put(".continue/config.yaml", text)
                 _, [left] = self.install()
                 self.assertIn(str(path), left)
-                self.assertIn("X-Fedmem-Tool: ", left)
+                self.assertIn('"X-Fedmem-Tool": ', left)
                 self.assertEqual(path.read_bytes().decode(), text)
                 self.assertEqual(self.install(True)[1], [])
                 self.assertEqual(path.read_bytes().decode(), text)
@@ -12668,8 +12649,7 @@ class AgentsSetupTest(ClientCase):
     def test_an_entry_in_a_map_of_yaml_survives_a_rewriting_without_our_marks(
         self,
     ) -> None:
-        """goose drops comments, what Hermes writes is indented in another way; the keys
-        of others stay, wherever ours stand."""
+        """goose drops comments; the keys of others stay, wherever ours stands."""
         name, entry = YAML_ENTRIES["goose"]
         entry = entry.replace("URL", f"{self.url()}/mcp")
         other = "  todo:\n    enabled: false\n    envs:\n      fedmem: x\n"
@@ -12686,30 +12666,17 @@ class AgentsSetupTest(ClientCase):
             self.assertEqual(path.read_text(), after)
             self.assertNotIn(name, self.install()[0])
             if other in before:  # ours behind that of another, and of another server
-                path.write_text(before.replace(other, other + own.replace(AI, "old")))
-                self.install()
-                self.assertEqual(path.read_text(), after)
+                for old in (
+                    own.replace(AI, "old"),
+                    "  fedmem:\n    uri: x\n    envs:\n    - a\n",
+                ):
+                    path.write_text(before.replace(other, other + old))
+                    self.install()
+                    self.assertEqual(path.read_text(), after)
                 path.write_text(before.replace(other, other + own))
                 self.assertNotIn(name, self.install()[0])
             self.install(True)
             self.assertEqual(path.read_text(), before)
-        name, entry = YAML_ENTRIES["hermes"]
-        hooks = entry[entry.index("hooks:") :]
-        hooks = hooks.replace("COMMAND", self.command("hermes"))
-        written = hooks.replace("    - ", "  - ").replace("      time", "    time")
-        written = written.replace(".py hook", ".py\n      hook").replace('"', "")
-        mine = "hooks:\n  post_llm_call:\n  - command: mine\n"
-        other = self.put(name, mine + written.partition("\n")[2])
-        self.install()
-        self.assertIn(hooks + mine.partition("\n")[2], other.read_text())
-        self.install(True)
-        self.assertEqual(other.read_text(), mine)
-        mine = mine.replace("post", "pre")
-        other.write_text(mine)
-        self.assertIn("that is not ours", "".join(self.install()[1]))
-        self.install(True)
-        self.assertEqual(other.read_text(), mine)
-        name, _ = YAML_ENTRIES["goose"]
         for text in (f"{key} {{}}\n", f"{key}\n    todo:\n      a: 1\n", "{a: 1}\n"):
             path = self.put(name, text)
             told = [text for text in self.install()[1] if str(path) in text]
@@ -12721,8 +12688,31 @@ class AgentsSetupTest(ClientCase):
         words = self.client().command("stdio", "--tool", "goose")
         text = path.read_text()
         text = text.replace('"', "")
-        self.assertIn(f"    cmd: {words[0]}\n    args: [{words[1]}, stdio, ", text)
-        self.assertIn("    type: stdio\n", text)
+        self.assertIn(f"cmd: {words[0]}, args: [{words[1]}, stdio, ", text)
+        self.assertIn(" type: stdio, ", text)
+
+    def test_hooks_in_a_map_of_yaml_are_known_by_what_they_call(self) -> None:
+        """Also as Hermes writes them anew; a hook of somebody else is not ours."""
+        name, entry = YAML_ENTRIES["hermes"]
+        hooks = entry[entry.index("hooks:") :]
+        hooks = hooks.replace("COMMAND", self.command("hermes"))
+        command = self.command("hermes").replace(".py hook", ".py\n      hook")
+        rows = (
+            f"  {event}:\n  - command: {command}\n    timeout: 10\n"
+            for event in fedmem.FORMATS["hermes"].hooks.events
+        )
+        written = "hooks:\n" + "".join(rows)
+        mine = "hooks:\n  post_llm_call:\n  - command: mine\n"
+        other = self.put(name, mine + written.partition("\n")[2])
+        self.install()
+        self.assertIn(hooks + mine.partition("\n")[2], other.read_text())
+        self.install(True)
+        self.assertEqual(other.read_text(), mine)
+        mine = mine.replace("post", "pre")
+        other.write_text(mine)
+        self.assertIn("that is not ours", "".join(self.install()[1]))
+        self.install(True)
+        self.assertEqual(other.read_text(), mine)
 
     @unittest.skipUnless(shutil.which("node"), "no node here")
     def test_plugins_tell_of_every_turn_and_give_the_brief_once(self) -> None:
