@@ -2453,12 +2453,10 @@ def export_database(queries: dict[str, str], path: str,
     with open_database(path) as database:
         rows = _query(database, queries, session_id)
         names = [column[0].partition(":") for column in rows.description]
-        for number, row in enumerate(rows):
-            record = {name: parse_json(value) if kind else value for (name, _, kind),
-                      value in zip(names, row, strict=True) if value is not None}
-            if number == 0:  # alone, for a first question may be too long to be parsed
-                yield {"session": session_id, "parent": record.get("parent")}
-            yield record
+        yield {"session": session_id}  # alone: the first question may be too long
+        for row in rows:
+            yield {name: parse_json(value) if kind else value for (name, _, kind), value
+                   in zip(names, row, strict=True) if value is not None}
 
 def list_vibe(path: str) -> Iterator[Row]:
     """Yield the one conversation in a folder of Mistral Vibe's."""
@@ -2651,27 +2649,22 @@ _GOOSE_ROWS = """
     SELECT message_id, CASE WHEN coalesce(metadata_json, '') NOT LIKE
     '%"userVisible":false%' THEN role WHEN role = 'user' AND message_id
     NOT GLOB 'msg_*' THEN 'summary' ELSE 'hidden' END AS role, created_timestamp * 1000
-    AS time, content_json AS "content:json", (SELECT parent_session_id FROM sessions
-    WHERE id = ?1 AND session_type = 'sub_agent') AS parent
-    FROM messages WHERE session_id = ?1 ORDER BY id"""
+    AS time, content_json AS "content:json" FROM messages
+    WHERE session_id = ?1 ORDER BY id"""
 # A compaction puts rows in again: the head with its times, the tail with those of the
 # moment, a microsecond apart. Branches and sub-agents have no folder of their own.
 _HERMES_LIST = """
-    WITH RECURSIVE up(id, above, folder) AS (
-    SELECT id, parent_session_id, cwd FROM sessions UNION ALL
-    SELECT up.id, parent_session_id, cwd FROM up JOIN sessions s ON s.id = above
-    WHERE folder IS NULL)
-    SELECT s.id, CASE source WHEN 'subagent' THEN parent_session_id END,
-    (SELECT max(folder) FROM up WHERE up.id = s.id), title, max(m.id), max(timestamp)
+    SELECT s.id, CASE source WHEN 'subagent' THEN parent_session_id END, (
+    WITH RECURSIVE up(above, folder) AS (SELECT s.parent_session_id, s.cwd UNION ALL
+    SELECT parent_session_id, cwd FROM up JOIN sessions ON id = above WHERE folder
+    IS NULL) SELECT max(folder) FROM up), title, max(m.id), max(timestamp)
     FROM sessions s JOIN messages m ON session_id = s.id GROUP BY s.id"""
 _HERMES_ROWS = """
     SELECT CASE WHEN content LIKE '[CONTEXT COMPACTION%' THEN 'summary' WHEN content
     LIKE '[ASYNC DELEGATION%' THEN 'hidden' ELSE role END AS role, content, tool_calls
     AS "tool_calls:json", tool_call_id, tool_name, reasoning, finish_reason,
-    CAST(timestamp * 1000 AS integer) AS time, (SELECT
-    parent_session_id FROM sessions WHERE id = ?1 AND source = 'subagent') AS parent
-    FROM (SELECT *, timestamp - max(timestamp) OVER (
-    ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS since,
+    CAST(timestamp * 1000 AS integer) AS time FROM (SELECT *, timestamp - max(timestamp)
+    OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS since,
     row_number() OVER (PARTITION BY role, content, tool_calls, tool_call_id
     ORDER BY id) AS nth FROM messages WHERE session_id = ?1)
     WHERE nth = 1 OR since > 0.001 ORDER BY id"""
@@ -9646,6 +9639,8 @@ def iter_transcript(transcript: Transcript) -> Iterator[bytes]:
                 left -= len(line)
         return
     head: dict = {"export": agent.tool}
+    if "parent" in agent.facts.values() and "." in transcript.session_id:
+        head["parent"] = transcript.session_id.rpartition(".")[0]
     try:
         for record in agent.export(path, transcript.row):
             yield encode_json({**head, **record}) + b"\n"
