@@ -2437,14 +2437,13 @@ def _query(database: sqlite3.Connection, queries: dict[str, str],
 
 def list_database(queries: dict[str, str], path: str) -> Iterator[Row]:
     """Yield the conversations that a query finds in a database; raise BadRequest."""
-    kinds = ["text"] * 4 + ["integer"] * 2
-    columns = (f"CAST(coalesce({name}, '') AS {kind})"
-               for name, kind in zip(Row._fields, kinds, strict=True))
-    head = f"WITH found({', '.join(Row._fields)}) AS (%s) SELECT {', '.join(columns)}"
-    wholes = {table: head % sql + " FROM found" for table, sql in queries.items()}
+    columns = ", ".join(f"CAST(coalesce({n}, '') AS {'integer' if i > 3 else 'text'})"
+                        for i, n in enumerate(Row._fields))
+    whole = f"WITH found({', '.join(Row._fields)}) AS (%s) SELECT {columns} FROM found"
+    queries = {table: whole % sql for table, sql in queries.items()}
     with open_database(path) as database:
         if database.execute("SELECT 1 FROM sqlite_master").fetchone():  # else unused
-            yield from itertools.starmap(Row, _query(database, wholes))
+            yield from itertools.starmap(Row, _query(database, queries))
 
 def export_database(queries: dict[str, str], path: str,
                     session_id: str) -> Iterator[dict]:
