@@ -10686,6 +10686,22 @@ class AgentsTroubleTest(AgentsCase):
         self.assertEqual(self.told_sessions()["ses_a"]["title"], "Later")
         self.assertEqual(set(look()), names)
 
+    def test_a_database_without_a_wal_is_read_under_its_lock(self) -> None:
+        """llm's: half of what is being written is never read, and no file is left."""
+        FIXTURE["llm"].write(self.home)
+        path = self.database("llm")
+        connect = functools.partial(sqlite3.connect, timeout=0)
+        with contextlib.closing(connect(path, isolation_level=None)) as database:
+            database.execute("BEGIN EXCLUSIVE")
+            database.execute("DELETE FROM parts")
+            with mock.patch("fedmem.sqlite3.connect", connect):
+                [problem] = self.run_sync().problems
+            self.assertIn(f"{path}: it cannot be read (database is locked)", problem)
+            database.execute("ROLLBACK")
+        self.assertEqual(self.run_sync().problems, [])
+        self.assertEqual(len(self.archived()), len(FIXTURE["llm"].told))
+        self.assertEqual([f.name for f in path.parent.iterdir()], ["logs.db"])
+
     def test_of_many_sessions_in_a_database_only_the_changed_are_read(self) -> None:
         """A sync without a change reads the list alone."""
         FIXTURE["kilo"].write(self.home)
