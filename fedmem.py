@@ -1593,7 +1593,8 @@ _INJECTED_TAG = (
     r"|environment_context|(?:user|skills|apps|plugins)_instructions|INSTRUCTIONS|skill"
     r"|permissions instructions|collaboration_mode|turn_aborted|subagent_notification"
     r"|uploaded_files|(?:hook|session|loaded|git)[_-]context|mode_notice)")
-_INJECTED_HEAD = re.compile(rf"(?s)\s*<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?</\1>\s*")
+_INJECTED_HEAD = re.compile(rf"(?s)\s*(?:<({_INJECTED_TAG})(?:\s[^<>]*)?>.*?</\1>\s*"
+                            r"|Subagent ID: [0-9]+_[0-9]+\n\n)")  # the latter goose's
 _INJECTED_END = re.compile(rf"</({_INJECTED_TAG})>\Z")
 _INJECTED_STARTS = ("# AGENTS.md instructions for ", "# AGENTS.md instructions\n",
                     "Caveat: The messages below were generated",
@@ -1604,20 +1605,24 @@ _EDITOR_STARTS = ("# Context from my IDE setup:", "# Files mentioned by the user
 _REQUEST = re.compile(r"^## My request for \w+:[ \t]*\r?\n", re.MULTILINE)
 MOST_TAGS = 30  # of one prompt; each is looked for in all of it
 # What Claude Code writes around a summary, and Codex before one.
-_SUMMARY_HEADS = ("This session is being continued", "Another language model started")
+_SUMMARY_HEADS = ("This session is being continued", "Another language model started",
+                  "[CONTEXT COMPACTION")  # Hermes'
 _SUMMARY_TAIL = re.compile(
     r"\n\n(?:If you need specific details from before|Recent messages are preserved"
-    r"|(?:Please c|C)ontinue the conversation from).*\Z", re.DOTALL)
+    r"|(?:Please c|C)ontinue the conversation from|--- END OF CONTEXT SUMMARY).*\Z",
+    re.DOTALL)
 _AGENT_TAIL = re.compile(r"(?:\A|\n)agentId: \w+ \(.*\Z", re.DOTALL)
 _REMINDER = re.compile(r"<system-reminder>.*?(?:</system-reminder>|\Z)", re.DOTALL)
 _USER_INPUT = re.compile(r"\s*<user_input[^<>]*>(.*?)(?:</user_input>\s*)?", re.DOTALL)
-_UNTRUSTED = re.compile(r"<untrusted_context>\n?(.*?)\n?(?:</untrusted_context>\s*)?",
-                        re.DOTALL)
+_UNTRUSTED = re.compile(r"<untrusted_(?:context>|tool_result .*?\n\n)\n?(.*?)\n?"
+                        r"(?:</untrusted_(?:context|tool_result)>\s*)?", re.DOTALL)
 _MEMORY_TOOL = re.compile(rf"(?:mcp_+)?(?:{'|'.join(MEMORY_SERVERS)})[_.-]+\w")
 _MCP_RESULT = re.compile(r'(?:\{"content":)?\[\{"type":"text"')
 _TEXT_TYPES = ("text", "input_text", "output_text", "Text", None)
 _GEMINI_OUTPUT = "functionResponse.response.output|functionResponse.response.error"
 _RESULT_KEYS = {"is_error", "isError", "success"}
+_RESULT_TYPES = ("tool_result", "tool.result", "toolResponse")
+_CALL_TYPES = ("tool_use", "tool.call", "tool_call", "toolRequest")
 # The user's lines begin with #### in aider's history, its own with >; two spaces end
 # both. What else there is the assistant said.
 _AIDER_BLOCK = re.compile(
@@ -1811,8 +1816,8 @@ def _cut_summary(text: str) -> str:
     """Return a tool's summary of a conversation without its sentences to the model."""
     if not text.startswith(_SUMMARY_HEADS):
         return text
-    if text.startswith(_SUMMARY_HEADS[1]):  # Codex: one line, 0.171.0
-        return text.partition("\n")[2] or text
+    if text.startswith(_SUMMARY_HEADS[1:]):  # one line: Codex 0.171.0, Hermes 0.19.0
+        return _SUMMARY_TAIL.sub("", text.partition("\n")[2] or text)
     text = _REMINDER.sub("", text.partition("\n\n")[2] or text)
     before, mark, rest = f"\n{text.strip()}".partition("\nSummary:\n")
     return _SUMMARY_TAIL.sub("", rest if mark else before)
@@ -1827,14 +1832,16 @@ def _render_block(block: dict) -> str:
     if kind in _TEXT_TYPES and "text" in block:
         text = "" if block.get("thought") else block["text"]
         return text if isinstance(text, str) else ""
-    if kind in ("tool_result", "tool.result") or block.keys() & _RESULT_KEYS:
-        failed = dig(block, "is_error|isError|result.isError|error") or False
+    if kind in _RESULT_TYPES or block.keys() & _RESULT_KEYS:
+        whole = dig(block, "toolResult.value|toolResult|result") or block
+        failed = dig(whole, "is_error|isError|error") or dig(block, "error") or False
         failed = failed is not False or block.get("success") is False
-        content = dig(block, "content|result.content|result.output|error")
+        content = dig(whole, "content|output|error")
+        content = dig(block, "error") if content is None else content
         return _render_result(content, failed, dig(block, "name|toolName"))
-    if kind in ("tool_use", "tool.call") or block.keys() & {"arguments", "params"}:
-        given = dig(block, "input|arguments|args|params.arguments")
-        return render_call(dig(block, "name|params.name"), given)
+    if kind in _CALL_TYPES or block.keys() & {"arguments", "params"}:
+        call = dig(block, "toolCall.value|params") or block
+        return render_call(call.get("name"), dig(call, "input|arguments|args"))
     if kind in ("image", "input_image", "document"):
         return f"[{kind.removeprefix('input_')}]"
     if call := block.get("functionCall"):  # Gemini's parts
@@ -2078,6 +2085,32 @@ def _parse_continue(record: dict) -> Iterator[Message]:
         texts = [row.get("content") or "" for row in state.get("output") or ()]
         yield from _say_call(name, given, "\n".join(texts), None, state["toolCallId"])
 
+def _parse_rows(record: dict) -> Iterator[Message]:
+    """Yield what a line of our export of goose (1.52.0), Hermes (0.19.0) or llm (0.36)
+    shows; a query gave a role that is not ours to what is hidden."""
+    content, calls = record.get("content"), record.get("tool_calls") or ()
+    if record["role"] == "tool" and isinstance(content, str):  # Hermes
+        with contextlib.suppress(ValueError):
+            content = dig(parse_json(content), "output") or content
+        content = [{"type": "tool_result", "content": content,
+                    "name": record.get("tool_name")}]
+    blocks = [{"type": "toolCall", **call["function"]} for call in calls]
+    blocks = [*_list_blocks(content), *blocks]
+    yield from _say_blocks(record["role"], blocks, record["time"])
+
+def _parse_vibe(record: dict) -> Iterator[Message]:
+    """Yield what a line of our export of Mistral Vibe shows (3.0.3)."""
+    kind, when = record["type"], record["createdAt"]
+    if kind == "message":
+        yield from _say_blocks(record["role"], record["content"], when)
+    elif kind == "effect":
+        call, output = record["detail"], dig(record, "state.output") or {}
+        result = dig(output, "error.message|structured_content")
+        if dig(result, "stdout") is not None:
+            result = result["stdout"] + result["stderr"]
+        given = call["toolName"], call.get("input"), output.get("content") or result
+        yield from _say_call(*given, when, record["id"])
+
 @functools.cache
 def find_unpacker() -> Callable | None:
     """Return what opens a zstd file, Python's module (3.14) or the program, or None."""
@@ -2148,9 +2181,10 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
     raise BadRequest. Without a -wal beside it SQLite would make one, and leave it."""
     if sqlite3 is None:
         raise BadRequest("this Python has no sqlite3, which it takes to read it")
-    is_still = not os.path.exists(path + "-wal")
+    with open(path, "rb") as file:
+        is_wal = file.read(19)[18:] == b"\2"
     address = f"file:{urllib.parse.quote(os.fsencode(path))}?mode=ro"
-    address += "&immutable=1" * is_still
+    address += "&immutable=1" * (is_wal and not os.path.exists(path + "-wal"))
     try:
         database = sqlite3.connect(address, uri=True, isolation_level=None)
         database.text_factory = lambda data: data.decode("utf-8", "replace")
@@ -2204,13 +2238,15 @@ def _find_first_files(folder: str, changed_ns: int) -> dict[str, str]:
     names = sorted(os.listdir(folder), reverse=True)
     return {n[-14:-6]: n for n in names if re.fullmatch(r".*-.{8}\.jsonl", n)}
 
+def qualify_id(name: str, path: str) -> str:
+    """Return a counter with what tells it from another machine's, or folder's."""
+    place = f"{socket.gethostname()}\0{os.path.dirname(path)}"
+    return f"{name}-{hash_text(place)[:8]}"
+
 def name_letta(path: str, match: re.Match) -> str:
     """Return a Letta conversation's id with its place, for ids are counters."""
-    name = read_head(path).get("id")
-    if not isinstance(name, str):
-        return ""  # nothing is in it yet
-    place = f"{socket.gethostname()}\0{os.path.dirname(path)}"
-    return f"{make_slug(name)}-{hash_text(place)[:8]}"
+    name = read_head(path).get("id")  # none: nothing is in it yet
+    return qualify_id(make_slug(name), path) if isinstance(name, str) else ""
 
 def read_about(path: str, name: str) -> dict:
     """Return what an agent keeps beside a conversation or above it, or in it when there
@@ -2340,33 +2376,71 @@ def export_aider(path: str, session_id: str) -> Iterator[dict]:
                 if text := text.strip():
                     yield {"role": role, "content": text, "time": read_local(when)}
 
-def list_opencode(path: str) -> Iterator[Row]:
-    """Yield the conversations in a database of opencode or Kilo; raise BadRequest."""
+def _query(database: sqlite3.Connection, queries: dict[str, str],
+           *values: str) -> sqlite3.Cursor:
+    """Return the rows of the first query whose table is there, or raise its error."""
+    names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    known = [sql for table, sql in queries.items() if table in names]
+    return database.execute([*known, *queries.values()][0], values)
+
+def list_database(queries: dict[str, str], path: str) -> Iterator[Row]:
+    """Yield the conversations that a query finds in a database; raise BadRequest."""
+    columns = ", ".join(f"CAST(coalesce({n}, '') AS {'integer' if i > 3 else 'text'})"
+                        for i, n in enumerate(Row._fields))
+    whole = f"WITH found({', '.join(Row._fields)}) AS (%s) SELECT {columns} FROM found"
+    queries = {table: whole % sql for table, sql in queries.items()}
     with open_database(path) as database:
-        tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
-        names = {name for (name,) in database.execute(tables)}
-        if not names:
-            return  # made by a first start, nothing was said yet
-        number = "max(time_updated) FROM part WHERE session_id = session.id"
-        if "event_sequence" in names:
-            number = "seq FROM event_sequence WHERE aggregate_id = session.id"
-        texts = ("id", "parent_id", "directory", "title")
-        columns = [f"CAST(coalesce({name}, '') AS text)" for name in texts]
-        for value in (f"(SELECT {number})", "time_updated"):
-            columns.append(f"CAST(coalesce({value}, 0) AS integer)")
-        sql = f"SELECT {', '.join(columns)} FROM session"
-        for row in itertools.starmap(Row, database.execute(sql)):
-            yield row._replace(title="") if _NO_TITLE.match(row.title) else row
+        if database.execute("SELECT 1 FROM sqlite_master").fetchone():  # else unused
+            yield from itertools.starmap(Row, _query(database, queries))
+
+def export_database(queries: dict[str, str], path: str,
+                    session_id: str) -> Iterator[dict]:
+    """Yield a head, then the rows that a query finds of a conversation, without what is
+    NULL; a column named `...:json` is parsed."""
+    with open_database(path) as database:
+        rows = _query(database, queries, session_id)
+        names = [column[0].partition(":") for column in rows.description]
+        yield {"session": session_id}  # alone: the first question may be too long
+        for row in rows:
+            yield {name: parse_json(value) if kind else value for (name, _, kind), value
+                   in zip(names, row, strict=True) if value is not None}
+
+def list_vibe(path: str) -> Iterator[Row]:
+    """Yield the one conversation in a folder of Mistral Vibe's."""
+    about, journal = read_store(f"{path}/meta.json"), f"{path}/journal"
+    seen = [os.stat(f"{journal}/{name}") for name in os.listdir(journal)]
+    size, changed = sum(s.st_size for s in seen), [s.st_mtime_ns for s in seen]
+    cwd, title = dig(about, "environment.working_directory"), about.get("title")
+    name = os.path.basename(path)
+    yield Row(name, "", cwd or "", title or "", size, max(changed, default=0))
+
+def export_vibe(path: str, session_id: str) -> Iterator[dict]:
+    """Yield what is finished of a Mistral Vibe session (3.0.3): what its newest state
+    shows, and what its journal has since then."""
+    state, found = read_store(f"{path}/CURRENT"), []
+    place = f"{path}/generations/{state['generation']}/manifest.json"
+    for name in read_store(place)["projection_state"]["chunks"]:
+        with open(f"{path}/chunks/{name}.json", "rb") as file:
+            found += parse_json(file.read())
+    for name in sorted(os.listdir(f"{path}/journal")):
+        with open(f"{path}/journal/{name}", "rb") as file:
+            rows = [parse_json(line) for line in file if line.endswith(b"\n")]
+        rows = [row for row in rows if row["sequence"] > state["snapshot_sequence"]]
+        found += (c.get("entry") for r in rows for c in dig(r, "payload.delta") or ())
+    yield {"session": session_id}
+    entries = {e["id"]: e for e in found if e and e["type"] != "notice"}
+    for entry in entries.values():  # the last of an id, where its first stands
+        if entry.get("generationStatus", "completed") != "completed":
+            return
+        yield entry
 
 def export_opencode(path: str, session_id: str) -> Iterator[dict]:
     """Yield a conversation of opencode (1.18.33) or Kilo (7.7.9): its event log from
     the session's beginning on, else the rows that were there before there was a log."""
     with open_database(path) as database:
-        sql = (
-            "SELECT seq, id, type, data FROM event WHERE aggregate_id = ? ORDER BY seq")
-        events = iter(())
-        with contextlib.suppress(sqlite3.Error):  # versions before 1.15 have no log
-            events = database.execute(sql, (session_id,))
+        queries = {"event": "SELECT seq, id, type, data FROM event WHERE aggregate_id "
+                   "= ? ORDER BY seq", "session": "SELECT ? WHERE 0"}  # before 1.15
+        events = _query(database, queries, session_id)
         first = next(events, None)
         if first and first[2] == "session.created.1":
             yield from _export_events(itertools.chain([first], events))
@@ -2451,6 +2525,7 @@ class McpEntry:
     more: dict = dataclasses.field(default_factory=dict)
     inside: str = ""  # of the entry, where the server is described
     form: str = "json"
+    above_headers: str = ""  # in the entry
 
 @dataclasses.dataclass(frozen=True)
 class Hooks:
@@ -2472,7 +2547,8 @@ class Agent:
     name: str
     tried: str = ""  # the newest version that was run
     home: tuple[str, str, str] = ("", "", "")  # variable, default, folder below it
-    folders: tuple[str, ...] = ()  # below home, or a pattern of databases
+    counts: bool = False  # ids are counters: a session's has its machine and place
+    folders: tuple[str, ...] = ()  # below home, or patterns of databases
     file: str = ""  # a pattern of paths below a folder: id, parent
     name_by: Callable[[str, re.Match], str] | None = None
     about: tuple[str, str, str] | None = None  # folder's and title's place: read_place
@@ -2511,13 +2587,78 @@ _CLAUDE_EVENTS = {**_START_END, "PreCompact": "end", "Stop": "stop"}
 _PROMPT_STOP = {"UserPromptSubmit": "prompt", "Stop": "end"}
 _TURN_EVENTS = {**_START_END, "Stop": "stop"}
 
+_OPENCODE_LIST = """
+    SELECT id, parent_id, directory, CASE WHEN title NOT GLOB 'New session - *'
+    AND title NOT GLOB 'Child session - *' THEN title END, (SELECT %s), time_updated
+    FROM session"""
+_OPENCODE_LISTS = {table: _OPENCODE_LIST % sql for table, sql in (
+    ("event_sequence", "seq FROM event_sequence WHERE aggregate_id = session.id"),
+    ("session", "max(time_updated) FROM part WHERE session_id = session.id"))}
+# A compaction gives all rows new numbers. Hidden are what goose told the model, and a
+# summary, which has the id of the model's answer.
+_GOOSE_LIST = """
+    SELECT s.id, CASE session_type WHEN 'sub_agent' THEN parent_session_id END,
+    working_dir, name, max(m.id), max(created_timestamp) * 1000
+    FROM sessions s JOIN messages m ON session_id = s.id GROUP BY s.id"""
+_GOOSE_ROWS = """
+    SELECT message_id, CASE WHEN coalesce(metadata_json, '') NOT LIKE
+    '%"userVisible":false%' THEN role WHEN role = 'user' AND message_id
+    NOT GLOB 'msg_*' THEN 'summary' ELSE 'hidden' END AS role, created_timestamp * 1000
+    AS time, content_json AS "content:json" FROM messages
+    WHERE session_id = ?1 ORDER BY id"""
+# A compaction puts rows in again: the head with its times, the tail with those of the
+# moment, a microsecond apart. Branches and sub-agents have no folder of their own.
+_HERMES_LIST = """
+    SELECT s.id, CASE source WHEN 'subagent' THEN parent_session_id END, (
+    WITH RECURSIVE up(above, folder) AS (SELECT s.parent_session_id, s.cwd UNION ALL
+    SELECT parent_session_id, cwd FROM up JOIN sessions ON id = above WHERE folder
+    IS NULL) SELECT max(folder) FROM up), title, max(m.id), max(timestamp)
+    FROM sessions s JOIN messages m ON session_id = s.id GROUP BY s.id"""
+_HERMES_ROWS = """
+    SELECT CASE WHEN content LIKE '[CONTEXT COMPACTION%' THEN 'summary' WHEN content
+    LIKE '[ASYNC DELEGATION%' THEN 'hidden' ELSE role END AS role, content, tool_calls
+    AS "tool_calls:json", tool_call_id, tool_name, reasoning, finish_reason,
+    CAST(timestamp * 1000 AS integer) AS time FROM (SELECT *, timestamp - max(timestamp)
+    OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS since,
+    row_number() OVER (PARTITION BY role, content, tool_calls, tool_call_id
+    ORDER BY id) AS nth FROM messages WHERE session_id = ?1)
+    WHERE nth = 1 OR since > 0.001 ORDER BY id"""
+# A conversation of before 0.36 lies in `responses` and goes on in `turns`: of each what
+# leads to its answer, but for the answers to earlier ones.
+_LLM_OLD = """
+    SELECT id AS turn, datetime_utc AS time, 0 AS depth, 'user' AS role, 0 AS position,
+    json_quote(prompt) AS "content:json" FROM responses WHERE conversation_id = ?1
+    UNION ALL SELECT id, datetime_utc, 1, 'assistant', 0, json_quote(response)
+    FROM responses WHERE conversation_id = ?1"""
+_LLM_NEW = f"""
+    WITH RECURSIVE way(turn, hash, depth, asked) AS (
+    SELECT id, tip_message_hash, 0, parent_message_hash FROM turns
+    WHERE thread_id = ?1 UNION ALL SELECT turn, up.hash, depth - 1,
+    nullif(asked, way.hash) FROM way JOIN messages own USING (hash) JOIN messages up
+    ON up.hash = own.parent_hash AND (asked != way.hash OR up.role != 'assistant'))
+    {_LLM_OLD} UNION ALL SELECT turn, datetime_utc, depth, role, position,
+    json_array(json_patch(coalesce(payload, '{{}}'), json_object('type', type, 'text',
+    coalesce(text, (SELECT group_concat(json_extract(value, '$.literal'), '')
+    FROM json_each(payload, '$.text_ref')))))) FROM way
+    JOIN turns ON turns.id = turn JOIN messages USING (hash)
+    JOIN parts ON message_hash = way.hash"""
+_LLM_LIST = """
+    SELECT id, NULL, NULL, name, count(*), min(rank) FROM (
+    SELECT conversation_id AS id, name, 0 AS rank FROM responses
+    JOIN conversations ON conversations.id = conversation_id %s) GROUP BY 1"""
+_LLM_LISTS = {"turns": _LLM_LIST % """UNION ALL SELECT thread_id, name, 1 FROM turns
+    JOIN threads ON threads.id = thread_id""", "responses": _LLM_LIST % ""}
+_LLM_PARTS = {"turns": f"{_LLM_NEW} ORDER BY turn, depth, position",
+              "responses": f"{_LLM_OLD} ORDER BY turn, depth"}
+
 def _describe_opencode(tool_name: str, name: str, tried: str) -> Agent:
     """Return the row of opencode, or of what was made of it."""
     config = f"~/.config/{tool_name}"
     remote = {"type": "remote", "enabled": True, "oauth": False}
     return Agent(
         tool_name, name, tried, home=("XDG_DATA_HOME", "~/.local/share", tool_name),
-        folders=(f"{tool_name}*.db",), listing=list_opencode, export=export_opencode,
+        folders=(f"{tool_name}*.db",), export=export_opencode,
+        listing=functools.partial(list_database, _OPENCODE_LISTS),
         facts={"version": "data.info.version|session.version",
                "parent": "data.info.parentID|session.parent_id"}, parse=_parse_opencode,
         server=McpEntry(f"{config}/{tool_name}.json", "mcp", more=remote), hooks=Hooks(
@@ -2623,9 +2764,10 @@ AGENTS = (
           remark="no brief: its start hook cannot add context"),
     Agent("continue", "Continue", "1.5.47",
           home=("CONTINUE_GLOBAL_DIR", "~/.continue", ""), folders=("sessions",),
-          file=rf"(?P<id>{_UUID})\.json", server=McpEntry("config.yaml", form="yaml"),
-          export=export_continue, parse=_parse_continue,
-          about=("", "workspaceDirectory", "title"),
+          file=rf"(?P<id>{_UUID})\.json", server=McpEntry(
+              "config.yaml", more={"type": "streamable-http"}, form="yaml list",
+              above_headers="requestOptions"), export=export_continue,
+          about=("", "workspaceDirectory", "title"), parse=_parse_continue,
           remark="no hooks, so no brief; it keeps no times but a session's beginning"),
     Agent("gptme", "gptme", "0.35.1",
           home=("XDG_DATA_HOME", "~/.local/share", "gptme"), folders=("logs",),
@@ -2679,6 +2821,34 @@ AGENTS = (
           folders=(".aider.chat.history.md",), listing=list_aider, export=export_aider,
           parse=_by_shapes(("role", "user assistant", "", "content")), remark="no MCP "
           "and no hooks, so no brief; it keeps no times but a session's beginning"),
+    Agent("goose", "goose", "1.52.0", home=("XDG_DATA_HOME", "~/.local/share",
+          "goose/sessions"), folders=("sessions.db",), counts=True, parse=_parse_rows,
+          listing=functools.partial(list_database, {"sessions": _GOOSE_LIST}),
+          export=functools.partial(export_database, {"messages": _GOOSE_ROWS}),
+          facts={"parent": "parent"}, server=McpEntry(
+              "~/.config/goose/config.yaml", "extensions", "uri", form="yaml", more={
+                  "enabled": True, "type": "streamable_http", "name": "fedmem"}),
+          hooks=Hooks("~/.agents/plugins/fedmem/hooks/hooks.json",
+                      {"Stop": "stop", "SessionEnd": "end"}),
+          remark="no brief: what its start hook prints reaches no model"),
+    Agent("hermes", "Hermes", "0.19.0", home=("HERMES_HOME", "~/.hermes", ""),
+          folders=("state.db",), facts={"parent": "parent"}, parse=_parse_rows,
+          listing=functools.partial(list_database, {"sessions": _HERMES_LIST}),
+          export=functools.partial(export_database, {"messages": _HERMES_ROWS}),
+          server=McpEntry("config.yaml", "mcp_servers", form="yaml"),
+          hooks=Hooks("config.yaml", {"pre_llm_call": "start", "on_session_finalize":
+                                      "end"}, form="yaml", output="context"),
+          remark="its hooks are skipped until each was allowed: open `hermes` once"),
+    Agent("llm", "llm", "0.36", home=("LLM_USER_PATH",
+          "~/.config/io.datasette.llm", ""), folders=("logs.db",), parse=_parse_rows,
+          listing=functools.partial(list_database, _LLM_LISTS),
+          export=functools.partial(export_database, _LLM_PARTS),
+          remark="no hooks, no MCP client; its store names no folder"),
+    Agent("vibe", "Mistral Vibe", "3.0.3", home=("VIBE_HOME", "~/.vibe", ""),
+          folders=("logs/session/unified/????????-*",), listing=list_vibe,
+          export=export_vibe, parse=_parse_vibe,
+          hooks=Hooks("hooks.toml", {"post_agent": "end"}, form="toml"),
+          remark="no brief: no hook starts a session; its MCP entry is made by hand"),
     Agent("cursor", "Cursor", server=McpEntry("~/.cursor/mcp.json")),
     Agent("amp", "Amp", home=("XDG_DATA_HOME", "~/.local/share", "amp"),
           remark="its threads lie on its vendor's server"),
@@ -8557,6 +8727,11 @@ class Transcript:
         return f"{self.agent.tool}/{self.session_id}"
 
     @property
+    def names(self) -> set[str]:
+        """Return the ids under which a hook may tell of it."""
+        return {self.session_id, self.row or self.session_id}
+
+    @property
     def place(self) -> str:
         """Return what names it on this machine."""
         return f"{self.path}#{self.row}" if self.row else self.path
@@ -8716,12 +8891,15 @@ def list_transcripts(environment: dict, report: Report,
 def _list_databases(agent: Agent, home: str, pattern: str,
                     report: Report) -> Iterator[Transcript]:
     """Yield the conversations in an agent's databases."""
-    for entry in scan_folder(home, report.problems):
+    below, pattern = os.path.split(pattern)
+    for entry in scan_folder(os.path.join(home, below), report.problems):
         if not fnmatch.fnmatch(entry.name, pattern):
             continue
         try:
             for row in agent.listing(entry.path):
-                name = f"{row.parent}." * bool(row.parent) + row.session_id
+                names = filter(None, (row.parent, row.session_id))
+                name = ".".join(qualify_id(one, entry.path) if agent.counts else one
+                                for one in names)
                 about = row.cwd, one_line(row.title)[:MAX_NAME_CHARS], row.session_id
                 yield Transcript(entry.path, agent, name, row.size, row.changed, *about)
         except (OSError, BadRequest) as e:
@@ -9022,7 +9200,7 @@ class Sync:
     def acknowledge_file(self, out: Outgoing) -> None:
         """Remember a transcript's file as the server has it, and who brought it."""
         self.state.put("files", out.transcript.place, out.transcript.seen)
-        by = "hook" if out.transcript.session_id in self.ended else "sync"
+        by = "hook" if out.transcript.names & self.ended else "sync"
         agents = self.state.about.setdefault("agents", {})
         agents[out.transcript.agent.tool] = {"time": format_time(utc_now()), "by": by}
 
@@ -9054,6 +9232,8 @@ def iter_transcript(transcript: Transcript) -> Iterator[bytes]:
                 left -= len(line)
         return
     head: dict = {"export": agent.tool}
+    if "parent" in agent.facts.values() and "." in transcript.session_id:
+        head["parent"] = transcript.session_id.rpartition(".")[0]
     try:
         for record in agent.export(path, transcript.row):
             yield encode_json({**head, **record}) + b"\n"
@@ -9085,7 +9265,7 @@ def upload_transcript(sync: Sync, out: Outgoing) -> None:
         sync.acknowledge_file(out)
         return
     is_grown = 0 <= base < size and digests.get(base) == known.get("sha256")
-    has_ended = transcript.session_id in sync.ended
+    has_ended = bool(transcript.names & sync.ended)
     # What differs was planned when due.
     if not (base < 0 or is_grown or has_ended or "diverged_at" in known):
         known = {**known, "diverged_at": utc_now().timestamp()}
@@ -9212,7 +9392,7 @@ def plan_transcripts(sync: Sync, found: list[Transcript]) -> list[Transcript]:
         if sync.state.has_seen(transcript):
             if transcript.title and known.get("title", "") != transcript.title:
                 todo.append(transcript)
-        elif transcript.session_id in sync.ended or not transcript.due_s(known, now_s):
+        elif transcript.names & sync.ended or not transcript.due_s(known, now_s):
             todo.append(transcript)
         else:
             sync.wait_for(transcript)
@@ -9304,6 +9484,8 @@ def _sync_transcript(sync: Sync, transcript: Transcript, stack: contextlib.ExitS
     if len(known.get("identity", ())) == len(Identity._fields):
         identity = Identity(*known["identity"])
     else:
+        # What lies in no folder is of a project that is named as its agent.
+        cwd = cwd or transcript.row and os.path.join(os.sep, agent.tool)
         cwd = cwd or read_cwd(transcript.path)
         for place in filter(os.path.isdir, {cwd, find_repository(cwd)[0]}):
             sync.state.put("projects", os.path.realpath(place), {})
@@ -9398,7 +9580,7 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None],
                 agent: Agent = CLAUDE) -> str:
     """Do what a hook event asks and return what the hook prints; raise FedmemError."""
     event, client = parse_json(data or b"{}"), load_client(environment)
-    name = dig(event, "hook_event_name|hookName|event_type")
+    name = dig(event, "hook_event_name|hookName|event_type|event")
     if agent.tool == "gptme":  # it tells by variables
         name = environment.get("GPTME_HOOK_EVENT")
         event["session_id"] = os.path.basename(environment.get("GPTME_LOGDIR", ""))
@@ -9406,12 +9588,13 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None],
         text = f"{format_time(utc_now())} {name}\n"
         write_private(client.path("hook"), text.encode())
     kind = agent.hooks.events.get(name)
-    if kind == "start" or kind == "prompt" and is_first_prompt(client, event):
+    is_start = kind == "start" and dig(event, "extra.is_first_turn") is not False
+    if is_start or kind == "prompt" and is_first_prompt(client, event):
         cwd = str(dig(event, "cwd|working_dir") or os.getcwd())
-        brief = wait_for_brief(client, cwd, agent.tool)
-        given, output = {"additionalContext": brief}, agent.hooks.output
-        forms = {**given, "hookSpecificOutput": {"hookEventName": name, **given}}
-        return format_json({output: forms[output]}) if brief and output else brief
+        brief, output = wait_for_brief(client, cwd, agent.tool), agent.hooks.output
+        given = {"hookEventName": name, "additionalContext": brief}
+        given = given if output == "hookSpecificOutput" else brief
+        return format_json({output: given}) if brief and output else brief
     if kind == "end":
         path = event.get("transcript_path")
         if isinstance(path, str) and not os.path.exists(path):
@@ -9673,6 +9856,44 @@ def edit_json(path: str, edit: Callable[[dict], None]) -> Change:
     after = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     return Change(path, before, after)
 
+def edit_yaml(path: str, entry: str, remove: bool) -> Change:
+    """Return the change that puts an entry, below its key in the first line, into a
+    YAML file: names of a map, or a marked item of a list; raise BadRequest for what
+    has such names of its own, or is of another shape."""
+    before, (key, *lines) = read_text(path), entry.splitlines()
+    names = "|".join(re.findall(r"(?m)^  (\w+):", entry))  # none in a list
+    taken = rf"(?m)^({key}\n(?:(?:[ #].*)?\n)*?)  (?:{names}):"
+    mark = r"(?=.*(?:\n  [ -] .*)*?memory_sync\.py)" if key == "hooks:" else ""
+    own, item = rf"{taken}{mark}.*\n(?:  [ -] .*\n)*", r"(  )[\w\"']"
+    if not names:
+        own = rf"()[ \t]*{TOML_BEGIN}\n(?s:.*?){TOML_END}\n"
+        taken = rf"(?m)^[ \t]*(?:- )?name: *[\"']?{SERVER_NAME}[\"']? *$"
+        item = r"([ \t]*)- "
+    elif "\n".join(["", *lines, ""]) in (before or "") and not remove:
+        return Change(path, before, before)
+    text, cut = None, before or ""
+    while text != cut:
+        text, cut = cut, re.sub(own, r"\1", cut)
+    if text != before:
+        text = re.sub(rf"(?m)^{key}\n(?![ \t-])", "", text)
+    if remove:
+        return Change(path, before, text if before is not None else None)
+    if before is None:
+        raise BadRequest(f"{path} is not there yet; its program makes it.")
+    if re.search(taken, text):
+        raise BadRequest(f"{path} has {names or SERVER_NAME} that is not ours.")
+    found = re.search(rf"(?m)^{key}[ \t]*\n(?={item})", text)
+    odd = rf"(?m)^[\"']?{key[:-1]}|^[{{\[]|^\.\.\.|^--- *\S"
+    if not found and re.search(odd, text):
+        raise BadRequest(
+            f"{path} writes {key[:-1]} in another way; it is left as it is.")
+    indent = found[1] if found else "  "
+    block = "".join(f"{indent}{line.removeprefix('  ')}\n" for line in lines)
+    if not found:
+        text = text.rstrip("\n") + f"\n{key}\n"
+    at = found.end() if found else len(text)
+    return Change(path, before, text[:at] + block + text[at:])
+
 def describe_server(client: Client, tool_name: str, by_bridge: bool = False) -> dict:
     """Return how a client reaches the memory: by URL, or with a pin by the bridge."""
     if by_bridge or client.address.pin or client.address.ca:
@@ -9696,9 +9917,12 @@ def plan_hooks(client: Client, environment: dict, agent: Agent, remove: bool) ->
     path = place_of(agent, agent.hooks.place, environment)
     if agent.hooks.form.startswith("[["):
         return plan_toml(path, format_hooks(client, agent), remove)
+    if agent.hooks.form == "yaml":
+        return edit_yaml(path, format_hooks(client, agent), remove)
     if agent.hooks.form != "groups":
         before, text = read_text(path), format_hooks(client, agent)
-        if before is not None and "memory_sync.py" not in before:
+        others = re.sub(r"\[\[[^\[]*memory_sync\.py[^\[]*", "", before or "")
+        if before is not None and ("memory_sync.py" not in before or "[[" in others):
             raise BadRequest(f"{path} is not ours; it is left as it is.")
         return Change(path, before, None if remove else text)
 
@@ -9823,24 +10047,21 @@ BY_HAND = (  # tool, name, place and form; `stdio`: without HTTP
     ("cline", "Cline in VS Code", McpEntry("MCP Servers > Configure", more=CLINE)),
     ("claude-desktop", "Claude Desktop",
      McpEntry("claude_desktop_config.json", form="stdio")),
-    ("junie", "Junie", McpEntry("~/.junie/mcp/mcp.json", form="stdio")),
-    ("continue", "Continue", McpEntry("~/.continue/config.yaml", form="yaml")),
-    ("goose", "Goose", McpEntry("~/.config/goose/config.yaml", form="yaml")))
-YAML = {  # an entry up to its headers, and how far these are indented
-    "continue": ("mcpServers:\n  - name: fedmem\n    type: streamable-http\n    url: %s"
-                 "\n    requestOptions:\n      headers:", 8),
-    "goose": ("extensions:\n  fedmem:\n    enabled: true\n    type: streamable_http\n"
-              "    name: fedmem\n    uri: %s\n    headers:", 6)}
+    ("junie", "Junie", McpEntry("~/.junie/mcp/mcp.json", form="stdio")))
 
 def make_entry(client: Client, tool_name: str, form: McpEntry) -> dict:
     """Return the entry for the server in the form of an agent."""
     server = describe_server(client, tool_name, form.form == "stdio")
     if "url" in server:
-        entry = {form.url_key: server["url"], **form.more, "headers": server["headers"]}
+        headers = {"headers": server["headers"]}
+        headers = {form.above_headers: headers} if form.above_headers else headers
+        entry = {form.url_key: server["url"], **form.more, **headers}
     elif form.key == "mcp":
         command = [server["command"], *server["args"]]
         entry = {"type": "local", "command": command, "enabled": True}
     else:
+        if form.url_key == "uri":  # goose's
+            server = {"cmd": server.pop("command"), **server}
         entry = {**form.more, **server}
         entry |= {"type": "stdio"} if "type" in entry else {}
     return {form.inside: entry} if form.inside else entry
@@ -9868,8 +10089,8 @@ def plan_server(client: Client, environment: dict, agent: Agent,
         path = place_of(agent, agent.server.place, environment)
         return plan_toml(path, format_codex(client), remove)
     path, key = place_of(agent, agent.server.place, environment), agent.server.key
-    if agent.server.form == "yaml":
-        return plan_yaml(client, path, remove)
+    if agent.server.form.startswith("yaml"):
+        return edit_yaml(path, format_yaml(client, agent), remove)
 
     def edit(value: dict) -> None:
         """Put the server in, or take it out."""
@@ -9882,56 +10103,30 @@ def plan_server(client: Client, environment: dict, agent: Agent,
 
     return edit_json(path, edit)
 
-def plan_yaml(client: Client, path: str, remove: bool) -> Change:
-    """Return the change to Continue's YAML: a marked item before the first of its
-    servers, or a list behind the file's end; raise BadRequest for other shapes."""
-    before = read_text(path)
-    text = re.sub(rf"(?s)[ \t]*{TOML_BEGIN}\n.*?{TOML_END}\n", "", before or "")
-    if text != before:
-        text = re.sub(r"\nmcpServers:\n\Z", "\n", text)
-    if remove:
-        return Change(path, before, text if before is not None else None)
-    if before is None:
-        raise BadRequest(f"{path} is not there yet; Continue makes it.")
-    if re.search(r"(?m)^[ \t]*(?:- )?name: *[\"']?fedmem[\"']? *$", text):
-        raise BadRequest(f"{path} has a server named fedmem that is not ours.")
-    found = re.search(r"(?m)^mcpServers:[ \t]*\n(?=([ \t]*)- )", text)
-    if not found and re.search(r"(?m)^[\"']?mcpServers|^[{\[]|^\.\.\.|^--- *\S", text):
-        raise BadRequest(
-            f"{path} writes mcpServers in another way; it is left as it is.")
-    indent = found[1] if found else "  "
-    lines = [TOML_BEGIN, *format_yaml(client, "continue").splitlines()[1:], TOML_END]
-    block = "".join(f"{indent}{line.removeprefix('  ')}\n" for line in lines)
-    if found:
-        text = text[: found.end()] + block + text[found.end() :]
-    else:
-        text = text.rstrip("\n") + f"\nmcpServers:\n{block}"
-    return Change(path, before, text)
-
-def format_yaml(client: Client, tool_name: str) -> str:
-    """Return the entry of a client with YAML."""
-    (head, indent), server = YAML[tool_name], describe_server(client, tool_name)
-    if "command" in server and tool_name == "continue":  # with a pin
-        rows = {"type": "stdio", **server}.items()
-        parts = [f"    {name}: {json.dumps(value)}" for name, value in rows]
-        return "\n".join(["mcpServers:", "  - name: fedmem", *parts])
-    url = urllib.parse.urlunsplit(parse_url(client.address.url))
-    headers = make_client_headers(client, tool_name).items()
-    lines = (f"{' ' * indent}{name}: {json.dumps(value)}" for name, value in headers)
-    return "\n".join([head % json.dumps(url), *lines])
+def format_yaml(client: Client, agent: Agent) -> str:
+    """Return the entry of an agent with YAML, JSON as it is, and the key above it."""
+    entry, key = make_entry(client, agent.tool, agent.server), f"{agent.server.key}:\n"
+    if agent.server.form == "yaml list":
+        item = json.dumps({"name": SERVER_NAME, **entry})
+        return f"{key}  {TOML_BEGIN}\n  - {item}\n  {TOML_END}"
+    return f"{key}  {SERVER_NAME}: {json.dumps(entry)}"
 
 def format_server(client: Client, agent: Agent) -> str:
     """Return an agent's MCP entry, ready to paste."""
     if agent.server.form == "toml":
         return format_codex(client)
-    if agent.server.form == "yaml":
-        return format_yaml(client, agent.tool)
+    if agent.server.form.startswith("yaml"):
+        return format_yaml(client, agent)
     entry = {SERVER_NAME: make_entry(client, agent.tool, agent.server)}
     return json.dumps({agent.server.key: entry}, indent=2, ensure_ascii=False)
 
 def format_hooks(client: Client, agent: Agent) -> str:
     """Return an agent's hooks as their file has them."""
     command, form = client.command(*hook_words(agent)), agent.hooks.form
+    if form == "toml":
+        run = f"command = {json.dumps(_quote(*command))}\n"
+        (event,) = agent.hooks.events
+        return f'[[hooks]]\nname = "{SERVER_NAME}"\ntype = "{event}"\n{run}'
     if form == "script":
         return f"#!/bin/sh\n# Written by fedmem.\nexec {_quote(*command)}\n"
     if form in PLUGINS:
@@ -9943,6 +10138,9 @@ def format_hooks(client: Client, agent: Agent) -> str:
             hook = {"event": event, **hook, "type": None}
             lines += [form, *(f"{n} = {json.dumps(v)}" for n, v in hook.items() if v)]
         return "\n".join([*lines, TOML_END]) + "\n"
+    if form == "yaml":
+        rows = (f"  {event}: {json.dumps([h])}" for event, h in hooks.items())
+        return "\n".join(["hooks:", *rows])
     if form == "copilot":
         rows = {event: [{"type": "command", "bash": h["command"],
                          "timeoutSec": h["timeout"]}] for event, h in hooks.items()}
@@ -9972,8 +10170,11 @@ def plan_install(client: Client, environment: dict,
 def format_snippets(client: Client) -> str:
     """Return the entries of clients that `install` does not edit, ready to paste."""
     agents = [Agent(tool, name, server=form) for tool, name, form in BY_HAND]
-    return "\n\n".join(f"{agent.name} ({agent.server.place}):\n"
-                       f"{format_server(client, agent)}" for agent in agents)
+    agents += [a for a in AGENTS if a.server and a.server.form.startswith("yaml")]
+    places = (a.server.place if a.server.place[0] == "~" or not a.home[1] else
+              f"{a.home[1]}/{a.server.place}" for a in agents)
+    return "\n\n".join(f"{agent.name} ({place}):\n{format_server(client, agent)}"
+                       for agent, place in zip(agents, places, strict=True))
 
 def read_crontab() -> str:
     """Return the user's crontab, empty without one; raise NotFound without cron."""
@@ -11529,7 +11730,7 @@ def cmd_install(args: argparse.Namespace) -> int:
         name = read_client_json(client.path("invite.json")).get("machine", "NAME")
         print(f"Its tokens are good until, on the server: token revoke {name}")
     else:
-        print(f"This machine is {client.machine!r}. For VS Code, Zed, Windsurf, Goose,")
+        print(f"This machine is {client.machine!r}. For VS Code, Zed, Windsurf,")
         print("Claude Desktop and Junie: install --snippets.")
         print(f"Next: {_quote(*client.command('sync'))}")
     return 1 if left else 0

@@ -894,7 +894,7 @@ TOKEN_PLACES = (
     "\\u001b[38;5;9m{}",
     "https://api.example.org/v1?k={}&x=1",
     "k%3D{}",
-    '{{\\"a\\":\\"{}\\"}}',
+    '{{\\"a\":\\"{}\\"}}',
     "**{}**",
     "`{}`.",
     "{}@host",
@@ -1047,7 +1047,7 @@ class SecretsTest(RootCase):
         for text in (
             f"API_KEY={value}",
             f'"client_secret": "{value}"',
-            f'{{\\"access_token\\":\\"{value}\\"}}',
+            f'{{\\"access_token\":\\"{value}\\"}}',
             f"password: {value}",
             f"apiKey := '{value}'",
             f"--auth-token={value}",
@@ -1106,7 +1106,7 @@ class SecretsTest(RootCase):
                 self.assertNotIn(value, masked, (kind, before))
         value = SECRETS["secret"]
         nested = json.dumps(
-            json.dumps({"command": f'curl -d "{{\\"password\\": \\"{value}\\"}}"'})
+            json.dumps({"command": f'curl -d "{{\\"password\": \\"{value}\\"}}"'})
         )
         self.assertNotIn(value, fedmem.mask_secrets(nested))
 
@@ -2156,16 +2156,48 @@ CREATE TABLE event_sequence (aggregate_id text PRIMARY KEY, seq integer NOT NULL
 CREATE TABLE event (id text PRIMARY KEY, aggregate_id text NOT NULL,
  seq integer NOT NULL, type text NOT NULL, data text NOT NULL);
 """
+LLM_SCHEMA = """
+CREATE TABLE conversations (id text PRIMARY KEY, name text, model text);
+CREATE TABLE responses (id text PRIMARY KEY, model text, prompt text, response text,
+ conversation_id text, datetime_utc text);
+CREATE TABLE messages (hash text PRIMARY KEY, parent_hash text, role text);
+CREATE TABLE parts (id integer PRIMARY KEY, message_hash text, position integer,
+ type text, tool_name text, text text, payload text);
+CREATE TABLE threads (id text PRIMARY KEY, name text, tip_message_hash text,
+ forked_from text, datetime_utc text);
+CREATE TABLE turns (id text PRIMARY KEY, thread_id text, parent_message_hash text,
+ tip_message_hash text, model text, datetime_utc text);
+"""
+GOOSE_SCHEMA = """
+CREATE TABLE sessions (id text PRIMARY KEY, name text NOT NULL, session_type text
+ NOT NULL DEFAULT 'user', working_dir text NOT NULL, parent_session_id text);
+CREATE TABLE messages (id integer PRIMARY KEY AUTOINCREMENT, message_id text,
+ session_id text NOT NULL, role text NOT NULL, content_json text NOT NULL,
+ created_timestamp integer NOT NULL, metadata_json text);
+"""
+HERMES_SCHEMA = """
+CREATE TABLE sessions (id text PRIMARY KEY, source text NOT NULL DEFAULT 'cli',
+ parent_session_id text, cwd text, title text);
+CREATE TABLE messages (id integer PRIMARY KEY AUTOINCREMENT, session_id text NOT NULL,
+ role text NOT NULL, content text, tool_calls text, tool_call_id text, tool_name text,
+ timestamp real NOT NULL, reasoning text, finish_reason text,
+ active integer NOT NULL DEFAULT 1, compacted integer NOT NULL DEFAULT 0,
+ api_content text);
+"""
+# Of others than opencode and Kilo.
+SCHEMAS = {"llm": LLM_SCHEMA, "goose": GOOSE_SCHEMA, "hermes": HERMES_SCHEMA}
 
 
-def fill_database(path: Path, rows: list[dict], keep_wal: bool = False) -> None:
-    """Put rows into a database in opencode's shape, {"table": {column: value}}; a -wal
-    stays beside it only where it is in use."""
+def fill_database(
+    path: Path, rows: list[dict], keep_wal: bool = False, schema: str = OPENCODE_SCHEMA
+) -> None:
+    """Put rows into a database, {"table": {column: value}}; a -wal stays beside it only
+    where it is in use."""
     with contextlib.closing(sqlite3.connect(path)) as database:
         if keep_wal:
             database.execute("PRAGMA journal_mode = WAL")
         if not database.execute("SELECT * FROM sqlite_master").fetchone():
-            database.executescript(OPENCODE_SCHEMA)
+            database.executescript(schema)
         for row in rows:
             [(table, values)] = row.items()
             if table == "delete":
@@ -2173,8 +2205,10 @@ def fill_database(path: Path, rows: list[dict], keep_wal: bool = False) -> None:
                     marks = ", ".join("?" * len(keys))
                     database.execute(f"DELETE FROM {name} WHERE id IN ({marks})", keys)
                 continue
-            if "data" in values:
-                values = {**values, "data": json.dumps(values["data"])}
+            values = {
+                name: json.dumps(value) if isinstance(value, (dict, list)) else value
+                for name, value in values.items()
+            }
             if table == "event":
                 last = (values["aggregate_id"], values["seq"])
                 sql = "REPLACE INTO event_sequence VALUES (?, ?)"
@@ -2205,7 +2239,8 @@ class Fixture:
             path = Path(home, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             if name.endswith(".db"):
-                fill_database(path, read_values(text))
+                schema = SCHEMAS.get(self.agent, OPENCODE_SCHEMA)
+                fill_database(path, read_values(text), schema=schema)
             elif name.endswith(".jsonl"):
                 with open(path, "ab") as file:
                     for value in read_values(text):
@@ -2221,6 +2256,7 @@ class Fixture:
         return next(name for name in self.files if self.word in self.files[name])
 
 
+VIBE = ".vibe/logs/session/unified/699954e6-ee3f"
 ASKED = "→ %s " + '{"query":"eider"}'
 AIDER_ANSWER = """\
 It is close().
@@ -3456,6 +3492,344 @@ name = "Pool \"talk\""
         {"shop/.aider.chat.history.md": AIDER_MORE},
         [("user", "And after the resume?")],
     ),
+    Fixture(
+        "goose",
+        {
+            ".local/share/goose/sessions/sessions.db": r"""
+{"sessions": {"id": "20261127_1", "name": "Pool talk", "working_dir": "/home/dev/shop"}}
+{"sessions": {"id": "20261127_2", "name": "Delegated task", "session_type": "sub_agent",
+ "working_dir": "/home/dev/shop", "parent_session_id": "20261127_1"}}
+{"sessions": {"id": "20261127_3", "name": "New session", "working_dir": "/home/dev"}}
+{"messages": {"message_id": "msg_1", "session_id": "20261127_1", "role": "user",
+ "content_json": [{"type": "text", "text": "Why does the avocet leak?"}],
+ "created_timestamp": 1795816751,
+ "metadata_json": "{\"userVisible\":true,\"agentVisible\":true}"}}
+{"messages": {"message_id": "msg_2", "session_id": "20261127_1", "role": "user",
+ "content_json": [{"type": "text", "text": "<turn-context>HIDDEN</turn-context>"}],
+ "created_timestamp": 1795816752,
+ "metadata_json": "{\"userVisible\":false,\"agentVisible\":true,\"turnContext\":true}"}}
+{"messages": {"message_id": "chatcmpl-1", "session_id": "20261127_1",
+ "role": "assistant", "content_json": [{"type": "thinking", "thinking": "HIDDEN"},
+ {"type": "text", "text": "I look."}, {"type": "toolRequest", "id": "c1", "toolCall":
+ {"status": "success", "value": {"name": "shell",
+ "arguments": {"command": "cat it"}}}}], "created_timestamp": 1795816752,
+ "metadata_json": "{\"userVisible\":true,\"agentVisible\":true}"}}
+{"messages": {"message_id": "msg_3", "session_id": "20261127_2", "role": "user",
+ "content_json": [{"type": "text",
+ "text": "Subagent ID: 20261127_2\n\nCount the lines."}],
+ "created_timestamp": 1795816752,
+ "metadata_json": "{\"userVisible\":true,\"agentVisible\":true}"}}
+{"messages": {"message_id": "msg_4", "session_id": "20261127_1", "role": "user",
+ "content_json": [{"type": "toolResponse", "id": "c1", "toolResult":
+ {"status": "success", "value": {"content": [{"type": "text", "text": "pool = 3"}],
+ "isError": false}}}], "created_timestamp": 1795816752,
+ "metadata_json": "{\"userVisible\":true,\"agentVisible\":true}"}}
+{"messages": {"message_id": "chatcmpl-2", "session_id": "20261127_1",
+ "role": "assistant", "content_json": [{"type": "toolRequest", "id": "c2", "toolCall":
+ {"status": "success", "value": {"name": "fedmem__search_sessions",
+ "arguments": {"query": "eider"}}}}], "created_timestamp": 1795816753,
+ "metadata_json": "{\"userVisible\":true,\"agentVisible\":true}"}}
+{"messages": {"message_id": "msg_5", "session_id": "20261127_1", "role": "user",
+ "content_json": [{"type": "toolResponse", "id": "c2", "toolResult":
+ {"status": "success", "value": {"content": [{"type": "text",
+ "text": "[fedmem] INJECTED"}]}}}, {"type": "toolResponse", "id": "c3", "toolResult":
+ {"status": "error", "error": "-32602: no such tool"}}],
+ "created_timestamp": 1795816753,
+ "metadata_json": "{\"userVisible\":true,\"agentVisible\":true}"}}
+"""
+        },
+        {
+            "20261127_1-????????": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the avocet leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ shell {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "fedmem__search_sessions"),
+                    ("tool", "← error: -32602: no such tool"),
+                ],
+            ),
+            "20261127_1-????????.20261127_2-????????": (
+                "shop",
+                "Delegated task",
+                [("task", "Count the lines.")],
+            ),
+        },
+        "avocet",
+        {
+            ".local/share/goose/sessions/sessions.db": r"""
+{"messages": {"message_id": "chatcmpl-3", "session_id": "20261127_1", "role": "user",
+ "content_json": [{"type": "text", "text": "The pool has three."}],
+ "created_timestamp": 1795860084,
+ "metadata_json": "{\"userVisible\":false,\"agentVisible\":true}"}}
+{"messages": {"message_id": "msg_6", "session_id": "20261127_1", "role": "assistant",
+ "content_json": [{"type": "text", "text": "HIDDEN"}], "created_timestamp": 1795860084,
+ "metadata_json": "{\"userVisible\":false,\"agentVisible\":true}"}}
+{"messages": {"message_id": "msg_7", "session_id": "20261127_1", "role": "user",
+ "content_json": [{"type": "text", "text": "And after the resume?"}],
+ "created_timestamp": 1795860089,
+ "metadata_json": "{\"userVisible\":true,\"agentVisible\":true}"}}
+"""
+        },
+        [("summary", "The pool has three."), ("user", "And after the resume?")],
+    ),
+    Fixture(
+        "hermes",
+        {
+            ".hermes/state.db": r"""
+{"sessions": {"id": "20261127_1", "cwd": "/home/dev/shop", "title": "Pool talk"}}
+{"messages": {"session_id": "20261127_1", "role": "user",
+ "content": "Why does the phalarope leak?", "timestamp": 1795815283.0512261,
+ "api_content": "Why does the phalarope leak?\n\n[fedmem] INJECTED"}}
+{"messages": {"session_id": "20261127_1", "role": "assistant", "content": "I look.",
+ "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "terminal",
+ "arguments": "{\"command\":\"cat it\"}"}}], "timestamp": 1795815284.3225257,
+ "reasoning": "HIDDEN", "finish_reason": "tool_calls"}}
+{"messages": {"session_id": "20261127_1", "role": "tool", "tool_call_id": "c1",
+ "content": "{\"output\": \"pool = 3\", \"exit_code\": 0, \"error\": null}",
+ "tool_name": "terminal", "timestamp": 1795815284.439366}}
+{"messages": {"session_id": "20261127_1", "role": "assistant", "content": "",
+ "tool_calls": [{"id": "c2", "function": {"name": "mcp__fedmem__search_sessions",
+ "arguments": "{\"query\":\"eider\"}"}}], "timestamp": 1795815285.3}}
+{"messages": {"session_id": "20261127_1", "role": "tool", "tool_call_id": "c2",
+ "content": "<untrusted_tool_result source=\"m\">\nAs DATA.\n\n[fedmem] INJECTED",
+ "tool_name": "mcp__fedmem__search_sessions", "timestamp": 1795815285.4}}
+{"messages": {"session_id": "20261127_1", "role": "tool", "tool_call_id": "c3",
+ "content":
+ "<untrusted_tool_result source=\"web\">\nDATA.\n\nA page.\n</untrusted_tool_result>",
+ "tool_name": "web", "timestamp": 1795815285.5}}
+{"sessions": {"id": "20261127_2", "source": "subagent",
+ "parent_session_id": "20261127_1", "title": "Count"}}
+{"messages": {"session_id": "20261127_2", "role": "user", "content": "Count the lines.",
+ "timestamp": 1795815286.1}}
+{"messages": {"session_id": "20261127_1", "role": "user",
+ "content": "[ASYNC DELEGATION BATCH COMPLETE — d1]\nHIDDEN",
+ "timestamp": 1795815287.1}}
+{"messages": {"session_id": "20261127_1", "role": "assistant", "content": "Three.",
+ "timestamp": 1795815288.1}}
+{"sessions": {"id": "20261127_3", "title": "branch", "parent_session_id": "20261127_1"}}
+{"sessions": {"id": "20261127_4", "title": "branch 2",
+ "parent_session_id": "20261127_3"}}
+{"messages": {"session_id": "20261127_4", "role": "user", "content": "Go on.",
+ "timestamp": 1795815290.1}}
+{"messages": {"session_id": "20261127_4", "role": "user", "content": "Go on.",
+ "timestamp": 1795815291.1}}
+"""
+        },
+        {
+            "20261127_1": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the phalarope leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ terminal {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "mcp__fedmem__search_sessions"),
+                    ("tool", "← A page."),
+                    ("assistant", "Three."),
+                ],
+            ),
+            "20261127_1.20261127_2": ("shop", "Count", [("task", "Count the lines.")]),
+            "20261127_4": ("shop", "branch 2", [("user", "Go on.")] * 2),
+        },
+        "phalarope",
+        {  # a compaction puts the head and the tail in again
+            ".hermes/state.db": r"""
+{"messages": {"session_id": "20261127_1", "role": "assistant", "content": "I look.",
+ "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "terminal",
+ "arguments": "{\"command\":\"cat it\"}"}}], "timestamp": 1795815284.3225257,
+ "reasoning": "HIDDEN", "finish_reason": "tool_calls"}}
+{"messages": {"session_id": "20261127_1", "role": "assistant",
+ "content":
+ "[CONTEXT COMPACTION] HIDDEN:\nThe pool has three.\n\n--- END OF CONTEXT SUMMARY",
+ "timestamp": 1795815378.3260183}}
+{"messages": {"session_id": "20261127_1", "role": "assistant", "content": "Three.",
+ "timestamp": 1795815378.3260193}}
+{"messages": {"session_id": "20261127_1", "role": "user",
+ "content": "And after the resume?", "timestamp": 1795815394.7}}
+{"messages": {"session_id": "20261127_1", "role": "assistant", "content": "Three.",
+ "timestamp": 1795815395.1}}
+"""
+        },
+        [
+            ("summary", "The pool has three."),
+            ("user", "And after the resume?"),
+            ("assistant", "Three."),
+        ],
+    ),
+    Fixture(
+        "llm",
+        {
+            ".config/io.datasette.llm/logs.db": r"""
+{"conversations": {"id": "01m8a", "name": "Why does the plover leak?", "model": "m"}}
+{"responses": {"id": "01m8a1", "model": "m", "prompt": "Why does the plover leak?",
+ "response": "I look.", "conversation_id": "01m8a",
+ "datetime_utc": "2026-11-27T21:43:44.024849+00:00"}}
+{"messages": {"hash": "b2:1", "role": "user"}}
+{"parts": {"message_hash": "b2:1", "position": 0, "type": "text",
+ "text": "Why does the plover leak?"}}
+{"messages": {"hash": "b2:2", "parent_hash": "b2:1", "role": "assistant"}}
+{"parts": {"message_hash": "b2:2", "position": 0, "type": "text", "text": "I look."}}
+{"messages": {"hash": "b2:3", "parent_hash": "b2:2", "role": "user"}}
+{"parts": {"message_hash": "b2:3", "position": 0, "type": "text",
+ "payload": {"text_ref": [{"fragment": 1}, {"literal": "Which version?"}]}}}
+{"messages": {"hash": "b2:4", "parent_hash": "b2:3", "role": "assistant"}}
+{"parts": {"message_hash": "b2:4", "position": 0, "type": "reasoning",
+ "text": "HIDDEN"}}
+{"parts": {"message_hash": "b2:4", "position": 1, "type": "text", "text": "I ask."}}
+{"parts": {"message_hash": "b2:4", "position": 2, "type": "tool_call",
+ "tool_name": "llm_version", "payload": {"name": "llm_version",
+ "arguments": {"a": 1}, "tool_call_id": "c1"}}}
+{"messages": {"hash": "b2:5", "parent_hash": "b2:4", "role": "tool"}}
+{"parts": {"message_hash": "b2:5", "position": 0, "type": "tool_result",
+ "tool_name": "llm_version", "payload": {"name": "llm_version", "output": "0.36",
+ "tool_call_id": "c1"}}}
+{"messages": {"hash": "b2:6", "parent_hash": "b2:5", "role": "assistant"}}
+{"parts": {"message_hash": "b2:6", "position": 0, "type": "text", "text": "0.36."}}
+{"threads": {"id": "01m8a", "name": "Which version?", "tip_message_hash": "b2:6"}}
+{"turns": {"id": "01m8b1", "thread_id": "01m8a", "parent_message_hash": "b2:3",
+ "tip_message_hash": "b2:4", "datetime_utc": "2026-11-27T21:43:47.978114+00:00"}}
+{"turns": {"id": "01m8b2", "thread_id": "01m8a", "parent_message_hash": "b2:5",
+ "tip_message_hash": "b2:6", "datetime_utc": "2026-11-27T21:43:48.978114+00:00"}}
+{"messages": {"hash": "b2:7", "role": "system"}}
+{"parts": {"message_hash": "b2:7", "position": 0, "type": "text", "text": "HIDDEN"}}
+{"messages": {"hash": "b2:8", "parent_hash": "b2:7", "role": "user"}}
+{"parts": {"message_hash": "b2:8", "position": 0, "type": "text", "text": "Still?"}}
+{"messages": {"hash": "b2:9", "parent_hash": "b2:8", "role": "assistant"}}
+{"parts": {"message_hash": "b2:9", "position": 0, "type": "text", "text": "Yes."}}
+{"threads": {"id": "01m8c", "name": "Still?", "tip_message_hash": "b2:9"}}
+{"turns": {"id": "01m8c1", "thread_id": "01m8c", "parent_message_hash": "b2:8",
+ "tip_message_hash": "b2:9", "datetime_utc": "2026-11-27T21:44:48.978114+00:00"}}
+{"threads": {"id": "01m8d", "name": "Still?", "tip_message_hash": "b2:9"}}
+{"turns": {"id": "01m8d1", "thread_id": "01m8d", "parent_message_hash": "b2:8",
+ "tip_message_hash": "b2:9", "datetime_utc": "2026-11-27T21:45:48.978114+00:00"}}
+"""
+        },
+        {
+            "01m8a": (
+                "llm",
+                "Why does the plover leak?",
+                [
+                    ("user", "Why does the plover leak?"),
+                    ("assistant", "I look."),
+                    ("user", "Which version?"),
+                    ("assistant", "I ask."),
+                    ("assistant", '→ llm_version {"a":1}'),
+                    ("tool", "← 0.36"),
+                    ("assistant", "0.36."),
+                ],
+            ),
+            "01m8c": ("llm", "Still?", [("user", "Still?"), ("assistant", "Yes.")]),
+            "01m8d": ("llm", "Still?", [("user", "Still?"), ("assistant", "Yes.")]),
+        },
+        "plover",
+        {
+            ".config/io.datasette.llm/logs.db": r"""
+{"messages": {"hash": "b2:a", "parent_hash": "b2:6", "role": "user"}}
+{"parts": {"message_hash": "b2:a", "position": 0, "type": "text",
+ "text": "And after the resume?"}}
+{"messages": {"hash": "b2:b", "parent_hash": "b2:a", "role": "assistant"}}
+{"parts": {"message_hash": "b2:b", "position": 0, "type": "text", "text": "0.36."}}
+{"turns": {"id": "01m8b3", "thread_id": "01m8a", "parent_message_hash": "b2:a",
+ "tip_message_hash": "b2:b", "datetime_utc": "2026-11-27T21:46:48.978114+00:00"}}
+"""
+        },
+        [("user", "And after the resume?"), ("assistant", "0.36.")],
+    ),
+    Fixture(
+        "vibe",
+        {
+            f"{VIBE}/meta.json": """
+{"session_id": "699954e6-ee3f", "parent_session_id": null, "title": "Pool talk",
+ "environment": {"working_directory": "/home/dev/shop"}}
+""",
+            f"{VIBE}/CURRENT": """
+{"generation": "21", "session_id": "699954e6-ee3f", "snapshot_sequence": 21}
+""",
+            f"{VIBE}/generations/21/manifest.json": """
+{"projection_state": {"chunks": ["8b77"]}, "snapshot_sequence": 21}
+""",
+            f"{VIBE}/chunks/8b77.json": """
+[{"content": [{"text": "Why does the smew leak?", "type": "text"}],
+ "createdAt": 1795814911376, "generationStatus": "completed", "id": "user-1",
+ "role": "user", "type": "message"},
+ {"createdAt": 1795814911377, "generationStatus": "completed", "id": "notice-1",
+ "text": "HIDDEN", "type": "notice"},
+ {"createdAt": 1795814911754, "generationStatus": "completed", "id": "reasoning-1",
+ "text": "HIDDEN", "type": "reasoning"}]
+""",
+            f"{VIBE}/journal/20.jsonl": """
+{"payload": {"delta": [{"entry": {"content": [{"text": "HIDDEN", "type": "text"}],
+ "createdAt": 1795814911376, "generationStatus": "completed", "id": "user-0",
+ "role": "user", "type": "message"}, "op": "append_entry"}]}, "sequence": 20,
+ "type": "projection_delta"}
+""",
+            f"{VIBE}/journal/22.jsonl": r"""
+{"payload": {"request": "HIDDEN"}, "sequence": 22, "type": "action_intent"}
+{"payload": {"delta": [{"entry": {"content": [{"text": "Is it cold?",
+ "type": "text"}], "createdAt": 1795814911376, "generationStatus": "completed",
+ "id": "user-2", "role": "user", "type": "message"}, "op": "append_entry"},
+ {"op": "set_envelope", "state": {}}]}, "sequence": 23, "type": "projection_delta"}
+{"payload": {"delta": [{"entry": {"content": [{"text": "I", "type": "text"}],
+ "createdAt": 1795814911754, "generationStatus": "in_progress", "id": "assistant-2",
+ "role": "assistant", "type": "message"}, "op": "append_entry"}]}, "sequence": 24,
+ "type": "projection_delta"}
+{"payload": {"delta": [{"entry": {"content": [{"text": "I look.", "type": "text"}],
+ "createdAt": 1795814911754, "generationStatus": "completed", "id": "assistant-2",
+ "role": "assistant", "type": "message"}, "id": "assistant-2", "op": "replace_entry"}]},
+ "sequence": 25, "type": "projection_delta"}
+{"payload": {"delta": [{"entry": {"createdAt": 1795814911774, "detail":
+ {"input": {"command": "cat it"}, "toolName": "file_system.bash"},
+ "generationStatus": "completed", "id": "effect-1", "state": {"output": {"content": [],
+ "structured_content": {"returncode": 0, "stderr": "", "stdout": "pool = 3\n"}},
+ "status": "completed"}, "type": "effect"}, "op": "append_entry"},
+ {"entry": {"createdAt": 1795814911775, "detail": {"input": {"query": "eider"},
+ "toolName": "mcp_fedmem.search_sessions"}, "generationStatus": "completed",
+ "id": "effect-2", "state": {"output": {"content": [{"type": "text",
+ "text": "[fedmem] INJECTED"}]}}, "type": "effect"}, "op": "append_entry"},
+ {"entry": {"createdAt": 1795814911776, "detail": {"input": {"path": "x"},
+ "toolName": "read_file"}, "generationStatus": "completed", "id": "effect-3",
+ "state": {"output": {"content": [], "error": {"message": "no such file"}}},
+ "type": "effect"}, "op": "append_entry"},
+ {"entry": {"content": [{"text": "HID", "type": "text"}], "createdAt": 1795814911777,
+ "generationStatus": "in_progress", "id": "assistant-3", "role": "assistant",
+ "type": "message"}, "op": "append_entry"}]}, "sequence": 26,
+ "type": "projection_delta"}
+""",
+        },
+        {
+            "699954e6-ee3f": (
+                "shop",
+                "Pool talk",
+                [
+                    ("user", "Why does the smew leak?"),
+                    ("user", "Is it cold?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ file_system.bash {"command":"cat it"}'),
+                    ("tool", "← pool = 3"),
+                    ("assistant", ASKED % "mcp_fedmem.search_sessions"),
+                    ("assistant", '→ read_file {"path":"x"}'),
+                    ("tool", "← no such file"),
+                ],
+            )
+        },
+        "smew",
+        {
+            f"{VIBE}/journal/22.jsonl": """
+{"payload": {"delta": [{"entry": {"content": [{"text": "Three.", "type": "text"}],
+ "createdAt": 1795814911777, "generationStatus": "completed", "id": "assistant-3",
+ "role": "assistant", "type": "message"}, "op": "replace_entry"},
+ {"entry": {"content": [{"text": "And after the resume?", "type": "text"}],
+ "createdAt": 1795814937186, "generationStatus": "completed", "id": "user-4",
+ "role": "user", "type": "message"}, "op": "append_entry"}]}, "sequence": 27,
+ "type": "projection_delta"}
+"""
+        },
+        [("assistant", "Three."), ("user", "And after the resume?")],
+    ),
 )
 FIXTURE = {fixture.agent: fixture for fixture in AGENT_FIXTURES}
 
@@ -3507,9 +3881,15 @@ def read_first(fixture: Fixture) -> bytes:
     return stores[fnmatch.filter(stores, next(iter(fixture.told)))[0]]
 
 
+def name_entry(agent: fedmem.Agent) -> str:
+    """Return how an agent that `install` gives no MCP entry gets one."""
+    return "none" if "no MCP" in agent.remark else "by hand"
+
+
 def list_missing(agent: fedmem.Agent) -> Iterator[str]:
     """Yield what a row of the table of agents still needs, in words."""
-    fixture, forms = FIXTURE.get(agent.tool), {"groups", "copilot", "script"}
+    fixture = FIXTURE.get(agent.tool)
+    forms = {"groups", "copilot", "script", "toml", "yaml"}
     needs = {
         "tried: the version that was run": agent.tried,
         "home: (variable, ~/default or ./in-projects, folder below)": agent.home[
@@ -3575,7 +3955,7 @@ class AgentsTest(unittest.TestCase):
                     (kept, "an export" if agent.export else "byte for byte"),
                     (end, "by its hook" if agent.hooks else "by the schedule"),
                     (brief, "yes" if starts else "no"),
-                    (entry, "yes" if agent.server else ("by", "no")),
+                    (entry, "yes" if agent.server else name_entry(agent)),
                     (there, command if agent.go_on else "as text"),
                 ):
                     self.assertTrue(said.strip().startswith(expected), row[0])
@@ -3617,7 +3997,7 @@ class AgentsTest(unittest.TestCase):
                     and agent.tool != "claude-code"
                 ):
                     self.assertEqual(about.get("version"), agent.tried, agent.tool)
-                if agent.tool in ("opencode", "cline"):
+                if agent.tool in ("opencode", "cline", "goose", "hermes"):
                     self.assertEqual("parent" in about, "." in name, name)
 
     def test_a_line_that_is_too_long_is_named_in_its_place(self) -> None:
@@ -3639,7 +4019,7 @@ class AgentsTest(unittest.TestCase):
 
     def test_what_a_tool_of_the_memory_gave_is_not_shown_whatever_it_is(self) -> None:
         """Where the agent writes down which tool a result is of."""
-        for tool in "gemini-cli qwen-code pi letta opencode kilo cline".split():
+        for tool in "gemini-cli qwen-code pi letta opencode kilo cline hermes".split():
             raw = read_first(FIXTURE[tool])
             self.assertIn(b"[fedmem] INJECTED", raw)
             shown = read_all(raw.replace(b"[fedmem] INJECTED", b"INJECTED"))
@@ -3723,7 +4103,7 @@ class AgentsTest(unittest.TestCase):
             data = Path(path).read_bytes().replace(b"id NULLX)", b"id NULL\xb0 ")
             Path(path).write_bytes(data)
             with self.assertRaises(fedmem.BadRequest):
-                list(fedmem.list_opencode(path))
+                list(fedmem.FORMATS["opencode"].listing(path))
 
     def test_a_session_without_times_has_a_place_and_no_id_chooses_it(self) -> None:
         """Some agents keep none; an id that is none is refused all the same."""
@@ -10188,6 +10568,36 @@ class SyncTest(ClientCase):
         self.assertIn(b"Another sync is running", done.stderr)
 
 
+# What a later version may write into a database of another shape than opencode's.
+FUTURE_ROWS = {
+    "llm": [
+        {"parts": {"message_hash": "b2:6", "type": "hologram", "text": "FUTURE"}},
+        {"parts": {"message_hash": "b2:6", "type": 5, "payload": ["FUTURE"]}},
+    ],
+    "goose": [
+        {
+            "messages": {
+                "session_id": "20261127_1",
+                "role": role,
+                "content_json": [{"type": "hologram", "text": "FUTURE"}],
+                "created_timestamp": 1795860089,
+            }
+        }
+        for role in ("user", "hologram")
+    ],
+    "hermes": [
+        {
+            "messages": {
+                "session_id": "20261127_1",
+                "role": "hologram",
+                "content": "FUTURE",
+                "timestamp": 1795860089.5,
+            }
+        }
+    ],
+}
+
+
 class AgentsCase(ClientCase):
     """Give each test a machine on which agents keep what the fixtures say."""
 
@@ -10384,6 +10794,29 @@ class AgentsSyncTest(AgentsCase):
                 self.assertNotIn("half", shown)
                 self.assertEqual("all of it" in shown, said == "all of it", agent)
         self.assertEqual(len(self.archived()), 4)
+
+    def test_a_compaction_of_goose_extends_though_all_rows_are_new(self) -> None:
+        """It deletes them and puts them in again, with another number and hidden from
+        the model; a deleted one makes a revision, at once when a hook tells of it."""
+        fixture = FIXTURE["goose"]
+        fixture.write(self.home)
+        self.run_sync()
+        with contextlib.closing(sqlite3.connect(self.database("goose"))) as database:
+            database.execute(
+                "UPDATE messages SET id = id + 99, metadata_json = "
+                "replace(metadata_json, 'agentVisible\":true', 'agentVisible\":false')"
+            )
+            database.commit()
+            grow(fixture, self.home)
+            report = self.run_sync()
+            self.assertEqual((report.sessions, report.waiting), (1, []))
+            self.assertEqual(len(self.archived()), 2)
+            database.execute("DELETE FROM messages WHERE message_id = 'msg_7'")
+            database.execute("UPDATE messages SET created_timestamp = 1795860090")
+            database.commit()
+        self.assertEqual(len(self.run_sync().waiting), 2)
+        self.assertEqual(self.run_sync(ended={"20261127_1"}).sessions, 1)
+        self.assertEqual(len(self.archived()), 3)
 
     def revise(self, session_id: str) -> None:
         """Sync what does not continue its archive: it waits first, then goes up as a
@@ -10658,6 +11091,22 @@ class AgentsTroubleTest(AgentsCase):
         self.assertEqual(self.told_sessions()["ses_a"]["title"], "Later")
         self.assertEqual(set(look()), names)
 
+    def test_a_database_without_a_wal_is_read_under_its_lock(self) -> None:
+        """llm's: half of what is being written is never read, and no file is left."""
+        FIXTURE["llm"].write(self.home)
+        path = self.database("llm")
+        connect = functools.partial(sqlite3.connect, timeout=0)
+        with contextlib.closing(connect(path, isolation_level=None)) as database:
+            database.execute("BEGIN EXCLUSIVE")
+            database.execute("DELETE FROM parts")
+            with mock.patch("fedmem.sqlite3.connect", connect):
+                [problem] = self.run_sync().problems
+            self.assertIn(f"{path}: it cannot be read (database is locked)", problem)
+            database.execute("ROLLBACK")
+        self.assertEqual(self.run_sync().problems, [])
+        self.assertEqual(len(self.archived()), len(FIXTURE["llm"].told))
+        self.assertEqual([f.name for f in path.parent.iterdir()], ["logs.db"])
+
     def test_of_many_sessions_in_a_database_only_the_changed_are_read(self) -> None:
         """A sync without a change reads the list alone."""
         FIXTURE["kilo"].write(self.home)
@@ -10720,7 +11169,7 @@ class AgentsTroubleTest(AgentsCase):
                 remote = (
                     "git.example.org/acme/shop"
                     if project == "shop"
-                    else "/home/dev/old"
+                    else f"/{'home/dev/' * (project == 'old')}{project}"
                 )
                 self.assertEqual(where.git_remote, remote, fixture.agent)
 
@@ -10830,7 +11279,13 @@ class AgentsTroubleTest(AgentsCase):
         for fixture in AGENT_FIXTURES:
             fixture.write(self.home)
             path, name = Path(self.home, fixture.main()), next(iter(fixture.told))
-            if path.suffix == ".jsonl":
+            if fixture.agent == "vibe":
+                entry = {"id": "assistant-3", "type": "hologram"}
+                entry |= {"generationStatus": "completed", "content": "FUTURE"}
+                row = {"payload": {"delta": [{"entry": entry}]}, "sequence": 99}
+                journal = f"{VIBE}/journal/22.jsonl"
+                fixture.write(self.home, {journal: json.dumps(row)})
+            elif path.suffix == ".jsonl":
                 with open(path, "a") as file:
                     file.write(future)
             elif path.suffix == ".json":
@@ -10841,6 +11296,8 @@ class AgentsTroubleTest(AgentsCase):
                 is_items = fixture.agent in ("openhands", "cline", "fast-agent")
                 key = "messages" if is_items else "history"
                 change_store(path, lambda value, key=key: value[key].extend(items))
+            elif fixture.agent in FUTURE_ROWS:
+                fill_database(path, FUTURE_ROWS[fixture.agent])
             elif path.suffix == ".db":
                 for seq, (kind, data) in enumerate(kinds, 20):
                     row = {"aggregate_id": name, "seq": seq, "type": kind, "data": data}
@@ -11090,7 +11547,8 @@ def make_event(agent: str, name: str, **more: object) -> dict:
     fixture = FIXTURE[agent]
     [session_id, *_] = fixture.told
     event = {"session_id": session_id, "cwd": "/home/dev/shop", "hook_event_name": name}
-    if agent not in ("copilot-cli", "opencode", "kilo", "kimi-code", "gptme"):
+    told_by_ids = "copilot-cli", "opencode", "kilo", "kimi-code", "gptme", "hermes"
+    if agent not in told_by_ids:
         event["transcript_path"] = fixture.main()  # below HOME
     return {**event, **more}
 
@@ -11114,6 +11572,11 @@ def make_openhands_event(name: str, **more: object) -> dict:
     [session_id] = FIXTURE["openhands"].told
     event = {"event_type": name, "session_id": session_id, "tool_name": None}
     return {**event, "working_dir": "/home/dev/shop", "metadata": {}, **more}
+
+
+def make_goose_event(name: str, **more: object) -> dict:
+    """Return what goose gives a hook: the id as its database has it, and no path."""
+    return {"event": name, "session_id": "20261127_1", "matcher_context": None, **more}
 
 
 # What agents give their hooks: a start, a stop, an end, and what is none of these.
@@ -11196,6 +11659,24 @@ AGENT_EVENTS = {
         make_cline_event("agent_end"),
         make_cline_event("agent_start"),
     ),
+    "goose": (
+        None,
+        make_goose_event("Stop", working_dir="/home/dev/shop"),
+        make_goose_event("SessionEnd"),
+        make_goose_event("SessionStart"),  # what it prints reaches no model
+    ),
+    "vibe": (
+        None,
+        None,
+        make_event("vibe", "post_agent", parent_session_id=None),
+        make_event("vibe", "post_tool", tool_name="bash"),
+    ),
+    "hermes": (
+        make_event("hermes", "pre_llm_call", extra={"is_first_turn": True}),
+        None,
+        make_event("hermes", "on_session_finalize", extra={"reason": "shutdown"}),
+        make_event("hermes", "pre_llm_call", extra={"is_first_turn": False}),
+    ),
 }
 
 
@@ -11236,6 +11717,9 @@ class AgentsHooksTest(AgentsCase):
                 self.assertEqual(said, "[fedmem] What others know")
             elif tool in ("copilot-cli", "openhands"):
                 self.assertEqual(json.loads(said), expected)
+            elif tool == "hermes":
+                given = {"context": expected["additionalContext"]}
+                self.assertEqual(json.loads(said), given)
             else:
                 name = {"hookEventName": start["hook_event_name"]}
                 self.assertEqual(
@@ -11257,6 +11741,7 @@ class AgentsHooksTest(AgentsCase):
                 self.assertEqual(self.handle(tool, end), ("", 1))
                 spool = fedmem.read_spool(self.client())
                 [expected, *_] = FIXTURE[tool].told
+                expected = expected.partition("-?")[0]  # a counter is qualified
                 self.assertEqual(set(spool.values()), {expected})
                 for path in spool:
                     os.unlink(path)
@@ -12111,20 +12596,20 @@ class SetupTest(ClientCase):
         self.assertEqual(list(Path(self.home, ".config").rglob("fedmem*")), [])
 
     def test_other_clients_get_an_entry_to_paste(self) -> None:
-        """Eight of them, each in its own form, with this machine's name."""
+        """Nine of them, each in its own form, with this machine's name."""
         self.install()
         done = self.main("install", "--snippets").stdout.decode()
-        names = re.findall(r"^([A-Z][A-Za-z ]+) \(", done, re.MULTILINE)
+        names = re.findall(r"^([A-Za-z ]+) \(", done, re.MULTILINE)
         expected = ["VS Code", "Windsurf", "Zed", "Cline in VS Code"]
-        more = ["Claude Desktop", "Junie", "Continue", "Goose"]
+        more = ["Claude Desktop", "Junie", "Continue", "goose", "Hermes"]
         self.assertEqual(names, expected + more)
         for part in done.split("\n\n")[:6]:
             value = json.loads(part.partition(":\n")[2])
             [entry] = next(iter(value.values())).values()
             self.assertTrue("headers" in entry or "stdio" in entry["args"])
         self.assertIn('"serverUrl": "http', done)
-        self.assertIn("    uri: ", done)
-        self.assertEqual(done.count('X-Fedmem-Machine: "desk"'), 2)
+        self.assertIn('"uri": ', done)
+        self.assertEqual(done.count('"X-Fedmem-Machine": "desk"'), 9 - 2)
 
     def test_a_pinned_server_is_reached_by_the_bridge(self) -> None:
         """Node-based clients would refuse its certificate."""
@@ -12283,8 +12768,35 @@ MCP_ENTRIES = {
     ),
     "cursor": (".cursor/mcp.json", "mcpServers", {"url": "URL"}),
 }
+# Those whose file is YAML, with a map of servers: its path, and what is put into it.
+YAML_ENTRIES = {
+    "goose": (
+        ".config/goose/config.yaml",
+        """\
+extensions:
+  fedmem: {"uri": "URL", "enabled": true, "type": "streamable_http", "name": "fedmem", \
+"headers": {"Authorization": "Bearer ai-token-for-tests", "X-Fedmem-Machine": \
+"laptop", "X-Fedmem-Tool": "goose"}}
+""",
+    ),
+    "hermes": (
+        ".hermes/config.yaml",
+        """\
+mcp_servers:
+  fedmem: {"url": "URL", "headers": {"Authorization": "Bearer ai-token-for-tests", \
+"X-Fedmem-Machine": "laptop", "X-Fedmem-Tool": "hermes"}}
+hooks:
+  pre_llm_call: [{"type": "command", "command": "COMMAND", "timeout": 10}]
+  on_session_finalize: [{"type": "command", "command": "COMMAND", "timeout": 30}]
+""",
+    ),
+}
 # Where hooks are, and the timeout of each event as the agent counts.
 HOOK_FILES = {
+    "goose": (
+        ".agents/plugins/fedmem/hooks/hooks.json",
+        {"Stop": 10, "SessionEnd": 30},
+    ),
     "gemini-cli": (
         ".gemini/settings.json",
         {"SessionStart": 10_000, "SessionEnd": 30_000, "AfterAgent": 10_000},
@@ -12313,17 +12825,13 @@ PLUGIN_FILES = {
     "opencode": ".config/opencode/plugin/fedmem.js",
     "kilo": ".config/kilo/plugin/fedmem.js",
     "cline": ".cline/hooks/TaskComplete.sh",
+    "vibe": ".vibe/hooks.toml",
 }
 CONTINUE_ITEM = """\
   # >>> fedmem >>>
-  - name: fedmem
-    type: streamable-http
-    url: "URL"
-    requestOptions:
-      headers:
-        Authorization: "Bearer ai-token-for-tests"
-        X-Fedmem-Machine: "laptop"
-        X-Fedmem-Tool: "continue"
+  - {"name": "fedmem", "url": "URL", "type": "streamable-http", "requestOptions": \
+{"headers": {"Authorization": "Bearer ai-token-for-tests", "X-Fedmem-Machine": \
+"laptop", "X-Fedmem-Tool": "continue"}}}
   # <<< fedmem <<<
 """
 # Loads a plugin and lets it live through a session, as its agent does.
@@ -12387,6 +12895,8 @@ class AgentsSetupTest(ClientCase):
             if (folder := agent.folder(self.env)).startswith("/"):
                 os.makedirs(folder)
         Path(self.home, ".cursor").mkdir()
+        for name, _ in YAML_ENTRIES.values():
+            self.put(name, "a: 1\n").chmod(0o600)
 
     def install(self, remove: bool = False) -> tuple[list[str], list[str]]:
         """Make the planned changes; return the files that changed and what is left to
@@ -12440,7 +12950,11 @@ class AgentsSetupTest(ClientCase):
         file is left that was not there."""
         before = self.files()
         changed, [left] = self.install()
-        self.assertIn("Continue makes it", left)
+        self.assertIn("its program makes it", left)
+        for tool, (name, entry) in YAML_ENTRIES.items():
+            entry = entry.replace("COMMAND", self.command(tool))
+            entry = entry.replace("URL", f"{self.url()}/mcp")
+            self.assertEqual(Path(self.home, name).read_text(), f"a: 1\n{entry}")
         for tool, (name, key, _) in MCP_ENTRIES.items():
             self.assertEqual(self.load(name)[key], {"fedmem": self.entry(tool)}, tool)
         for tool, (name, timeouts) in HOOK_FILES.items():
@@ -12461,7 +12975,7 @@ class AgentsSetupTest(ClientCase):
             for word in self.client().command("hook", tool):
                 self.assertIn(word, path.read_text(), tool)
             self.assertEqual(os.access(path, os.X_OK), name.endswith(".sh"), tool)
-        known = {*MCP_ENTRIES, "claude-code", "codex", "continue"}
+        known = {*MCP_ENTRIES, *YAML_ENTRIES, "claude-code", "codex", "continue"}
         with_server = {a.tool for a in fedmem.AGENTS if a.server} | {"codex"}
         self.assertEqual(with_server, known, "a row of MCP_ENTRIES is missing here")
         files = self.files()
@@ -12487,10 +13001,10 @@ class AgentsSetupTest(ClientCase):
                 wanted = {"command": words[0], "args": words[1:], **kept}
             self.assertEqual(inside, wanted, tool)
             self.assertNotIn(AI, json.dumps(found))
-        text = fedmem.format_yaml(self.client(), "continue")
+        text = fedmem.format_yaml(self.client(), fedmem.FORMATS["continue"])
         words = self.client().command("stdio", "--tool", "continue")
-        self.assertIn(f"    command: {json.dumps(words[0])}\n", text)
-        self.assertIn(f"    args: {json.dumps(words[1:])}", text)
+        self.assertIn(f'"command": {json.dumps(words[0])}, ', text)
+        self.assertIn(f'"args": {json.dumps(words[1:])}', text)
         self.assertNotIn(AI, text)
 
     def test_what_others_wrote_stays_and_comes_back(self) -> None:
@@ -12631,10 +13145,78 @@ class AgentsSetupTest(ClientCase):
                 path = self.put(".continue/config.yaml", text)
                 _, [left] = self.install()
                 self.assertIn(str(path), left)
-                self.assertIn("X-Fedmem-Tool: ", left)
+                self.assertIn('"X-Fedmem-Tool": ', left)
                 self.assertEqual(path.read_bytes().decode(), text)
                 self.assertEqual(self.install(True)[1], [])
                 self.assertEqual(path.read_bytes().decode(), text)
+
+    def test_an_entry_in_a_map_of_yaml_survives_a_rewriting_without_our_marks(
+        self,
+    ) -> None:
+        """goose drops comments; the keys of others stay, wherever ours stands."""
+        name, entry = YAML_ENTRIES["goose"]
+        entry = entry.replace("URL", f"{self.url()}/mcp")
+        other = "  todo:\n    enabled: false\n    envs:\n      fedmem: x\n"
+        key, _, own = entry.partition("\n")
+        for before, after in (
+            ("a: 1  # mine\n", f"a: 1  # mine\n{entry}"),
+            (f"{key}\n{other}b: 2\n", f"{key}\n{own}{other}b: 2\n"),
+            (f"{key}\n{other}", f"{key}\n{own}{other}"),
+            ("plugins:\n  fedmem:\n    a: 1\n",) * 2,
+        ):
+            after += entry * (before == after)
+            path = self.put(name, before)
+            self.install()
+            self.assertEqual(path.read_text(), after)
+            self.assertNotIn(name, self.install()[0])
+            if other in before:  # ours behind that of another, and of another server
+                for old in (
+                    own.replace(AI, "old"),
+                    "  fedmem:\n    uri: x\n    envs:\n    - a\n",
+                ):
+                    path.write_text(before.replace(other, other + old))
+                    self.install()
+                    self.assertEqual(path.read_text(), after)
+                path.write_text(before.replace(other, other + own))
+                self.assertNotIn(name, self.install()[0])
+            self.install(True)
+            self.assertEqual(path.read_text(), before)
+        for text in (f"{key} {{}}\n", f"{key}\n    todo:\n      a: 1\n", "{a: 1}\n"):
+            path = self.put(name, text)
+            told = [text for text in self.install()[1] if str(path) in text]
+            self.assertEqual(len(told), 1, text)
+            self.assertEqual(path.read_text(), text)
+        self.save("config.json", {"url": "https://m.example", "pin": "x"})
+        self.put(name, "a: 1\n")
+        self.install()
+        words = self.client().command("stdio", "--tool", "goose")
+        text = path.read_text()
+        text = text.replace('"', "")
+        self.assertIn(f"cmd: {words[0]}, args: [{words[1]}, stdio, ", text)
+        self.assertIn(" type: stdio, ", text)
+
+    def test_hooks_in_a_map_of_yaml_are_known_by_what_they_call(self) -> None:
+        """Also as Hermes writes them anew; a hook of somebody else is not ours."""
+        name, entry = YAML_ENTRIES["hermes"]
+        hooks = entry[entry.index("hooks:") :]
+        hooks = hooks.replace("COMMAND", self.command("hermes"))
+        command = self.command("hermes").replace(".py hook", ".py\n      hook")
+        rows = (
+            f"  {event}:\n  - command: {command}\n    timeout: 10\n"
+            for event in fedmem.FORMATS["hermes"].hooks.events
+        )
+        written = "hooks:\n" + "".join(rows)
+        mine = "hooks:\n  post_llm_call:\n  - command: mine\n"
+        other = self.put(name, mine + written.partition("\n")[2])
+        self.install()
+        self.assertIn(hooks + mine.partition("\n")[2], other.read_text())
+        self.install(True)
+        self.assertEqual(other.read_text(), mine)
+        mine = mine.replace("post", "pre")
+        other.write_text(mine)
+        self.assertIn("that is not ours", "".join(self.install()[1]))
+        self.install(True)
+        self.assertEqual(other.read_text(), mine)
 
     @unittest.skipUnless(shutil.which("node"), "no node here")
     def test_plugins_tell_of_every_turn_and_give_the_brief_once(self) -> None:
@@ -17035,13 +17617,10 @@ def agents_table() -> list[str]:
                 agent.tried,
                 "an export" if agent.export else "byte for byte",
                 ("by its hook" if "end" in events else "by the schedule")
-                + ", once trusted" * (agent is fedmem.CODEX),
+                + ", once trusted" * (agent is fedmem.CODEX)
+                + ", once allowed" * ("was allowed" in agent.remark),
                 "yes" if {"start", "prompt"} & {*events} else "no",
-                "yes"
-                if agent.server
-                else "no"
-                if "no MCP" in agent.remark
-                else "by hand",
+                "yes" if agent.server else name_entry(agent),
                 f"`{agent.go_on.split()[0]}`" if agent.go_on else "as text",
             ]
             rows.append(f"| {' | '.join(cells)} |")
@@ -17137,14 +17716,22 @@ class RealAgent:
     node: int = 0  # the oldest it runs with, 0 when it brings its own
     unpacked: tuple[str, ...] = ()  # packages without what they depend on
     folder: str = "node_modules/.bin"  # of its program
-    python: str = ""  # its packages are Python's, and it runs with this one
+    wheels: tuple[str, ...] = ()  # of PyPI: in a virtual environment, its program too
+    python: str = ""  # the version that this is made with, else the tests' own
     after: tuple[str, ...] = ()  # the client's command after `install`
     has_tools: bool = True
+    has_place: bool = True  # its store names the folder
+
+    @property
+    def sources(self) -> tuple:
+        """Return what install_packages installs."""
+        return self.packages, self.unpacked, self.wheels, self.python
 
     @property
     def version(self) -> str:
         """Return the version of the agent."""
-        return re.split("[@=]", (*self.unpacked, *self.packages)[0])[-1]
+        named = (*self.wheels, *self.unpacked, *self.packages)[0]
+        return named.rpartition("==" if self.wheels else "@")[2]
 
 
 CLAUDE_VARIABLES = {
@@ -17254,6 +17841,52 @@ OPENHANDS_VARIABLES = {
     "LLM_API_KEY": "none",
     "OPENHANDS_SUPPRESS_BANNER": "1",
 }
+GOOSE_VARIABLES = {
+    "GOOSE_PROVIDER": "openai",
+    "GOOSE_MODEL": "scripted",
+    "GOOSE_DISABLE_KEYRING": "1",
+    "OPENAI_HOST": "{base}",
+    "OPENAI_API_KEY": "none",
+}
+HERMES_CONFIG = """\
+model:
+  default: scripted
+  provider: custom
+  base_url: {base}/v1
+  api_key: none
+"""
+VIBE_CONFIG = """\
+active_model = "scripted"
+enable_telemetry = false
+enable_auto_update = false
+
+[[providers]]
+name = "local"
+api_base = "{base}/v1"
+api_key_env_var = "SCRIPTED_KEY"
+api_style = "openai"
+backend = "generic"
+
+[[models]]
+name = "scripted"
+provider = "local"
+alias = "scripted"
+"""
+LLM_MODELS = """\
+- model_id: scripted
+  model_name: scripted
+  api_base: "{base}/v1"
+  supports_tools: true
+"""
+LLM_SHELL = """\
+import subprocess
+
+
+def shell(command: str) -> str:
+    "Run a command."
+    return subprocess.run(command, shell=True, capture_output=True, text=True).stdout
+"""
+LLM = ("llm", "-m", "scripted", "--functions", "{home}/shell.py")
 LETTA = ("node", "{packages}/node_modules/@letta-ai/letta-code/letta.js")
 
 REAL_AGENTS = (
@@ -17379,12 +18012,13 @@ REAL_AGENTS = (
     RealAgent(
         "gptme",
         "gptme",
-        ("gptme==0.35.1",),
+        (),
         (*GPTME, "{prompt}", "-", "/exit"),  # alone it would be told to go on
         (*GPTME, "-r", "{prompt}", "-", "/exit"),
         files={".config/gptme/config.toml": GPTME_CONFIG},
         variables={"OPENAI_BASE_URL": "{base}/v1", "OPENAI_API_KEY": "none"},
-        folder="venv/bin",
+        folder="bin",
+        wheels=("gptme==0.35.1",),
         python="3.12",
     ),
     RealAgent(
@@ -17399,21 +18033,23 @@ REAL_AGENTS = (
     RealAgent(
         "fast-agent",
         "fast-agent",
-        ("fast-agent-mcp==0.10.48",),
+        (),
         (*FAST_AGENT, "{prompt}"),
         (*FAST_AGENT, "{prompt}", "--resume", "latest"),
         files={f"work/{PROJECT}/fast-agent.yaml": FAST_AGENT_CONFIG},
-        folder="venv/bin",
+        folder="bin",
+        wheels=("fast-agent-mcp==0.10.48",),
         python="3.13",
         after=(*KNOW, "--tool", "fast-agent"),
     ),
     RealAgent(
         "aider",
         "aider",
-        ("aider-chat==0.86.2",),
+        (),
         (*AIDER, "{prompt}"),
         variables={"OPENAI_API_BASE": "{base}/v1", "OPENAI_API_KEY": "none"},
-        folder="venv/bin",
+        folder="bin",
+        wheels=("aider-chat==0.86.2",),
         python="3.12",
         after=(*KNOW, "--tool", "aider"),
         has_tools=False,
@@ -17421,13 +18057,63 @@ REAL_AGENTS = (
     RealAgent(
         "openhands",
         "openhands",
-        ("openhands==1.16.0",),
+        (),
         (*OPENHANDS, "-t", "{prompt}"),
         (*OPENHANDS, "--resume", "--last", "-t", "{prompt}"),
         variables=OPENHANDS_VARIABLES,
         files={".openhands/mcp.json": "{}"},
-        folder="venv/bin",
+        folder="bin",
+        wheels=("openhands==1.16.0",),
         python="3.12",
+    ),
+    RealAgent(
+        "goose",
+        "goose",
+        ("@aaif/goose-binary-linux-x64@1.52.0",),
+        ("goose", "run", "-n", "pool", "-t", "{prompt}"),
+        ("goose", "run", "-r", "-n", "pool", "-t", "{prompt}"),
+        files={".config/goose/config.yaml": "GOOSE_MODE: auto\n"},
+        variables=GOOSE_VARIABLES,
+        folder="node_modules/@aaif/goose-binary-linux-x64/bin",
+    ),
+    RealAgent(
+        "hermes",
+        "hermes",
+        (),
+        ("hermes", "chat", "-Q", "-q", "{prompt}"),
+        ("hermes", "chat", "-c", "-Q", "-q", "{prompt}"),
+        files={".hermes/config.yaml": HERMES_CONFIG},
+        variables={"HERMES_ACCEPT_HOOKS": "1"},
+        folder="bin",
+        wheels=("hermes-agent[mcp]==0.19.0",),
+    ),
+    RealAgent(
+        "vibe",
+        "vibe",
+        (),
+        ("vibe", "--yolo", "--trust", "-p", "{prompt}"),
+        ("vibe", "--yolo", "--trust", "-c", "-p", "{prompt}"),
+        files={".vibe/config.toml": VIBE_CONFIG},
+        variables={"SCRIPTED_KEY": "none"},
+        folder="bin",
+        # It wants a certifi that is not to be had.
+        wheels=("mistral-vibe==3.0.3", "override:certifi>=2026.10.19"),
+        python="3.12",
+    ),
+    RealAgent(
+        "llm",
+        "llm",
+        (),
+        (*LLM, "{prompt}"),
+        (*LLM, "-c", "{prompt}"),
+        files={
+            ".config/io.datasette.llm/extra-openai-models.yaml": LLM_MODELS,
+            "shell.py": LLM_SHELL,
+        },
+        variables={"OPENAI_API_KEY": "none"},
+        folder="bin",
+        wheels=("llm==0.36",),
+        has_place=False,
     ),
 )
 
@@ -17529,9 +18215,10 @@ def answer_chat(number: int, answer: Answer, is_stream: bool) -> list[dict]:
         more = {"choices": [choice], "usage": usage}
         return [{**head, "object": "chat.completion", **more}]
     head["object"] = "chat.completion.chunk"
-    return [
+    calls = {"tool_calls": said.pop("tool_calls")} if answer.tool else {}
+    return [  # text beside a call, in one chunk, is dropped by goose
         {**head, "choices": [{"index": 0, "delta": said, "finish_reason": None}]},
-        {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": stop}]},
+        {**head, "choices": [{"index": 0, "delta": calls, "finish_reason": stop}]},
         {**head, "choices": [], "usage": usage},
     ]
 
@@ -17701,7 +18388,11 @@ class Failed(Exception):
 
 def run_npm(folder: Path, *words: str) -> None:
     """Run npm in a folder; raise Failed with what it said."""
-    command = ["npm", *words, "--no-audit", "--no-fund", "--loglevel=error"]
+    run_quietly(folder, "npm", *words, "--no-audit", "--no-fund", "--loglevel=error")
+
+
+def run_quietly(folder: Path, *command: str) -> None:
+    """Run a command in a folder; raise Failed with what it said."""
     done = subprocess.run(
         command,
         cwd=folder,
@@ -17711,35 +18402,44 @@ def run_npm(folder: Path, *words: str) -> None:
     )
     if done.returncode:
         said = done.stdout.decode("utf-8", "replace")[-1500:]
-        raise Failed(f"npm {' '.join(words)} failed:\n{said}")
+        raise Failed(f"{' '.join(command)} failed:\n{said}")
 
 
-def run_pip(folder: Path, version: str, names: tuple) -> None:
-    """Install Python packages into a folder's `venv`; raise Failed with what pip said.
-    A Python of pyenv serves as well as one of the PATH."""
+def choose_python(version: str) -> str:
+    """Return a Python of a version, pyenv's or the PATH's, or the one that runs this;
+    raise Failed."""
     found = [*Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python3")]
     python = str(found[-1]) if found else shutil.which(f"python{version}")
+    if not version:
+        python = sys.executable
     if not python:
         raise Failed(f"no Python {version} here")
-    pip = [str(folder / "venv/bin/pip"), "install", "-q", *names]
-    for command in ([python, "-m", "venv", str(folder / "venv")], pip):
-        done = subprocess.run(command, capture_output=True)
-        if done.returncode:
-            raise Failed(f"{command} failed:\n{done.stderr.decode()[-1500:]}")
+    return python
 
 
 def install_packages(
-    folder: Path, names: tuple, unpacked: tuple = (), python: str = ""
+    folder: Path,
+    names: tuple,
+    unpacked: tuple = (),
+    wheels: tuple = (),
+    python: str = "",
 ) -> Path:
-    """Return a folder with packages in it, installed unless they were before."""
+    """Return a folder with npm's packages in it, or with Python's, installed unless
+    they were before."""
     done = folder / "installed"
-    wanted = " ".join((*names, *unpacked))
+    wanted = " ".join((*names, *unpacked, *wheels))
     if not done.exists() or done.read_text() != wanted:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        if python:
-            run_pip(folder, python, names)
-        else:
+        if wheels:
+            marked = [name.partition("override:")[2] for name in wheels]
+            (folder / "overrides").write_text("\n".join(marked))
+            named = [name for name in wheels if not name.startswith("override:")]
+            run_quietly(folder, choose_python(python), "-m", "venv", ".")
+            run_quietly(folder, "bin/python", "-m", "pip", "install", "-q", "uv")
+            command = ("bin/uv", "pip", "install", "-q", "--python", "bin/python")
+            run_quietly(folder, *command, "--override", "overrides", *named)
+        if names:
             run_npm(folder, "install", "--prefix", ".", *names)
         for package in unpacked:
             run_npm(folder, "pack", package)
@@ -17830,7 +18530,7 @@ class Trial:
         self.agent, self.folder, self.model = agent, folder, model
         self.home, self.work = folder / "home", folder / "home/work" / PROJECT
         self.packages = install_packages(
-            packages / agent.name, agent.packages, agent.unpacked, agent.python
+            packages / agent.name, *agent.sources
         )
         self.ways: list[str] = []
         self.machine, self.session, self.is_elsewhere = MACHINE, "", False
@@ -17997,9 +18697,10 @@ class Trial:
         rows = self.remote.call("list_workspaces", limit=50)["workspaces"]
         (row,) = [row for row in rows if row["workspace_id"] == where]
         found = tuple(row[key] for key in ("machine", "tool", "project"))
-        if found != (self.machine, self.agent.tool, PROJECT):
+        project = PROJECT if self.agent.has_place else self.agent.tool
+        if found != (self.machine, self.agent.tool, project):
             raise Failed(f"it is filed under {found}")
-        if PROJECT not in str(row["git_remote"]):
+        if project not in str(row["git_remote"]):
             raise Failed(f"its workspace has the remote {row['git_remote']!r}")
 
     def check_search(self, word: str) -> None:
@@ -18171,8 +18872,7 @@ def run_agents(words: list[str]) -> int:
             for agent in chosen:
                 find_node(packages, agent.node)
                 folder = packages / agent.name
-                more = agent.unpacked, agent.python
-                install_packages(folder, agent.packages, *more)
+                install_packages(folder, *agent.sources)
             return 0
         more = (packages, given.keep, given.talk)
         passed = [try_agent(agent, *more) for agent in chosen]
