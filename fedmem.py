@@ -2509,7 +2509,7 @@ def read_codex_titles(folder: str) -> dict[str, str]:
     return titles
 
 # The table. A row says all that is special to an assistant; what is left out is not
-# there, or has no need. README.md, "Add an assistant", says how a row is found out.
+# there, or has no need. README.md, "Add an agent", says how a row is found out.
 
 def expand_home(path: str, environment: dict) -> str:
     """Return a path with the user's folder in the place of a ~."""
