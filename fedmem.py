@@ -489,7 +489,7 @@ def set_up_logging() -> None:
 
 TEMP_MARK = ".tmp-"  # no valid name begins with a dot, so none is mistaken for one
 
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_FOLDER, _NO_FOLLOW = getattr(os, "O_DIRECTORY", 0), getattr(os, "O_NOFOLLOW", 0)
 _NO_BLOCK = getattr(os, "O_NONBLOCK", 0)  # a planted pipe must not stop the reader
 # What a disk says that went away: an evicted client, a stale handle, an unmounted one.
 _KINDS = {getattr(errno, name, -1): Gone for name in "EIO EBADF ESTALE ENOTCONN "
@@ -544,7 +544,7 @@ def _open_folder(kept: dict, root: str, relative: str, create: bool) -> int:
     if (handle := kept.get((root, relative))) is not None:
         return handle
     if not relative:
-        handle = os.open(root, os.O_RDONLY | _NO_BLOCK)
+        handle = os.open(root, _FOLDER)
     else:
         above, _, part = relative.rpartition("/")
         parent = _open_folder(kept, root, above, create)
@@ -552,8 +552,12 @@ def _open_folder(kept: dict, root: str, relative: str, create: bool) -> int:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(part, 0o700, dir_fd=parent)
                 os.fsync(parent)
-        # With O_DIRECTORY Linux would say ENOTDIR of a link, as of what is no folder.
-        handle = os.open(part, os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK, dir_fd=parent)
+        try:
+            handle = os.open(part, _FOLDER | _NO_FOLLOW, dir_fd=parent)
+        except NotADirectoryError:  # Linux says it of a link, too
+            if stat.S_ISLNK(os.lstat(part, dir_fd=parent).st_mode):
+                raise OSError(errno.ELOOP, part) from None
+            raise
     kept[root, relative] = handle
     return handle
 

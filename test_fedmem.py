@@ -645,6 +645,19 @@ class FilesTest(RootCase):
         with self.assertRaises(fedmem.NotAllowed):
             fedmem.read_document(self.store, self.workspace_id, "pipe.md")
 
+    def test_what_is_no_folder_holds_nothing_even_if_it_cannot_be_opened(self) -> None:
+        """A socket, and a file that root left beside the workspaces with mode 0600."""
+        self.write("a.md", "x")
+        os.mknod(os.path.join(self.root, "workspaces/socket"), stat.S_IFSOCK | 0o600)
+        private = Path(self.root, "workspaces/backup.tar")
+        private.touch(0)
+        for name in ("socket", private.name):
+            found = fedmem.stat_file(self.root, f"workspaces/{name}/identity.json")
+            self.assertIsNone(found)
+            self.assertEqual(fedmem.list_directory(self.root, f"workspaces/{name}"), [])
+        self.store.registry.load()
+        self.assertEqual(list(self.store.registry.all()), [self.workspace_id])
+
     def test_blocks_are_cut_at_line_ends_and_by_content_alone(self) -> None:
         """However the bytes arrive, the blocks are the same."""
         raw = make_transcript(300, 20_000) + b"x" * 3_000_000 + b"\ntail"
