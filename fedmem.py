@@ -372,8 +372,11 @@ def format_json(value: object) -> str:
     """Return compact JSON as text that can always be encoded."""
     return encode_json(value).decode("utf-8")
 
-# NaN and Infinity are not JSON, and `int` raises ValueError for them.
-_decode_json = json.JSONDecoder(parse_constant=int).decode
+def _refuse_constant(name: str) -> None:
+    """Raise ValueError for NaN and Infinity."""
+    raise ValueError(f"{name} is not JSON")
+
+_decode_json = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 def parse_json(data: bytes | str) -> object:
     """Return the value of JSON in UTF-8; raise ValueError, only that, for all else."""
@@ -9645,9 +9648,14 @@ def write_spool(client: Client, event: dict) -> None:
 
 def read_spool(client: Client) -> dict[str, str]:
     """Return the spool's files and the session of each, empty where unreadable."""
-    folder = client.path("spool")
-    return {entry.path: str(dig(read_json_file(folder, entry.name), "session_id") or "")
-            for entry in scan_folder(folder) if entry.name.endswith(".json")}
+    found = {}
+    for entry in scan_folder(client.path("spool")):
+        if entry.name.endswith(".json"):
+            found[entry.path] = ""
+            with contextlib.suppress(FedmemError):
+                row = read_client_json(entry.path)
+                found[entry.path] = str(row.get("session_id") or "")
+    return found
 
 def spawn_sync(environment: dict) -> None:
     """Start a sync that outlives this process and shows no window."""
