@@ -9565,12 +9565,13 @@ def split_hooks(groups: list, client: Client, agent: Agent) -> tuple[list, list]
         name = os.path.basename(agent.hooks.place)
         raise BadRequest(f"{name} has hooks in another form; it is left as it is.")
     # Whatever Python runs it: that of the installation may be gone.
-    ending = " " + _quote(client.path("bin", "memory_sync.py"), *hook_words(agent))
+    path, words = client.path("bin", "memory_sync.py"), hook_words(agent)
+    endings = f" {_quote(path, *words)}", f' "{path}" {" ".join(words)}'  # an older one
     others, own = [], []
     for group in groups:
         hooks = dig(group, "hooks")
         hooks = hooks if isinstance(hooks, list) else []
-        mine = [h for h in hooks if str(dig(h, "command")).endswith(ending)]
+        mine = [h for h in hooks if str(dig(h, "command")).endswith(endings)]
         own += mine
         if len(mine) < len(hooks) or not mine:
             rest = [h for h in hooks if h not in mine]

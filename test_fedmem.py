@@ -11116,6 +11116,7 @@ class SetupTest(ClientCase):
         ]
         odd = [{"type": "prompt", "prompt": "x"}, {"command": 5}, "text", None, 5]
         old = {**own, "command": own["command"].replace("python", "gone/python")}
+        quoted = f'"/gone/python" "{client.path("bin", "memory_sync.py")}" claude-hook'
         path = Path(self.env["CLAUDE_CONFIG_DIR"], "settings.json")
         path.parent.mkdir()
         for number, (groups, kept) in enumerate(
@@ -11128,6 +11129,7 @@ class SetupTest(ClientCase):
                     [{"matcher": "x", "hooks": theirs[:2]}],
                 ),
                 ([{"hooks": [own]}, {"hooks": [own, old]}], None),
+                ([{"hooks": [{**own, "command": quoted}]}], None),  # as once on Windows
                 ([{"hooks": odd}, *odd, {"hooks": 5}, {"hooks": []}, {}],) * 2,
                 ([], None),
             )
