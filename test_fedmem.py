@@ -11030,10 +11030,14 @@ class SetupTest(ClientCase):
         client = fedmem.Client("/x", fedmem.Address(self.url()), "m", AI, SYNC, {})
         program = fedmem.fetch_path(client.address, "/fedmem.py", 30)
         self.assertEqual(program, PROGRAM.read_bytes())
-        with mock.patch("fedmem.__file__", "<stdin>"):
-            with mock.patch.object(fedmem, "fetch_path", return_value=b"it") as fetch:
-                self.assertEqual(fedmem.read_program(client), b"it")
-        self.assertEqual(fetch.call_args[0][:2], (client.address, "/fedmem.py"))
+        pipe, held = os.pipe()
+        os.close(held)
+        self.addCleanup(os.close, pipe)
+        for name in ("<stdin>", f"/dev/fd/{pipe}"):
+            with mock.patch("fedmem.__file__", name):
+                with mock.patch.object(fedmem, "fetch_path", return_value=b"it") as get:
+                    self.assertEqual(fedmem.read_program(client), b"it")
+            self.assertEqual(get.call_args[0][:2], (client.address, "/fedmem.py"))
 
     def test_a_server_below_a_path_is_asked_there_and_nowhere_else(self) -> None:
         """At /mcp of that host is another service, which never sees a token."""
