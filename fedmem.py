@@ -11407,7 +11407,7 @@ COMMANDS = (
     cmd_test, cmd_hook, cmd_agents, cmd_stdio, cmd_init_manifest,
     cmd_search, cmd_sessions, cmd_read, cmd_resume)
 # What works on the files of a root; an action of `token` behind a dot.
-ON_A_ROOT = ("serve backup check reindex export grep invite stats token.show "
+ON_A_ROOT = ("serve backup check reindex export grep invite stats token token.show "
              "token.list token.add token.revoke token.rotate").split()
 
 # Commands, argument, its value (a dash: none, so it is a switch; a number: the default;
@@ -11495,7 +11495,8 @@ def build_parser() -> argparse.ArgumentParser:
         default = f"; default {option.default}" if option.default else ""
         text = f"{option.help} (variable {option.variable}{default})"
         for name in ON_A_ROOT if is_everywhere else ("serve",):
-            parsers[name].add_argument(option.flag, dest=option.name, help=text)
+            parsers[name].add_argument(option.flag, dest=option.name, help=text,
+                                       default=argparse.SUPPRESS)  # or before an action
     for names, argument, value, text in read_table(_ARGUMENTS):
         more = {"default": "", "metavar": value.rstrip("*?+")}
         if not value:

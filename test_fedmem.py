@@ -13434,6 +13434,7 @@ class NamedTokenTest(ServerCase):
         self.assertNotIn(token, listed)
         run("token", "add", "ci", fails="taken")
         run("token", "add", "x", "--days", "0", fails="lasts")
+        self.assertIn("ci ", run("token", "--root", self.root, "list"))
         self.assertIn("ci: read revoked", run("token", "revoke", "ci"))
         run("token", "revoke", "ci", fails="token list")
         url = f"http://127.0.0.1:{self.port}"
