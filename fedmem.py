@@ -11019,7 +11019,7 @@ def list_agents(environment: dict, state: SyncState, report: Report) -> list[str
 def find_version(transcript: Transcript) -> str:
     """Return the version of an agent that wrote a transcript, empty for unknown."""
     with contextlib.suppress(FedmemError, OSError, *ODD):
-        count = 1 if transcript.agent.export else 20
+        count = 1 if transcript.agent.export else 400
         for line in itertools.islice(iter_transcript(transcript), count):
             if found := re.search(rb'[vV]ersion"\s*:\s*"(\d[\w.+-]*)"', line):
                 return found[1].decode()

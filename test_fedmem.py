@@ -10220,6 +10220,13 @@ class AgentsTroubleTest(AgentsCase):
         self.assertEqual((done.returncode, done.stderr), (0, b""))
         self.assertIn(b"Kilo", done.stdout)
 
+    def test_a_version_is_found_behind_many_titles(self) -> None:
+        """Claude Code wrote those of other sessions first."""
+        path = Path(self.home, "a.jsonl")
+        path.write_bytes(b'{"type":"summary"}\n' * 60 + b'{"version":"2.1.9"}\n')
+        row = fedmem.Transcript(str(path), fedmem.CLAUDE, "a", path.stat().st_size, 0)
+        self.assertEqual(fedmem.find_version(row), "2.1.9")
+
     def test_a_database_in_use_stays_as_it_is_and_none_gets_files_beside_it(
         self,
     ) -> None:
