@@ -9617,7 +9617,7 @@ def _cut_codex(text: str) -> str:
 def _require_room_in_toml(path: str, text: str, block: str) -> None:
     """Raise BadRequest unless our block behind a TOML file is our server, and nothing
     of another's. Python 3.10 cannot read TOML: there others have to be plain tables."""
-    why = f"it has a server named {SERVER_NAME}, or writes mcp_servers in another way"
+    why = f"it is no TOML, has a server {SERVER_NAME}, or other forms of mcp_servers"
     try:
         import tomllib
 
