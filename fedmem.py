@@ -9163,7 +9163,9 @@ def _sync_transcript(sync: Sync, transcript: Transcript, stack: contextlib.ExitS
         identity = Identity(*known["identity"])
     else:
         cwd = cwd or read_cwd(transcript.path) or os.path.dirname(transcript.path)
-        told = dig(read_head(transcript.path), "payload.git.repository_url")  # Codex'
+        # To close a database's file here would end the locks of threads that read it.
+        head = read_head(transcript.path) if agent is CODEX else {}
+        told = dig(head, "payload.git.repository_url")
         told = told if isinstance(told, str) else ""
         identity = choose_identity(sync.client, sync.manifests, agent.tool, cwd, told)
     if is_same:  # Only its title is new; what was compressed since is not at its path.

@@ -10251,7 +10251,9 @@ class AgentsTroubleTest(AgentsCase):
         before = look()
         names = {"opencode.db", "opencode.db-wal", "opencode.db-shm", "kilo.db"}
         self.assertEqual(set(before), names)
-        self.assertEqual(self.run_sync().problems, [])
+        with mock.patch.object(fedmem, "open_transcript") as opened:
+            self.assertEqual(self.run_sync().problems, [])
+        opened.assert_not_called()  # a file that is closed loses SQLite's locks
         self.assertEqual(look(), before)
         self.assertEqual(self.told_sessions()["ses_a"]["title"], "Live")
         database.execute("BEGIN IMMEDIATE")
