@@ -2182,14 +2182,20 @@ def read_store(path: str) -> dict:
         time.sleep(pause_s)
     raise BadRequest("it is being written, or is not JSON; it goes up when it is whole")
 
+@functools.cache
+def has_wal(path: str) -> bool:
+    """Return whether a database is in WAL mode. It is looked up once: to close its file
+    later would end the locks of threads that read it."""
+    with open(path, "rb") as file:
+        return file.read(19)[18:] == b"\2"
+
 @contextlib.contextmanager
 def open_database(path: str) -> Iterator[sqlite3.Connection]:
     """Give one state of an agent's database, which is neither changed nor hindered;
     raise BadRequest. Without a -wal beside it SQLite would make one, and leave it."""
     if sqlite3 is None:
         raise BadRequest("this Python has no sqlite3, which it takes to read it")
-    with open(path, "rb") as file:
-        is_wal = file.read(19)[18:] == b"\2"
+    is_wal = has_wal(path)
     address = f"file:{urllib.parse.quote(os.fsencode(path))}?mode=ro"
     address += "&immutable=1" * (is_wal and not os.path.exists(path + "-wal"))
     try:
@@ -9497,6 +9503,7 @@ def _sync_transcript(sync: Sync, transcript: Transcript, stack: contextlib.ExitS
         for place in filter(os.path.isdir, {cwd, find_repository(cwd)[0]}):
             sync.state.put("projects", os.path.realpath(place), {})
         cwd = cwd or os.path.dirname(transcript.path)
+        # To close a database's file here would end the locks of threads that read it.
         head = read_head(transcript.path) if agent is CODEX else {}
         told = dig(head, "payload.git.repository_url")
         told = told if isinstance(told, str) else ""
@@ -9965,12 +9972,13 @@ def split_hooks(groups: list, client: Client, agent: Agent) -> tuple[list, list]
         name = os.path.basename(agent.hooks.place)
         raise BadRequest(f"{name} has hooks in another form; it is left as it is.")
     # Whatever Python runs it: that of the installation may be gone.
-    ending = " " + _quote(client.path("bin", "memory_sync.py"), *hook_words(agent))
+    path, words = client.path("bin", "memory_sync.py"), hook_words(agent)
+    endings = f" {_quote(path, *words)}", f' "{path}" {" ".join(words)}'  # an older one
     others, own = [], []
     for group in groups:
         hooks = dig(group, "hooks")
         hooks = hooks if isinstance(hooks, list) else []
-        mine = [h for h in hooks if str(dig(h, "command")).endswith(ending)]
+        mine = [h for h in hooks if str(dig(h, "command")).endswith(endings)]
         own += mine
         if len(mine) < len(hooks) or not mine:
             rest = [h for h in hooks if h not in mine]
@@ -10022,7 +10030,7 @@ def _require_room_in_toml(path: str, text: str, block: str) -> None:
     """Raise BadRequest unless our block behind a TOML file leaves the rest as it is.
     Python 3.10 cannot read TOML: what is like ours has to be in plain tables there."""
     key = re.findall(r"(?m)^\[+(\w+)", block)[0]
-    why = f"it has ours without our marks, or writes {key} in another way"
+    why = f"it is no TOML, has ours without our marks, or other forms of {key}"
     try:
         import tomllib
 
@@ -11411,7 +11419,7 @@ def list_agents(environment: dict, state: SyncState, report: Report) -> list[str
 def find_version(transcript: Transcript) -> str:
     """Return the version of an agent that wrote a transcript, empty for unknown."""
     with contextlib.suppress(FedmemError, OSError, *ODD):
-        count = 1 if transcript.agent.export else 20
+        count = 1 if transcript.agent.export else 400
         version = rb'(?<!protocol_)[vV]ersion"\s*:\s*"(\d[\w.+-]*)"'
         for line in itertools.islice(iter_transcript(transcript), count):
             if found := re.search(version, line):
@@ -11763,7 +11771,8 @@ def plan_config(home: str, environment: dict, args: argparse.Namespace) -> dict:
 def read_program(client: Client) -> bytes:
     """Return this program, from the server when it came in by a pipe."""
     with contextlib.suppress(OSError), open(__file__, "rb") as file:
-        return file.read()
+        if program := file.read():  # nothing is left in /dev/fd/63
+            return program
     return fetch_path(client.address, "/fedmem.py", CALL_TIMEOUT_S)
 
 def warn_of_plain_http(url: str) -> None:
@@ -11799,7 +11808,7 @@ COMMANDS = (
     cmd_test, cmd_hook, cmd_agents, cmd_stdio, cmd_init_manifest,
     cmd_search, cmd_sessions, cmd_read, cmd_resume)
 # What works on the files of a root; an action of `token` behind a dot.
-ON_A_ROOT = ("serve backup check reindex export grep invite stats token.show "
+ON_A_ROOT = ("serve backup check reindex export grep invite stats token token.show "
              "token.list token.add token.revoke token.rotate").split()
 
 # Commands, argument, its value (a dash: none, so it is a switch; a number: the default;
@@ -11887,7 +11896,8 @@ def build_parser() -> argparse.ArgumentParser:
         default = f"; default {option.default}" if option.default else ""
         text = f"{option.help} (variable {option.variable}{default})"
         for name in ON_A_ROOT if is_everywhere else ("serve",):
-            parsers[name].add_argument(option.flag, dest=option.name, help=text)
+            parsers[name].add_argument(option.flag, dest=option.name, help=text,
+                                       default=argparse.SUPPRESS)  # or before an action
     for names, argument, value, text in read_table(_ARGUMENTS):
         more = {"default": "", "metavar": value.rstrip("*?+")}
         if not value:

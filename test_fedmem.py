@@ -11069,6 +11069,13 @@ class AgentsTroubleTest(AgentsCase):
         self.assertEqual((done.returncode, done.stderr), (0, b""))
         self.assertIn(b"Kilo", done.stdout)
 
+    def test_a_version_is_found_behind_many_titles(self) -> None:
+        """Claude Code wrote those of other sessions first."""
+        path = Path(self.home, "a.jsonl")
+        path.write_bytes(b'{"type":"summary"}\n' * 60 + b'{"version":"2.1.9"}\n')
+        row = fedmem.Transcript(str(path), fedmem.CLAUDE, "a", path.stat().st_size, 0)
+        self.assertEqual(fedmem.find_version(row), "2.1.9")
+
     def test_a_database_in_use_stays_as_it_is_and_none_gets_files_beside_it(
         self,
     ) -> None:
@@ -11093,7 +11100,9 @@ class AgentsTroubleTest(AgentsCase):
         before = look()
         names = {"opencode.db", "opencode.db-wal", "opencode.db-shm", "kilo.db"}
         self.assertEqual(set(before), names)
-        self.assertEqual(self.run_sync().problems, [])
+        with mock.patch.object(fedmem, "open_transcript") as opened:
+            self.assertEqual(self.run_sync().problems, [])
+        opened.assert_not_called()  # a file that is closed loses SQLite's locks
         self.assertEqual(look(), before)
         self.assertEqual(self.told_sessions()["ses_a"]["title"], "Live")
         database.execute("BEGIN IMMEDIATE")
@@ -11974,10 +11983,14 @@ class SetupTest(ClientCase):
         client = fedmem.Client("/x", fedmem.Address(self.url()), "m", AI, SYNC, {})
         program = fedmem.fetch_path(client.address, "/fedmem.py", 30)
         self.assertEqual(program, PROGRAM.read_bytes())
-        with mock.patch("fedmem.__file__", "<stdin>"):
-            with mock.patch.object(fedmem, "fetch_path", return_value=b"it") as fetch:
-                self.assertEqual(fedmem.read_program(client), b"it")
-        self.assertEqual(fetch.call_args[0][:2], (client.address, "/fedmem.py"))
+        pipe, held = os.pipe()
+        os.close(held)
+        self.addCleanup(os.close, pipe)
+        for name in ("<stdin>", f"/dev/fd/{pipe}"):
+            with mock.patch("fedmem.__file__", name):
+                with mock.patch.object(fedmem, "fetch_path", return_value=b"it") as get:
+                    self.assertEqual(fedmem.read_program(client), b"it")
+            self.assertEqual(get.call_args[0][:2], (client.address, "/fedmem.py"))
 
     def test_a_server_below_a_path_is_asked_there_and_nowhere_else(self) -> None:
         """At /mcp of that host is another service, which never sees a token."""
@@ -12060,6 +12073,7 @@ class SetupTest(ClientCase):
         ]
         odd = [{"type": "prompt", "prompt": "x"}, {"command": 5}, "text", None, 5]
         old = {**own, "command": own["command"].replace("python", "gone/python")}
+        quoted = f'"/gone/python" "{client.path("bin", "memory_sync.py")}" claude-hook'
         path = Path(self.env["CLAUDE_CONFIG_DIR"], "settings.json")
         path.parent.mkdir()
         for number, (groups, kept) in enumerate(
@@ -12072,6 +12086,7 @@ class SetupTest(ClientCase):
                     [{"matcher": "x", "hooks": theirs[:2]}],
                 ),
                 ([{"hooks": [own]}, {"hooks": [own, old]}], None),
+                ([{"hooks": [{**own, "command": quoted}]}], None),  # as once on Windows
                 ([{"hooks": odd}, *odd, {"hooks": 5}, {"hooks": []}, {}],) * 2,
                 ([], None),
             )
@@ -14504,6 +14519,7 @@ class NamedTokenTest(ServerCase):
         self.assertNotIn(token, listed)
         run("token", "add", "ci", fails="taken")
         run("token", "add", "x", "--days", "0", fails="lasts")
+        self.assertIn("ci ", run("token", "--root", self.root, "list"))
         self.assertIn("ci: read revoked", run("token", "revoke", "ci"))
         run("token", "revoke", "ci", fails="token list")
         url = f"http://127.0.0.1:{self.port}"
