@@ -6606,7 +6606,7 @@ def has_too_many(body: bytes) -> bool:
     if sum(map(body.count, (b"{", b"[", b","))) <= MAX_VALUES:
         return False
     body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    tokens = re.finditer(rb'"[^"]*"?|([{[,])', body)  # one by one: each is an object
+    tokens = re.finditer(rb'(?:"[^"]*"?|([{[,]))[^"{[,]*', body)  # each is an object
     values = (token for token in tokens if token.lastindex)
     return next(itertools.islice(values, MAX_VALUES, None), None) is not None
 
