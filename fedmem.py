@@ -6141,7 +6141,8 @@ def tool_read_session(ctx: Context, workspace_id: str, session_id: str, offset: 
 
 def _read_messages(ctx: Context, archive: Archive, offset: int) -> Iterator[dict]:
     """Yield the messages from number `offset` on, masked."""
-    for number, message in iter_messages(ctx.store, archive, offset):
+    found = iter_messages(ctx.store, archive, offset)  # past the end it unpacks a block
+    for number, message in found if offset < archive.session.messages else ():
         row = {"number": number, "role": message.role, "time": message.time}
         row |= {"abandoned": True} if message.abandoned else {}
         yield {**row, "text": ctx.mask(message.text)}
