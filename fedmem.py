@@ -372,8 +372,11 @@ def format_json(value: object) -> str:
     """Return compact JSON as text that can always be encoded."""
     return encode_json(value).decode("utf-8")
 
-# NaN and Infinity are not JSON, and `int` raises ValueError for them.
-_decode_json = json.JSONDecoder(parse_constant=int).decode
+def _refuse_constant(name: str) -> None:
+    """Raise ValueError for NaN and Infinity."""
+    raise ValueError(f"{name} is not JSON")
+
+_decode_json = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 def parse_json(data: bytes | str) -> object:
     """Return the value of JSON in UTF-8; raise ValueError, only that, for all else."""

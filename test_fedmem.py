@@ -338,6 +338,8 @@ class SmallToolsTest(unittest.TestCase):
         ):
             with self.assertRaises(ValueError, msg=data[:20]):
                 fedmem.parse_json(data)
+        with self.assertRaisesRegex(ValueError, "^-Infinity is not JSON$"):
+            fedmem.parse_json('{"a": [-Infinity]}')
         self.assertEqual(fedmem.format_json({"a": "\ud800é"}), '{"a":"\\ud800é"}')
 
     def test_depth_is_measured_in_containers(self) -> None:
