@@ -6462,7 +6462,8 @@ def tool_read_session(ctx: Context, workspace_id: str, session_id: str, offset: 
 
 def _read_messages(ctx: Context, archive: Archive, offset: int) -> Iterator[dict]:
     """Yield the messages from number `offset` on, masked."""
-    for number, message in iter_messages(ctx.store, archive, offset):
+    found = iter_messages(ctx.store, archive, offset)  # past the end it unpacks a block
+    for number, message in found if offset < archive.session.messages else ():
         row = {"number": number, "role": message.role, "time": message.time}
         row |= {"abandoned": True} if message.abandoned else {}
         yield {**row, "text": ctx.mask(message.text)}
@@ -6927,7 +6928,7 @@ def has_too_many(body: bytes) -> bool:
     if sum(map(body.count, (b"{", b"[", b","))) <= MAX_VALUES:
         return False
     body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    tokens = re.finditer(rb'"[^"]*"?|([{[,])', body)  # one by one: each is an object
+    tokens = re.finditer(rb'(?:"[^"]*"?|([{[,]))[^"{[,]*', body)  # each is an object
     values = (token for token in tokens if token.lastindex)
     return next(itertools.islice(values, MAX_VALUES, None), None) is not None
 
