@@ -4128,7 +4128,7 @@ def reconcile_path(store: Store, workspace_id: str, path: str) -> None:
         for relative, _ in list(walk_files(store.root, f"{folder}sessions")):
             if os.path.basename(relative).startswith(temp_prefix(name + ".json")):
                 remove_file(store.root, relative)
-            elif session_of(relative) == name:
+            elif session_of(relative) == name and not relative.endswith(".json"):
                 _reconcile_file(store, workspace_id, relative.removeprefix(folder))
     else:
         remove_temps(store.root, folder + path)

@@ -3387,6 +3387,14 @@ class StoreTest(RootCase):
         fedmem.list_heads(store, self.workspace_id)
         self.assertEqual(before, {path: path.read_bytes() for path in derived})
 
+    def test_a_record_is_no_archive_of_a_session_that_has_its_name(self) -> None:
+        """A killed write of session s.json finds the record of session s."""
+        self.upload("s", make_transcript(1))
+        self.upload("s.json", make_transcript(2))
+        fedmem.reconcile_path(self.store, self.workspace_id, "sessions/s.json")
+        sessions = self.store.journal.ledger(self.workspace_id).sessions
+        self.assertEqual([len(paths) for paths in sessions.values()], [1, 1])
+
     def test_a_record_of_another_archive_is_rebuilt_before_use(self) -> None:
         """A recorded archive size that differs tells."""
         self.upload("s", make_transcript(4))
