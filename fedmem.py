@@ -3052,9 +3052,10 @@ class Journal:
 
     def list_since(self, seq: int) -> list[Entry] | None:
         """Return the entries after a number, None when they are too many."""
-        if self.refresh() - seq > len(self.recent):
+        last, recent = self.refresh(), list(self.recent)
+        if seq < (recent[0].seq - 1 if recent else last):
             return None
-        return [entry for entry in list(self.recent) if entry.seq > seq]
+        return [entry for entry in recent if entry.seq > seq]
 
     def ledger(self, workspace_id: str) -> Ledger:
         """Return what is known of a workspace, fresh; empty for an unknown one."""

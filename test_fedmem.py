@@ -3395,6 +3395,20 @@ class StoreTest(RootCase):
         sessions = self.store.journal.ledger(self.workspace_id).sessions
         self.assertEqual([len(paths) for paths in sessions.values()], [1, 1])
 
+    def test_what_is_written_meanwhile_hides_no_entry_before_it(self) -> None:
+        """The index would go on behind it."""
+        journal, last = self.store.journal, self.store.journal.last_seq
+        journal.recent = collections.deque(journal.recent, last)
+
+        def refresh() -> int:
+            """Read a line right after the size was looked at."""
+            journal.recent.append(journal.recent[-1]._replace(seq=last + 1))
+            return last
+
+        self.assertEqual(len(journal.list_since(0)), last)
+        with mock.patch.object(journal, "refresh", refresh):
+            self.assertIsNone(journal.list_since(0))
+
     def test_a_record_of_another_archive_is_rebuilt_before_use(self) -> None:
         """A recorded archive size that differs tells."""
         self.upload("s", make_transcript(4))
