@@ -963,7 +963,7 @@ def iter_members(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
                     unpacker, content, taken = zlib.decompressobj(31), bytearray(), 0
     except zlib.error as e:
         raise Damaged(f"The block at byte {offset} cannot be unpacked: {e}.") from e
-    if taken or content:
+    if taken or content or not offset:  # even an empty transcript has a block
         raise Damaged(f"The block at byte {offset} is torn.")
 
 # ---- 5. Records: plain data that travels between the rooms ------------------

@@ -4122,6 +4122,16 @@ class ArchiveTest(RootCase):
                 os.utime(entry.path, (1, 1))
             fedmem.receive_piece(self.store, self.workspace_id, "b", piece, "sync")
 
+    def test_an_archive_without_a_byte_is_damaged_and_written_again(self) -> None:
+        """A file system that lost power may leave a file empty."""
+        self.upload("s", make_transcript(2))
+        archive = fedmem.require_archive(self.store, self.workspace_id, "s")
+        Path(self.root, archive.relative).write_bytes(b"")
+        with self.assertLogs(fedmem.log), self.assertRaises(fedmem.NotFound):
+            fedmem.require_archive(self.store, self.workspace_id, "s")
+        with self.assertLogs(fedmem.log):
+            self.assertEqual(self.upload("s", make_transcript(2))["status"], "stored")
+
     def test_a_deep_probe_sets_a_damaged_archive_aside(self) -> None:
         """So that the client uploads it again; nothing is thrown away."""
         raw = make_transcript(9)
