@@ -5437,7 +5437,7 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
             if not any(group and group <= had for group in together):
                 continue
             hit = hit._replace(passage=hit.passage._replace(pieces=True))
-        if hit and phrases == set(terms.required):
+        if hit and phrases == {*terms.required} and not phrases & {*terms.banned}:
             score = sum(probe.values[i] * math.log(1 + len(groups) / counts[i])
                         for i in had)
             score += worth / (1 + len(probe.values))

@@ -5427,6 +5427,7 @@ class SearchTest(IndexCase):
         )
         self.assertNotIn("pool", self.find("pool cert nginx -firewall", "words"))
         self.assertNotIn("pelicans", self.find('deploy pelican -"412 pelicans"'))
+        self.assertEqual(self.find('"412 pelicans" -"412 pelicans"', "words"), [])
         self.assertIn("cert", self.find("nginx -firewall", "words"))
         self.assertEqual(self.find("the", "words")[:1] != [], True)
         self.assertEqual(self.find("...", "words"), [])
