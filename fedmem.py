@@ -970,7 +970,7 @@ def iter_members(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
                     unpacker, content, taken = zlib.decompressobj(31), bytearray(), 0
     except zlib.error as e:
         raise Damaged(f"The block at byte {offset} cannot be unpacked: {e}.") from e
-    if taken or content:
+    if taken or content or not offset:  # even an empty transcript has a block
         raise Damaged(f"The block at byte {offset} is torn.")
 
 # ---- 5. Records: plain data that travels between the rooms ------------------
@@ -3373,9 +3373,10 @@ class Journal:
 
     def list_since(self, seq: int) -> list[Entry] | None:
         """Return the entries after a number, None when they are too many."""
-        if self.refresh() - seq > len(self.recent):
+        last, recent = self.refresh(), list(self.recent)
+        if seq < (recent[0].seq - 1 if recent else last):
             return None
-        return [entry for entry in list(self.recent) if entry.seq > seq]
+        return [entry for entry in recent if entry.seq > seq]
 
     def ledger(self, workspace_id: str) -> Ledger:
         """Return what is known of a workspace, fresh; empty for an unknown one."""
@@ -4449,7 +4450,7 @@ def reconcile_path(store: Store, workspace_id: str, path: str) -> None:
         for relative, _ in list(walk_files(store.root, f"{folder}sessions")):
             if os.path.basename(relative).startswith(temp_prefix(name + ".json")):
                 remove_file(store.root, relative)
-            elif session_of(relative) == name:
+            elif session_of(relative) == name and not relative.endswith(".json"):
                 _reconcile_file(store, workspace_id, relative.removeprefix(folder))
     else:
         remove_temps(store.root, folder + path)
@@ -5757,7 +5758,7 @@ def scan_words(passages: Iterable[Passage], query: Query, scan: Scan) -> list[Hi
             if not any(group and group <= had for group in together):
                 continue
             hit = hit._replace(passage=hit.passage._replace(pieces=True))
-        if hit and phrases == set(terms.required):
+        if hit and phrases == {*terms.required} and not phrases & {*terms.banned}:
             score = sum(probe.values[i] * math.log(1 + len(groups) / counts[i])
                         for i in had)
             score += worth / (1 + len(probe.values))

@@ -4165,6 +4165,28 @@ class StoreTest(RootCase):
         fedmem.list_heads(store, self.workspace_id)
         self.assertEqual(before, {path: path.read_bytes() for path in derived})
 
+    def test_a_record_is_no_archive_of_a_session_that_has_its_name(self) -> None:
+        """A killed write of session s.json finds the record of session s."""
+        self.upload("s", make_transcript(1))
+        self.upload("s.json", make_transcript(2))
+        fedmem.reconcile_path(self.store, self.workspace_id, "sessions/s.json")
+        sessions = self.store.journal.ledger(self.workspace_id).sessions
+        self.assertEqual([len(paths) for paths in sessions.values()], [1, 1])
+
+    def test_what_is_written_meanwhile_hides_no_entry_before_it(self) -> None:
+        """The index would go on behind it."""
+        journal, last = self.store.journal, self.store.journal.last_seq
+        journal.recent = collections.deque(journal.recent, last)
+
+        def refresh() -> int:
+            """Read a line right after the size was looked at."""
+            journal.recent.append(journal.recent[-1]._replace(seq=last + 1))
+            return last
+
+        self.assertEqual(len(journal.list_since(0)), last)
+        with mock.patch.object(journal, "refresh", refresh):
+            self.assertIsNone(journal.list_since(0))
+
     def test_a_record_of_another_archive_is_rebuilt_before_use(self) -> None:
         """A recorded archive size that differs tells."""
         self.upload("s", make_transcript(4))
@@ -4877,6 +4899,16 @@ class ArchiveTest(RootCase):
             for entry in os.scandir(Path(self.root, fedmem.PARTIAL_DIR)):
                 os.utime(entry.path, (1, 1))
             fedmem.receive_piece(self.store, self.workspace_id, "b", piece, "sync")
+
+    def test_an_archive_without_a_byte_is_damaged_and_written_again(self) -> None:
+        """A file system that lost power may leave a file empty."""
+        self.upload("s", make_transcript(2))
+        archive = fedmem.require_archive(self.store, self.workspace_id, "s")
+        Path(self.root, archive.relative).write_bytes(b"")
+        with self.assertLogs(fedmem.log), self.assertRaises(fedmem.NotFound):
+            fedmem.require_archive(self.store, self.workspace_id, "s")
+        with self.assertLogs(fedmem.log):
+            self.assertEqual(self.upload("s", make_transcript(2))["status"], "stored")
 
     def test_a_deep_probe_sets_a_damaged_archive_aside(self) -> None:
         """So that the client uploads it again; nothing is thrown away."""
@@ -6173,6 +6205,7 @@ class SearchTest(IndexCase):
         )
         self.assertNotIn("pool", self.find("pool cert nginx -firewall", "words"))
         self.assertNotIn("pelicans", self.find('deploy pelican -"412 pelicans"'))
+        self.assertEqual(self.find('"412 pelicans" -"412 pelicans"', "words"), [])
         self.assertIn("cert", self.find("nginx -firewall", "words"))
         self.assertEqual(self.find("the", "words")[:1] != [], True)
         self.assertEqual(self.find("...", "words"), [])
