@@ -6186,8 +6186,9 @@ class SearchTest(IndexCase):
         for word, name in names.items():
             for mode in ("words", "literal"):
                 self.assertEqual(self.find(word, mode), [name])
-        found = set(self.find("pool = 3", "literal", limit=50))
-        self.assertEqual(found, {*names.values()})
+        ran = {names[f.word] for f in AGENT_FIXTURES if "pool = 3" in str(f.told)}
+        self.assertGreater(len(ran), len(names) - 3)  # some have no tools
+        self.assertEqual(set(self.find("pool = 3", "literal", limit=50)), ran)
         for word in ("INJECTED", "HIDDEN"):
             for mode in ("words", "literal"):
                 self.assertEqual(self.find(word, mode), [], mode)
