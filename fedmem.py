@@ -6611,9 +6611,10 @@ def tool_upload_session(ctx: Context, workspace_id: str, write_token: str,
         piece = Piece(offset, raw, total_size, sha256, base_sha256, member)
     else:
         home = find_session(ctx.store, workspace, session_id)
-        deep = deep and home == workspace_id  # for what is damaged there is set aside
-        write_title(ctx.store, home, session_id, title, ctx.caller.actor)
-        return probe_session(ctx.store, home, session_id, sha256, deep)
+        if is_own := home == workspace_id:  # the token is not for another's title
+            write_title(ctx.store, home, session_id, title, ctx.caller.actor)
+        # What is damaged is set aside by a deep one.
+        return probe_session(ctx.store, home, session_id, sha256, deep and is_own)
     where = ctx.store, workspace_id, session_id
     receipt = receive_piece(*where, piece, ctx.caller.actor)
     if receipt["status"] not in ("partial", "restart"):
