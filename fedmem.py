@@ -1635,6 +1635,12 @@ _CALL_TYPES = ("tool_use", "tool.call", "tool_call", "toolRequest")
 _AIDER_BLOCK = re.compile(
     r"(?m)((?:^#### .*  \n)+)|(?:^> .*  \n)+|((?:^(?!(?:####|>) .*  $).*\n)+)")
 _GPTME_CALL = re.compile(r"(?m)^@([\w.-]+)\((?:call|toolu)\w+\): (?={)")
+# In the user's role Nanocoder has a summary, a `!` command, and what is to go on.
+_NANOCODER_OWN = re.compile(
+    r"(?s)<conversation-summary>(?P<summary>.*)</conversation-summary>|Bash command "
+    r"output:\n```\n\$ (?P<command>.*?)\nEXIT_CODE: \d+\n(?P<result>.*)\n```\Z"
+    r"|(?:Context has been compacted\. )?Please (?:continue with the task"
+    r"|provide a summary or response based on the tool results above)\.\Z")
 # Reasoning that an assistant has in its text.
 _THOUGHT = re.compile(r"(?s)\A\s*<(think|thinking-content-\w+)>.*?</\1>")
 _NO_TITLE = re.compile(r"(?:New|Child) session - |(?:Untitled|New) Session\Z"
@@ -2105,6 +2111,17 @@ def _parse_rows(record: dict) -> Iterator[Message]:
     blocks = [*_list_blocks(content), *blocks]
     yield from _say_blocks(record["role"], blocks, record["time"])
 
+def _parse_nanocoder(record: dict) -> Iterator[Message]:
+    """Yield what a line of our export of Nanocoder shows (1.30.0)."""
+    role, said = record["role"], record["content"]
+    if role == "tool":
+        said = _render_result(said, tool_name=record.get("name"))
+    elif role == "user" and (own := _NANOCODER_OWN.match(said)):
+        role = "summary" if own["summary"] else "command"
+        said = own["summary"] or _clean_shell(own.groupdict(""))[1]
+    calls = (call["function"] for call in record.get("tool_calls") or ())
+    yield from _say_blocks(role, [*_list_blocks(said), *calls], record["time"])
+
 def _parse_vibe(record: dict) -> Iterator[Message]:
     """Yield what a line of our export of Mistral Vibe shows (3.0.3)."""
     kind, when = record["type"], record["createdAt"]
@@ -2321,6 +2338,12 @@ def export_continue(path: str, session_id: str) -> Iterator[dict]:
         if states - {"done", "errored", "canceled"}:
             return
         yield item
+
+def export_nanocoder(path: str, session_id: str) -> Iterator[dict]:
+    """Yield a Nanocoder session's messages, which have no times (1.30.0)."""
+    value = read_store(path)
+    yield {"session": session_id}
+    yield from ({**row, "time": value["createdAt"]} for row in value["messages"])
 
 def export_gptme(path: str, session_id: str) -> Iterator[dict]:
     """Yield a gptme conversation's messages that it does not hide (0.35.1), in UTC. Of
@@ -2862,6 +2885,12 @@ AGENTS = (
           export=export_vibe, parse=_parse_vibe,
           hooks=Hooks("hooks.toml", {"post_agent": "end"}, form="toml"),
           remark="no brief: no hook starts a session; its MCP entry is made by hand"),
+    Agent("nanocoder", "Nanocoder", "1.30.0", parse=_parse_nanocoder,
+          home=("XDG_DATA_HOME", "~/.local/share", "nanocoder"), folders=("sessions",),
+          file=rf"(?P<id>{_UUID})\.json", about=("", "workingDirectory", ""),
+          server=McpEntry("~/.config/nanocoder/.mcp.json", more={"transport": "http"}),
+          export=export_nanocoder, remark="no hooks, so no brief; it keeps no times but"
+          " a session's beginning, and nothing of a `run` without a terminal"),
     Agent("cursor", "Cursor", server=McpEntry("~/.cursor/mcp.json")),
     Agent("amp", "Amp", home=("XDG_DATA_HOME", "~/.local/share", "amp"),
           remark="its threads lie on its vendor's server"),

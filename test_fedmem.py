@@ -3845,6 +3845,56 @@ name = "Pool \"talk\""
         },
         [("assistant", "Three."), ("user", "And after the resume?")],
     ),
+    Fixture(
+        "nanocoder",
+        {
+            ".local/share/nanocoder/sessions/sessions.json": r"""
+[{"id": "9d25b488-465d-4af6-a0f0-11a48e30e92b", "title": "HIDDEN",
+ "createdAt": "2026-11-27T21:08:12.951Z", "lastAccessedAt": "2026-11-27T21:08:14.253Z",
+ "messageCount": 8, "provider": "local", "model": "m",
+ "workingDirectory": "/home/dev/shop"}]
+""",
+            ".local/share/nanocoder/sessions/"
+            "9d25b488-465d-4af6-a0f0-11a48e30e92b.json": r"""
+{"id": "9d25b488-465d-4af6-a0f0-11a48e30e92b", "title": "HIDDEN",
+ "createdAt": "2026-11-27T21:08:12.951Z", "lastAccessedAt": "2026-11-27T21:08:14.253Z",
+ "messageCount": 8, "provider": "local", "model": "m",
+ "workingDirectory": "/home/dev/shop", "messages": [
+ {"role": "user", "content": "Why does the pipit leak?"},
+ {"role": "assistant", "content": "I look.", "tool_calls": [{"id": "call_1",
+ "function": {"name": "execute_bash", "arguments": {"command": "cat it"}}}]},
+ {"role": "tool", "content": "EXIT_CODE: 0\npool = 3\n", "tool_call_id": "call_1",
+ "name": "execute_bash"},
+ {"role": "user", "content":
+ "Bash command output:\n```\n$ echo hallo\nEXIT_CODE: 0\nhallo\n\n```"},
+ {"role": "user", "content": "Please continue with the task."},
+ {"role": "assistant", "content": "", "reasoning": "HIDDEN", "tool_calls": [
+ {"id": "call_2", "function": {"name": "search_sessions",
+ "arguments": {"query": "eider"}}}]},
+ {"role": "tool", "content": "[fedmem] INJECTED", "tool_call_id": "call_2",
+ "name": "search_sessions"},
+ {"role": "assistant", "content": "Three."}]}
+""",
+        },
+        {
+            "9d25b488-465d-4af6-a0f0-11a48e30e92b": (
+                "shop",
+                "Why does the pipit leak?",
+                [
+                    ("user", "Why does the pipit leak?"),
+                    ("assistant", "I look."),
+                    ("assistant", '→ execute_bash {"command":"cat it"}'),
+                    ("tool", "← EXIT_CODE: 0\npool = 3"),
+                    ("command", "! echo hallo\n← hallo"),
+                    ("assistant", ASKED % "search_sessions"),
+                    ("assistant", "Three."),
+                ],
+            )
+        },
+        "pipit",
+        {},
+        [("user", "And after the resume?")],
+    ),
 )
 FIXTURE = {fixture.agent: fixture for fixture in AGENT_FIXTURES}
 
@@ -3857,8 +3907,10 @@ def change_store(path: Path, change: Callable[[dict], None]) -> None:
 
 
 def say_more(value: dict, text: str = "And after the resume?") -> None:
-    """Add a question to a store of Cline or of Continue."""
-    if "messages" in value:
+    """Add a question to a store of Cline, of Nanocoder or of Continue."""
+    if value.get("workingDirectory"):
+        value["messages"].append({"role": "user", "content": text})
+    elif "messages" in value:
         said = [{"type": "text", "text": f"<user_input>{text}</user_input>"}]
         row = {"id": f"n-{text}", "role": "user", "content": said, "ts": 1795812405369}
         value["messages"].append(row)
@@ -4043,6 +4095,19 @@ class AgentsTest(unittest.TestCase):
             raw = raw.replace(b"[fedmem] INJECTED", b"OTHERS")
             raw = raw.replace(b"fedmem_", b"other_")
             self.assertIn("OTHERS", str(read_all(raw)), tool)
+
+    def test_what_nanocoder_says_in_the_users_role_is_not_the_users(self) -> None:
+        """Its compaction puts a summary there, and a sentence that has it go on."""
+        summary = "<conversation-summary>\nOpen.\n</conversation-summary>\n\n(The above"
+        go_on = "Please continue with the task."
+        for said, shown in (
+            (summary, [("summary", "Open.")]),
+            (f"Context has been compacted. {go_on}", []),
+            (f"{go_on} But slowly.", [("user", f"{go_on} But slowly.")]),
+        ):
+            record = {"role": "user", "content": said, "time": ""}
+            rows = fedmem.FORMATS["nanocoder"].parse(record)
+            self.assertEqual([(m.role, m.text) for m in rows], shown)
 
     def test_what_kimi_took_back_is_marked(self) -> None:
         """The last prompt and its answer, and no more."""
@@ -11353,8 +11418,7 @@ class AgentsTroubleTest(AgentsCase):
                     event = {"id": "zz", "kind": "hologram", "text": "FUTURE"}
                     path = path.with_name("event-00050-b.json")
                     path.write_text(json.dumps({"messages": [], **event}))
-                is_items = fixture.agent in ("openhands", "cline", "fast-agent")
-                key = "messages" if is_items else "history"
+                key = "history" if fixture.agent == "continue" else "messages"
                 change_store(path, lambda value, key=key: value[key].extend(items))
             elif fixture.agent in FUTURE_ROWS:
                 fill_database(path, FUTURE_ROWS[fixture.agent])
@@ -17953,6 +18017,13 @@ def shell(command: str) -> str:
     "Run a command."
     return subprocess.run(command, shell=True, capture_output=True, text=True).stdout
 """
+NANOCODER_CONFIG = """\
+{"nanocoder": {"providers": [{"name": "local", "baseUrl": "{base}/v1",
+ "apiKey": "none", "models": ["scripted"]}]}}
+"""
+# Without a terminal it keeps nothing.
+TERMINAL = ("python3", "-c", "import pty, sys; pty.spawn(sys.argv[1:])")
+NANOCODER = (*TERMINAL, "nanocoder", "--trust-directory", "--mode", "yolo", "run")
 LLM = ("llm", "-m", "scripted", "--functions", "{home}/shell.py")
 LETTA = ("node", "{packages}/node_modules/@letta-ai/letta-code/letta.js")
 
@@ -18181,6 +18252,14 @@ REAL_AGENTS = (
         folder="bin",
         wheels=("llm==0.36",),
         has_place=False,
+    ),
+    RealAgent(
+        "nanocoder",
+        "nanocoder",
+        ("@nanocollective/nanocoder@1.30.0",),
+        (*NANOCODER, "{prompt}"),
+        files={".config/nanocoder/agents.config.json": NANOCODER_CONFIG},
+        node=23,
     ),
 )
 
