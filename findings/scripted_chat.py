@@ -16,7 +16,7 @@ by the end of its name, since agents put a prefix before it; one that is not off
 answered with text. Without a WORD, or without tools (a title, a summary): "All right."
 
 POST /mcp: initialize, tools/list in the given pages, tools/call. Every GET is a 405, but
-for …/models.
+for …/models; every other POST a 404.
 """
 import json
 import os
@@ -107,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
         with open(os.path.join(self.folder, "requests.jsonl"), "a", encoding="utf-8") as log:
             log.write(json.dumps(record) + "\n")
         if not self.path.startswith("/mcp"):
-            self.send_completion(body)
+            self.send_completion(body) if "messages" in body else self.send_json(404, {})
         elif "id" not in body:
             self.send_bytes(202, "application/json", b"")
         else:
