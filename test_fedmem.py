@@ -12907,6 +12907,11 @@ MCP_ENTRIES = {
         "mcpServers",
         {"transport": {"url": "URL", "type": "streamableHttp"}},
     ),
+    "nanocoder": (
+        ".config/nanocoder/.mcp.json",
+        "mcpServers",
+        {"url": "URL", "transport": "http"},
+    ),
     "cursor": (".cursor/mcp.json", "mcpServers", {"url": "URL"}),
 }
 # Those whose file is YAML, with a map of servers: its path, and what is put into it.
