@@ -10115,7 +10115,7 @@ def make_entry(client: Client, tool_name: str, form: McpEntry) -> dict:
         if form.url_key == "uri":  # goose's
             server = {"cmd": server.pop("command"), **server}
         entry = {**form.more, **server}
-        entry |= {"type": "stdio"} if "type" in entry else {}
+        entry |= dict.fromkeys({"type", "transport"} & entry.keys(), "stdio")
     return {form.inside: entry} if form.inside else entry
 
 def place_of(agent: Agent, place: str, environment: dict) -> str:

@@ -12914,6 +12914,14 @@ MCP_ENTRIES = {
     ),
     "cursor": (".cursor/mcp.json", "mcpServers", {"url": "URL"}),
 }
+
+
+def find_inside(entry: dict) -> dict:
+    """Return what describes the server in an entry: Cline's has it below a name."""
+    inside = entry.get("transport")
+    return inside if isinstance(inside, dict) else entry
+
+
 # Those whose file is YAML, with a map of servers: its path, and what is put into it.
 YAML_ENTRIES = {
     "goose": (
@@ -13082,7 +13090,7 @@ class AgentsSetupTest(ClientCase):
         _, _, entry = MCP_ENTRIES[tool]
         headers = fedmem.make_client_headers(self.client(), tool)
         self.assertEqual(headers["Authorization"], f"Bearer {AI}")
-        inside = entry.get("transport", entry)
+        inside = find_inside(entry)
         url = {name: f"{self.url()}/mcp" for name in inside if inside[name] == "URL"}
         whole = {**inside, **url, "headers": headers}
         return {"transport": whole} if inside is not entry else whole
@@ -13137,13 +13145,13 @@ class AgentsSetupTest(ClientCase):
         self.install()
         for tool, (name, key, entry) in MCP_ENTRIES.items():
             found = self.load(name)[key]["fedmem"]
-            inside, entry = found.get("transport", found), entry.get("transport", entry)
+            inside, entry = find_inside(found), find_inside(entry)
             words = self.client().command("stdio", "--tool", tool)
             if key == "mcp":
                 wanted = {"type": "local", "command": words, "enabled": True}
             else:
                 kept = {n: v for n, v in entry.items() if n in ("tools", "exposure")}
-                kept |= {"type": "stdio"} if "type" in entry else {}
+                kept |= {n: "stdio" for n in ("type", "transport") if n in entry}
                 wanted = {"command": words[0], "args": words[1:], **kept}
             self.assertEqual(inside, wanted, tool)
             self.assertNotIn(AI, json.dumps(found))
