@@ -9912,38 +9912,41 @@ def edit_yaml(path: str, entry: str, remove: bool) -> Change:
     YAML file: names of a map, or a marked item of a list; raise BadRequest for what
     has such names of its own, or is of another shape."""
     before, (key, *lines) = read_text(path), entry.splitlines()
+    end = "\n" * bool(before and before[-1] != "\n")  # what it lacks it lacks after
     names = "|".join(re.findall(r"(?m)^  (\w+):", entry))  # none in a list
-    taken = rf"(?m)^({key}\n(?:(?:[ #].*)?\n)*?)  (?:{names}):"
+    taken = rf"(?m)^({key}\n(?:(?:[ #].*)?\n)*?)  [\"']?(?:{names})[\"']?:"
     mark = r"(?=.*(?:\n  [ -] .*)*?memory_sync\.py)" if key == "hooks:" else ""
     own, item = rf"{taken}{mark}.*\n(?:  [ -] .*\n)*", r"(  )[\w\"']"
     if not names:
         own = rf"()[ \t]*{TOML_BEGIN}\n(?s:.*?){TOML_END}\n"
         taken = rf"(?m)^[ \t]*(?:- )?name: *[\"']?{SERVER_NAME}[\"']? *$"
         item = r"([ \t]*)- "
-    elif "\n".join(["", *lines, ""]) in (before or "") and not remove:
+    elif "\n".join(["", *lines, ""]) in (before or "") + end and not remove:
         return Change(path, before, before)
-    text, cut = None, before or ""
+    text, whole = None, (before or "") + end
+    cut = whole
     while text != cut:
         text, cut = cut, re.sub(own, r"\1", cut)
-    if text != before:
+    if text != whole:
         text = re.sub(rf"(?m)^{key}\n(?![ \t-])", "", text)
     if remove:
-        return Change(path, before, text if before is not None else None)
+        after = text.removesuffix(end) if before is not None else None
+        return Change(path, before, after)
     if before is None:
         raise BadRequest(f"{path} is not there yet; its program makes it.")
     if re.search(taken, text):
         raise BadRequest(f"{path} has {names or SERVER_NAME} that is not ours.")
     found = re.search(rf"(?m)^{key}[ \t]*\n(?={item})", text)
-    odd = rf"(?m)^[\"']?{key[:-1]}|^[{{\[]|^\.\.\.|^--- *\S"
+    odd = (rf"(?m)^\ufeff?[\"']?{key[:-1]}\b|^[{{\[]|^\.\.\.|^--- *\S"
+           r"|\A(?:[ \t]*(?:#.*|---)?\n)*(?:[ \t]+[^\s#]|- |[^:\s#-][^:\n]*$)")
     if not found and re.search(odd, text):
         raise BadRequest(
             f"{path} writes {key[:-1]} in another way; it is left as it is.")
     indent = found[1] if found else "  "
     block = "".join(f"{indent}{line.removeprefix('  ')}\n" for line in lines)
-    if not found:
-        text = text.rstrip("\n") + f"\n{key}\n"
+    text += "" if found else f"{key}\n"
     at = found.end() if found else len(text)
-    return Change(path, before, text[:at] + block + text[at:])
+    return Change(path, before, (text[:at] + block + text[at:]).removesuffix(end))
 
 def describe_server(client: Client, tool_name: str, by_bridge: bool = False) -> dict:
     """Return how a client reaches the memory: by URL, or with a pin by the bridge."""
@@ -10025,14 +10028,16 @@ def _quote(*words: str) -> str:
 def plan_toml(path: str, block: str, remove: bool) -> Change:
     """Return the change to a TOML file: a marked block; raise BadRequest."""
     before = read_text(path)
-    text = before or ""
-    if TOML_BEGIN in text or TOML_END in text:
+    end = "\n" * bool(before and before[-1] != "\n")  # what it lacks it lacks after
+    text = (before or "") + end
+    if TOML_BEGIN in text or TOML_END in text or _OWN_HOOK.search(text):
         text = _cut_toml(text)
     if not text.strip() and remove and not os.path.exists(path + BACKUP_ENDING):
         return Change(path, before, None)  # it was made by `install`
     if not remove:
         _require_room_in_toml(path, text, block)
-        text = text.rstrip("\n") + "\n\n" * bool(text.strip()) + block
+        text += "\n" * bool(text) + block
+    text = text.removesuffix(end)
     return Change(path, before, text if text or before is not None else None)
 
 def _cut_toml(text: str) -> str:
@@ -10045,7 +10050,7 @@ def _cut_toml(text: str) -> str:
         after = text[end + len(TOML_END) :].lstrip("\n")
         return text[:begin].removesuffix("\n") + after
     for table in _TOML_TABLE.split(text):
-        is_own = _OWN_TABLE.match(table)
+        is_own = _OWN_TABLE.match(table) or _OWN_HOOK.search(table)
         for line in table.splitlines(keepends=True):
             is_mark = line.strip() in (TOML_BEGIN, TOML_END)
             if not is_mark and (not is_own or line.strip().startswith("#")):
@@ -10076,7 +10081,7 @@ def _require_room_in_toml(path: str, text: str, block: str) -> None:
         is_free = key not in rest
     except ValueError as e:
         is_free, why = False, f"{why}: {e}"
-    if _OWN_HOOK.search(text) or not is_free:
+    if not is_free:
         raise BadRequest(f"{path} has no room for ours ({why}); it is left as it is.")
 
 def format_codex(client: Client) -> str:
@@ -11356,7 +11361,8 @@ def cmd_hook(args: argparse.Namespace) -> None:
     """Do what an agent's hook asks; never fail, not to stand in an assistant's way."""
     environment = client_environment()
     try:
-        data = sys.stdin.buffer.read(MIB)
+        # gptme leaves it its own, maybe a terminal
+        data = b"" if args.agent == "gptme" else sys.stdin.buffer.read(MIB)
         start = functools.partial(spawn_sync, environment)
         if printed := handle_hook(environment, data, start, FORMATS[args.agent]):
             print(printed)

@@ -11922,6 +11922,15 @@ class AgentsHooksTest(AgentsCase):
         last = fixture.more[-1][1].encode()
         found = wait_for(self.archived, lambda a: last in a["ses_k"], 30)
         self.assertIn(last, found["ses_k"])
+        env = {**os.environ, **self.env, "GPTME_HOOK_EVENT": "session.end"}
+        read_end, write_end = os.pipe()  # gptme leaves its own input, which has no end
+        self.addCleanup(os.close, write_end)
+        with os.fdopen(read_end) as endless:
+            command = [*START, "hook", "gptme"]
+            env["GPTME_LOGDIR"] = f"{self.home}/2026-11-27-flying-yellow-fish"
+            subprocess.run(command, stdin=endless, env=env, timeout=20, check=True)
+        log = Path(self.env["MEMORY_SYNC_HOME"], "hook").read_text()
+        self.assertIn(" session.end\n", log)
         for agent in fedmem.AGENTS:
             if agent.hooks:
                 parsed = fedmem.build_parser().parse_args([*fedmem.hook_words(agent)])
@@ -13225,6 +13234,8 @@ class AgentsSetupTest(ClientCase):
         for before, after in (
             ("", block),
             ("a = 1\n", f"a = 1\n\n{block}"),
+            ("a = 1", f"a = 1\n\n{block}".rstrip()),
+            ("a = 1\n\n", f"a = 1\n\n\n{block}"),
             ('[[hooks]]\nevent = "Stop"\ncommand = "mine"\n', None),
         ):
             path = self.put(place, before)
@@ -13235,13 +13246,17 @@ class AgentsSetupTest(ClientCase):
             self.install(True)
             self.assertEqual(path.read_text() if path.exists() else "", before)
         moved = "".join(block.splitlines(keepends=True)[1:-1])
-        for before in ('hooks = [{event = "Stop", command = "mine"}]\n', moved):
-            path = self.put(place, before)
-            _, left = self.install()
-            [said] = [text for text in left if text.startswith(str(path))]
-            self.assertIn("it is left as it is", said)
-            self.assertIn(block, said)
-            self.assertEqual(path.read_text(), before)
+        for is_removed, after in ((False, f"a = 1\n\n{block}"), (True, "a = 1\n")):
+            path = self.put(place, f"a = 1\n{moved}")  # as a program may rewrite it
+            self.install(is_removed)
+            self.assertEqual(path.read_text(), after)
+        before = 'hooks = [{event = "Stop", command = "mine"}]\n'
+        path = self.put(place, before)
+        _, left = self.install()
+        [said] = [text for text in left if text.startswith(str(path))]
+        self.assertIn("it is left as it is", said)
+        self.assertIn(block, said)
+        self.assertEqual(path.read_text(), before)
 
     def test_continues_yaml_keeps_every_byte_of_others(self) -> None:
         """Behind its end, or before its other servers, however these are indented."""
@@ -13251,8 +13266,11 @@ class AgentsSetupTest(ClientCase):
         top = "name: dev\nversion: 0.0.1  # mine\n"
         for before, after in (
             (top, f"{top}mcpServers:\n{item}"),
-            (f"{top}\n\n", f"{top}mcpServers:\n{item}"),
-            (top.rstrip(), f"{top}mcpServers:\n{item}"),
+            (f"{top}\n\n", f"{top}\n\nmcpServers:\n{item}"),
+            (top.rstrip(), f"{top}mcpServers:\n{item}".rstrip()),
+            ("", f"mcpServers:\n{item}"),
+            (f"  # a\n---\n{top}", f"  # a\n---\n{top}mcpServers:\n{item}"),
+            ("mcpServers_x: 1\n", f"mcpServers_x: 1\nmcpServers:\n{item}"),
             (f"{top}mcpServers:\n  {other}", f"{top}mcpServers:\n{item}  {other}"),
             (
                 f"{top}mcpServers:\n- name: x\nmodels:\n  - name: y\n",
@@ -13274,10 +13292,7 @@ class AgentsSetupTest(ClientCase):
                 self.assertEqual(path.read_bytes().decode(), after.replace(AI, "new"))
                 self.save("tokens.json", {"mcp_token": AI, "sync_token": SYNC})
                 self.install(True)
-                left = path.read_bytes().decode()
-                self.assertEqual(left.rstrip("\r\n"), before.rstrip("\r\n"))
-                if before.endswith("\n") and not before.endswith("\n\n"):
-                    self.assertEqual(left, before)
+                self.assertEqual(path.read_bytes().decode(), before)
 
     def test_continues_yaml_of_another_shape_is_refused(self) -> None:
         """Flow style, Windows' line ends in the list, our name taken, no mapping."""
@@ -13294,6 +13309,10 @@ class AgentsSetupTest(ClientCase):
             "[1]\n",
             "name: dev\n...\n",
             "--- {name: dev}\n",
+            "\ufeffmcpServers:\n  - name: other\n",
+            "# mine\n\n  name: dev\n",
+            "- name: dev\n",
+            "name\n",
         ):
             with self.subTest(text):
                 path = self.put(".continue/config.yaml", text)
@@ -13335,6 +13354,10 @@ class AgentsSetupTest(ClientCase):
                 self.assertNotIn(name, self.install()[0])
             self.install(True)
             self.assertEqual(path.read_text(), before)
+        quoted = f'{key}\n{other}  "fedmem":\n    uri: x\n'  # two of a name are none
+        path = self.put(name, quoted)
+        self.install()
+        self.assertEqual(path.read_text(), f"{key}\n{own}{other}")
         for text in (f"{key} {{}}\n", f"{key}\n    todo:\n      a: 1\n", "{a: 1}\n"):
             path = self.put(name, text)
             told = [text for text in self.install()[1] if str(path) in text]
