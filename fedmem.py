@@ -1606,7 +1606,10 @@ _INJECTED_END = re.compile(rf"</({_INJECTED_TAG})>\Z")
 _INJECTED_STARTS = ("# AGENTS.md instructions for ", "# AGENTS.md instructions\n",
                     "Caveat: The messages below were generated",
                     "[Request interrupted by user",
-                    "<system>No tool call detected in last message.")
+                    "<system>No tool call detected in last message.",
+                    "Your last response did not include a function call or a message.",
+                    "[Stop hook feedback] ", "[System: The ",  # OpenHands, Hermes
+                    "You've reached the maximum number of tool-calling iterations")
 # Codex in an editor: what it is about, then the request under a heading of its own.
 _EDITOR_STARTS = ("# Context from my IDE setup:", "# Files mentioned by the user:")
 _REQUEST = re.compile(r"^## My request for \w+:[ \t]*\r?\n", re.MULTILINE)
@@ -1795,6 +1798,8 @@ def _clean_prompt(text: str) -> tuple[str, str]:
         told = filter(None, (_between(text, tag) for tag in ("summary", "result")))
         said = "\n".join(told)
         return "tool", f"← {said}" if said else ""
+    if text.startswith("[COMPACTED HISTORY]\n"):  # fast-agent's, after its notice
+        return "summary", text.partition("\n\n")[2]
     at = 0
     while match := _INJECTED_HEAD.match(text, at):
         at = match.end()
@@ -2268,6 +2273,11 @@ def _find_first_files(folder: str, changed_ns: int) -> dict[str, str]:
     names = sorted(os.listdir(folder), reverse=True)
     return {n[-14:-6]: n for n in names if re.fullmatch(r".*-.{8}\.jsonl", n)}
 
+def fit_id(name: str) -> str:
+    """Return what a person named as an id: as it is, or what is like it."""
+    is_fit = SESSION_ID.fullmatch(name)
+    return name if is_fit else f"{make_slug(name)}-{hash_text(name)[:8]}"
+
 def qualify_id(name: str, path: str) -> str:
     """Return a counter with what tells it from another machine's, or folder's."""
     place = f"{socket.gethostname()}\0{os.path.dirname(path)}"
@@ -2395,22 +2405,20 @@ def find_aider(path: str) -> Iterator[tuple[Row, str, bytes]]:
             row = Row(name, "", os.path.dirname(path), "", len(text), match.start())
             yield row, when, text
 
-def list_aider(path: str) -> Iterator[Row]:
-    """Return the sessions in an aider history."""
-    return (row for row, _, _ in find_aider(path))
-
 def export_aider(path: str, session_id: str) -> Iterator[dict]:
     """Yield what was asked and answered in a session of an aider history (0.86.2), but
     the last of what may still grow; not aider's own lines, for keys can stand there."""
     for row, when, text in find_aider(path):
         if row.session_id == session_id:
             yield {"session": session_id}
+            text = text[text.index(b"\n#### ") + 1 :]  # a command line may be several
             blocks = _AIDER_BLOCK.findall(text.decode("utf-8", "replace"))
             for asked, said in blocks[:-1]:
                 text = re.sub("(?m)^#### |  $", "", asked) or said
                 role = "user" if asked else "assistant"
                 if text := text.strip():
                     yield {"role": role, "content": text, "time": read_local(when)}
+            return
 
 def _query(database: sqlite3.Connection, queries: dict[str, str],
            *values: str) -> sqlite3.Cursor:
@@ -2854,7 +2862,8 @@ AGENTS = (
           remark="no hooks, so no brief; a project's MCP servers stand in its own "
           "fast-agent.yaml, and it deletes all but its newest 20 sessions"),
     Agent("aider", "aider", "0.86.2", home=("", ".", ""),
-          folders=(".aider.chat.history.md",), listing=list_aider, export=export_aider,
+          folders=(".aider.chat.history.md",), export=export_aider,
+          listing=lambda path: (row for row, _, _ in find_aider(path)),
           parse=_by_shapes(("role", "user assistant", "", "content")), remark="no MCP "
           "and no hooks, so no brief; it keeps no times but a session's beginning"),
     Agent("goose", "goose", "1.52.0", home=("XDG_DATA_HOME", "~/.local/share",
@@ -8955,7 +8964,7 @@ def _look_at(agent: Agent, entry: os.DirEntry, match: re.Match, files: set,
     """Return a file as a transcript under its session's name, None for another link to
     one, for a compressed one beside the plain one, or one that cannot be read here."""
     path, parts = entry.path, match.groupdict()
-    name = parts.get("id") or f"{parts.get('parent')}.{parts.get('child')}"
+    name = fit_id(parts.get("id") or f"{parts.get('parent')}.{parts.get('child')}")
     try:
         info = entry.stat()
         place = name, os.path.realpath(path)
@@ -9628,8 +9637,8 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None],
     event, client = parse_json(data or b"{}"), load_client(environment)
     name = dig(event, "hook_event_name|hookName|event_type|event")
     if agent.tool == "gptme":  # it tells by variables
-        name = environment.get("GPTME_HOOK_EVENT")
-        event["session_id"] = os.path.basename(environment.get("GPTME_LOGDIR", ""))
+        name, folder = map(environment.get, ("GPTME_HOOK_EVENT", "GPTME_LOGDIR"))
+        event["session_id"] = fit_id(os.path.basename(folder or ""))
     with contextlib.suppress(FedmemError):
         text = f"{format_time(utc_now())} {name}\n"
         write_private(client.path("hook"), text.encode())
@@ -9930,8 +9939,7 @@ def edit_yaml(path: str, entry: str, remove: bool) -> Change:
     if text != whole:
         text = re.sub(rf"(?m)^{key}\n(?![ \t-])", "", text)
     if remove:
-        after = text.removesuffix(end) if before is not None else None
-        return Change(path, before, after)
+        return Change(path, before, before and text.removesuffix(end))
     if before is None:
         raise BadRequest(f"{path} is not there yet; its program makes it.")
     if re.search(taken, text):

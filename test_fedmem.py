@@ -2294,7 +2294,8 @@ AIDER_HISTORY = f"""
 
 # aider chat started at 2026-11-27 21:49:59
 
-> aider --api-key HIDDEN --message Why{END}
+> aider --message Why does
+the curlew leak? HIDDEN --api-key HIDDEN{END}
 > Add .aider* to .gitignore (recommended)? (Y)es/(N)o [Yes]: y{END}
 
 #### Why does the curlew leak?{END}
@@ -4107,6 +4108,25 @@ class AgentsTest(unittest.TestCase):
         ):
             record = {"role": "user", "content": said, "time": ""}
             rows = fedmem.FORMATS["nanocoder"].parse(record)
+            self.assertEqual([(m.role, m.text) for m in rows], shown)
+
+    def test_what_agents_say_in_the_users_role_is_not_the_users(self) -> None:
+        """Their sentences to the model are not shown, a summary is one."""
+        head = "[COMPACTED HISTORY]\nEarlier conversation history was compacted."
+        for tool, said, shown in (
+            ("openhands", "Your last response did not include a function call or a "
+             "message. Please use a tool to proceed with the task.", []),
+            ("openhands", "[Stop hook feedback] Go on.", []),
+            ("hermes", "[System: The active model for this chat has changed.]", []),
+            ("hermes", "You've reached the maximum number of tool-calling iterations "
+             "allowed.", []),
+            ("fast-agent", f"{head}\n\nOpen.\n\nA.", [("summary", "Open.\n\nA.")]),
+            ("fast-agent", f"Why {head}?", [("user", f"Why {head}?")]),
+        ):
+            content = [{"type": "text", "text": said}]
+            record = {"role": "user", "content": content, "time": 1}
+            record["llm_message"] = {"role": "user", "content": content}
+            rows = fedmem.FORMATS[tool].parse(record)
             self.assertEqual([(m.role, m.text) for m in rows], shown)
 
     def test_what_kimi_took_back_is_marked(self) -> None:
@@ -11375,6 +11395,25 @@ class AgentsTroubleTest(AgentsCase):
         self.assertLess(names, set(self.archived()))
         for name in self.archived():
             self.assertRegex(name, r"\Alocal-conv-1-[0-9a-f]{8}\Z")
+
+    def test_a_name_that_a_person_gave_becomes_an_id(self) -> None:
+        """gptme takes any as its folder's; a hook tells of it as it is archived."""
+        fixture = FIXTURE["gptme"]
+        names = {"Fix the login, quickly": "fix-the-login-quickly", "\u6d77": "x"}
+        for name in (*names, "2026-11-27-red-fish"):
+            files = {n.replace("2026-11-27-red-fish", name): text
+                     for n, text in fixture.files.items()}
+            fixture.write(self.home, files)
+        report = self.run_sync()
+        self.assertEqual((report.problems, report.sessions), ([], 3))
+        env = {**self.env, "GPTME_HOOK_EVENT": "session.end"}
+        for name, start in names.items():
+            env["GPTME_LOGDIR"] = f"{self.home}/.local/share/gptme/logs/{name}"
+            given = env, b"", lambda: None, fedmem.FORMATS["gptme"]
+            self.assertEqual(fedmem.handle_hook(*given), "")
+            [told] = [n for n in fedmem.read_spool(self.client()).values()
+                      if n.startswith(start)]
+            self.assertIn(told, self.archived())
 
     def test_a_conversation_without_a_whole_line_gets_no_name_that_stays(self) -> None:
         """Letta makes an empty one for each agent; a first line may be half written."""
