@@ -2654,7 +2654,7 @@ _GOOSE_ROWS = """
 # moment, a microsecond apart. Branches and sub-agents have no folder of their own.
 _HERMES_LIST = """
     SELECT s.id, CASE source WHEN 'subagent' THEN parent_session_id END, (
-    WITH RECURSIVE up(above, folder) AS (SELECT s.parent_session_id, s.cwd UNION ALL
+    WITH RECURSIVE up(above, folder) AS (SELECT s.parent_session_id, s.cwd UNION
     SELECT parent_session_id, cwd FROM up JOIN sessions ON id = above WHERE folder
     IS NULL) SELECT max(folder) FROM up), title, max(m.id), max(timestamp)
     FROM sessions s JOIN messages m ON session_id = s.id GROUP BY s.id"""
@@ -8952,8 +8952,8 @@ def _list_databases(agent: Agent, home: str, pattern: str,
         try:
             for row in agent.listing(entry.path):
                 names = filter(None, (row.parent, row.session_id))
-                name = ".".join(qualify_id(one, entry.path) if agent.counts else one
-                                for one in names)
+                name = ".".join(fit_id(qualify_id(one, entry.path) if agent.counts
+                                       else one) for one in names)
                 about = row.cwd, one_line(row.title)[:MAX_NAME_CHARS], row.session_id
                 yield Transcript(entry.path, agent, name, row.size, row.changed, *about)
         except (OSError, BadRequest) as e:

@@ -11415,6 +11415,20 @@ class AgentsTroubleTest(AgentsCase):
                       if n.startswith(start)]
             self.assertIn(told, self.archived())
 
+    def test_a_branch_of_itself_with_a_blank_in_its_id_goes_up(self) -> None:
+        """No program writes one; the listing has an end all the same."""
+        FIXTURE["hermes"].write(self.home)
+        with contextlib.closing(sqlite3.connect(self.database("hermes"))) as database:
+            [(first, *_)] = database.execute("SELECT id FROM sessions LIMIT 1")
+            for table, name in (("sessions", "id"), ("messages", "session_id")):
+                sql = f"UPDATE {table} SET {name} = 'a b' WHERE {name} = ?"
+                database.execute(sql, (first,))
+            database.execute("UPDATE sessions SET parent_session_id = 'a b', cwd = NULL"
+                             " WHERE id = 'a b'")
+            database.commit()
+        self.assertEqual(self.run_sync().problems, [])
+        self.assertEqual(len(fnmatch.filter(self.archived(), "a-b-????????")), 1)
+
     def test_a_conversation_without_a_whole_line_gets_no_name_that_stays(self) -> None:
         """Letta makes an empty one for each agent; a first line may be half written."""
         fixture = FIXTURE["letta"]
