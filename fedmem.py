@@ -1608,7 +1608,9 @@ _INJECTED_STARTS = ("# AGENTS.md instructions for ", "# AGENTS.md instructions\n
                     "[Request interrupted by user",
                     "<system>No tool call detected in last message.",
                     "Your last response did not include a function call or a message.",
-                    "[Stop hook feedback] ", "[System: The ",  # OpenHands, Hermes
+                    "[Stop hook feedback] ", "[System: The active model for this chat ",
+                    "[System: The user has changed the assistant's personality",
+                    "[System: The user has cleared the personality overlay",
                     "You've reached the maximum number of tool-calling iterations")
 # Codex in an editor: what it is about, then the request under a heading of its own.
 _EDITOR_STARTS = ("# Context from my IDE setup:", "# Files mentioned by the user:")
@@ -2418,7 +2420,6 @@ def export_aider(path: str, session_id: str) -> Iterator[dict]:
                 role = "user" if asked else "assistant"
                 if text := text.strip():
                     yield {"role": role, "content": text, "time": read_local(when)}
-            return
 
 def _query(database: sqlite3.Connection, queries: dict[str, str],
            *values: str) -> sqlite3.Cursor:

@@ -11415,6 +11415,19 @@ class AgentsTroubleTest(AgentsCase):
                       if n.startswith(start)]
             self.assertIn(told, self.archived())
 
+    def test_two_aider_sessions_of_one_second_lose_nothing(self) -> None:
+        """As at the end of summer time: they have one id, and are shown as one."""
+        fixture = FIXTURE["aider"]
+        fixture.write(self.home)
+        fixture.write(self.home, {n: t.replace("curlew", "snipe")
+                                  for n, t in fixture.files.items()})
+        self.assertEqual(self.run_sync().problems, [])
+        words = self.words(self.first(fixture))
+        for word in ("curlew", "snipe"):
+            self.assertIn(word, words)
+        self.run_sync()
+        self.assertEqual(self.remote.requests, 0)
+
     def test_a_branch_of_itself_with_a_blank_in_its_id_goes_up(self) -> None:
         """No program writes one; the listing has an end all the same."""
         FIXTURE["hermes"].write(self.home)
