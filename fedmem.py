@@ -1608,7 +1608,12 @@ _INJECTED_END = re.compile(rf"</({_INJECTED_TAG})>\Z")
 _INJECTED_STARTS = ("# AGENTS.md instructions for ", "# AGENTS.md instructions\n",
                     "Caveat: The messages below were generated",
                     "[Request interrupted by user",
-                    "<system>No tool call detected in last message.")
+                    "<system>No tool call detected in last message.",
+                    "Your last response did not include a function call or a message.",
+                    "[Stop hook feedback] ", "[System: The active model for this chat ",
+                    "[System: The user has changed the assistant's personality",
+                    "[System: The user has cleared the personality overlay",
+                    "You've reached the maximum number of tool-calling iterations")
 # Codex in an editor: what it is about, then the request under a heading of its own.
 _EDITOR_STARTS = ("# Context from my IDE setup:", "# Files mentioned by the user:")
 _REQUEST = re.compile(r"^## My request for \w+:[ \t]*\r?\n", re.MULTILINE)
@@ -1797,6 +1802,8 @@ def _clean_prompt(text: str) -> tuple[str, str]:
         told = filter(None, (_between(text, tag) for tag in ("summary", "result")))
         said = "\n".join(told)
         return "tool", f"← {said}" if said else ""
+    if text.startswith("[COMPACTED HISTORY]\n"):  # fast-agent's, after its notice
+        return "summary", text.partition("\n\n")[2]
     at = 0
     while match := _INJECTED_HEAD.match(text, at):
         at = match.end()
@@ -2270,6 +2277,11 @@ def _find_first_files(folder: str, changed_ns: int) -> dict[str, str]:
     names = sorted(os.listdir(folder), reverse=True)
     return {n[-14:-6]: n for n in names if re.fullmatch(r".*-.{8}\.jsonl", n)}
 
+def fit_id(name: str) -> str:
+    """Return what a person named as an id: as it is, or what is like it."""
+    is_fit = SESSION_ID.fullmatch(name)
+    return name if is_fit else f"{make_slug(name)}-{hash_text(name)[:8]}"
+
 def qualify_id(name: str, path: str) -> str:
     """Return a counter with what tells it from another machine's, or folder's."""
     place = f"{socket.gethostname()}\0{os.path.dirname(path)}"
@@ -2397,16 +2409,13 @@ def find_aider(path: str) -> Iterator[tuple[Row, str, bytes]]:
             row = Row(name, "", os.path.dirname(path), "", len(text), match.start())
             yield row, when, text
 
-def list_aider(path: str) -> Iterator[Row]:
-    """Return the sessions in an aider history."""
-    return (row for row, _, _ in find_aider(path))
-
 def export_aider(path: str, session_id: str) -> Iterator[dict]:
     """Yield what was asked and answered in a session of an aider history (0.86.2), but
     the last of what may still grow; not aider's own lines, for keys can stand there."""
     for row, when, text in find_aider(path):
         if row.session_id == session_id:
             yield {"session": session_id}
+            text = text[text.index(b"\n#### ") + 1 :]  # a command line may be several
             blocks = _AIDER_BLOCK.findall(text.decode("utf-8", "replace"))
             for asked, said in blocks[:-1]:
                 text = re.sub("(?m)^#### |  $", "", asked) or said
@@ -2648,7 +2657,7 @@ _GOOSE_ROWS = """
 # moment, a microsecond apart. Branches and sub-agents have no folder of their own.
 _HERMES_LIST = """
     SELECT s.id, CASE source WHEN 'subagent' THEN parent_session_id END, (
-    WITH RECURSIVE up(above, folder) AS (SELECT s.parent_session_id, s.cwd UNION ALL
+    WITH RECURSIVE up(above, folder) AS (SELECT s.parent_session_id, s.cwd UNION
     SELECT parent_session_id, cwd FROM up JOIN sessions ON id = above WHERE folder
     IS NULL) SELECT max(folder) FROM up), title, max(m.id), max(timestamp)
     FROM sessions s JOIN messages m ON session_id = s.id GROUP BY s.id"""
@@ -2856,7 +2865,8 @@ AGENTS = (
           remark="no hooks, so no brief; a project's MCP servers stand in its own "
           "fast-agent.yaml, and it deletes all but its newest 20 sessions"),
     Agent("aider", "aider", "0.86.2", home=("", ".", ""),
-          folders=(".aider.chat.history.md",), listing=list_aider, export=export_aider,
+          folders=(".aider.chat.history.md",), export=export_aider,
+          listing=lambda path: (row for row, _, _ in find_aider(path)),
           parse=_by_shapes(("role", "user assistant", "", "content")), remark="no MCP "
           "and no hooks, so no brief; it keeps no times but a session's beginning"),
     Agent("goose", "goose", "1.52.0", home=("XDG_DATA_HOME", "~/.local/share",
@@ -8945,8 +8955,8 @@ def _list_databases(agent: Agent, home: str, pattern: str,
         try:
             for row in agent.listing(entry.path):
                 names = filter(None, (row.parent, row.session_id))
-                name = ".".join(qualify_id(one, entry.path) if agent.counts else one
-                                for one in names)
+                name = ".".join(fit_id(qualify_id(one, entry.path) if agent.counts
+                                       else one) for one in names)
                 about = row.cwd, one_line(row.title)[:MAX_NAME_CHARS], row.session_id
                 yield Transcript(entry.path, agent, name, row.size, row.changed, *about)
         except (OSError, BadRequest) as e:
@@ -8957,7 +8967,7 @@ def _look_at(agent: Agent, entry: os.DirEntry, match: re.Match, files: set,
     """Return a file as a transcript under its session's name, None for another link to
     one, for a compressed one beside the plain one, or one that cannot be read here."""
     path, parts = entry.path, match.groupdict()
-    name = parts.get("id") or f"{parts.get('parent')}.{parts.get('child')}"
+    name = fit_id(parts.get("id") or f"{parts.get('parent')}.{parts.get('child')}")
     try:
         info = entry.stat()
         place = name, os.path.realpath(path)
@@ -9630,8 +9640,8 @@ def handle_hook(environment: dict, data: bytes, start_sync: Callable[[], None],
     event, client = parse_json(data or b"{}"), load_client(environment)
     name = dig(event, "hook_event_name|hookName|event_type|event")
     if agent.tool == "gptme":  # it tells by variables
-        name = environment.get("GPTME_HOOK_EVENT")
-        event["session_id"] = os.path.basename(environment.get("GPTME_LOGDIR", ""))
+        name, folder = map(environment.get, ("GPTME_HOOK_EVENT", "GPTME_LOGDIR"))
+        event["session_id"] = fit_id(os.path.basename(folder or ""))
     with contextlib.suppress(FedmemError):
         text = f"{format_time(utc_now())} {name}\n"
         write_private(client.path("hook"), text.encode())
@@ -9914,38 +9924,40 @@ def edit_yaml(path: str, entry: str, remove: bool) -> Change:
     YAML file: names of a map, or a marked item of a list; raise BadRequest for what
     has such names of its own, or is of another shape."""
     before, (key, *lines) = read_text(path), entry.splitlines()
+    end = "\n" * bool(before and before[-1] != "\n")  # what it lacks it lacks after
     names = "|".join(re.findall(r"(?m)^  (\w+):", entry))  # none in a list
-    taken = rf"(?m)^({key}\n(?:(?:[ #].*)?\n)*?)  (?:{names}):"
+    taken = rf"(?m)^({key}\n(?:(?:[ #].*)?\n)*?)  [\"']?(?:{names})[\"']?:"
     mark = r"(?=.*(?:\n  [ -] .*)*?memory_sync\.py)" if key == "hooks:" else ""
     own, item = rf"{taken}{mark}.*\n(?:  [ -] .*\n)*", r"(  )[\w\"']"
     if not names:
         own = rf"()[ \t]*{TOML_BEGIN}\n(?s:.*?){TOML_END}\n"
         taken = rf"(?m)^[ \t]*(?:- )?name: *[\"']?{SERVER_NAME}[\"']? *$"
         item = r"([ \t]*)- "
-    elif "\n".join(["", *lines, ""]) in (before or "") and not remove:
+    elif "\n".join(["", *lines, ""]) in (before or "") + end and not remove:
         return Change(path, before, before)
-    text, cut = None, before or ""
+    text, whole = None, (before or "") + end
+    cut = whole
     while text != cut:
         text, cut = cut, re.sub(own, r"\1", cut)
-    if text != before:
+    if text != whole:
         text = re.sub(rf"(?m)^{key}\n(?![ \t-])", "", text)
     if remove:
-        return Change(path, before, text if before is not None else None)
+        return Change(path, before, before and text.removesuffix(end))
     if before is None:
         raise BadRequest(f"{path} is not there yet; its program makes it.")
     if re.search(taken, text):
         raise BadRequest(f"{path} has {names or SERVER_NAME} that is not ours.")
     found = re.search(rf"(?m)^{key}[ \t]*\n(?={item})", text)
-    odd = rf"(?m)^[\"']?{key[:-1]}|^[{{\[]|^\.\.\.|^--- *\S"
+    odd = (rf"(?m)^\ufeff?[\"']?{key[:-1]}\b|^[{{\[]|^\.\.\.|^--- *\S"
+           r"|\A(?:[ \t]*(?:#.*|---)?\n)*(?:[ \t]+[^\s#]|- |[^:\s#-][^:\n]*$)")
     if not found and re.search(odd, text):
         raise BadRequest(
             f"{path} writes {key[:-1]} in another way; it is left as it is.")
     indent = found[1] if found else "  "
     block = "".join(f"{indent}{line.removeprefix('  ')}\n" for line in lines)
-    if not found:
-        text = text.rstrip("\n") + f"\n{key}\n"
+    text += "" if found else f"{key}\n"
     at = found.end() if found else len(text)
-    return Change(path, before, text[:at] + block + text[at:])
+    return Change(path, before, (text[:at] + block + text[at:]).removesuffix(end))
 
 def describe_server(client: Client, tool_name: str, by_bridge: bool = False) -> dict:
     """Return how a client reaches the memory: by URL, or with a pin by the bridge."""
@@ -10027,14 +10039,16 @@ def _quote(*words: str) -> str:
 def plan_toml(path: str, block: str, remove: bool) -> Change:
     """Return the change to a TOML file: a marked block; raise BadRequest."""
     before = read_text(path)
-    text = before or ""
-    if TOML_BEGIN in text or TOML_END in text:
+    end = "\n" * bool(before and before[-1] != "\n")  # what it lacks it lacks after
+    text = (before or "") + end
+    if TOML_BEGIN in text or TOML_END in text or _OWN_HOOK.search(text):
         text = _cut_toml(text)
     if not text.strip() and remove and not os.path.exists(path + BACKUP_ENDING):
         return Change(path, before, None)  # it was made by `install`
     if not remove:
         _require_room_in_toml(path, text, block)
-        text = text.rstrip("\n") + "\n\n" * bool(text.strip()) + block
+        text += "\n" * bool(text) + block
+    text = text.removesuffix(end)
     return Change(path, before, text if text or before is not None else None)
 
 def _cut_toml(text: str) -> str:
@@ -10047,7 +10061,7 @@ def _cut_toml(text: str) -> str:
         after = text[end + len(TOML_END) :].lstrip("\n")
         return text[:begin].removesuffix("\n") + after
     for table in _TOML_TABLE.split(text):
-        is_own = _OWN_TABLE.match(table)
+        is_own = _OWN_TABLE.match(table) or _OWN_HOOK.search(table)
         for line in table.splitlines(keepends=True):
             is_mark = line.strip() in (TOML_BEGIN, TOML_END)
             if not is_mark and (not is_own or line.strip().startswith("#")):
@@ -10078,7 +10092,7 @@ def _require_room_in_toml(path: str, text: str, block: str) -> None:
         is_free = key not in rest
     except ValueError as e:
         is_free, why = False, f"{why}: {e}"
-    if _OWN_HOOK.search(text) or not is_free:
+    if not is_free:
         raise BadRequest(f"{path} has no room for ours ({why}); it is left as it is.")
 
 def format_codex(client: Client) -> str:
@@ -11358,7 +11372,8 @@ def cmd_hook(args: argparse.Namespace) -> None:
     """Do what an agent's hook asks; never fail, not to stand in an assistant's way."""
     environment = client_environment()
     try:
-        data = sys.stdin.buffer.read(MIB)
+        # gptme leaves it its own, maybe a terminal
+        data = b"" if args.agent == "gptme" else sys.stdin.buffer.read(MIB)
         start = functools.partial(spawn_sync, environment)
         if printed := handle_hook(environment, data, start, FORMATS[args.agent]):
             print(printed)

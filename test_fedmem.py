@@ -2294,7 +2294,8 @@ AIDER_HISTORY = f"""
 
 # aider chat started at 2026-11-27 21:49:59
 
-> aider --api-key HIDDEN --message Why{END}
+> aider --message Why does
+the curlew leak? HIDDEN --api-key HIDDEN{END}
 > Add .aider* to .gitignore (recommended)? (Y)es/(N)o [Yes]: y{END}
 
 #### Why does the curlew leak?{END}
@@ -4107,6 +4108,25 @@ class AgentsTest(unittest.TestCase):
         ):
             record = {"role": "user", "content": said, "time": ""}
             rows = fedmem.FORMATS["nanocoder"].parse(record)
+            self.assertEqual([(m.role, m.text) for m in rows], shown)
+
+    def test_what_agents_say_in_the_users_role_is_not_the_users(self) -> None:
+        """Their sentences to the model are not shown, a summary is one."""
+        head = "[COMPACTED HISTORY]\nEarlier conversation history was compacted."
+        for tool, said, shown in (
+            ("openhands", "Your last response did not include a function call or a "
+             "message. Please use a tool to proceed with the task.", []),
+            ("openhands", "[Stop hook feedback] Go on.", []),
+            ("hermes", "[System: The active model for this chat has changed.]", []),
+            ("hermes", "You've reached the maximum number of tool-calling iterations "
+             "allowed.", []),
+            ("fast-agent", f"{head}\n\nOpen.\n\nA.", [("summary", "Open.\n\nA.")]),
+            ("fast-agent", f"Why {head}?", [("user", f"Why {head}?")]),
+        ):
+            content = [{"type": "text", "text": said}]
+            record = {"role": "user", "content": content, "time": 1}
+            record["llm_message"] = {"role": "user", "content": content}
+            rows = fedmem.FORMATS[tool].parse(record)
             self.assertEqual([(m.role, m.text) for m in rows], shown)
 
     def test_what_kimi_took_back_is_marked(self) -> None:
@@ -11376,6 +11396,52 @@ class AgentsTroubleTest(AgentsCase):
         for name in self.archived():
             self.assertRegex(name, r"\Alocal-conv-1-[0-9a-f]{8}\Z")
 
+    def test_a_name_that_a_person_gave_becomes_an_id(self) -> None:
+        """gptme takes any as its folder's; a hook tells of it as it is archived."""
+        fixture = FIXTURE["gptme"]
+        names = {"Fix the login, quickly": "fix-the-login-quickly", "\u6d77": "x"}
+        for name in (*names, "2026-11-27-red-fish"):
+            files = {n.replace("2026-11-27-red-fish", name): text
+                     for n, text in fixture.files.items()}
+            fixture.write(self.home, files)
+        report = self.run_sync()
+        self.assertEqual((report.problems, report.sessions), ([], 3))
+        env = {**self.env, "GPTME_HOOK_EVENT": "session.end"}
+        for name, start in names.items():
+            env["GPTME_LOGDIR"] = f"{self.home}/.local/share/gptme/logs/{name}"
+            given = env, b"", lambda: None, fedmem.FORMATS["gptme"]
+            self.assertEqual(fedmem.handle_hook(*given), "")
+            [told] = [n for n in fedmem.read_spool(self.client()).values()
+                      if n.startswith(start)]
+            self.assertIn(told, self.archived())
+
+    def test_two_aider_sessions_of_one_second_lose_nothing(self) -> None:
+        """As at the end of summer time: they have one id, and are shown as one."""
+        fixture = FIXTURE["aider"]
+        fixture.write(self.home)
+        fixture.write(self.home, {n: t.replace("curlew", "snipe")
+                                  for n, t in fixture.files.items()})
+        self.assertEqual(self.run_sync().problems, [])
+        words = self.words(self.first(fixture))
+        for word in ("curlew", "snipe"):
+            self.assertIn(word, words)
+        self.run_sync()
+        self.assertEqual(self.remote.requests, 0)
+
+    def test_a_branch_of_itself_with_a_blank_in_its_id_goes_up(self) -> None:
+        """No program writes one; the listing has an end all the same."""
+        FIXTURE["hermes"].write(self.home)
+        with contextlib.closing(sqlite3.connect(self.database("hermes"))) as database:
+            [(first, *_)] = database.execute("SELECT id FROM sessions LIMIT 1")
+            for table, name in (("sessions", "id"), ("messages", "session_id")):
+                sql = f"UPDATE {table} SET {name} = 'a b' WHERE {name} = ?"
+                database.execute(sql, (first,))
+            database.execute("UPDATE sessions SET parent_session_id = 'a b', cwd = NULL"
+                             " WHERE id = 'a b'")
+            database.commit()
+        self.assertEqual(self.run_sync().problems, [])
+        self.assertEqual(len(fnmatch.filter(self.archived(), "a-b-????????")), 1)
+
     def test_a_conversation_without_a_whole_line_gets_no_name_that_stays(self) -> None:
         """Letta makes an empty one for each agent; a first line may be half written."""
         fixture = FIXTURE["letta"]
@@ -11922,6 +11988,15 @@ class AgentsHooksTest(AgentsCase):
         last = fixture.more[-1][1].encode()
         found = wait_for(self.archived, lambda a: last in a["ses_k"], 30)
         self.assertIn(last, found["ses_k"])
+        env = {**os.environ, **self.env, "GPTME_HOOK_EVENT": "session.end"}
+        read_end, write_end = os.pipe()  # gptme leaves its own input, which has no end
+        self.addCleanup(os.close, write_end)
+        with os.fdopen(read_end) as endless:
+            command = [*START, "hook", "gptme"]
+            env["GPTME_LOGDIR"] = f"{self.home}/2026-11-27-flying-yellow-fish"
+            subprocess.run(command, stdin=endless, env=env, timeout=20, check=True)
+        log = Path(self.env["MEMORY_SYNC_HOME"], "hook").read_text()
+        self.assertIn(" session.end\n", log)
         for agent in fedmem.AGENTS:
             if agent.hooks:
                 parsed = fedmem.build_parser().parse_args([*fedmem.hook_words(agent)])
@@ -13225,6 +13300,8 @@ class AgentsSetupTest(ClientCase):
         for before, after in (
             ("", block),
             ("a = 1\n", f"a = 1\n\n{block}"),
+            ("a = 1", f"a = 1\n\n{block}".rstrip()),
+            ("a = 1\n\n", f"a = 1\n\n\n{block}"),
             ('[[hooks]]\nevent = "Stop"\ncommand = "mine"\n', None),
         ):
             path = self.put(place, before)
@@ -13235,13 +13312,17 @@ class AgentsSetupTest(ClientCase):
             self.install(True)
             self.assertEqual(path.read_text() if path.exists() else "", before)
         moved = "".join(block.splitlines(keepends=True)[1:-1])
-        for before in ('hooks = [{event = "Stop", command = "mine"}]\n', moved):
-            path = self.put(place, before)
-            _, left = self.install()
-            [said] = [text for text in left if text.startswith(str(path))]
-            self.assertIn("it is left as it is", said)
-            self.assertIn(block, said)
-            self.assertEqual(path.read_text(), before)
+        for is_removed, after in ((False, f"a = 1\n\n{block}"), (True, "a = 1\n")):
+            path = self.put(place, f"a = 1\n{moved}")  # as a program may rewrite it
+            self.install(is_removed)
+            self.assertEqual(path.read_text(), after)
+        before = 'hooks = [{event = "Stop", command = "mine"}]\n'
+        path = self.put(place, before)
+        _, left = self.install()
+        [said] = [text for text in left if text.startswith(str(path))]
+        self.assertIn("it is left as it is", said)
+        self.assertIn(block, said)
+        self.assertEqual(path.read_text(), before)
 
     def test_continues_yaml_keeps_every_byte_of_others(self) -> None:
         """Behind its end, or before its other servers, however these are indented."""
@@ -13251,8 +13332,11 @@ class AgentsSetupTest(ClientCase):
         top = "name: dev\nversion: 0.0.1  # mine\n"
         for before, after in (
             (top, f"{top}mcpServers:\n{item}"),
-            (f"{top}\n\n", f"{top}mcpServers:\n{item}"),
-            (top.rstrip(), f"{top}mcpServers:\n{item}"),
+            (f"{top}\n\n", f"{top}\n\nmcpServers:\n{item}"),
+            (top.rstrip(), f"{top}mcpServers:\n{item}".rstrip()),
+            ("", f"mcpServers:\n{item}"),
+            (f"  # a\n---\n{top}", f"  # a\n---\n{top}mcpServers:\n{item}"),
+            ("mcpServers_x: 1\n", f"mcpServers_x: 1\nmcpServers:\n{item}"),
             (f"{top}mcpServers:\n  {other}", f"{top}mcpServers:\n{item}  {other}"),
             (
                 f"{top}mcpServers:\n- name: x\nmodels:\n  - name: y\n",
@@ -13274,10 +13358,7 @@ class AgentsSetupTest(ClientCase):
                 self.assertEqual(path.read_bytes().decode(), after.replace(AI, "new"))
                 self.save("tokens.json", {"mcp_token": AI, "sync_token": SYNC})
                 self.install(True)
-                left = path.read_bytes().decode()
-                self.assertEqual(left.rstrip("\r\n"), before.rstrip("\r\n"))
-                if before.endswith("\n") and not before.endswith("\n\n"):
-                    self.assertEqual(left, before)
+                self.assertEqual(path.read_bytes().decode(), before)
 
     def test_continues_yaml_of_another_shape_is_refused(self) -> None:
         """Flow style, Windows' line ends in the list, our name taken, no mapping."""
@@ -13294,6 +13375,10 @@ class AgentsSetupTest(ClientCase):
             "[1]\n",
             "name: dev\n...\n",
             "--- {name: dev}\n",
+            "\ufeffmcpServers:\n  - name: other\n",
+            "# mine\n\n  name: dev\n",
+            "- name: dev\n",
+            "name\n",
         ):
             with self.subTest(text):
                 path = self.put(".continue/config.yaml", text)
@@ -13335,6 +13420,10 @@ class AgentsSetupTest(ClientCase):
                 self.assertNotIn(name, self.install()[0])
             self.install(True)
             self.assertEqual(path.read_text(), before)
+        quoted = f'{key}\n{other}  "fedmem":\n    uri: x\n'  # two of a name are none
+        path = self.put(name, quoted)
+        self.install()
+        self.assertEqual(path.read_text(), f"{key}\n{own}{other}")
         for text in (f"{key} {{}}\n", f"{key}\n    todo:\n      a: 1\n", "{a: 1}\n"):
             path = self.put(name, text)
             told = [text for text in self.install()[1] if str(path) in text]
