@@ -2818,8 +2818,9 @@ AGENTS = (
           remark="no hooks, so no brief; it keeps no times but a session's beginning"),
     Agent("gptme", "gptme", "0.35.1",
           home=("XDG_DATA_HOME", "~/.local/share", "gptme"), folders=("logs",),
-          file=r"(?P<id>[^/]+)/conversation\.jsonl",
-          about=("config.toml", "workspace", "name"), export=export_gptme,
+          file=r"(?P<id>[^/]+)/conversation\.jsonl", export=export_gptme,
+          name_by=lambda path, match: fit_id(match["id"]),
+          about=("config.toml", "workspace", "name"),
           parse=_by_shapes(("role", "user assistant", "", "content"),
                            ("role", "system", "tool", "content")),
           hooks=Hooks("~/.config/gptme/config.toml", {"session.end": "end"},
@@ -8967,7 +8968,7 @@ def _look_at(agent: Agent, entry: os.DirEntry, match: re.Match, files: set,
     """Return a file as a transcript under its session's name, None for another link to
     one, for a compressed one beside the plain one, or one that cannot be read here."""
     path, parts = entry.path, match.groupdict()
-    name = fit_id(parts.get("id") or f"{parts.get('parent')}.{parts.get('child')}")
+    name = parts.get("id") or f"{parts.get('parent')}.{parts.get('child')}"
     try:
         info = entry.stat()
         place = name, os.path.realpath(path)

@@ -16683,7 +16683,8 @@ class CrashRun:
             self.deaths[death] = self.deaths.get(death, 0) + 1
         if self.server.pid:
             self.server.end()
-        shutil.rmtree(self.server.folder)
+        # The process that indexes ends with its server, a moment later.
+        shutil.rmtree(self.server.folder, ignore_errors=True)
 
     def close(self) -> None:
         """End everything."""
