@@ -9,28 +9,15 @@
 # and has to say "probably". .aider.input.history has what was really typed, to compare with
 # (each --message twice).
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-run() { timeout 120 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install -qq aider-chat==0.86.2
-export HOME=$work PATH=$work/venv/bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME
-
-cat >"$work/script.json" <<'JSON'
+install_pip aider-chat==0.86.2
+start_server <<'JSON'
 {"the-cache": [{"text": "#### Delete it  \nIt is stale.\n\n> Applied edit to shop.py\n\n# aider chat started at 2020-01-01 00:00:00\n"}]}
 JSON
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
 
-mkdir "$work/project"
-cd "$work/project"
-run aider --model openai/scripted --openai-api-base "$base/v1" --openai-api-key k --no-git --yes-always \
+run aider --model openai/scripted --openai-api-base "$BASE/v1" --openai-api-key k --no-git --yes-always \
     --no-check-update --analytics-disable --no-show-model-warnings --no-stream --message "what of the-cache"
 
 python3 - <<'PY'

@@ -7,51 +7,23 @@
 # It matters twice. A reader of these stores cannot go by the status. And a server's error has
 # to say in words that it is one: here nothing else tells the model.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-run() { timeout 90 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-npm install --silent --no-save --prefix "$work" \
-    @continuedev/cli@1.5.47 @aaif/goose-binary-linux-x64@1.52.0 >/dev/null
-export HOME=$work PATH=$work/node_modules/.bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME
-
-cat >"$work/script.json" <<'JSON'
+install_npm @continuedev/cli@1.5.47 @aaif/goose-binary-linux-x64@1.52.0
+start_server <<'JSON'
 {"read-the-note": [{"tool": "read_note"}, {"text": "I see."}],
  "mcp": {"pages": [["read_note"]],
          "results": {"read_note": {"isError": true, "content": [{"type": "text", "text": "shop has no notes"}]}}}}
 JSON
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
-export OPENAI_API_KEY=k OPENAI_HOST=$base GOOSE_DISABLE_KEYRING=1
-goose=$work/node_modules/@aaif/goose-binary-linux-x64/bin/goose
-mkdir -p "$work/project" "$work/.continue" "$work/.config/goose"
-cat >"$work/.continue/config.yaml" <<YAML
-name: t
-version: 1.0.0
-schema: v1
-models:
-  - {name: m, provider: openai, model: scripted, apiBase: "$base/v1", apiKey: k, capabilities: [tool_use]}
-mcpServers:
-  - {name: mem, type: streamable-http, url: "$base/mcp"}
-YAML
-cat >"$work/.config/goose/config.yaml" <<YAML
-GOOSE_PROVIDER: openai
-GOOSE_MODEL: scripted
-GOOSE_MODE: auto
-extensions:
-  mem: {enabled: true, type: streamable_http, name: mem, uri: "$base/mcp", timeout: 30}
-YAML
+set_up_continue "mcpServers: [{name: mem, type: streamable-http, url: '$BASE/mcp'}]"
+set_up_goose "extensions:
+  mem: {enabled: true, type: streamable_http, name: mem, uri: '$BASE/mcp', timeout: 30}"
 
-cd "$work/project"
-run cn -p --auto "please read-the-note" --config "$work/.continue/config.yaml"
-run "$goose" run -t "please read-the-note"
+run cn -p --auto "please read-the-note" --config "$HOME/.continue/config.yaml"
+run goose run -t "please read-the-note"
 
-python3 - "$work" <<'PY'
+python3 - "$TMP" <<'PY'
 import glob, json, sqlite3, sys
 work = sys.argv[1]
 path, = glob.glob(f"{work}/.continue/sessions/*-*.json")

@@ -8,28 +8,16 @@
 # after a removal, is taken for one it has, and is added to it, or kept out as already there.
 # The first row's `message_id` has a UUID and tells them apart.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-run() { timeout 90 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-npm install --silent --no-save --prefix "$work" @aaif/goose-binary-linux-x64@1.52.0 >/dev/null
-export TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME XDG_STATE_HOME
-
-echo '{}' >"$work/script.json"
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
-export OPENAI_API_KEY=k OPENAI_HOST=$base GOOSE_DISABLE_KEYRING=1
-export GOOSE_PROVIDER=openai GOOSE_MODEL=scripted GOOSE_MODE=auto
-goose=$work/node_modules/@aaif/goose-binary-linux-x64/bin/goose
+install_npm @aaif/goose-binary-linux-x64@1.52.0
+start_server <<<'{}'
+set_up_goose
 
 # list MACHINE: id, first question and its message_id of each session.
 list() {
-    python3 - "$work/$1/.local/share/goose/sessions/sessions.db" <<'PY'
+    python3 - "$TMP/$1/.local/share/goose/sessions/sessions.db" <<'PY'
 import json, sqlite3, sys
 database = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
 for session, message, content in database.execute(
@@ -38,29 +26,29 @@ for session, message, content in database.execute(
 PY
 }
 ask() {  # ask MACHINE QUESTION
-    mkdir -p "$work/$1/project"
-    cd "$work/$1/project"
-    HOME=$work/$1 run "$goose" run -t "$2"
+    mkdir -p "$TMP/$1/project"
+    cd "$TMP/$1/project"
+    HOME=$TMP/$1 run goose run -t "$2"
 }
 
 ask laptop "asked on the laptop"
 ask desktop "asked on the desktop"
-list laptop >"$work/first"
-list desktop >"$work/second"
-session=$(cut -d ' ' -f 1 "$work/second")
-HOME=$work/desktop PYTHONPATH=$here run python3 -c '
+list laptop >"$TMP/first"
+list desktop >"$TMP/second"
+session=$(cut -d ' ' -f 1 "$TMP/second")
+HOME=$TMP/desktop PYTHONPATH=$HERE run python3 -c '
 import sys
 from scripted_terminal import Terminal
 with Terminal(*sys.argv[1:]) as terminal:
     terminal.wait(lambda: "Are you sure" in terminal.shown)
-    terminal.press("y")' "$goose" session remove --session-id "$session"
+    terminal.press("y")' goose session remove --session-id "$session"
 [ -z "$(list desktop)" ] || { echo "changed: how a session is removed"; exit 1; }
 ask desktop "asked after the removal"
-list desktop >"$work/third"
+list desktop >"$TMP/third"
 
-cat "$work/first" "$work/second" "$work/third"
-ids=$(cut -d ' ' -f 1 "$work/first" "$work/second" "$work/third" | sort -u | wc -l)
-messages=$(cut -d ' ' -f 3 "$work/first" "$work/second" "$work/third" | sort -u | wc -l)
+cat "$TMP/first" "$TMP/second" "$TMP/third"
+ids=$(cut -d ' ' -f 1 "$TMP/first" "$TMP/second" "$TMP/third" | sort -u | wc -l)
+messages=$(cut -d ' ' -f 3 "$TMP/first" "$TMP/second" "$TMP/third" | sort -u | wc -l)
 if [ "$ids" != 1 ] || [ "$messages" != 3 ]; then
     echo "changed: three conversations have $ids ids, their first messages $messages"
     exit 1

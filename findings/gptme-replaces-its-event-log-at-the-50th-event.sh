@@ -8,39 +8,24 @@
 # It matters to an archive that reads the log by its tail: it goes on in the middle of one long
 # line, and skips what it cannot parse; it must start anew, and expect a question twice.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-run() { timeout 120 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install -qq gptme==0.35.1
-export HOME=$work PATH=$work/venv/bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME
+install_pip gptme==0.35.1
+start_server <<<'{}'
+set_up_gptme
 
-echo '{}' >"$work/script.json"
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
-export OPENAI_BASE_URL=$base/v1 OPENAI_API_KEY=k
-export GPTME_TIKTOKEN_TIMEOUT=0  # no download of a tokenizer
-mkdir -p "$work/project" "$work/.config/gptme"
-printf '[prompt]\nabout_user = "A programmer."\n' >"$work/.config/gptme/config.toml"
-
-cd "$work/project"
-logs=$work/.local/share/gptme/logs/first
+logs=$TMP/.local/share/gptme/logs/first
 # An answer, and a question taken back; then commands that gptme runs itself, two events each.
 prompts=("Is the lion right?" - "/shell echo tiger" - "/undo 2")
 for number in $(seq 10 24); do prompts+=(- "/shell echo note $number"); done
 run gptme -n -m local/scripted --name first "${prompts[@]}" - /exit
-cp "$logs/events.jsonl" "$work/before.jsonl"
+cp "$logs/events.jsonl" "$TMP/before.jsonl"
 prompts=()
 for number in $(seq 25 34); do prompts+=("/shell echo note $number" -); done
 run gptme -n -m local/scripted --name first "${prompts[@]}" /exit
 
-python3 - "$work/before.jsonl" "$logs" <<'PY'
+python3 - "$TMP/before.jsonl" "$logs" <<'PY'
 import json, sys
 before, log = open(sys.argv[1]).read(), open(f"{sys.argv[2]}/events.jsonl").read()
 events = {"before": [json.loads(line) for line in before.splitlines()],

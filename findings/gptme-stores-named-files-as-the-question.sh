@@ -7,31 +7,17 @@
 # It matters to an archive: a search finds the words of a file as if the user had said them,
 # and a file that was only pointed at, with whatever is in it, is in the memory for good.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-run() { timeout 120 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install -qq gptme==0.35.1
-export HOME=$work PATH=$work/venv/bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME
+install_pip gptme==0.35.1
+start_server <<<'{}'
+set_up_gptme
 
-echo '{}' >"$work/script.json"
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
-export OPENAI_BASE_URL=$base/v1 OPENAI_API_KEY=k
-mkdir -p "$work/project" "$work/.config/gptme"
-printf '[prompt]\nabout_user = "A programmer."\n' >"$work/.config/gptme/config.toml"
-
-cd "$work/project"
 echo "The shop opens at nine." >opening.txt
 run gptme -n -m local/scripted --name first "Is opening.txt still right?"
 
-python3 - "$work/.local/share/gptme/logs/first" <<'PY'
+python3 - "$TMP/.local/share/gptme/logs/first" <<'PY'
 import json, sys
 questions = []
 for name in ("conversation.jsonl", "events.jsonl"):

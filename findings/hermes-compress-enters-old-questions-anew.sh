@@ -10,30 +10,14 @@
 # only loses what was said in the middle, and every true time.
 # Needs Python 3.11, 3.12 or 3.13.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-run() { timeout 180 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install -qq hermes-agent==0.19.0
-export HOME=$work PATH=$work/venv/bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME HERMES_HOME
+install_pip hermes-agent==0.19.0
+start_server <<<'{}'
+set_up_hermes
 
-echo '{}' >"$work/script.json"
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
-mkdir -p "$work/project" "$work/.hermes"
-cat >"$work/.hermes/config.yaml" <<YAML
-model: {default: scripted, provider: custom, base_url: "$base/v1", api_key: none}
-security: {tirith_enabled: false}
-YAML
-
-cd "$work/project"
-cat >"$work/ask.py" <<'PY'
+cat >"$TMP/ask.py" <<'PY'
 import sqlite3, sys
 from scripted_terminal import Terminal
 def count(condition):
@@ -53,9 +37,9 @@ with Terminal("hermes", "chat") as terminal:
     terminal.wait(lambda: count("content = 'question 5'"))
     terminal.press("/quit", "\r")
 PY
-PYTHONPATH=$here run python3 "$work/ask.py" "$work/.hermes/state.db"
+PYTHONPATH=$HERE run python3 "$TMP/ask.py" "$TMP/.hermes/state.db"
 
-python3 - "$work/.hermes/state.db" <<'PY'
+python3 - "$TMP/.hermes/state.db" <<'PY'
 import sqlite3, sys
 database = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
 rows = database.execute("""SELECT id, session_id, role, content, timestamp, active

@@ -9,42 +9,25 @@
 # hands over at a start is missing in every conversation that was taken up again.
 # Needs Python 3.11, 3.12 or 3.13.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-run() { timeout 120 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install -qq hermes-agent==0.19.0
-export HOME=$work PATH=$work/venv/bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME HERMES_HOME
-
-echo '{}' >"$work/script.json"
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
+install_pip hermes-agent==0.19.0
+start_server <<<'{}'
 export HERMES_ACCEPT_HOOKS=1
-mkdir -p "$work/project" "$work/.hermes"
-cat >"$work/hook" <<'SH'
+cat >"$TMP/hook" <<'SH'
 #!/bin/sh
 { cat; echo; } >>"$0.log"
 SH
-chmod +x "$work/hook"
-cat >"$work/.hermes/config.yaml" <<YAML
-model: {default: scripted, provider: custom, base_url: "$base/v1", api_key: none}
-security: {tirith_enabled: false}
-hooks:
-  on_session_start: [{command: "$work/hook"}]
-  on_session_end: [{command: "$work/hook"}]
-  on_session_finalize: [{command: "$work/hook"}]
-YAML
+chmod +x "$TMP/hook"
+set_up_hermes "hooks:
+  on_session_start: [{command: $TMP/hook}]
+  on_session_end: [{command: $TMP/hook}]
+  on_session_finalize: [{command: $TMP/hook}]"
 
-cd "$work/project"
 # One conversation of three questions, each asked when the hook of the one before has run; then
 # it is taken up again.
-cat >"$work/ask.py" <<'PY'
+cat >"$TMP/ask.py" <<'PY'
 import os, sys
 from scripted_terminal import Terminal
 def ends():
@@ -56,10 +39,10 @@ with Terminal("hermes", "chat") as terminal:
         terminal.wait(lambda: ends() >= number, 30)
     terminal.press("/quit", "\r")
 PY
-PYTHONPATH=$here run python3 "$work/ask.py" "$work/hook.log"
+PYTHONPATH=$HERE run python3 "$TMP/ask.py" "$TMP/hook.log"
 run hermes chat -c -Q -q "question 4"
 
-python3 - "$work" <<'PY'
+python3 - "$TMP" <<'PY'
 import json, sqlite3, sys
 events = [[]]
 for line in open(f"{sys.argv[1]}/hook.log"):

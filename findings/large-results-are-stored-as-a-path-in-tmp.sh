@@ -7,41 +7,23 @@
 # the result is nowhere. And to a server: a page of a large answer that is small is worth more
 # than all of it, of which the model sees a file name.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-run() { timeout 90 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-npm install --silent --no-save --prefix "$work" @aaif/goose-binary-linux-x64@1.52.0 >/dev/null
-export HOME=$work PATH=$work/node_modules/.bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME
-
-python3 - >"$work/script.json" <<'PY'
+install_npm @aaif/goose-binary-linux-x64@1.52.0
+python3 - >"$TMP/script" <<'PY'
 import json
 text = "\n".join(f"note {number:05}: all is well with the shop" for number in range(8000))
 print(json.dumps({"use-the-memory": [{"tool": "find"}, {"text": "Found."}],
                   "mcp": {"pages": [["find"]], "results": {"find": {"content": [{"type": "text", "text": text}]}}}}))
 PY
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
-export OPENAI_API_KEY=k OPENAI_HOST=$base GOOSE_DISABLE_KEYRING=1
-goose=$work/node_modules/@aaif/goose-binary-linux-x64/bin/goose
-mkdir -p "$work/project" "$work/.config/goose"
-cat >"$work/.config/goose/config.yaml" <<YAML
-GOOSE_PROVIDER: openai
-GOOSE_MODEL: scripted
-GOOSE_MODE: auto
-extensions:
-  mem: {enabled: true, type: streamable_http, name: mem, uri: "$base/mcp", timeout: 30}
-YAML
+start_server <"$TMP/script"
+set_up_goose "extensions:
+  mem: {enabled: true, type: streamable_http, name: mem, uri: '$BASE/mcp', timeout: 30}"
 
-cd "$work/project"
-run "$goose" run -t "please use-the-memory"
+run goose run -t "please use-the-memory"
 
-python3 - "$work" <<'PY'
+python3 - "$TMP" <<'PY'
 import json, os, re, sqlite3, sys
 work = sys.argv[1]
 database = sqlite3.connect(f"file:{work}/.local/share/goose/sessions/sessions.db?mode=ro", uri=True)

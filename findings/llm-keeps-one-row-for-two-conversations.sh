@@ -8,32 +8,17 @@
 # It matters to a reader of logs.db: the old query finds nothing and does not fail; a new one
 # that takes `messages` as the log counts a question once that was asked twice.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-run() { timeout 120 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install -qq llm==0.36
-export HOME=$work PATH=$work/venv/bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME
-
-echo '{}' >"$work/script.json"
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
-export LLM_USER_PATH=$work/llm OPENAI_API_KEY=k
-mkdir "$work/llm"
-cat >"$work/llm/extra-openai-models.yaml" <<YAML
-- {model_id: scripted, model_name: scripted, api_base: "$base/v1"}
-YAML
+install_pip llm==0.36
+start_server <<<'{}'
+set_up_llm
 
 run llm -m scripted "How do I deploy the shop?"
 run llm -m scripted "How do I deploy the shop?"
 
-python3 - "$work/llm/logs.db" <<'PY'
+python3 - "$TMP/llm/logs.db" <<'PY'
 import sqlite3, sys
 database = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
 count = {table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]

@@ -7,33 +7,18 @@
 # It matters to a reader of logs.db: with a query that is right for every other question this
 # one has no words, nothing fails, and the answer stands alone, under a title that nobody asked.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-run() { timeout 120 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install -qq llm==0.36
-export HOME=$work PATH=$work/venv/bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME
+install_pip llm==0.36
+start_server <<<'{}'
+set_up_llm
 
-echo '{}' >"$work/script.json"
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
-export LLM_USER_PATH=$work/llm OPENAI_API_KEY=k
-mkdir "$work/llm"
-cat >"$work/llm/extra-openai-models.yaml" <<YAML
-- {model_id: scripted, model_name: scripted, api_base: "$base/v1"}
-YAML
-
-echo "The shop opens at nine." >"$work/opening.txt"
+echo "The shop opens at nine." >"$TMP/opening.txt"
 run llm -m scripted "How do I deploy the shop?"
-run llm -m scripted -f "$work/opening.txt" "Is this still right?"
+run llm -m scripted -f "$TMP/opening.txt" "Is this still right?"
 
-python3 - "$work/llm/logs.db" <<'PY'
+python3 - "$TMP/llm/logs.db" <<'PY'
 import json, sqlite3, sys
 database = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
 parts = database.execute("""SELECT text, payload FROM parts JOIN messages ON hash = message_hash

@@ -10,23 +10,14 @@
 # .opencode/ in a project is no longer one file, starts on a closed network keep asking, and a
 # plugin that needs no package does not keep packages away.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-pids=()
-finish() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    rm -rf "$work" || { sleep 3; rm -rf "$work"; }
-}
-trap finish EXIT
-run() { timeout 90 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-npm install --silent --no-save --prefix "$work" opencode-ai@1.18.33 >/dev/null
-export HOME=$work PATH=$work/node_modules/.bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME XDG_CACHE_HOME
+install_npm opencode-ai@1.18.33
 
 # The registry: an empty package of the name asked for, if there is a file `open`, else 404.
-mkdir "$work/registry"
-cat >"$work/registry.py" <<'PY'
+mkdir "$TMP/registry"
+cat >"$TMP/registry.py" <<'PY'
 import base64, hashlib, http.server, io, json, os, sys, tarfile, urllib.parse
 folder = sys.argv[1]
 name, version = "@opencode-ai/plugin", "1.18.33"
@@ -67,30 +58,20 @@ with open(f"{folder}/new", "w") as file:
 os.replace(f"{folder}/new", f"{folder}/port")
 server.serve_forever()
 PY
-python3 "$work/registry.py" "$work/registry" &
-pids+=($!)
-echo '{}' >"$work/script.json"
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-pids+=($!)
-until [ -s "$work/port" ] && [ -s "$work/registry/port" ]; do sleep 0.1; done
-echo "registry=http://127.0.0.1:$(cat "$work/registry/port")/" >"$work/.npmrc"
-OPENCODE_CONFIG_CONTENT=$(cat <<JSON
-{"model": "s/scripted", "autoupdate": false, "permission": "allow",
- "provider": {"s": {"npm": "@ai-sdk/openai-compatible", "models": {"scripted": {}},
-                    "options": {"baseURL": "http://127.0.0.1:$(cat "$work/port")/v1", "apiKey": "k"}}}}
-JSON
-)
-export OPENCODE_CONFIG_CONTENT
-mkdir "$work/project"
-cd "$work/project"
+python3 "$TMP/registry.py" "$TMP/registry" &
+end_later $!
+until [ -s "$TMP/registry/port" ]; do sleep 0.1; done
+echo "registry=http://127.0.0.1:$(cat "$TMP/registry/port")/" >"$TMP/.npmrc"
+start_server <<<'{}'
+set_up_opencode
 git init -q .
 
 # start WHAT EXPECTED: run opencode once; the packages asked for, each time it was.
 start() {
-    : >"$work/registry/asked"
+    : >"$TMP/registry/asked"
     run opencode run "a question"
     sleep 2
-    seen=$(grep -v '\.tgz$' "$work/registry/asked" | sort | tr '\n' ' ' || true)
+    seen=$(grep -v '\.tgz$' "$TMP/registry/asked" | sort | tr '\n' ' ' || true)
     echo "$1: ${seen:-nothing}"
     [ "$seen" = "$2" ] || { echo "changed, expected: $2"; exit 1; }
 }
@@ -102,10 +83,10 @@ mkdir -p .opencode/command
 echo "Say hello." >.opencode/command/hello.md
 start "with a command in .opencode, third start" "$one$one"
 start "fourth start" "$one$one"
-touch "$work/registry/open"
+touch "$TMP/registry/open"
 start "the registry has it, fifth start" "$one$one"
 start "sixth start" ""
-for folder in "$work/.config/opencode" .opencode; do
+for folder in "$TMP/.config/opencode" .opencode; do
     echo "in $(basename "$folder"):" "$(cd "$folder" && find . -mindepth 1 -maxdepth 1 | sort | tr '\n' ' ')"
     for path in node_modules/@opencode-ai/plugin package.json; do
         [ -e "$folder/$path" ] || { echo "changed: $path is not put there"; exit 1; }

@@ -7,36 +7,19 @@
 # write of this client looks like one given up. A cancellation of a finished request must
 # be ignored, and says nothing about what the user did.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-run() { timeout 90 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-npm install --silent --no-save --prefix "$work" opencode-ai@1.18.33 >/dev/null
-export HOME=$work PATH=$work/node_modules/.bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME
-
-cat >"$work/script.json" <<'JSON'
+install_npm opencode-ai@1.18.33
+start_server <<'JSON'
 {"use-the-memory": [{"tool": "find"}, {"text": "Found."}],
  "mcp": {"pages": [["find"]], "results": {"find": {"content": [{"type": "text", "text": "two notes"}]}}}}
 JSON
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
-mkdir -p "$work/project" "$work/.config/opencode"
-cat >"$work/.config/opencode/opencode.json" <<JSON
-{"model": "s/scripted", "autoupdate": false, "permission": "allow",
- "provider": {"s": {"npm": "@ai-sdk/openai-compatible", "models": {"scripted": {}},
-                    "options": {"baseURL": "$base/v1", "apiKey": "k"}}},
- "mcp": {"mem": {"type": "remote", "url": "$base/mcp", "enabled": true}}}
-JSON
+set_up_opencode "\"mcp\": {\"mem\": {\"type\": \"remote\", \"url\": \"$BASE/mcp\", \"enabled\": true}},"
 
-cd "$work/project"
 run opencode run "please use-the-memory"
 
-python3 - "$work/requests.jsonl" <<'PY'
+python3 - "$TMP/requests.jsonl" <<'PY'
 import json, sys
 bodies = [json.loads(line)["body"] for line in open(sys.argv[1])]
 calls = [body["id"] for body in bodies if body.get("method") == "tools/call"]

@@ -7,37 +7,16 @@
 # It matters to an archive that waits for records to be finished: one that stops at the first
 # unfinished record stops there for ever, and one that skips it loses what the tool was asked.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-finish() {
-    [ -z "$server" ] || kill "$server"
-    [ ! -s "$work/project/started" ] || kill "$(cat "$work/project/started")" 2>/dev/null || true
-    rm -rf "$work"
-}
-trap finish EXIT
-run() { timeout 90 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-npm install --silent --no-save --prefix "$work" opencode-ai@1.18.33 >/dev/null
-export HOME=$work PATH=$work/node_modules/.bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME
-
-cat >"$work/script.json" <<'JSON'
+install_npm opencode-ai@1.18.33
+start_server <<'JSON'
 {"first-question": [{"tool": "bash", "arguments": {"command": "echo $$ >started; exec sleep 30", "description": "wait"}}],
  "second-question": [{"text": "Second answer."}]}
 JSON
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
-mkdir -p "$work/project" "$work/.config/opencode"
-cat >"$work/.config/opencode/opencode.json" <<JSON
-{"model": "s/scripted", "autoupdate": false, "permission": "allow",
- "provider": {"s": {"npm": "@ai-sdk/openai-compatible", "models": {"scripted": {}},
-                    "options": {"baseURL": "$base/v1", "apiKey": "k"}}}}
-JSON
+set_up_opencode
 
-cd "$work/project"
 python3 - <<'PY'
 import os, signal, subprocess, sys, time
 run = subprocess.Popen(["opencode", "run", "the first-question"], stdin=subprocess.DEVNULL,
@@ -51,10 +30,11 @@ else:
 time.sleep(2)
 os.killpg(run.pid, signal.SIGKILL)
 PY
+end_later "$(cat started)"
 sleep 1
 run opencode run -c "the second-question"
 
-python3 - "$work/.local/share/opencode/opencode.db" "$work/requests.jsonl" <<'PY'
+python3 - "$TMP/.local/share/opencode/opencode.db" "$TMP/requests.jsonl" <<'PY'
 import json, sqlite3, sys
 last = json.loads(open(sys.argv[2]).readlines()[-1])["body"]["messages"]
 told = [message["content"] for message in last if message["role"] == "tool"]

@@ -6,32 +6,16 @@
 # It matters to a reader that pages through sessions by id, or remembers the highest: it sees
 # the sessions of its first visit and never a newer one.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-run() { timeout 90 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-npm install --silent --no-save --prefix "$work" opencode-ai@1.18.33 >/dev/null
-export HOME=$work PATH=$work/node_modules/.bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME
+install_npm opencode-ai@1.18.33
+start_server <<<'{}'
+set_up_opencode
 
-echo '{}' >"$work/script.json"
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
-mkdir -p "$work/project" "$work/.config/opencode"
-cat >"$work/.config/opencode/opencode.json" <<JSON
-{"model": "s/scripted", "autoupdate": false, "permission": "allow",
- "provider": {"s": {"npm": "@ai-sdk/openai-compatible", "models": {"scripted": {}},
-                    "options": {"baseURL": "$base/v1", "apiKey": "k"}}}}
-JSON
-
-cd "$work/project"
 for number in one two three; do run opencode run "question $number"; done
 
-python3 - "$work/.local/share/opencode/opencode.db" <<'PY'
+python3 - "$TMP/.local/share/opencode/opencode.db" <<'PY'
 import sqlite3, sys
 database = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
 def ids(table):

@@ -9,55 +9,41 @@
 # It matters to whoever moves projects or brings sessions from another machine: by id they
 # look lost, by `-c` they go on under a folder that does not exist; a copy is what fits.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-run() { timeout 90 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-npm install --silent --no-save --prefix "$work" \
-    node@24.21.0 @earendil-works/pi-coding-agent@1.6.0 >/dev/null
-export HOME=$work PATH=$work/node_modules/.bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME
-
-cat >"$work/script.json" <<'JSON'
+install_npm node@24.21.0 @earendil-works/pi-coding-agent@1.6.0
+start_server <<'JSON'
 {"second-question": [{"tool": "bash", "arguments": {"command": "basename \"$PWD\""}}, {"text": "Second answer."}]}
 JSON
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
+set_up_pi
 
-mkdir -p "$work/.pi/agent" "$work/shop"
-cat >"$work/.pi/agent/models.json" <<JSON
-{"providers": {"s": {"baseUrl": "$base/v1", "api": "openai-completions", "apiKey": "k",
- "models": [{"id": "scripted", "contextWindow": 200000, "maxTokens": 4000}]}}}
-JSON
+mkdir "$TMP/shop"
 pi=(pi --provider s --model scripted)
-cd "$work/shop"
+cd "$TMP/shop"
 run "${pi[@]}" -p "the first-question"
 
-mv "$work/shop" "$work/store"
-cd "$work/.pi/agent/sessions"
+mv "$TMP/shop" "$TMP/store"
+cd "$TMP/.pi/agent/sessions"
 old=$(basename ./*)
 mv -- "$old" "${old%shop--}store--"
 file=$(find "$PWD" -name '*.jsonl')
 id=$(basename "$file" .jsonl)
 id=${id#*_}
-cd "$work/store"
+cd "$TMP/store"
 
 status=0
-timeout 90 "${pi[@]}" --session "$id" -p "the second-question" </dev/null >"$work/refused" 2>&1 || status=$?
-echo "by its id: exit status $status; $(grep -o 'Stored session working directory does not exist' "$work/refused")"
+timeout 90 "${pi[@]}" --session "$id" -p "the second-question" </dev/null >"$TMP/refused" 2>&1 || status=$?
+echo "by its id: exit status $status; $(grep -o 'Stored session working directory does not exist' "$TMP/refused")"
 [ "$status" = 1 ] || { echo "changed: the session is taken by its id"; exit 1; }
 lines=$(wc -l <"$file")
 run "${pi[@]}" --fork "$id" -p "go on"
 [ "$(wc -l <"$file")" = "$lines" ] || { echo "changed: a fork writes into the file it copies"; exit 1; }
-copy=$(find "$work/.pi/agent/sessions" -name '*.jsonl' ! -samefile "$file")
-mv "$copy" "$work/copy.jsonl"
+copy=$(find "$TMP/.pi/agent/sessions" -name '*.jsonl' ! -samefile "$file")
+mv "$copy" "$TMP/copy.jsonl"
 run "${pi[@]}" -c -p "the second-question"
 
-python3 - "$work" "$file" <<'PY'
+python3 - "$TMP" "$file" <<'PY'
 import json, os, sys
 work, file = sys.argv[1:]
 name = lambda path: os.path.basename(path)

@@ -8,34 +8,20 @@
 # It matters to an archive that files transcripts by the `cwd` of the first line: it shows the
 # question under a project in which it was never asked.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-run() { timeout 90 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-npm install --silent --no-save --prefix "$work" \
-    node@24.21.0 @earendil-works/pi-coding-agent@1.6.0 >/dev/null
-export HOME=$work PATH=$work/node_modules/.bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME
+install_npm node@24.21.0 @earendil-works/pi-coding-agent@1.6.0
+start_server <<<'{}'
+set_up_pi
 
-echo '{}' >"$work/script.json"
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
-
-mkdir -p "$work/.pi/agent" "$work/shop/api" "$work/shop-api"
-cat >"$work/.pi/agent/models.json" <<JSON
-{"providers": {"s": {"baseUrl": "$base/v1", "api": "openai-completions", "apiKey": "k",
- "models": [{"id": "scripted", "contextWindow": 200000, "maxTokens": 4000}]}}}
-JSON
-cd "$work/shop/api"
+mkdir -p "$TMP/shop/api" "$TMP/shop-api"
+cd "$TMP/shop/api"
 run pi --provider s --model scripted -p "asked in shop/api"
-cd "$work/shop-api"
+cd "$TMP/shop-api"
 run pi --provider s --model scripted -c -p "asked in shop-api"
 
-python3 - "$work" <<'PY'
+python3 - "$TMP" <<'PY'
 import glob, json, os, sys
 work = os.path.realpath(sys.argv[1])
 files = glob.glob(f"{work}/.pi/agent/sessions/*/*.jsonl")

@@ -8,46 +8,23 @@
 # It matters to an archive that files sessions by project: turns of one project stand under
 # another, and the recorded folder does not say where the tools of a turn ran.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-run() { timeout 90 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-npm install --silent --no-save --prefix "$work" \
-    @continuedev/cli@1.5.47 @aaif/goose-binary-linux-x64@1.52.0 >/dev/null
-export HOME=$work PATH=$work/node_modules/.bin:$PATH TMPDIR=$work
-unset XDG_CONFIG_HOME XDG_DATA_HOME
+install_npm @continuedev/cli@1.5.47 @aaif/goose-binary-linux-x64@1.52.0
+start_server <<<'{}'
+set_up_continue
+set_up_goose
 
-echo '{}' >"$work/script.json"
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-server=$!
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
-export OPENAI_API_KEY=k OPENAI_HOST=$base GOOSE_DISABLE_KEYRING=1
-goose=$work/node_modules/@aaif/goose-binary-linux-x64/bin/goose
-mkdir -p "$work/shop" "$work/blog" "$work/.continue" "$work/.config/goose"
-cat >"$work/.continue/config.yaml" <<YAML
-name: t
-version: 1.0.0
-schema: v1
-models:
-  - {name: m, provider: openai, model: scripted, apiBase: "$base/v1", apiKey: k, capabilities: [tool_use]}
-YAML
-cat >"$work/.config/goose/config.yaml" <<YAML
-GOOSE_PROVIDER: openai
-GOOSE_MODEL: scripted
-GOOSE_MODE: auto
-YAML
+mkdir "$TMP/shop" "$TMP/blog"
+cd "$TMP/shop"
+run cn -p "asked in shop" --config "$HOME/.continue/config.yaml"
+run goose run -t "asked in shop"
+cd "$TMP/blog"
+run cn -p --resume "asked in blog" --config "$HOME/.continue/config.yaml"
+run goose run -r -t "asked in blog"
 
-cd "$work/shop"
-run cn -p "asked in shop" --config "$work/.continue/config.yaml"
-run "$goose" run -t "asked in shop"
-cd "$work/blog"
-run cn -p --resume "asked in blog" --config "$work/.continue/config.yaml"
-run "$goose" run -r -t "asked in blog"
-
-python3 - "$work" <<'PY'
+python3 - "$TMP" <<'PY'
 import glob, json, os, sqlite3, sys
 work = sys.argv[1]
 name = lambda path: os.path.basename(path)

@@ -6,68 +6,25 @@
 # It matters to a memory served over MCP: a tool on a second page does not exist for these
 # users, and no log on either side says so. All tools belong on one page.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-pids=()
-finish() {
-    hub=$work/.cline/data/locks/hub/production.json  # Cline leaves a process behind
-    [ ! -s "$hub" ] || pids+=("$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["pid"])' "$hub")")
-    for pid in "${pids[@]}"; do
-        kill "$pid" 2>/dev/null || true
-        for _ in $(seq 50); do kill -0 "$pid" 2>/dev/null && sleep 0.1; done
-    done
-    rm -rf "$work"
-}
-trap finish EXIT
-run() { timeout 90 "$@" </dev/null >>"$work/log" 2>&1 || { tail -n 20 "$work/log"; exit 1; }; }
+# shellcheck source=/dev/null
+. "$(dirname "$0")/chat.bash"
 
-npm install --silent --no-save --prefix "$work" \
-    node@24.21.0 cline@3.0.65 @continuedev/cli@1.5.47 @moonshot-ai/kimi-code@2.1.0 >/dev/null
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install -qq mcp-use==1.7.1
-export HOME=$work PATH=$work/node_modules/.bin:$PATH TMPDIR=$work MCP_USE_ANONYMIZED_TELEMETRY=false
-unset XDG_CONFIG_HOME XDG_DATA_HOME
-
-cat >"$work/script.json" <<'JSON'
+install_npm node@24.21.0 cline@3.0.65 @continuedev/cli@1.5.47 @moonshot-ai/kimi-code@2.1.0
+install_pip mcp-use==1.7.1
+export MCP_USE_ANONYMIZED_TELEMETRY=false
+start_server <<'JSON'
 {"mcp": {"pages": [["find_first"], ["find_second"]]}}
 JSON
-python3 "$here/scripted_chat.py" "$work/script.json" "$work" &
-pids+=($!)
-until [ -s "$work/port" ]; do sleep 0.1; done
-base=http://127.0.0.1:$(cat "$work/port")
+set_up_continue "mcpServers: [{name: mem, type: streamable-http, url: '$BASE/mcp?continue'}]"
+set_up_kimi
+echo "{\"mcpServers\": {\"mem\": {\"url\": \"$BASE/mcp?kimi\"}}}" >"$TMP/.kimi-code/mcp.json"
 
-mkdir -p "$work/project" "$work/.continue" "$work/.kimi-code"
-cat >"$work/.continue/config.yaml" <<YAML
-name: t
-version: 1.0.0
-schema: v1
-models:
-  - {name: m, provider: openai, model: scripted, apiBase: "$base/v1", apiKey: k, capabilities: [tool_use]}
-mcpServers:
-  - {name: mem, type: streamable-http, url: "$base/mcp?continue"}
-YAML
-cat >"$work/.kimi-code/config.toml" <<TOML
-default_model = "s/m"
-telemetry = false
-[providers.s]
-type = "openai"
-base_url = "$base/v1"
-api_key = "k"
-[models."s/m"]
-provider = "s"
-model = "scripted"
-max_context_size = 200000
-capabilities = ["tool_use"]
-TOML
-echo "{\"mcpServers\": {\"mem\": {\"url\": \"$base/mcp?kimi\"}}}" >"$work/.kimi-code/mcp.json"
-
-cd "$work/project"
-run cline auth openai -k k -m scripted -b "$base/v1"
-run cline mcp add mem "$base/mcp?cline" --transport http --yes
+run cline auth openai -k k -m scripted -b "$BASE/v1"
+run cline mcp add mem "$BASE/mcp?cline" --transport http --yes
 run cline --json "say hello"
-run cn -p "say hello" --config "$work/.continue/config.yaml"
+run cn -p "say hello" --config "$HOME/.continue/config.yaml"
 run kimi -p "say hello"
-timeout 90 "$work/venv/bin/python" - "$base/mcp?mcp-use" 2>&1 <<'PY' | grep "^mcp-use gives"
+timeout 90 "$TMP/venv/bin/python" - "$BASE/mcp?mcp-use" 2>&1 <<'PY' | grep "^mcp-use gives"
 import asyncio, sys
 from mcp_use import MCPClient
 async def main():
@@ -78,7 +35,7 @@ async def main():
 asyncio.run(main())
 PY
 
-python3 - "$work/requests.jsonl" <<'PY'
+python3 - "$TMP/requests.jsonl" <<'PY'
 import json, sys
 seen, offered = {}, set()
 for line in open(sys.argv[1]):
