@@ -228,7 +228,7 @@ CANDIDATE_ROWS = 20_000  # chapters are sorted by time in that
 MAX_RUNS = 32  # texts that one part of an expression may stand for
 MAX_GRAMS = 24  # of one text: more tell nothing new
 
-PARSER_VERSION = 3  # raise it when room 8 or 9 changes what a transcript shows
+PARSER_VERSION = 4  # raise it when room 8 or 9 changes what a transcript shows
 DATA_ROOT = "/data/memory"
 HOME_ROOT = "~/.local/share/fedmem"
 
@@ -2221,9 +2221,9 @@ def open_database(path: str) -> Iterator[sqlite3.Connection]:
     raise BadRequest. Without a -wal beside it SQLite would make one, and leave it."""
     if sqlite3 is None:
         raise BadRequest("this Python has no sqlite3, which it takes to read it")
-    is_wal = has_wal(path)
+    is_still = has_wal(path) and not os.path.exists(path + "-wal")
     address = f"file:{urllib.parse.quote(os.fsencode(path))}?mode=ro"
-    address += "&immutable=1" * (is_wal and not os.path.exists(path + "-wal"))
+    address += "&immutable=1" * is_still
     try:
         database = sqlite3.connect(address, uri=True, isolation_level=None)
         database.text_factory = lambda data: data.decode("utf-8", "replace")
